@@ -1,0 +1,17 @@
+"""The exceptions that speak to the user: what was wrong, where, and what to do."""
+
+
+class LisaError(Exception):
+    """A fault that the user can mend. The command line prints its text and exits with 2."""
+
+
+class CheckpointError(LisaError):
+    """A model folder is missing, damaged, or not what it claims to be."""
+
+
+class ImageError(LisaError):
+    """An image cannot be used: unknown encoding, wrong length, too small, too large."""
+
+
+class InstructionError(LisaError):
+    """An instruction cannot be used: empty or too long."""
