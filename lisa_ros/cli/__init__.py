@@ -1,0 +1,45 @@
+"""The `lisa-ros` command: one sub-command a module, imported only when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from lisa_ros.errors import LisaError
+
+COMMANDS: dict[str, str] = {
+    "segment": "answer an instruction about one picture",
+    "demo": "play a recorded camera to the perception node and ask it five things",
+    "node": "run the perception node without a launch system",
+    "sim": "publish the live tabletop camera",
+    "eval": "measure a model on scenes of the simulator that it has not seen",
+    "train-nano": "train the small model that ships with the package",
+    "convert": "rewrite an official checkpoint as a native one",
+    "info": "say what a model folder is",
+    "bench": "measure the engine beside the reference schedule",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command; return its exit code (2 for a fault that the user can mend)."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    parser = argparse.ArgumentParser(
+        prog="lisa-ros", description="Ask a robot's camera which thing is meant."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if arguments and arguments[0] == name:
+            module = import_module(f"lisa_ros.cli.{name.replace('-', '_')}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    args = parser.parse_args(arguments)
+    try:
+        return args.run(args)
+    except LisaError as error:
+        print(f"lisa-ros {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130

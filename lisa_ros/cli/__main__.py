@@ -1,0 +1,7 @@
+"""`python -m lisa_ros.cli` is `lisa-ros`."""
+
+import sys
+
+from lisa_ros.cli import main
+
+sys.exit(main())
