@@ -1,0 +1,29 @@
+"""Where the files beside the code lie (parameters, transport profile): in the sources or in the installed share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def shared_file(name: str) -> Path:
+    """Path of a file such as `config/perception.yaml`.
+
+    A source tree (plain or installed with `pip install -e`) uses its own files, so that an edit takes effect at once.
+    Installed, they lie in `<prefix>/share/lisa_ros`, where the prefix is that of the installation the code is part of.
+
+    Raises:
+        FileNotFoundError: no such file, which means that the installation is incomplete.
+    """
+    sources = PACKAGE.parent
+    if (sources / "package.xml").is_file():
+        folders = [sources]
+    else:
+        prefixes = [*PACKAGE.parents, Path(sys.prefix)]
+        folders = [prefix / "share" / "lisa_ros" for prefix in prefixes]
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"{name} is missing from the installation of lisa_ros: install it again")
