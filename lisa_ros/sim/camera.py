@@ -1,0 +1,183 @@
+"""The simulated camera: colour, depth, intrinsics, exact instance masks and the scene's record."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+
+import mujoco
+import numpy as np
+
+from lisa_ros.errors import LisaError
+from lisa_ros.sim.world import VISUAL_GROUP, Item, Tabletop
+
+
+@dataclass(frozen=True)
+class View:
+    """One look at a scene.
+
+    Attributes:
+        rgb: uint8 (H,W,3).
+        depth: float32 (H,W), metres along the optical axis.
+        instances: uint8 (H,W), 0 = no object, else the object's id.
+        intrinsics: float64 (3,3), pinhole without distortion, pixels.
+        camera_pose: float64 (4,4), optical frame (z forward, y down) to table frame, metres.
+        record: what the scene holds, as the instruction generator reads it.
+    """
+
+    rgb: np.ndarray
+    depth: np.ndarray
+    instances: np.ndarray
+    intrinsics: np.ndarray
+    camera_pose: np.ndarray
+    record: dict
+
+
+class Camera:
+    """Renders one `Tabletop`; `move` draws a new pose and new light, `look` takes the picture."""
+
+    def __init__(self, scene: Tabletop, width: int = 640, height: int = 480) -> None:
+        self.scene, self.width, self.height = scene, width, height
+        self._option = mujoco.MjvOption()
+        self._option.geomgroup[:] = 0
+        self._option.geomgroup[0] = self._option.geomgroup[VISUAL_GROUP] = 1
+        try:
+            self._renderer = mujoco.Renderer(scene.model, height, width)
+        except (RuntimeError, ImportError, AttributeError) as error:
+            raise LisaError(
+                "the simulator cannot draw without a display: MuJoCo found no EGL "
+                f"({error}). On Debian or Ubuntu install libegl1 and libgl1-mesa-dri."
+            ) from error
+
+    def close(self) -> None:
+        self._renderer.close()
+
+    def move(self, random: np.random.Generator) -> None:
+        """A new camera pose from shallow to near the top, new lights, new tints of table and floor."""
+        model = self.scene.model
+        azimuth, elevation = random.uniform(-np.pi, np.pi), np.deg2rad(random.uniform(32, 78))
+        distance = random.uniform(0.48, 0.78)
+        target = np.array([*random.uniform(-0.05, 0.05, 2), 0.03])
+        ray = np.array(
+            [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
+        )
+        _aim(model, "camera", target + distance * ray, target, roll=random.normal(0, 0.03))
+        model.cam_fovy[:] = random.uniform(40, 50)
+        for light, strength in (("key", random.uniform(0.5, 0.9)), ("fill", random.uniform(0.15, 0.45))):
+            index = model.light(light).id
+            position = np.array([*random.uniform(-1.2, 1.2, 2), random.uniform(1.0, 2.0)])
+            warmth = 1 + random.normal(0, 0.06, 3)
+            model.light_pos[index] = position
+            model.light_dir[index] = -position / np.linalg.norm(position)
+            model.light_diffuse[index] = np.clip(strength * warmth, 0, 1)
+            model.light_specular[index] = 0.3 * strength
+        model.vis.headlight.ambient[:] = random.uniform(0.2, 0.4)
+        model.vis.headlight.diffuse[:] = random.uniform(0.0, 0.3)
+        model.geom("table").rgba[:3] = random.uniform(0.65, 1.0) * random.uniform(0.85, 1.0, 3)
+        model.geom("floor").rgba[:3] = random.uniform(0.1, 0.8) * random.uniform(0.7, 1.0, 3)
+        mujoco.mj_forward(model, self.scene.data)
+
+    def look(self) -> View:
+        """Render the scene as it stands."""
+        renderer, data = self._renderer, self.scene.data
+        renderer.update_scene(data, camera="camera", scene_option=self._option)
+        rgb = renderer.render().copy()
+        renderer.enable_depth_rendering()
+        depth = renderer.render().copy()
+        renderer.disable_depth_rendering()
+        instances = self._instances()
+        return View(
+            rgb, depth, instances, self.intrinsics(), self.pose(), self._record(instances)
+        )
+
+    def intrinsics(self) -> np.ndarray:
+        """Pinhole matrix (3,3) in pixels."""
+        focal = self.height / 2 / np.tan(np.deg2rad(self.scene.model.cam_fovy[0]) / 2)
+        return np.array(
+            [[focal, 0, (self.width - 1) / 2], [0, focal, (self.height - 1) / 2], [0, 0, 1]]
+        )
+
+    def pose(self) -> np.ndarray:
+        """Optical frame to table frame (4,4); MuJoCo's camera looks along its own -z, y up."""
+        pose = np.eye(4)
+        pose[:3, :3] = self.scene.data.cam_xmat[0].reshape(3, 3) @ np.diag([1, -1, -1])
+        pose[:3, 3] = self.scene.data.cam_xpos[0]
+        return pose
+
+    def _instances(self) -> np.ndarray:
+        """Ids (H,W) uint8 of the objects that the renderer's current scene shows."""
+        self._renderer.enable_segmentation_rendering()
+        geoms = self._renderer.render()[..., 0]
+        self._renderer.disable_segmentation_rendering()
+        table = np.zeros(self.scene.model.ngeom + 1, dtype=np.uint8)
+        for item in self.scene.items:
+            table[item.geoms] = item.id
+        return table[geoms]  # -1, the background, picks the last entry, which is 0
+
+    def _alone_area(self, item: Item) -> int:
+        """Pixels that the item would cover if nothing stood before it."""
+        rgba = self.scene.model.geom_rgba
+        saved = rgba[:, 3].copy()
+        rgba[:, 3] = 0
+        rgba[item.geoms, 3] = 1
+        self._renderer.update_scene(self.scene.data, camera="camera", scene_option=self._option)
+        rgba[:, 3] = saved
+        return int((self._instances() == item.id).sum())
+
+    def _record(self, instances: np.ndarray) -> dict:
+        objects = [
+            self._describe(item, instances == item.id)
+            for item in self.scene.items
+            if (instances == item.id).any()
+        ]
+        return {
+            "seed": self.scene.seed,
+            "width": self.width,
+            "height": self.height,
+            "objects": objects,
+        }
+
+    def _describe(self, item: Item, mask: np.ndarray) -> dict:
+        points = self.scene.points(item)
+        rows, columns = np.nonzero(mask)
+        area = len(rows)
+        inside = self._inside(points).mean()
+        seen = min(1.0, area / max(1, self._alone_area(item)))
+        box = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
+        return {
+            "id": item.id,
+            "kind": item.kind,
+            "color": item.color,
+            "material": item.material,
+            "size": np.round(np.ptp(points, axis=0), 4).tolist(),
+            "position": np.round((points.min(0) + points.max(0)) / 2, 4).tolist(),
+            "center": [round(float(columns.mean()), 1), round(float(rows.mean()), 1)],
+            "box": [int(value) for value in box],
+            "area": area,
+            "visible": round(float(seen * inside), 3),
+        }
+
+    def _inside(self, points: np.ndarray) -> np.ndarray:
+        """Which points (N,3) of the table frame project into the picture: bool (N,)."""
+        pose = self.pose()
+        local = (points - pose[:3, 3]) @ pose[:3, :3]
+        pixel = local @ self.intrinsics().T
+        pixel = pixel[:, :2] / np.maximum(pixel[:, 2:], 1e-6)
+        return ((pixel >= 0) & (pixel < [self.width, self.height])).all(axis=1)
+
+
+def _aim(
+    model: mujoco.MjModel, name: str, eye: np.ndarray, target: np.ndarray, roll: float
+) -> None:
+    """Point a camera (MuJoCo convention: looks along -z, y up) from `eye` at `target`."""
+    back = (eye - target) / np.linalg.norm(eye - target)
+    right = np.cross([0.0, 0.0, 1.0], back)
+    right /= np.linalg.norm(right)
+    up = np.cross(back, right)
+    turned = np.cos(roll) * right + np.sin(roll) * up
+    rotation = np.stack([turned, np.cross(back, turned), back], axis=1)
+    index = model.camera(name).id
+    model.cam_pos[index] = eye
+    mujoco.mju_mat2Quat(model.cam_quat[index], rotation.ravel())
