@@ -1,0 +1,82 @@
+"""What a LISA is made of: the sizes of its four parts and the way it is spoken to."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from lisa_ros.errors import CheckpointError
+
+IMAGE_TOKEN = -200
+"""Stands in a list of ids where the view goes; no row of the embedding table."""
+
+Projector = Literal["linear", "mlp2x_gelu"]
+Conversation = Literal["llava_v1", "llava_llama_2", "vicuna_v1", "nano"]
+
+
+@dataclass(frozen=True)
+class LisaConfig:
+    """Everything but the weights. `config.json` of a native checkpoint is exactly this.
+
+    `llama`, `clip`, `sam_vision` and `sam_decoder` are keyword arguments of transformers'
+    `LlamaConfig`, `CLIPVisionConfig`, `SamVisionConfig` and `SamMaskDecoderConfig`.
+    `clip_select_layer` counts CLIP's hidden states as transformers does: -1 is the output of the
+    last layer, -2 the input of the last layer. `refusal_prefix` are the words with which this
+    model says that a thing is not there; empty if it never does.
+    """
+
+    name: str
+    llama: dict[str, Any]
+    clip: dict[str, Any]
+    sam_vision: dict[str, Any]
+    sam_decoder: dict[str, Any]
+    projector: Projector
+    conversation: Conversation
+    image_start_end: bool
+    seg_token_id: int
+    clip_select_layer: int = -2
+    mask_instances: bool = False
+    refusal_prefix: str = ""
+
+    def __post_init__(self) -> None:
+        for field, allowed in (("projector", Projector), ("conversation", Conversation)):
+            value = getattr(self, field)
+            if value not in get_args(allowed):
+                raise CheckpointError(
+                    f"unknown {field} {value!r}; this version knows {', '.join(get_args(allowed))}"
+                )
+
+    @property
+    def image_tokens(self) -> int:
+        """Positions that one view takes in the language model's sequence."""
+        return (self.clip["image_size"] // self.clip["patch_size"]) ** 2
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the language model."""
+        return self.llama["hidden_size"]
+
+    @property
+    def prompt_size(self) -> int:
+        """Width of SAM's prompt: 256 in the released models."""
+        return self.sam_vision["output_channels"]
+
+    def to_json(self) -> str:
+        """The text of `config.json`."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, path: Path) -> LisaConfig:
+        """Read `config.json` of a native checkpoint; raise CheckpointError if it is not one."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**values)
+        except (OSError, json.JSONDecodeError) as error:
+            raise CheckpointError(f"cannot read {path}: {error}") from error
+        except TypeError as error:
+            known = ", ".join(field.name for field in fields(cls))
+            raise CheckpointError(f"{path} does not fit: {error}; expected {known}") from error
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error

@@ -1,0 +1,121 @@
+"""Pictures in, masks out: the two preprocessings of LISA and the way back to full size.
+
+Both branches resize 8-bit pictures with Pillow, whose filters the released models were trained with.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from lisa_ros.errors import ImageError
+from lisa_ros.model.config import LisaConfig
+
+ClipView = Literal["center", "squash", "tiles"]
+
+CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
+CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
+SAM_MEAN = np.array([123.675, 116.28, 103.53], dtype=np.float32)
+SAM_STD = np.array([58.395, 57.12, 57.375], dtype=np.float32)
+
+
+class Processor:
+    """Preprocessing for one model's picture sizes. Pictures are uint8 arrays (H, W, 3) in RGB."""
+
+    def __init__(self, config: LisaConfig) -> None:
+        self.clip_size: int = config.clip["image_size"]
+        self.sam_size: int = config.sam_vision["image_size"]
+
+    def clip_pixels(self, image: np.ndarray) -> Tensor:
+        """What the language model sees: the middle square of the picture, (3, h, w).
+
+        The shorter side becomes h by Pillow's bicubic filter and the rest is cut off on both sides:
+        of 640x480 a quarter is never seen. So were the released models trained.
+        """
+        return self.clip_views(image, "center")[0]
+
+    def clip_views(self, image: np.ndarray, clip_view: ClipView) -> Tensor:
+        """The views that are asked about, (V, 3, h, w).
+
+        `center`: the middle square, as in training. `squash`: the whole picture pressed into a
+        square. `tiles`: the squares at both ends of the longer side and the middle one between
+        them (left, centre, right, or top, centre, bottom); one view if the picture is square.
+        """
+        size = self.clip_size
+        height, width = _checked(image).shape[:2]
+        picture = Image.fromarray(image)
+        if clip_view == "squash":
+            squares = [picture.resize((size, size), Image.Resampling.BICUBIC)]
+        else:
+            scale_to = _shorter_side(height, width, size)
+            resized = picture.resize(scale_to[::-1], Image.Resampling.BICUBIC)
+            squares = [resized.crop(box) for box in _squares(scale_to, size, clip_view)]
+        pixels = np.stack([np.asarray(square, dtype=np.float32) for square in squares])
+        pixels = (pixels / 255 - CLIP_MEAN) / CLIP_STD
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+    def sam_pixels(self, image: np.ndarray) -> tuple[Tensor, tuple[int, int]]:
+        """What SAM sees: the whole picture, (3, S, S), and its (height, width) in there.
+
+        The longer side becomes S; what is left over on the right and below is zero, that is
+        the mean colour, because padding follows normalising.
+        """
+        size = self.sam_size
+        height, width = _checked(image).shape[:2]
+        scale = size / max(height, width)
+        resized_hw = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
+        resized = Image.fromarray(image).resize(resized_hw[::-1], Image.Resampling.BILINEAR)
+        pixels = (np.asarray(resized, dtype=np.float32) - SAM_MEAN) / SAM_STD
+        padded = torch.zeros(3, size, size)
+        padded[:, : resized_hw[0], : resized_hw[1]] = torch.from_numpy(pixels).permute(2, 0, 1)
+        return padded, resized_hw
+
+    def full_size_masks(
+        self, low_res: Tensor, resized_hw: tuple[int, int], original_hw: tuple[int, int]
+    ) -> Tensor:
+        """Scale mask logits (N, m, m) to the picture: (N, H, W) float32; a mask is `> 0`.
+
+        Bilinear twice, as the reference does: to SAM's square, and, after cutting off the padding,
+        to the original size.
+        """
+        if len(low_res) == 0:
+            return low_res.new_zeros(0, *original_hw, dtype=torch.float32)
+        square = _bilinear(low_res.float(), (self.sam_size, self.sam_size))
+        return _bilinear(square[:, : resized_hw[0], : resized_hw[1]], original_hw)
+
+
+def _bilinear(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    return functional.interpolate(masks[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def _checked(image: np.ndarray) -> np.ndarray:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ImageError(
+            f"a picture must be an RGB array of uint8, (height, width, 3); "
+            f"this one is {image.dtype} {image.shape}"
+        )
+    return image
+
+
+def _shorter_side(height: int, width: int, size: int) -> tuple[int, int]:
+    """(height, width) with the shorter side at `size`; the longer is truncated, not rounded."""
+    short, long = sorted((height, width))
+    longer = int(size * long / short)
+    return (size, longer) if height <= width else (longer, size)
+
+
+def _squares(
+    hw: tuple[int, int], size: int, clip_view: Literal["center", "tiles"]
+) -> list[tuple[int, int, int, int]]:
+    """Boxes (left, top, right, bottom) of the squares that are cut out of a picture."""
+    spare = max(hw) - size
+    middle = spare // 2
+    starts = [0, middle, spare] if clip_view == "tiles" and spare else [middle]
+    if hw[0] <= hw[1]:
+        return [(x, 0, x + size, size) for x in starts]
+    return [(0, y, size, y + size) for y in starts]

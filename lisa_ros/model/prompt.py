@@ -1,0 +1,97 @@
+"""Prompt strings: the conversation layouts that LISA models were trained with.
+
+Layouts after LLaVA (arXiv 2304.08485) and LISA (arXiv 2308.00692); the wording is part of the
+trained model and must be met to the letter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from lisa_ros.model.config import Conversation
+
+IMAGE_PLACEHOLDER = "<image>"
+
+MODE_SUFFIXES = {
+    "auto": "",
+    "mask": " Please respond with segmentation mask.",
+    "explain": " Please output segmentation mask and explain why.",
+    "text": "",
+}
+"""What is added to an instruction so that the model does what the mode asks for."""
+
+INSTANCE_SUFFIXES = {
+    "auto": "",
+    "mask": " Generate instance segmentation masks. Each countable object within the same category"
+    " should have a separate mask. Ignore uncountable categories for individual masking.",
+    "explain": " Respond with text and provide instance segmentation mask predictions. Different"
+    " instances within the same countable category should be identified with separate masks."
+    " A single mask suffices for uncountable categories.",
+    "text": " Respond to the question using text only. Do not generate any segmentation masks.",
+}
+"""The same for models of the LISA++ kind (arXiv 2312.17240), which answer with one [SEG] an instance."""
+
+_SYSTEM = {
+    "llava_v1": "A chat between a curious human and an artificial intelligence assistant."
+    " The assistant gives helpful, detailed, and polite answers to the human's questions.",
+    "vicuna_v1": "A chat between a curious user and an artificial intelligence assistant."
+    " The assistant gives helpful, detailed, and polite answers to the user's questions.",
+    "llava_llama_2": "You are a helpful language and vision assistant."
+    " You are able to understand the visual content that the user provides,"
+    " and assist the user with a variety of tasks using natural language.",
+    "nano": "",
+}
+
+Turn = tuple[str, str | None]
+"""A question and its answer; None where the answer is awaited."""
+
+
+def build_prompt(
+    conversation: Conversation, turns: Sequence[Turn], image_start_end: bool, *, image: bool = True
+) -> str:
+    """Lay out a conversation; the picture, if any, stands before the first question.
+
+    The last turn's answer is usually None, and the prompt then ends where the model goes on.
+    """
+    placeholder = f"<im_start>{IMAGE_PLACEHOLDER}<im_end>" if image_start_end else IMAGE_PLACEHOLDER
+    first = f"{placeholder}\n" if image else ""
+    rounds = [
+        (first + question if i == 0 else question, a) for i, (question, a) in enumerate(turns)
+    ]
+    if conversation == "llava_llama_2":
+        return _llama_2(_SYSTEM[conversation], rounds)
+    return _two_roles(_SYSTEM[conversation], rounds)
+
+
+def _two_roles(system: str, rounds: Sequence[Turn]) -> str:
+    text = f"{system} " if system else ""
+    for question, answer in rounds:
+        text += f"USER: {question} ASSISTANT:"
+        if answer is not None:
+            text += f" {answer}</s>"
+    return text
+
+
+def _llama_2(system: str, rounds: Sequence[Turn]) -> str:
+    parts = []
+    for index, (question, answer) in enumerate(rounds):
+        opening = f"<<SYS>>\n{system}\n<</SYS>>\n\n" if index == 0 else ""
+        # the tokenizer itself puts the first <s>
+        start = "<s>" if index else ""
+        reply = f" {answer} </s>" if answer is not None else ""
+        parts.append(f"{start}[INST] {opening}{question} [/INST]{reply}")
+    return "".join(parts)
+
+
+_CONTROL = re.compile(r"<(image|im_patch|im_start|im_end|s|/s|unk)>|\[(SEG|/?INST)\]|<<(/?SYS)>>")
+
+
+def escape(instruction: str) -> str:
+    """Make a user's words safe to stand in a prompt.
+
+    Words that steer the model (`[SEG]`, `<image>`, `</s>`, ...) lose their brackets' meaning by
+    becoming round ones, and white space, which the models never saw in runs, becomes single blanks.
+    """
+    plain = " ".join(instruction.split())
+    return _CONTROL.sub(lambda match: f"({next(g for g in match.groups() if g)})", plain)

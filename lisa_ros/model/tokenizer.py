@@ -1,0 +1,134 @@
+"""Text to ids and back, as the reference does it: sentencepiece between added tokens.
+
+The reference used the "legacy" slow Llama tokenizer of transformers 4.31: added tokens are cut out
+first, the white space beside them is swallowed, and what lies between is given to sentencepiece.
+Later tokenizers give other ids for the same prompt without an error, hence this one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from sentencepiece import SentencePieceProcessor
+
+from lisa_ros.errors import CheckpointError
+from lisa_ros.model.config import IMAGE_TOKEN
+from lisa_ros.model.prompt import IMAGE_PLACEHOLDER
+
+MODEL_FILE = "tokenizer.model"
+ADDED_FILE = "added_tokens.json"
+SEG = "[SEG]"
+
+
+class Tokenizer:
+    """A sentencepiece model and the tokens added to it."""
+
+    def __init__(self, model: bytes, added_tokens: dict[str, int]) -> None:
+        """`model` is the content of a `tokenizer.model`; `added_tokens` maps text to id."""
+        self._model = model
+        self._pieces = SentencePieceProcessor(model_proto=model)
+        self.added_tokens = dict(sorted(added_tokens.items(), key=lambda item: item[1]))
+        self.bos_id: int = self._pieces.bos_id()
+        self.eos_id: int = self._pieces.eos_id()
+        self.unk_id: int = self._pieces.unk_id()
+        self.pad_id = self.unk_id
+        self.seg_id = self.added_tokens[SEG]
+        self.size = max(len(self._pieces), *(i + 1 for i in self.added_tokens.values()))
+        self._control = {self._pieces.id_to_piece(i): i for i in self._silent_ids()}
+        self._added_names = {i: text for text, i in self.added_tokens.items()}
+
+    def _silent_ids(self) -> set[int]:
+        return {self.bos_id, self.eos_id, self.unk_id}
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Tokenizer:
+        """Read `tokenizer.model` and `added_tokens.json`, official or native."""
+        added = _added_tokens(folder / ADDED_FILE)
+        try:
+            return cls((folder / MODEL_FILE).read_bytes(), added)
+        except OSError as error:
+            raise CheckpointError(f"cannot read {folder / MODEL_FILE}: {error.strerror}") from error
+        except RuntimeError as error:
+            raise CheckpointError(f"{folder / MODEL_FILE} is no sentencepiece model") from error
+
+    @classmethod
+    def create(cls, model: bytes, added: Iterable[str] = (SEG,)) -> Tokenizer:
+        """Add tokens behind the pieces of a freshly trained sentencepiece model."""
+        first = SentencePieceProcessor(model_proto=model).get_piece_size()
+        return cls(model, {text: first + i for i, text in enumerate(added)})
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.model` and `added_tokens.json`."""
+        (folder / MODEL_FILE).write_bytes(self._model)
+        (folder / ADDED_FILE).write_text(json.dumps(self.added_tokens, indent=2) + "\n")
+
+    def encode(self, prompt: str, *, end_as_text: bool = False) -> list[int]:
+        """Turn a prompt into ids: BOS first, IMAGE_TOKEN where `<image>` stands.
+
+        `</s>` and the other control words are read as their ids, as the released models were
+        trained. `end_as_text` spells them out instead, as a tokenizer that was not loaded from a
+        folder did in the reference.
+        """
+        control = {} if end_as_text else self._control
+        ids = [self.bos_id]
+        for index, part in enumerate(prompt.split(IMAGE_PLACEHOLDER)):
+            if index:
+                ids.append(IMAGE_TOKEN)
+            ids.extend(self._encode_part(part, control))
+        return ids
+
+    def _encode_part(self, text: str, control: dict[str, int]) -> list[int]:
+        words = sorted([*self.added_tokens, *control], key=len, reverse=True)
+        chunks = re.split("(" + "|".join(map(re.escape, words)) + ")", text)
+        ids: list[int] = []
+        for index, chunk in enumerate(chunks):
+            if index % 2:
+                ids.append(self.added_tokens.get(chunk, control.get(chunk, self.unk_id)))
+                continue
+            if index and chunks[index - 1] in self.added_tokens:
+                chunk = chunk.lstrip()
+            if index + 1 < len(chunks) and chunks[index + 1] in self.added_tokens:
+                chunk = chunk.rstrip()
+            if chunk:
+                ids.extend(self._pieces.encode(chunk))
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Turn ids into readable text; control ids and IMAGE_TOKEN leave no trace.
+
+        Added tokens keep their names, one blank before and none before punctuation:
+        `It is the red mug [SEG].`
+        """
+        text, run = "", []
+        for i in [*ids, None]:
+            if i is not None and i not in self._added_names:
+                if i != IMAGE_TOKEN and i not in self._silent_ids():
+                    run.append(i)
+                continue
+            text = _join(text, self._pieces.decode(run).strip() if run else "")
+            run = []
+            if i is not None:
+                text = _join(text, self._added_names[i])
+        return text
+
+
+def _join(left: str, right: str) -> str:
+    glue = "" if not left or not right or right[0] in ".,;:!?)" else " "
+    return left + glue + right
+
+
+def _added_tokens(path: Path) -> dict[str, int]:
+    try:
+        added = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path.parent} has no {path.name}; without it the id of {SEG} is unknown"
+        ) from error
+    except (OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+    if not isinstance(added, dict) or not isinstance(added.get(SEG), int):
+        raise CheckpointError(f"{path} gives no id for {SEG}")
+    return added
