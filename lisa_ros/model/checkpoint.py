@@ -129,9 +129,11 @@ def _check_vocabulary(config: LisaConfig, tokenizer: Tokenizer, folder: Path) ->
     rows = config.llama["vocab_size"]
     if tokenizer.size > rows:
         raise CheckpointError(
-            f"{folder}: the tokenizer has {tokenizer.size} ids, the model only {rows} embedding rows"
+            f"{folder}: the tokenizer has {tokenizer.size} ids,"
+            f" the model only {rows} embedding rows"
         )
     if tokenizer.seg_id != config.seg_token_id:
         raise CheckpointError(
-            f"{folder}: [SEG] is {tokenizer.seg_id} for the tokenizer, {config.seg_token_id} in config.json"
+            f"{folder}: [SEG] is {tokenizer.seg_id} for the tokenizer,"
+            f" {config.seg_token_id} in {CONFIG_FILE}"
         )

@@ -147,15 +147,16 @@ class LisaNetwork(nn.Module):
         return masks.squeeze(2), quality.squeeze(2)
 
 
-def predicting_positions(ids: Tensor, seg_token_id: int, image_tokens: int) -> Tensor:
-    """Where the states that predict each [SEG] lie, in reading order: (N, 2) of (row, position).
+def predicting_positions(ids: Tensor, chosen: Tensor, image_tokens: int) -> Tensor:
+    """Where the states that predict the chosen ids lie, in reading order: (M, 2), row and position.
 
-    ids (B, T) as for `LisaNetwork.forward`. A [SEG] at index j is predicted at index j - 1;
-    behind the picture, which takes `image_tokens` positions for one id, everything is shifted.
+    ids (B, T) as for `LisaNetwork.forward`; chosen (B, T), true where an id is meant, for instance
+    `ids == seg_id`. The id at index j is predicted at index j - 1; from the picture on, which takes
+    `image_tokens` positions for one id, everything is shifted.
     """
-    rows, columns = (ids[:, 1:] == seg_token_id).nonzero(as_tuple=True)
-    behind = ((ids == IMAGE_TOKEN).cumsum(dim=1) > 0)[rows, columns]
-    return torch.stack([rows, columns + behind * (image_tokens - 1)], dim=1)
+    rows, columns = chosen[:, 1:].nonzero(as_tuple=True)
+    shifted = ((ids == IMAGE_TOKEN).cumsum(dim=1) > 0)[rows, columns]
+    return torch.stack([rows, columns + shifted * (image_tokens - 1)], dim=1)
 
 
 def _projector(config: LisaConfig) -> nn.Module:

@@ -1,6 +1,6 @@
 """Pictures in, masks out: the two preprocessings of LISA and the way back to full size.
 
-Both branches resize 8-bit pictures with Pillow, whose filters the released models were trained with.
+Both branches resize 8-bit pictures with Pillow, whose filters the released models have seen.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ INSTANCE_SUFFIXES = {
     " A single mask suffices for uncountable categories.",
     "text": " Respond to the question using text only. Do not generate any segmentation masks.",
 }
-"""The same for models of the LISA++ kind (arXiv 2312.17240), which answer with one [SEG] an instance."""
+"""The same for models of the LISA++ kind (arXiv 2312.17240): one [SEG] an instance."""
 
 _SYSTEM = {
     "llava_v1": "A chat between a curious human and an artificial intelligence assistant."
