@@ -1,0 +1,216 @@
+"""Image messages to RGB arrays and back, with NumPy, OpenCV and Pillow.
+
+Messages are only looked at (`encoding`, `data`, ...), so the ones of rclpy and those that rosbags
+reads from a recording serve alike.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from array import array
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lisa_ros.errors import ImageError
+
+SMALLEST_SIDE = 16  # pixels; less shows nothing
+COLOR_ORDERS = {"rgb": (0, 1, 2), "bgr": (2, 1, 0), "rgba": (0, 1, 2), "bgra": (2, 1, 0)}
+# OpenCV's numeric encodings carry no meaning; in ROS they are understood as OpenCV's own order.
+ALIASES = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8"}
+ALIASES |= {"16UC3": "bgr16", "16UC4": "bgra16"}
+DEPTH = {"16UC1", "32FC1"}
+# ROS names a Bayer pattern after its first two rows, OpenCV after the pixel one down and one right.
+BAYER = {"rggb": "BG", "bggr": "RG", "gbrg": "GR", "grbg": "GB"}
+# Two pixels in four bytes: where the brightness stands, first (YUYV) or second (UYVY).
+YUV422 = {"yuv422": "UYVY", "uyvy": "UYVY", "yuv422_yuy2": "YUY2", "yuyv": "YUY2"}
+YUV420 = {"nv12": "NV12", "nv21": "NV21"}
+SUPPORTED = (
+    *(f"{order}{bits}" for bits in (8, 16) for order in ("mono", *COLOR_ORDERS)),
+    *(f"bayer_{pattern}{bits}" for bits in (8, 16) for pattern in BAYER),
+    *YUV422,
+    *YUV420,
+    *ALIASES,
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the samples of an encoding lie in memory."""
+
+    kind: str
+    """color, bayer, yuv422 or yuv420"""
+    name: str
+    """order of the colours, Bayer pattern, or OpenCV's name of the YUV layout"""
+    channels: int
+    bits: int
+
+
+def layout_of(encoding: str) -> Layout:
+    """The memory layout of an encoding of `sensor_msgs/Image`.
+
+    Raises:
+        ImageError: the encoding cannot be shown in colour or is unknown.
+    """
+    name = ALIASES.get(encoding, encoding)
+    if name in YUV422:
+        return Layout("yuv422", YUV422[name], 2, 8)
+    if name in YUV420:
+        return Layout("yuv420", YUV420[name], 1, 8)
+    stem, bits = (name[:-2], 16) if name.endswith("16") else (name.removesuffix("8"), 8)
+    if name in SUPPORTED and stem.startswith("bayer_"):
+        return Layout("bayer", stem.removeprefix("bayer_"), 1, bits)
+    if name in SUPPORTED:
+        return Layout("color", stem, 1 if stem == "mono" else len(stem), bits)
+    if name in DEPTH:
+        raise ImageError(
+            f"the encoding {name} is a depth image: connect `image` to a colour camera"
+        )
+    # The name comes from outside: quoted and cut, it can do no harm in a log.
+    raise ImageError(
+        f"the encoding {encoding[:40]!r} is not supported; supported are {', '.join(SUPPORTED)}"
+    )
+
+
+def to_rgb(message: Any, max_pixels: int) -> np.ndarray:
+    """The pixels of an Image or CompressedImage message.
+
+    Args:
+        message: `sensor_msgs/Image` or `sensor_msgs/CompressedImage`, or anything with its fields.
+        max_pixels: a larger image is refused before anything is allocated for it.
+
+    Returns:
+        uint8 (H, W, 3) RGB; for rgb8 without a copy, and then it may be read-only.
+
+    Raises:
+        ImageError: the image cannot be used; the text says why.
+    """
+    if hasattr(message, "format"):
+        return _decompress(message, max_pixels)
+    check_size(message.width, message.height, max_pixels)
+    layout = layout_of(message.encoding)
+    samples = _samples(message, layout)
+    if layout.kind == "color":
+        return _from_color(samples, layout)
+    if layout.kind == "bayer":
+        return _from_bayer(samples, layout)
+    return _from_yuv(samples, layout)
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raise `ImageError` for an image that is empty, too small to show anything, or too large."""
+    if min(width, height) < SMALLEST_SIDE:
+        raise ImageError(
+            f"the image is {width}x{height} pixels; each side must have at least {SMALLEST_SIDE}"
+        )
+    if width * height > max_pixels:
+        raise ImageError(
+            f"the image has {width}x{height} pixels, more than the limit of {max_pixels}: "
+            "use a smaller one or raise the parameter input.max_pixels"
+        )
+
+
+def _samples(message: Any, layout: Layout) -> np.ndarray:
+    """View of the buffer, (rows, W, channels), that skips what pads the rows."""
+    rows = message.height * 3 // 2 if layout.kind == "yuv420" else message.height
+    odd_width = layout.kind in ("yuv422", "yuv420") and message.width % 2
+    odd_height = layout.kind == "yuv420" and message.height % 2
+    if odd_width or odd_height:  # neighbours share their colour, there is no half pair
+        raise ImageError(
+            f"an image of encoding {message.encoding} must have even sides; "
+            f"this one is {message.width}x{message.height}"
+        )
+    size = layout.bits // 8
+    row_bytes = message.width * layout.channels * size
+    if message.step < row_bytes:
+        raise ImageError(
+            f"the step of the image is {message.step} bytes, but {message.width} pixels of "
+            f"{message.encoding} take {row_bytes}: the camera driver fills the message wrongly"
+        )
+    buffer = memoryview(message.data).cast("B")
+    needed = message.step * (rows - 1) + row_bytes
+    if len(buffer) < needed:
+        raise ImageError(
+            f"the buffer of the image ends early: {len(buffer)} bytes, but {rows} rows "
+            f"with a step of {message.step} take {needed}"
+        )
+    order = ">" if message.is_bigendian else "<"
+    return np.ndarray(
+        (rows, message.width, layout.channels),
+        dtype=f"{order}u{size}",
+        buffer=buffer,
+        strides=(message.step, layout.channels * size, size),
+    )
+
+
+def _to_8_bit(samples: np.ndarray) -> np.ndarray:
+    """16-bit samples scaled to 0..255, rounded; 8-bit ones as they are."""
+    if samples.dtype.itemsize == 1:
+        return samples
+    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _from_color(samples: np.ndarray, layout: Layout) -> np.ndarray:
+    pixels = _to_8_bit(samples)
+    if layout.name == "mono":
+        return np.repeat(pixels, 3, axis=2)
+    if layout.name == "rgb":
+        return np.ascontiguousarray(pixels)
+    import cv2
+
+    # OpenCV's loops are several times faster here than NumPy's fancy indexing.
+    code = f"COLOR_{layout.name.upper()}2RGB"
+    return cv2.cvtColor(np.ascontiguousarray(pixels), getattr(cv2, code))
+
+
+def _from_bayer(samples: np.ndarray, layout: Layout) -> np.ndarray:
+    import cv2
+
+    code = f"COLOR_Bayer{BAYER[layout.name]}2RGB"
+    return cv2.cvtColor(np.ascontiguousarray(_to_8_bit(samples)[..., 0]), getattr(cv2, code))
+
+
+def _from_yuv(samples: np.ndarray, layout: Layout) -> np.ndarray:
+    import cv2
+
+    pixels = np.ascontiguousarray(samples if layout.kind == "yuv422" else samples[..., 0])
+    return cv2.cvtColor(pixels, getattr(cv2, f"COLOR_YUV2RGB_{layout.name}"))
+
+
+def _decompress(message: Any, max_pixels: int) -> np.ndarray:
+    """Pixels of a JPEG or PNG. Pillow refuses a truncated one, OpenCV would show it half grey."""
+    from PIL import Image, UnidentifiedImageError
+
+    if "compressedDepth" in message.format:
+        raise ImageError("this is a compressed depth image: connect `image` to a colour camera")
+    try:
+        # Only these two: every further format would be one more parser open to the network.
+        with Image.open(io.BytesIO(message.data), formats=("JPEG", "PNG")) as picture:
+            check_size(*picture.size, max_pixels)
+            if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
+                grey = _to_8_bit(np.asarray(picture).astype("<u2")[..., None])
+                return np.repeat(grey, 3, axis=2)
+            return np.asarray(picture.convert("RGB"))
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"the compressed image (format {message.format[:40]!r}) is neither JPEG nor PNG"
+        ) from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(f"the compressed image is damaged: {error}") from None
+
+
+def to_message(pixels: np.ndarray, encoding: str, header: Any) -> Any:
+    """A `sensor_msgs/Image` of `pixels`, uint8 (H, W) for mono8 or (H, W, 3) for rgb8."""
+    from sensor_msgs.msg import Image
+
+    height, width = pixels.shape[:2]
+    message = Image(height=height, width=width, encoding=encoding)
+    message.header = header
+    message.step = width * math.prod(pixels.shape[2:])
+    # Assigning the array itself walks over it byte by byte (66 ms at 640x480); this copies once.
+    data = array("B")
+    data.frombytes(memoryview(np.ascontiguousarray(pixels)).cast("B"))
+    message.data = data
+    return message
