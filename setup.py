@@ -1,0 +1,148 @@
+"""The pip front end of CMakeLists.txt: generates the ROS interfaces and packs them with the Python sources.
+
+Everything else about the package stands in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Command, setup
+from setuptools.command.build import build
+from setuptools.dist import Distribution
+
+SOURCES = Path(__file__).resolve().parent
+GENERATOR = Path("share/rosidl_default_generators/cmake")
+
+
+def ros_prefixes() -> list[Path]:
+    """Folders that hold the ROS build tools: a sourced installation, or an environment with the ROS wheels.
+
+    pip's build isolation keeps the wheels outside `sys.prefix`, in a folder that is known by `sys.path` alone.
+    """
+    sourced = [Path(folder) for folder in os.environ.get("AMENT_PREFIX_PATH", "").split(":") if folder]
+    if any((prefix / GENERATOR).is_dir() for prefix in sourced):
+        return sourced
+    # <prefix>/lib/python3.x/site-packages
+    environments = [Path(sys.prefix), *(Path(entry).parents[2] for entry in sys.path if entry.endswith("-packages"))]
+    found = [prefix for prefix in dict.fromkeys(environments) if (prefix / GENERATOR).is_dir()]
+    if not found:
+        sys.exit(
+            "lisa_ros: the ROS 2 wheels that generate the messages are not in this environment. Build without "
+            "--no-build-isolation, or install what [build-system] in pyproject.toml lists, or source a ROS 2 "
+            "installation and build with colcon."
+        )
+    return found
+
+
+def require_tools() -> None:
+    """Stop with one sentence where a program is missing that pip cannot install."""
+    compilers = [os.environ.get("CXX", "c++"), "g++", "clang++"]
+    if not any(shutil.which(compiler) for compiler in compilers):
+        sys.exit("lisa_ros: no C++ compiler found. Install one (Debian, Ubuntu: apt install g++) and try again.")
+    for tool in ("cmake", "make"):
+        if not shutil.which(tool):
+            sys.exit(f"lisa_ros: {tool} not found. Install it (Debian, Ubuntu: apt install {tool}) and try again.")
+
+
+def build_environment(prefixes: list[Path]) -> dict[str, str]:
+    """The environment in which CMake and the generators find ROS."""
+    environment = dict(os.environ)
+    environment["AMENT_PREFIX_PATH"] = ":".join(map(str, prefixes))
+    libraries = [str(prefix / "lib") for prefix in prefixes]
+    inherited = environment.get("LD_LIBRARY_PATH")
+    environment["LD_LIBRARY_PATH"] = ":".join(libraries + ([inherited] if inherited else []))
+    # With the path set here the wheels' start-up hook need not restart each Python that the build runs.
+    environment["_ROS_WHEELS_BOOTSTRAP_COMPLETE"] = "1"
+    return environment
+
+
+def run_cmake(build_folder: Path, stage: Path) -> None:
+    """Configure, build and install CMakeLists.txt into the folder `stage`."""
+    prefixes = ros_prefixes()
+    environment = build_environment(prefixes)
+    configure = ["cmake", "-S", str(SOURCES), "-B", str(build_folder), "-DCMAKE_BUILD_TYPE=Release"]
+    configure += [f"-DCMAKE_PREFIX_PATH={';'.join(map(str, prefixes))}", "-DBUILD_TESTING=OFF"]
+    configure += [f"-DPython3_EXECUTABLE={sys.executable}", f"-DCMAKE_INSTALL_PREFIX={stage}"]
+    compile_and_install = ["cmake", "--build", str(build_folder), "--target", "install"]
+    compile_and_install += ["--parallel", str(os.cpu_count() or 1)]
+    for command in (configure, compile_and_install):
+        if subprocess.run(command, env=environment).returncode:
+            sys.exit(f"lisa_ros: generating the ROS messages failed in `{' '.join(command[:2])}`; the reason is above.")
+
+
+class BuildInterfaces(Command):
+    """`build` step: what CMake installs goes into the wheel, the Python part as modules, the rest under the prefix."""
+
+    def initialize_options(self) -> None:
+        self.build_lib = None
+        self.build_temp = None
+        self.editable_mode = False
+        self.staged: list[str] = []
+
+    def finalize_options(self) -> None:
+        self.set_undefined_options("build", ("build_lib", "build_lib"), ("build_temp", "build_temp"))
+
+    def run(self) -> None:
+        require_tools()
+        stage = Path(self.build_temp).resolve() / "stage"
+        shutil.rmtree(stage, ignore_errors=True)
+        run_cmake(Path(self.build_temp).resolve() / "cmake", stage)
+        (package,) = stage.glob("l*/**/lisa_ros/msg/__init__.py")
+        self.copy_generated_modules(package.parent.parent)
+        self.pack_prefix_files(stage, python_folder=package.parents[2])
+
+    def copy_generated_modules(self, generated: Path) -> None:
+        """The interface modules and their type supports, beside our own modules.
+
+        An editable install has ours in the source tree. There the generated ones stand alone in site-packages,
+        without an `__init__.py`, so that Python goes on to ours, which looks back (`extend_path`).
+        """
+        folder = self.get_finalized_command("install").install_lib if self.editable_mode else self.build_lib
+        target = Path(folder) / "lisa_ros"
+        for name in ("msg", "action"):
+            shutil.rmtree(target / name, ignore_errors=True)
+            shutil.copytree(
+                generated / name, target / name, ignore=shutil.ignore_patterns("__pycache__", "*.c")
+            )
+        for library in generated.glob("lisa_ros_s__*.so"):
+            shutil.copy2(library, target)
+
+    def pack_prefix_files(self, stage: Path, python_folder: Path) -> None:
+        """Shared libraries, interface definitions, launch and configuration files keep their places."""
+        for path in sorted(stage.rglob("*")):
+            if path.is_file() and python_folder not in path.parents:
+                folder = str(path.parent.relative_to(stage))
+                self.distribution.data_files.append((folder, [str(path)]))
+
+    def get_source_files(self) -> list[str]:
+        interfaces = [*Path("msg").glob("*.msg"), *Path("action").glob("*.action")]
+        return ["CMakeLists.txt", "package.xml", *map(str, interfaces)]
+
+    def get_outputs(self) -> list[str]:
+        return []
+
+    def get_output_mapping(self) -> dict[str, str]:
+        return {}
+
+
+class Build(build):
+    sub_commands = [*build.sub_commands, ("build_interfaces", None)]
+
+
+class BinaryDistribution(Distribution):
+    """The type supports belong to one Python version and one processor, although no extension is declared."""
+
+    def has_ext_modules(self) -> bool:
+        return True
+
+
+setup(
+    cmdclass={"build": Build, "build_interfaces": BuildInterfaces},
+    distclass=BinaryDistribution,
+    data_files=[],
+)
