@@ -1,0 +1,95 @@
+"""The names that the node offers on the ROS graph, with their types and what they are for.
+
+Names are relative: with the default namespace `query` is `/lisa/query`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Interface:
+    """One topic, service or action of the node."""
+
+    kind: str
+    """sub, pub, srv or action"""
+    name: str
+    type: str
+    text: str
+
+
+INTERFACES: tuple[Interface, ...] = (
+    Interface(
+        "sub",
+        "image",
+        "sensor_msgs/msg/Image",
+        "the camera; the newest image is the one that is asked about",
+    ),
+    Interface(
+        "sub",
+        "image/compressed",
+        "sensor_msgs/msg/CompressedImage",
+        "the camera, if `input.transport` is `compressed`",
+    ),
+    Interface(
+        "sub",
+        "query",
+        "std_msgs/msg/String",
+        "an instruction in plain words",
+    ),
+    Interface(
+        "action",
+        "segment",
+        "lisa_ros/action/Segment",
+        "the same for programs: mode, own image, dialogue, progress with early masks, cancel",
+    ),
+    Interface(
+        "pub",
+        "mask",
+        "lisa_ros/msg/Segmentation",
+        "exactly one for every query, whatever happens; read its `status` first",
+    ),
+    Interface(
+        "pub",
+        "mask/image",
+        "sensor_msgs/msg/Image",
+        "mono8, 255 where any of the masks is; for every answer about an image",
+    ),
+    Interface(
+        "pub",
+        "mask/labels",
+        "sensor_msgs/msg/Image",
+        "mono8, the number of the mask (`Instance.id`) or 0; for every answer about an image",
+    ),
+    Interface(
+        "pub",
+        "mask/label_names",
+        "std_msgs/msg/String",
+        "JSON, what the numbers of the last `mask/labels` stand for; latched",
+    ),
+    Interface(
+        "pub",
+        "answer",
+        "std_msgs/msg/String",
+        "what to say: the model's words, or the sentence that says why there are none",
+    ),
+    Interface(
+        "pub",
+        "overlay",
+        "sensor_msgs/msg/Image",
+        "rgb8 for people: masks, contours and words over the image; only while someone looks",
+    ),
+    Interface(
+        "pub",
+        "/diagnostics",
+        "diagnostic_msgs/msg/DiagnosticArray",
+        "once a second: state, camera and why no image comes, queries, latencies, memory",
+    ),
+    Interface(
+        "srv",
+        "self_test",
+        "std_srvs/srv/Trigger",
+        "asks the model about a built-in image",
+    ),
+)

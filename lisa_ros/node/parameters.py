@@ -1,0 +1,274 @@
+"""The node's parameters: one table, from which everything that mentions them is made.
+
+The ROS descriptors, the validation, `config/perception.yaml` and the table in the README come from
+`PARAMETERS`. The table itself needs no ROS.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from lisa_ros.errors import LisaError
+
+Value = bool | int | float | str
+
+
+class ParameterError(LisaError):
+    """A parameter has a value that the node cannot use."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter: its name, its default, what it may be and what it is for."""
+
+    name: str
+    default: Value
+    text: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    pattern: str = ""
+    """regular expression that the whole of a text must match, explained by `text`"""
+    change: str = "live"
+    """live (at once) | unconfigured (while the node holds no model) | start (never again)"""
+
+    def check(self, value: Any) -> Value:
+        """The value in the parameter's own type; whole numbers are taken where floats are meant.
+
+        Raises:
+            ParameterError: with a sentence that says what is allowed.
+        """
+        if isinstance(self.default, float) and type(value) is int:
+            value = float(value)
+        if type(value) is not type(self.default):
+            raise ParameterError(f"{self.name} must be {self.kind}, not {value!r:.60}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ParameterError(f"{self.name} must be a finite number")
+        if self.low is not None and not self.low <= value <= self.high:
+            raise ParameterError(f"{self.name} must lie in {self.allowed}, not {value}")
+        if self.choices and value not in self.choices:
+            raise ParameterError(f"{self.name} must be one of {self.allowed}, not {value!r:.60}")
+        if self.pattern and not re.fullmatch(self.pattern, value):
+            raise ParameterError(f"{self.name} cannot be {value!r:.60}: {self.text}")
+        return value
+
+    @property
+    def kind(self) -> str:
+        """The type in words."""
+        names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+        return names[type(self.default)]
+
+    @property
+    def allowed(self) -> str:
+        """Range or choices in words; empty if anything of the type is allowed."""
+        if self.low is not None:
+            return f"{_plain(self.low)} .. {_plain(self.high)}"
+        return ", ".join(self.choices)
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number == int(number) else str(number)
+
+
+PARAMETERS: tuple[Parameter, ...] = (
+    Parameter(
+        "autostart",
+        True,
+        "configure and activate without being asked; false where a lifecycle manager does it",
+        change="start",
+    ),
+    Parameter(
+        "model.path",
+        "nano",
+        "name of a shipped model, or a folder with a native or official LISA checkpoint",
+        change="unconfigured",
+    ),
+    Parameter(
+        "model.device",
+        "auto",
+        "auto, cpu, cuda or cuda:N; auto takes the first GPU, or the processor where there is none",
+        pattern=r"auto|cpu|cuda(:\d+)?",
+        change="unconfigured",
+    ),
+    Parameter(
+        "model.dtype",
+        "auto",
+        "number format of the weights; auto: bfloat16 on a GPU, float32 on a processor",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        change="unconfigured",
+    ),
+    Parameter(
+        "model.quantization",
+        "none",
+        "compress the language model's weights to 8 or 4 bits",
+        choices=("none", "int8", "int4"),
+        change="unconfigured",
+    ),
+    Parameter(
+        "model.vision_tower",
+        "",
+        "folder with the CLIP tower, for official checkpoints, which do not hold it",
+        change="unconfigured",
+    ),
+    Parameter(
+        "input.transport",
+        "raw",
+        "raw: subscribe to `image`; compressed: subscribe to `image/compressed` (JPEG or PNG)",
+        choices=("raw", "compressed"),
+        change="unconfigured",
+    ),
+    Parameter(
+        "input.qos",
+        "auto",
+        "reliability of the image subscription: the publisher's, best effort, or reliable",
+        choices=("auto", "sensor_data", "reliable"),
+        change="unconfigured",
+    ),
+    Parameter(
+        "input.max_age",
+        1.0,
+        "seconds since an image arrived after which it is too old to answer about",
+        low=0.01,
+        high=3600.0,
+    ),
+    Parameter(
+        "input.wait",
+        0.5,
+        "seconds that a query waits for an image when there is none that is fresh enough",
+        low=0.0,
+        high=60.0,
+    ),
+    Parameter(
+        "input.warn_after",
+        3.0,
+        "seconds without an image after which the log and the diagnostics say why",
+        low=0.5,
+        high=3600.0,
+    ),
+    Parameter(
+        "input.max_pixels",
+        8_294_400,
+        "largest image that is accepted, width times height",
+        low=256,
+        high=268_435_456,
+    ),
+    Parameter(
+        "query.mode",
+        "auto",
+        "what queries on the topic ask for: what the words say, a mask, a mask and a reason, words",
+        choices=("auto", "mask", "explain", "text"),
+    ),
+    Parameter(
+        "query.max_length",
+        1000,
+        "longest instruction in characters",
+        low=1,
+        high=2000,
+    ),
+    Parameter(
+        "query.queue_size",
+        10,
+        "queries that may wait; further ones are rejected",
+        low=1,
+        high=1000,
+    ),
+    Parameter(
+        "query.timeout",
+        30.0,
+        "seconds from the arrival of a query to its answer; then it ends as TIMEOUT",
+        low=0.1,
+        high=3600.0,
+    ),
+    Parameter(
+        "query.max_new_tokens",
+        256,
+        "longest answer in tokens",
+        low=1,
+        high=4096,
+    ),
+    Parameter(
+        "standing.instruction",
+        "",
+        "an instruction that the node asks again by itself; empty: none",
+    ),
+    Parameter(
+        "standing.period",
+        1.0,
+        "seconds between two standing queries; 0: one for every image that differs from the last",
+        low=0.0,
+        high=86_400.0,
+    ),
+)
+BY_NAME: dict[str, Parameter] = {parameter.name: parameter for parameter in PARAMETERS}
+
+
+class Parameters:
+    """The parameters of a running node; `parameters["query.timeout"]` is its present value."""
+
+    def __init__(self, node: Any) -> None:
+        """Declare all of them on a node whose `unconfigured` says whether it holds no model.
+
+        Raises:
+            ParameterError: a value from the command line or a file cannot be used.
+        """
+        from rclpy.exceptions import ParameterException
+
+        self._node = node
+        self._values: dict[str, Value] = {}
+        for parameter in PARAMETERS:
+            try:
+                declared = node.declare_parameter(
+                    parameter.name, parameter.default, _descriptor(parameter)
+                )
+            except ParameterException as error:
+                raise ParameterError(f"{parameter.name}: {error}") from None
+            self._values[parameter.name] = parameter.check(declared.value)
+        node.add_on_set_parameters_callback(self._on_set)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def _on_set(self, changes: list[Any]) -> Any:
+        """Accept or refuse a change from outside as a whole, with the reason."""
+        from rcl_interfaces.msg import SetParametersResult
+
+        accepted: dict[str, Value] = {}
+        for change in changes:
+            parameter = BY_NAME.get(change.name)
+            if parameter is None:
+                continue
+            try:
+                accepted[change.name] = parameter.check(change.value)
+            except ParameterError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+            if parameter.change == "unconfigured" and not self._node.unconfigured:
+                reason = (
+                    f"{change.name} can change only while the node is unconfigured: clean up first"
+                )
+                return SetParametersResult(successful=False, reason=reason)
+        self._values.update(accepted)
+        return SetParametersResult(successful=True)
+
+
+def _descriptor(parameter: Parameter) -> Any:
+    """The ROS descriptor; with dynamic typing, so that `1` passes for `1.0` (`check` is strict)."""
+    from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+
+    descriptor = ParameterDescriptor(
+        name=parameter.name,
+        description=parameter.text,
+        additional_constraints=parameter.allowed or parameter.kind,
+        read_only=parameter.change == "start",
+        dynamic_typing=True,
+    )
+    if isinstance(parameter.default, float):
+        low, high = float(parameter.low), float(parameter.high)
+        descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+    elif type(parameter.default) is int:
+        descriptor.integer_range = [
+            IntegerRange(from_value=int(parameter.low), to_value=int(parameter.high))
+        ]
+    return descriptor

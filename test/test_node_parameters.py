@@ -1,0 +1,110 @@
+"""One table of parameters: what it accepts, and that everything made from it agrees."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+
+from lisa_ros.node import tables
+from lisa_ros.node.interfaces import INTERFACES
+from lisa_ros.node.parameters import BY_NAME, PARAMETERS, ParameterError
+from lisa_ros.node.status import MEANING, Status
+from lisa_ros.share import shared_file
+
+
+def flat(tree: dict, prefix: str = "") -> dict:
+    """Nested parameters by their dotted names."""
+    found: dict = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
+
+
+def test_the_parameter_file_is_the_table():
+    text = shared_file("config/perception.yaml").read_text()
+    assert text == tables.parameter_file(), (
+        "run: python -m lisa_ros.node.tables config/perception.yaml"
+    )
+    values = flat(yaml.safe_load(text)["/**"]["ros__parameters"])
+    assert values == {p.name: p.default for p in PARAMETERS}
+    assert [type(v) for v in values.values()] == [type(p.default) for p in PARAMETERS]
+
+
+def test_the_markdown_table_is_the_table():
+    rows = re.findall(r"^\| `([\w.]+)` \| `(.*?)` \|", tables.parameter_table(), re.MULTILINE)
+    assert {name: yaml.safe_load(value) for name, value in rows} == {
+        p.name: p.default for p in PARAMETERS
+    }
+
+
+def test_the_marked_tables_of_the_readme_are_made_from_the_code():
+    readme = shared_file("package.xml").parent / "README.md"
+    if not readme.is_file():
+        pytest.skip("there is no README.md here")
+    text = readme.read_text(encoding="utf-8")
+    assert tables.fill_in(text) == text, "run: python -m lisa_ros.node.tables README.md"
+
+
+def test_tables_are_filled_in_between_their_marks():
+    text = "a\n<!-- table: statuses -->\nold\n<!-- end of table -->\nb\n"
+    filled = tables.fill_in(text)
+    assert tables.status_table() in filled and "old" not in filled
+    assert filled.startswith("a\n<!--") and filled.endswith("-->\nb\n")
+    assert tables.fill_in(filled) == filled
+
+
+def test_statuses_are_those_of_the_message():
+    messages = pytest.importorskip("lisa_ros.msg", reason="the messages are not built")
+    constants = {status.name: getattr(messages.Segmentation, status.name) for status in Status}
+    assert constants == {status.name: status.value for status in Status}
+    assert list(MEANING) == list(Status)
+
+
+@pytest.mark.parametrize("interface", INTERFACES, ids=lambda one: one.name)
+def test_interface_types_exist(interface):
+    pytest.importorskip("lisa_ros.msg", reason="the messages are not built")
+    from importlib import import_module
+
+    package, kind, name = interface.type.split("/")
+    assert hasattr(import_module(f"{package}.{kind}"), name)
+
+
+def test_defaults_are_allowed():
+    for parameter in PARAMETERS:
+        assert parameter.check(parameter.default) == parameter.default
+        assert (parameter.low is None) == (parameter.high is None)
+
+
+def test_a_whole_number_is_taken_where_a_float_is_meant():
+    value = BY_NAME["query.timeout"].check(5)
+    assert value == 5.0 and isinstance(value, float)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("query.timeout", "5", "must be a number"),
+        ("query.timeout", True, "must be a number"),
+        ("query.timeout", 0.0, r"0\.1 \.\. 3600"),
+        ("query.timeout", float("nan"), "finite"),
+        ("query.timeout", float("inf"), "finite"),
+        ("query.queue_size", 2.0, "a whole number"),
+        ("query.queue_size", 0, r"1 \.\. 1000"),
+        ("query.mode", "masks", "auto, mask, explain, text"),
+        ("query.mode", 3, "a text"),
+        ("autostart", 1, "true or false"),
+        ("model.device", "gpu", "cuda:N"),
+        ("model.device", "cpu; rm -rf /", "cuda:N"),
+        ("input.qos", ["auto"], "a text"),
+        ("standing.instruction", None, "a text"),
+    ],
+)
+def test_values_that_cannot_be_used_get_a_reason(name, value, words):
+    with pytest.raises(ParameterError, match=words) as caught:
+        BY_NAME[name].check(value)
+    assert name in str(caught.value)
