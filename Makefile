@@ -1,0 +1,61 @@
+# lisa_ros without a ROS installation: everything lands in .venv. With ROS 2, use colcon (docs/install.md).
+#   make demo     from a fresh clone to answered instructions
+#   make test     the whole test suite
+# Needed beforehand: Python 3.10 or newer with venv, a C++ compiler, cmake, make.
+# PYTHON=/path/to/python3 chooses the interpreter.
+
+VENV := .venv
+export PYTHON
+
+# A shell that has sourced a ROS installation, or runs inside another environment with ROS wheels, would mix its
+# packages with ours.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH
+ifneq ($(ROS_DISTRO)$(_ROS_WHEELS_BOOTSTRAP_COMPLETE),)
+unexport LD_LIBRARY_PATH
+endif
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+
+.PHONY: help setup demo test lint bench clean system-packages
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make setup            install everything into .venv (does nothing when it is up to date)
+setup:
+	@.ci/setup $(VENV)
+
+## make demo             play a recorded camera to the node, ask it, show table and pictures (demo_output/)
+demo: setup
+	@$(VENV)/bin/lisa-ros demo
+
+## make test             run the whole test suite; ARGS="-k name" is handed to pytest
+test: setup
+	@$(VENV)/bin/python -m pytest $(ARGS)
+
+## make lint             check style and formatting
+lint: setup
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+
+## make bench            measure the engine beside the reference schedule
+bench: setup
+	@$(VENV)/bin/lisa-ros bench
+
+## make system-packages  install the Debian libraries with which the simulator draws without a screen
+system-packages:
+	@if ldconfig -p 2>/dev/null | grep -q libEGL_mesa; then \
+		echo "EGL and Mesa are there."; \
+	elif ! command -v apt-get >/dev/null; then \
+		echo "No apt-get here: install EGL and Mesa yourself. Tests that draw are skipped without them."; \
+	elif [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && apt-get install -y -qq libegl1 libgl1-mesa-dri >/dev/null \
+			|| echo "libegl1 and libgl1-mesa-dri could not be installed: tests that draw are skipped."; \
+	else \
+		echo "Run 'sudo apt install libegl1 libgl1-mesa-dri'. Tests that draw are skipped without them."; \
+	fi
+
+## make clean            remove everything that was built or installed here
+clean:
+	rm -rf $(VENV) build install log demo_output .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
