@@ -176,8 +176,8 @@ class Camera:
         """The newest image, however old; None if there was none since `open`."""
         with self._lock:
             while self._subscription is not None:
-                with self._subscription.handle as handle:
-                    taken = handle.take_message(self.type, False)
+                with self._subscription.handle:
+                    taken = self._subscription.handle.take_message(self.type, False)
                 if taken is None:
                     break
                 self._count += 1
