@@ -1,4 +1,4 @@
-"""Checkpoints: load whatever a folder holds, save the native format, say what a folder is.
+"""Checkpoints: load whatever a folder holds, and save the native format.
 
 The native format is `config.json` (a `LisaConfig`), `model.safetensors` (every tensor of a
 `LisaNetwork` under its own name) and the tokenizer's files.
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from lisa_ros.errors import CheckpointError
-from lisa_ros.model.config import LisaConfig
+from lisa_ros.model.config import LisaConfig, Quantization
 from lisa_ros.model.network import LisaNetwork
+from lisa_ros.model.official import is_official, read_official
 from lisa_ros.model.processor import Processor
+from lisa_ros.model.quantization import quantize
 from lisa_ros.model.tokenizer import Tokenizer
+from lisa_ros.model.weights import Shard, check, empty_network, fill
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -36,24 +36,55 @@ class Lisa:
     config: LisaConfig
 
 
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint that has been looked through and found whole, before its weights are read."""
+
+    folder: Path
+    kind: str
+    config: LisaConfig
+    tokenizer: Tokenizer
+    shards: list[Shard]
+    network: LisaNetwork
+    """without memory for its weights"""
+
+
 def load(
     path: str | Path,
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     vision_tower: str | Path | None = None,
-    quantization: str | None = None,
+    quantization: Quantization | None = None,
 ) -> Lisa:
-    """Load a checkpoint: a folder, or the name of a model that ships with the package (`nano`)."""
+    """Load a checkpoint, native or official, ready for inference.
+
+    `path`: a folder, or the name of a model that ships with the package (`nano`).
+    `vision_tower`: folder of the CLIP tower, for official checkpoints.
+    `quantization`: see `quantization.quantize`. Raises CheckpointError; nothing is half loaded.
+    """
+    source = open_checkpoint(path, vision_tower)
+    fill(source.network, source.shards, dtype, torch.device(device))
+    source.network.eval().requires_grad_(False)
+    if quantization is not None:
+        quantize(source.network, quantization)
+    return Lisa(source.network, source.tokenizer, Processor(source.config), source.config)
+
+
+def open_checkpoint(path: str | Path, vision_tower: str | Path | None = None) -> Source:
+    """Look through a checkpoint without reading its weights; raise CheckpointError if it is bad."""
     folder = find(path)
-    config = LisaConfig.from_json(folder / CONFIG_FILE)
+    official = is_official(folder)
     tokenizer = Tokenizer.from_folder(folder)
-    _check_vocabulary(config, tokenizer, folder)
+    if official:
+        config, shards = read_official(folder, vision_tower, tokenizer.seg_id)
+    else:
+        config, shards = LisaConfig.from_json(folder / CONFIG_FILE), [Shard(folder / WEIGHTS_FILE)]
+    _check_vocabulary(config, tokenizer, folder, exact=official)
     network = empty_network(config)
-    assign(network, _read(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)
-    set_precision(network, dtype)
-    network.to(device).eval().requires_grad_(False)
-    return Lisa(network, tokenizer, Processor(config), config)
+    check(network, shards, folder)
+    kind = "native" if not official else "official LISA++" if config.mask_instances else "official"
+    return Source(folder, kind, config, tokenizer, shards, network)
 
 
 def save(lisa: Lisa, folder: str | Path) -> None:
@@ -78,59 +109,14 @@ def find(path: str | Path) -> Path:
     )
 
 
-def empty_network(config: LisaConfig) -> LisaNetwork:
-    """A network whose weights take no memory yet; `assign` gives it some."""
-    with torch.device("meta"):
-        network = LisaNetwork(config)
-    # tables that are computed, not stored
-    network.language_model.rotary_emb = LlamaRotaryEmbedding(network.language_model.config)
-    embeddings = network.vision_tower.embeddings
-    embeddings.position_ids = torch.arange(embeddings.num_positions)[None]
-    return network
-
-
-def assign(network: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
-    """Give a network its tensors; raise CheckpointError if one lacks, is too many or misfits."""
-    expected = network.state_dict()
-    missing, unexpected = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
-    for what, names in (("lacks", missing), ("holds unknown", unexpected)):
-        if names:
-            some = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
-            raise CheckpointError(f"{source} {what} {len(names)} tensors: {some}")
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
-            raise CheckpointError(
-                f"{source}: {name} is {tuple(tensor.shape)},"
-                f" the sizes of the model ask for {tuple(expected[name].shape)}"
-            )
-    network.load_state_dict(tensors, strict=True, assign=True)
-
-
-def set_precision(network: LisaNetwork, dtype: torch.dtype) -> None:
-    """Compute in `dtype`, but for what does not bear it."""
-    network.to(dtype)
-    # SAM's neck overflows in float16; positions as fine as a pixel need a float32 matrix
-    network.image_encoder.neck.float()
-    network.shared_image_embedding.float()
-    network.language_model.rotary_emb.float()
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path.parent} has no {path.name}") from error
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is damaged or cut short: {error}") from error
-
-
-def _check_vocabulary(config: LisaConfig, tokenizer: Tokenizer, folder: Path) -> None:
+def _check_vocabulary(
+    config: LisaConfig, tokenizer: Tokenizer, folder: Path, *, exact: bool
+) -> None:
     rows = config.llama["vocab_size"]
-    if tokenizer.size > rows:
+    if tokenizer.size > rows or (exact and tokenizer.size != rows):
         raise CheckpointError(
-            f"{folder}: the tokenizer has {tokenizer.size} ids,"
-            f" the model only {rows} embedding rows"
+            f"{folder}: the tokenizer has {tokenizer.size} ids, the model {rows} embedding rows;"
+            " they do not belong together"
         )
     if tokenizer.seg_id != config.seg_token_id:
         raise CheckpointError(

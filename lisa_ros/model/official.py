@@ -1,0 +1,207 @@
+"""The layout in which LISA and LISA++ were released, read as it is.
+
+`config.json` is parsed as plain JSON: its model type "llava" means another model to transformers.
+Sizes are taken from the tensors, and CLIP, which the released weights lack, from a second folder.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from torch import Size
+
+from lisa_ros.errors import CheckpointError
+from lisa_ros.model.config import LisaConfig
+from lisa_ros.model.sam import rename_sam, sam_sizes
+from lisa_ros.model.weights import Shard, shard_files
+
+TOWER = "vision_tower."
+_CLIP_KEYS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "image_size",
+    "patch_size",
+    "hidden_act",
+    "layer_norm_eps",
+    "projection_dim",
+)
+_LLAMA_KEYS = ("max_position_embeddings", "rms_norm_eps", "num_attention_heads", "hidden_act")
+
+
+def is_official(folder: Path) -> bool:
+    """Whether `config.json` is that of a released LISA (or of the LLaVA that it extends)."""
+    config = _json(folder / "config.json")
+    names = [config.get("model_type"), *(config.get("architectures") or [])]
+    return any(re.search("llava|lisa", str(name), re.IGNORECASE) for name in names)
+
+
+def read_official(
+    folder: Path, vision_tower: str | Path | None, seg_token_id: int
+) -> tuple[LisaConfig, list[Shard]]:
+    """Read all that is known of a model without its weights; raise CheckpointError if it is none.
+
+    `vision_tower`: folder of the CLIP tower; by default the one that `config.json` names, as a path
+    of its own, inside the checkpoint, or beside it.
+    """
+    if (folder / "pytorch_model-visual_model.bin").exists():
+        raise CheckpointError(
+            f"{folder} is a LISA v0 (its SAM lies in a file of its own); v0 models speak another"
+            " prompt and are not supported, use one of the v1 models"
+        )
+    settings = _json(folder / "config.json")
+    shards = [Shard(path, rename) for path in shard_files(folder)]
+    shapes = {name: t.shape for shard in shards for name, t in shard.tensors().items()}
+    tower = find_tower(folder, settings, vision_tower)
+    clip = _clip_config(tower)
+    if not any(name.startswith(TOWER) for name in shapes):
+        shards += [Shard(path, rename_tower) for path in shard_files(tower)]
+    try:
+        config = _config(folder, settings, shapes, clip, seg_token_id)
+    except KeyError as error:
+        raise CheckpointError(
+            f"{folder} lacks {error.args[0]}, which every LISA has; is it a plain LLaVA?"
+        ) from error
+    _check_tower(folder, settings, shapes, clip, tower)
+    return config, shards
+
+
+def rename(name: str) -> str | None:
+    """A tensor of the official layout under the name of a `LisaNetwork`."""
+    # rotary frequencies are computed exactly; the stored ones are rounded to bfloat16
+    if name.endswith("rotary_emb.inv_freq"):
+        return None
+    if name == "lm_head.weight":
+        return name
+    rest = name.removeprefix("model.")
+    if rest.startswith(TOWER):
+        return rename_tower(rest.removeprefix(TOWER).removeprefix(TOWER))
+    if rest.startswith("visual_model."):
+        return rename_sam(rest.removeprefix("visual_model."))
+    if rest.startswith("text_hidden_fcs.0."):
+        return "text_hidden_fcs." + rest.removeprefix("text_hidden_fcs.0.")
+    if rest.startswith(("embed_tokens.", "layers.", "norm.")):
+        return "language_model." + rest
+    return rest
+
+
+def rename_tower(name: str) -> str | None:
+    """A tensor of a CLIP folder, vision tower alone or whole CLIP; None for the text half."""
+    if name.startswith(("text_model.", "text_projection.", "visual_projection.", "logit_scale")):
+        return None
+    if name.endswith("embeddings.position_ids"):
+        return None
+    return TOWER + name.removeprefix("vision_model.")
+
+
+def find_tower(folder: Path, settings: dict[str, Any], given: str | Path | None) -> Path:
+    """The folder of the CLIP tower; nothing is ever downloaded."""
+    if given is not None:
+        if not (Path(given) / "config.json").is_file():
+            raise CheckpointError(f"{given} is no CLIP tower: it has no config.json")
+        return Path(given)
+    name = str(_tower_name(settings))
+    candidates = [folder / name, Path(name), folder / Path(name).name]
+    candidates += [folder.parent / name, folder.parent / Path(name).name]
+    for candidate in candidates:
+        if (candidate / "config.json").is_file():
+            return candidate
+    raise CheckpointError(
+        f"{folder} needs the CLIP tower {name}, which released checkpoints do not contain;"
+        " name its folder as vision_tower (--vision-tower)"
+    )
+
+
+def _tower_name(settings: dict[str, Any]) -> str:
+    name = settings.get("vision_tower") or settings.get("mm_vision_tower")
+    return name or "openai/clip-vit-large-patch14"
+
+
+def _clip_config(tower: Path) -> dict[str, Any]:
+    settings = _json(tower / "config.json")
+    vision = settings.get("vision_config") or settings
+    if "image_size" not in vision or "patch_size" not in vision:
+        raise CheckpointError(f"{tower} is no CLIP tower: its config.json has no image_size")
+    return {key: vision[key] for key in _CLIP_KEYS if key in vision}
+
+
+def _config(
+    folder: Path,
+    settings: dict[str, Any],
+    shapes: dict[str, Size],
+    clip: dict[str, Any],
+    seg_token_id: int,
+) -> LisaConfig:
+    if settings.get("rope_scaling"):
+        raise CheckpointError(f"{folder}: rope_scaling is set in config.json, which no LISA does")
+    two_layers = "mm_projector.2.weight" in shapes
+    start_end = bool(settings.get("mm_use_im_start_end", True))
+    rows, hidden = shapes["language_model.embed_tokens.weight"]
+    layers = {n.split(".")[2] for n in shapes if n.startswith("language_model.layers.")}
+    llama = {
+        "vocab_size": rows,
+        "hidden_size": hidden,
+        "intermediate_size": shapes["language_model.layers.0.mlp.up_proj.weight"][0],
+        "num_hidden_layers": len(layers),
+        "num_key_value_heads": settings.get("num_key_value_heads", settings["num_attention_heads"]),
+        "pad_token_id": 0,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": float(settings.get("rope_theta", 10000.0)),
+        },
+        **{key: settings[key] for key in _LLAMA_KEYS},
+    }
+    sam_vision, sam_decoder = sam_sizes(shapes)
+    return LisaConfig(
+        name=folder.resolve().name,
+        llama=llama,
+        clip=clip,
+        sam_vision=sam_vision,
+        sam_decoder=sam_decoder,
+        projector="mlp2x_gelu" if two_layers else "linear",
+        conversation="llava_v1",
+        image_start_end=start_end,
+        seg_token_id=seg_token_id,
+        clip_select_layer=settings.get("mm_vision_select_layer", -2),
+        # LISA++ changed the projector and dropped the marks around the picture
+        mask_instances=two_layers and not start_end,
+    )
+
+
+def _check_tower(
+    folder: Path,
+    settings: dict[str, Any],
+    shapes: dict[str, Size],
+    clip: dict[str, Any],
+    tower: Path,
+) -> None:
+    name = _tower_name(settings)
+    trained = 336 if "336" in name else 224
+    if clip["image_size"] != trained:
+        raise CheckpointError(
+            f"{tower} is a CLIP tower for {clip['image_size']} pixels, but {folder} was trained"
+            f" with one for {trained} ({name}); give that one as vision_tower"
+        )
+    first = "mm_projector.0.weight" if "mm_projector.0.weight" in shapes else "mm_projector.weight"
+    width = shapes[first][1]
+    if clip.get("hidden_size", 768) != width:
+        raise CheckpointError(
+            f"{tower} gives features of width {clip.get('hidden_size', 768)}, the projector of"
+            f" {folder} takes {width}; it is another CLIP than the model was trained with"
+        )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path.parent} has no {path.name}; it is no model folder") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is no table of settings")
+    return content

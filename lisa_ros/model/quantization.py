@@ -1,0 +1,90 @@
+"""Weight-only quantisation of the language model's layers, for small GPU memories.
+
+Only the linear maps inside the Llama layers are quantised. `lm_head`, `text_hidden_fcs`, the
+projector, CLIP and SAM stay as they are: they are small, and masks suffer first.
+"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import torch
+from torch import nn
+
+from lisa_ros.errors import CheckpointError
+from lisa_ros.model.config import Quantization
+from lisa_ros.model.network import LisaNetwork
+
+_GROUP = 32
+"""Weights that share one scale in 4-bit formats: fine enough for rows of any model here."""
+
+
+def quantize(network: LisaNetwork, quantization: Quantization) -> None:
+    """Quantise a network in place, on the device where it lies.
+
+    `int8`: one scale a row. `int4`: one scale for 32 weights; packed two to a byte on CUDA in
+    bfloat16, elsewhere one to a byte. Both through torchao. `nf4`: 4-bit NormalFloat with double
+    quantisation through bitsandbytes (Dettmers et al., arXiv 2305.14314).
+    """
+    layers = network.language_model.layers
+    if quantization == "nf4":
+        _nf4(layers)
+    elif quantization in ("int8", "int4"):
+        _torchao(layers, quantization)
+    else:
+        raise CheckpointError(
+            f"unknown quantization {quantization!r}; use one of {', '.join(get_args(Quantization))}"
+        )
+
+
+def _torchao(layers: nn.Module, quantization: Quantization) -> None:
+    try:
+        from torchao.quantization import (
+            Int4WeightOnlyConfig,
+            Int8WeightOnlyConfig,
+            IntxWeightOnlyConfig,
+            PerGroup,
+            quantize_,
+        )
+    except ImportError as error:
+        raise _missing(quantization, "torchao") from error
+    weight = next(layers.parameters())
+    if quantization == "int8":
+        config = Int8WeightOnlyConfig()
+    elif weight.is_cuda and weight.dtype == torch.bfloat16:
+        config = Int4WeightOnlyConfig(group_size=_GROUP, int4_packing_format="tile_packed_to_4d")
+    else:
+        config = IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(_GROUP))
+    quantize_(layers, config)
+
+
+def _nf4(layers: nn.Module) -> None:
+    try:
+        from bitsandbytes.nn import Linear4bit, Params4bit
+    except ImportError as error:
+        raise _missing("nf4", "bitsandbytes") from error
+    for module in list(layers.modules()):
+        for name, child in module.named_children():
+            if not isinstance(child, nn.Linear):
+                continue
+            weight = child.weight
+            packed = Linear4bit(
+                child.in_features,
+                child.out_features,
+                bias=child.bias is not None,
+                compute_dtype=weight.dtype,
+                compress_statistics=True,
+                quant_type="nf4",
+                device="meta",
+            )
+            packed.weight = Params4bit(
+                weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True
+            ).to(weight.device)
+            packed.bias = child.bias
+            setattr(module, name, packed)
+
+
+def _missing(quantization: str, package: str) -> CheckpointError:
+    return CheckpointError(
+        f"quantization {quantization} needs the package {package}; install it, or load without"
+    )
