@@ -1,0 +1,145 @@
+"""LISA shapes with random weights: speed depends on shapes alone, so no checkpoint is needed."""
+
+from __future__ import annotations
+
+import io
+
+import torch
+from sentencepiece import SentencePieceTrainer
+
+from lisa_ros.learn.nano import nano_config
+from lisa_ros.model.checkpoint import Lisa, set_precision
+from lisa_ros.model.config import LisaConfig
+from lisa_ros.model.network import LisaNetwork
+from lisa_ros.model.processor import Processor
+from lisa_ros.model.tokenizer import Tokenizer
+
+PRESETS = ("tiny", "nano", "middle", "lisa-7b", "lisa-13b")
+_TEXT = (
+    "USER: Can you segment the red mug in this image? ASSISTANT: Sure, it is [SEG].",
+    "Which of the things on the table can hold water? Please output segmentation mask.",
+    "A chat between a curious human and an artificial intelligence assistant.",
+    "The assistant gives helpful, detailed, and polite answers to the human's questions.",
+    "Please explain why. It is the blue bowl, left of the yellow banana. There is no spoon here.",
+)
+
+
+def random_lisa(
+    preset: str,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Lisa:
+    """A LISA of one of the `PRESETS` with random weights, the same for the same seed.
+
+    On a GPU the weights are drawn there, in `dtype`, so that 13 billion of them take no detour.
+    """
+    torch.manual_seed(seed)
+    tokenizer = _tokenizer()
+    config = _config(preset, tokenizer)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(dtype)
+        with torch.device(device):
+            network = LisaNetwork(config)
+    finally:
+        torch.set_default_dtype(before)
+    set_precision(network, dtype)
+    _spread(network)
+    return Lisa(
+        network.to(device).eval().requires_grad_(False), tokenizer, Processor(config), config
+    )
+
+
+def _spread(network: LisaNetwork) -> None:
+    """Widen the words, so that random answers wander instead of repeating one token."""
+    network.language_model.embed_tokens.weight.data.normal_(std=1.0)
+    for layer in network.image_encoder.layers:
+        for table in (layer.attn.rel_pos_h, layer.attn.rel_pos_w):
+            table.data.normal_(std=0.1)
+    if network.image_encoder.pos_embed is not None:
+        network.image_encoder.pos_embed.data.normal_(std=0.1)
+
+
+def _tokenizer() -> Tokenizer:
+    """A small tokenizer; the embedding tables of the presets keep their full size."""
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(_TEXT),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=400,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        pad_id=-1,
+        unk_id=0,
+        minloglevel=2,
+    )
+    return Tokenizer.create(model.getvalue(), ("[SEG]", "<im_start>", "<im_end>"))
+
+
+def _config(preset: str, tokenizer: Tokenizer) -> LisaConfig:
+    if preset == "nano":
+        return nano_config(tokenizer)
+    llama, clip, sam = _SHAPES[preset]
+    return LisaConfig(
+        name=preset,
+        llama={
+            **dict(zip(_LLAMA, llama, strict=True)),
+            "num_key_value_heads": llama[2],
+            "vocab_size": max(llama[4], tokenizer.size),
+            "bos_token_id": tokenizer.bos_id,
+            "eos_token_id": tokenizer.eos_id,
+        },
+        clip=dict(zip(_CLIP, clip, strict=True)),
+        sam_vision={**dict(zip(_SAM, sam, strict=True)), "mlp_dim": 4 * sam[1]},
+        sam_decoder={"mlp_dim": 8 * sam[-1], "iou_head_hidden_dim": sam[-1]},
+        projector="linear",
+        conversation="llava_v1",
+        image_start_end=True,
+        seg_token_id=tokenizer.seg_id,
+    )
+
+
+_LLAMA = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "vocab_size",
+    "max_position_embeddings",
+)
+_CLIP = (
+    "image_size",
+    "patch_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+)
+_SAM = (
+    "image_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "window_size",
+    "global_attn_indexes",
+    "output_channels",
+)
+_VIT_L = (224, 14, 1024, 24, 16, 4096)
+_VIT_H = (1024, 1280, 32, 16, 14, (7, 15, 23, 31), 256)
+_SHAPES: dict[str, tuple[tuple, tuple, tuple]] = {
+    "tiny": (
+        (32, 2, 4, 64, 0, 512),
+        (28, 14, 16, 3, 2, 32),
+        (64, 32, 2, 2, 3, (1,), 32),
+    ),
+    "middle": (
+        (512, 8, 8, 1376, 8000, 1024),
+        (112, 14, 256, 6, 4, 1024),
+        (512, 384, 12, 6, 14, (2, 5, 8, 11), 256),
+    ),
+    "lisa-7b": ((4096, 32, 32, 11008, 32004, 2048), _VIT_L, _VIT_H),
+    "lisa-13b": ((5120, 40, 40, 13824, 32003, 4096), _VIT_L, _VIT_H),
+}

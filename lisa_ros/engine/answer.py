@@ -1,0 +1,123 @@
+"""What the engine hands back: events while it works, and one answer at the end."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+
+SEG = "[SEG]"
+
+# The openings that LISA's answers begin with; they say nothing about which thing is meant.
+_LEAD_IN = re.compile(
+    r"^(?:(?:sure|yes|and|or|it is|they are|the segmentation result is|here (?:is|are))\b"
+    r"|[\s,.;:!])+",
+    re.IGNORECASE,
+)
+# Text that a later piece may still change: white space, dangling punctuation, an unfinished [SEG]
+# and the replacement character of an unfinished multi-byte letter.
+_UNSETTLED = re.compile(r"(?:[\s,;:.�]|\[S?E?G?$)+$")
+
+
+class Status(str, Enum):
+    """How a question ended."""
+
+    OK = "OK"
+    """at least one mask that is not empty"""
+    NOT_FOUND = "NOT_FOUND"
+    """a mask was asked for and the model says the thing is not there, or every mask is empty"""
+    TEXT_ONLY = "TEXT_ONLY"
+    """an answer in words without a mask"""
+    CANCELLED = "CANCELLED"
+    """the caller's `cancel` was set; the answer holds what there was by then"""
+    TIMEOUT = "TIMEOUT"
+    """the deadline passed; the answer holds what there was by then"""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One mask of the answer."""
+
+    mask: np.ndarray
+    """(H, W) bool, at the size of the image that was asked about"""
+    score: float
+    """0..1: mean probability that the mask decoder gives to the pixels of the mask. It says how
+    sharp the mask is, not whether the right thing was meant; LISA never learnt to score masks."""
+    seg_probability: float
+    """0..1: the probability that the language model gave to `[SEG]` at this place"""
+    label: str
+    """the words of the answer that this mask belongs to, or the instruction where there are none"""
+    box: tuple[int, int, int, int]
+    """x, y, width, height in pixels; zeros for an empty mask"""
+    area: int
+    """pixels of the mask"""
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """The next words of the answer. All deltas joined are `Answer.text`."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class MaskReady:
+    """A mask, handed over as soon as the state that predicts `[SEG]` exists."""
+
+    instance: Instance
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last event of every question."""
+
+    answer: Answer
+
+
+Event = TextDelta | MaskReady | Finished
+
+
+@dataclass
+class Answer:
+    """The whole answer to one question."""
+
+    text: str
+    """plain words, `[SEG]` removed"""
+    status: Status
+    instances: list[Instance]
+    """in the order of their `[SEG]` in the answer"""
+    timings: dict[str, float] = field(default_factory=dict)
+    """milliseconds of work: clip, sam, prefill, decode, mask (missing where not needed); since the
+    question: first_mask, total"""
+    counters: dict[str, int] = field(default_factory=dict)
+    """sam_encodes, clip_encodes, forwards (passes through the language model), tokens (answered),
+    drafted and accepted (draft tokens checked, and found right)"""
+    stopped_by: str = "end"
+    """end | tokens (cut at its longest) | repetition | masks (too many) | cancel | deadline"""
+
+
+def plain_text(raw: str) -> str:
+    """The answer as a person would read it: `[SEG]` removed, spaces and punctuation mended."""
+    text = re.sub(r"\[SEG\]|<im_(?:start|end|patch)>", " ", raw)
+    text = re.sub(r"\s+", " ", text)
+    text = re.sub(r"\s+([,.;:!?])", r"\1", text)
+    text = re.sub(r"[,;:]+(?=[,.;:!?])", "", text)
+    return text.lstrip(" ,.;:!?").rstrip()
+
+
+def settled_text(raw: str) -> str:
+    """The part of `plain_text` that no continuation of `raw` can change any more."""
+    return _UNSETTLED.sub("", plain_text(_UNSETTLED.sub("", raw)))
+
+
+def label_of(raw: str, instruction: str) -> str:
+    """The words of the answer that its last `[SEG]` belongs to.
+
+    `raw` is the answer up to and without that `[SEG]`: the label is what stands between it and the
+    previous `[SEG]` or the end of the previous sentence, without LISA's lead-in words.
+    """
+    clause = re.split(r"\[SEG\]|[.!?]\s", raw)[-1]
+    clause = _LEAD_IN.sub("", plain_text(clause)).strip(" ,;:(")
+    return re.sub(r"\s+(?:is|are|at|here)$", "", clause) or instruction.strip()

@@ -1,0 +1,128 @@
+"""One question while it is answered: from tokens to words, labels, masks and a status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lisa_ros.engine.answer import (
+    Answer,
+    Event,
+    Instance,
+    MaskReady,
+    Status,
+    TextDelta,
+    label_of,
+    plain_text,
+    settled_text,
+)
+from lisa_ros.engine.frames import Frame
+from lisa_ros.engine.generation import Row, Step
+from lisa_ros.engine.question import Question
+from lisa_ros.model.tokenizer import Tokenizer
+
+
+@dataclass(eq=False)
+class Ask:
+    """A question about one view of its frame, and what has been answered so far."""
+
+    question: Question
+    frame: Frame
+    row: Row
+    refusal: list[int]
+    """ids with which the model says that a thing is not there; empty: it never does"""
+    instances: list[Instance] = field(default_factory=list)
+    said: str = ""
+    sam_encodes: int = 0
+    clip_encodes: int = 0
+
+    @property
+    def forced(self) -> bool:
+        """Whether the mask is taken from the prompt's last state and nothing is generated."""
+        return self.row.single_pass_unless is not None and not self.refused
+
+    @property
+    def refused(self) -> bool:
+        """Whether the model says that the thing is not there."""
+        return bool(self.refusal) and self.row.ids[: len(self.refusal)] == self.refusal
+
+    def seg_places(self, step: Step, seg_id: int) -> list[int]:
+        """Which states of a step a mask must be decoded from."""
+        if self.question.mode == "text":
+            return []
+        if self.forced:
+            return [0]
+        return [i for i, token in enumerate(step.tokens) if token == seg_id]
+
+    def events(self, tokenizer: Tokenizer, step: Step, masks: dict[int, Tensor]) -> Iterator[Event]:
+        """What a step brings, in the order of the answer.
+
+        `masks`: full-size logits (H, W) by the index of the state they come from.
+        """
+        before = len(self.row.ids) - len(step.tokens)
+        for place, logits in masks.items():
+            raw = tokenizer.decode(self.row.ids[: before + place])
+            yield from self._say("" if self.forced else settled_text(raw))
+            probability = step.logits[place].float().softmax(-1)[tokenizer.seg_id]
+            label = label_of("" if self.forced else raw, self.question.instruction)
+            instance = measure(logits, label, float(probability))
+            if instance.area:
+                self.instances.append(instance)
+                yield MaskReady(instance)
+        if not self.forced:
+            raw = tokenizer.decode(self.row.ids)
+            yield from self._say(plain_text(raw) if self.row.stopped_by else settled_text(raw))
+
+    def last_words(self, tokenizer: Tokenizer) -> Iterator[Event]:
+        """The last words of an answer that was broken off between two steps."""
+        if not self.forced:
+            yield from self._say(plain_text(tokenizer.decode(self.row.ids)))
+
+    def _say(self, text: str) -> Iterator[Event]:
+        if len(text) > len(self.said):
+            delta, self.said = text[len(self.said) :], text
+            yield TextDelta(delta)
+
+    def answer(self, group: list[Ask], seg_id: int, timings: dict[str, float]) -> Answer:
+        """The answer as it stands; `group`: all views that were asked for it, itself included."""
+        counters = {
+            "sam_encodes": sum(ask.sam_encodes for ask in group),
+            "clip_encodes": sum(ask.clip_encodes for ask in group),
+            "forwards": sum(ask.row.forwards for ask in group),
+            "tokens": 0 if self.forced else len(self.row.ids),
+            "drafted": sum(ask.row.drafted for ask in group),
+            "accepted": sum(ask.row.accepted for ask in group),
+        }
+        status, reason = self._status(seg_id), self.row.stopped_by
+        return Answer(self.said, status, self.instances, timings, counters, reason)
+
+    def _status(self, seg_id: int) -> Status:
+        if self.row.stopped_by in ("cancel", "deadline"):
+            return Status.CANCELLED if self.row.stopped_by == "cancel" else Status.TIMEOUT
+        mode = self.question.mode
+        if mode == "text":
+            return Status.TEXT_ONLY
+        if self.refused:
+            return Status.NOT_FOUND
+        if self.instances:
+            return Status.OK
+        wanted = mode in ("mask", "explain") or seg_id in self.row.ids
+        return Status.NOT_FOUND if wanted else Status.TEXT_ONLY
+
+
+def measure(logits: Tensor, label: str, seg_probability: float) -> Instance:
+    """Turn mask logits (H, W) into an instance; the mask is where they are above zero."""
+    inside = logits > 0
+    area = int(inside.sum())
+    mask = inside.cpu().numpy()
+    if not area:
+        return Instance(mask, 0.0, seg_probability, label, (0, 0, 0, 0), 0)
+    score = float(torch.sigmoid(logits[inside]).mean())
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    x, y = int(columns[0]), int(rows[0])
+    box = (x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1)
+    return Instance(mask, score, seg_probability, label, box, area)

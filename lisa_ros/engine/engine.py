@@ -1,0 +1,327 @@
+"""The engine: asks a LISA about images. Encode once, ask many times, hand over masks early."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lisa_ros.engine.answer import Answer, Event, Finished, MaskReady, TextDelta
+from lisa_ros.engine.asking import Ask
+from lisa_ros.engine.clock import Clock
+from lisa_ros.engine.decoder import Chunk, Decoder
+from lisa_ros.engine.drafts import TEMPLATES, DraftMemory
+from lisa_ros.engine.encoding import Encoder
+from lisa_ros.engine.frames import Frame, FrameCache, check_image
+from lisa_ros.engine.generation import Limits, Row, Step, generate
+from lisa_ros.engine.question import Mode, Question, check_question, prompt_of
+from lisa_ros.engine.stopping import Cancel, Stop
+from lisa_ros.errors import InstructionError
+from lisa_ros.model.checkpoint import Lisa
+from lisa_ros.model.network import IMAGE_TOKEN
+from lisa_ros.model.processor import ClipView
+from lisa_ros.model.prompt import build_prompt
+
+REPEATS = 24  # tokens in circles after which an answer is stopped
+SHORTEST_ANSWER = 16  # positions that a prompt must leave for the answer
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How an engine works; the defaults suit a robot with one camera."""
+
+    max_new_tokens: int = 256
+    """longest answer, in tokens"""
+    max_masks: int = 16
+    """an answer with more `[SEG]` than this is stopped"""
+    cache_bytes: int = 512 * 2**20
+    """bound on the features of earlier frames that stay in memory"""
+    draft_tokens: int = 32
+    """most draft tokens that one pass checks; 0: no drafts"""
+    clip_view: ClipView = "center"
+    """what the language model sees of an image that is no square: the central square as in
+    training; all of it, pressed; or three squares, of which the surest answer is taken"""
+    threads: int | None = None
+    """processor threads for torch; None: leave them as they are"""
+
+
+DEFAULTS = EngineConfig()
+
+
+class Engine:
+    """Answers questions about images with one model, one caller at a time."""
+
+    def __init__(self, lisa: Lisa, config: EngineConfig = DEFAULTS) -> None:
+        """Take over a loaded model: it is switched to inference, its weights are never changed."""
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        self.lisa, self.config = lisa, config
+        self.network = lisa.network.eval()
+        self.decoder = Decoder(self.network.language_model, self.network.lm_head)
+        self.encoder = Encoder(lisa, config.clip_view)
+        self.device = self.decoder.device
+        self.frames = FrameCache(config.cache_bytes)
+        tokenizer = lisa.tokenizer
+        self.limits = Limits(
+            tokenizer.eos_id, tokenizer.seg_id, config.draft_tokens, config.max_masks, REPEATS
+        )
+        prompt = self._encode([("", None)])
+        self.prefix_ids = prompt[: prompt.index(IMAGE_TOKEN) + 1]
+        self.refusal = self._answer_ids(lisa.config.refusal_prefix)
+        self.memory = DraftMemory([self._answer_ids(text) for text in TEMPLATES], self.refusal)
+
+    def segment(
+        self,
+        image: np.ndarray,
+        instruction: str,
+        *,
+        mode: Mode = "auto",
+        history: Sequence[tuple[str, str]] = (),
+        key: Hashable | None = None,
+        cancel: Cancel | None = None,
+        max_new_tokens: int | None = None,
+        deadline: float | None = None,
+    ) -> Answer:
+        """Answer one instruction; see `Question` for the first arguments.
+
+        `cancel`: an object with `is_set()`, asked between the passes. `deadline`: a time of
+        `time.monotonic()`; what there is by then is the answer. Raises `ImageError` and
+        `InstructionError` for what cannot be asked.
+        """
+        question = Question(image, instruction, mode, history, key, max_new_tokens)
+        return self.segment_batch([question], cancel=cancel, deadline=deadline)[0]
+
+    def stream(
+        self,
+        image: np.ndarray,
+        instruction: str,
+        *,
+        mode: Mode = "auto",
+        history: Sequence[tuple[str, str]] = (),
+        key: Hashable | None = None,
+        cancel: Cancel | None = None,
+        max_new_tokens: int | None = None,
+        deadline: float | None = None,
+    ) -> Iterator[Event]:
+        """As `segment`, but as events while they happen; the last one is `Finished`."""
+        question = Question(image, instruction, mode, history, key, max_new_tokens)
+        for _, event in self.stream_batch([question], cancel=cancel, deadline=deadline):
+            yield event
+
+    def segment_batch(
+        self,
+        questions: Sequence[Question],
+        *,
+        cancel: Cancel | None = None,
+        deadline: float | None = None,
+    ) -> list[Answer]:
+        """Answer several questions together, about one frame or several; answers in their order.
+
+        The answers equal those of asking one by one. Timings are those of the whole batch.
+        """
+        answers: dict[int, Answer] = {}
+        for index, event in self.stream_batch(questions, cancel=cancel, deadline=deadline):
+            if isinstance(event, Finished):
+                answers[index] = event.answer
+        return [answers[index] for index in range(len(questions))]
+
+    @torch.inference_mode()
+    def stream_batch(
+        self,
+        questions: Sequence[Question],
+        *,
+        cancel: Cancel | None = None,
+        deadline: float | None = None,
+    ) -> Iterator[tuple[int, Event]]:
+        """The events of several questions, each with the index of its question."""
+        for question in questions:
+            check_image(question.image)
+            check_question(question)
+        clock, stop = Clock(self.device), Stop(cancel, deadline)
+        groups = self._open(questions, clock)
+        single = all(len(group) == 1 for group in groups)
+        asks = [ask for group in groups for ask in group]
+        for ask, event in self._work(asks, clock, stop):
+            if single:
+                yield asks.index(ask), event
+        for index, group in enumerate(groups):
+            best = _surest(group)
+            if not single:
+                yield from ((index, event) for event in _replay(best))
+            if best.row.stopped_by in ("end", "tokens"):
+                self.memory.remember(best.question, best.row.ids)
+            yield index, Finished(best.answer(group, self.limits.seg_id, clock.timings()))
+        self.frames.trim()
+
+    @torch.inference_mode()
+    def prepare(self, image: np.ndarray, key: Hashable) -> None:
+        """Encode a frame before it is asked about: SAM, CLIP and the prompt's beginning."""
+        frame = self.frames.get(key, check_image(image).shape[:2])
+        clock = Clock(self.device)
+        if frame.sam is None:
+            self.encoder.encode_sam([frame], [image], clock)
+        if not frame.views:
+            self.encoder.encode_views([frame], [image], clock)
+        if not frame.prefixes:
+            self._fill_prefixes([frame], clock)
+        self.encoder.join()
+        self.frames.trim()
+
+    def _encode(self, turns: Sequence[tuple[str, str | None]]) -> list[int]:
+        config = self.lisa.config
+        prompt = build_prompt(config.conversation, turns, config.image_start_end)
+        return self.lisa.tokenizer.encode(prompt)
+
+    def _answer_ids(self, text: str) -> list[int]:
+        """The ids that an answer has behind a prompt, without the end token."""
+        if not text:
+            return []
+        prompt, whole = self._encode([("-", None)]), self._encode([("-", text)])
+        ids = whole[len(prompt) :]
+        return ids[: ids.index(self.limits.eos_id)]
+
+    def _open(self, questions: Sequence[Question], clock: Clock) -> list[list[Ask]]:
+        """Encode what is new to the language model; one ask for every question and view."""
+        frames = [self.frames.get(q.key, q.image.shape[:2]) for q in questions]
+        first = {id(f): i for i, f in reversed(list(enumerate(frames))) if not f.views}
+        if first:
+            images = [questions[i].image for i in first.values()]
+            self.encoder.encode_views([frames[i] for i in first.values()], images, clock)
+        asked = Counter(map(id, frames))
+        cold = [frames[i] for i in first.values() if asked[id(frames[i])] > 1]
+        if cold:
+            self._fill_prefixes(cold, clock)
+        groups = [
+            [Ask(q, f, self._row(q, f, view), self.refusal) for view in range(len(f.views))]
+            for q, f in zip(questions, frames, strict=True)
+        ]
+        for i in first.values():
+            groups[i][0].clip_encodes = len(frames[i].views)
+        return groups
+
+    def _fill_prefixes(self, frames: Sequence[Frame], clock: Clock) -> None:
+        """One pass over the part of the prompt that all questions about a frame share."""
+        ids = torch.tensor(self.prefix_ids, device=self.device)
+        views = [view for frame in frames for view in frame.views]
+        with clock.stage("prefill"):
+            embeds = torch.stack([self.network.embed_prompt(ids, view) for view in views])
+            rows, length = embeds.shape[:2]
+            self.decoder.reserve(rows, length)
+            start = torch.zeros(rows, dtype=torch.long, device=self.device)
+            self.decoder.forward(Chunk(embeds, start, length))
+            stored = iter([self.decoder.store_prefix(row, length) for row in range(rows)])
+            for frame in frames:
+                frame.prefixes = [next(stored) for _ in frame.views]
+
+    def _row(self, question: Question, frame: Frame, view: int) -> Row:
+        """Lay out the prompt about one view; what the frame holds of it is not fed again."""
+        ids = self.lisa.tokenizer.encode(prompt_of(question, self.lisa.config))
+        length = len(ids) - 1 + len(frame.views[view])
+        room = self.decoder.max_positions - length
+        if room < SHORTEST_ANSWER:
+            raise InstructionError(
+                f"the instruction is too long for this model: with image and history it takes "
+                f"{length} of {self.decoder.max_positions} positions"
+            )
+        prefix = frame.prefixes[view] if frame.prefixes else None
+        if prefix is None:
+            every = torch.tensor(ids, device=self.device)
+            pending = self.network.embed_prompt(every, frame.views[view])
+        else:
+            pending = self.decoder.embed(ids[len(self.prefix_ids) :])
+        row = Row(
+            pending,
+            length=length - len(pending),
+            limit=min(question.max_new_tokens or self.config.max_new_tokens, room),
+            prefix=prefix,
+            drafts=self.memory.suggest(question),
+        )
+        if question.mode == "mask" and not self.lisa.config.mask_instances:
+            row.single_pass_unless = self.refusal
+        return row
+
+    def _work(self, asks: list[Ask], clock: Clock, stop: Stop) -> Iterator[tuple[Ask, Event]]:
+        """Run the language model to the end of all answers, decoding masks as they come up."""
+        wants_mask = [ask for ask in asks if ask.question.mode != "text"]
+        if self.device.type == "cuda" and not stop():
+            self._encode_sam(wants_mask, clock)  # runs beside the language model
+        by_row = {id(ask.row): ask for ask in asks}
+        passes = generate(self.decoder, [ask.row for ask in asks], self.limits, stop)
+        stage = "prefill"
+        while True:
+            with clock.stage(stage):
+                steps = next(passes, None)
+                if steps and stage == "prefill":
+                    self._keep_prefixes(asks)
+            if steps is None:
+                break
+            todo = [(by_row[id(step.row)], step) for step in steps]
+            masks = self._decode_masks(todo, clock)
+            for (ask, step), logits in zip(todo, masks, strict=True):
+                for event in ask.events(self.lisa.tokenizer, step, logits):
+                    if isinstance(event, MaskReady):
+                        clock.mark("first_mask")
+                    yield ask, event
+            stage = "decode"
+        for ask in asks:
+            for event in ask.last_words(self.lisa.tokenizer):
+                yield ask, event
+
+    def _keep_prefixes(self, asks: list[Ask]) -> None:
+        """After the first pass over whole prompts: keep the part that belongs to the frame."""
+        length = len(self.prefix_ids) - 1 + self.lisa.config.image_tokens
+        for place, ask in enumerate(asks):
+            if ask.row.prefix is None and ask.question.key is not None:
+                ask.frame.prefixes.append(self.decoder.store_prefix(place, length))
+
+    def _encode_sam(self, asks: Sequence[Ask], clock: Clock) -> None:
+        """Run SAM's encoder over the frames that lack it, each once."""
+        first = {id(ask.frame): ask for ask in reversed(asks) if ask.frame.sam is None}
+        if not first:
+            return
+        new = list(first.values())
+        self.encoder.encode_sam(
+            [ask.frame for ask in new], [ask.question.image for ask in new], clock
+        )
+        for ask in new:
+            ask.sam_encodes = 1
+
+    def _decode_masks(self, todo: list[tuple[Ask, Step]], clock: Clock) -> list[dict[int, Tensor]]:
+        """Full-size mask logits (H, W) for every ask, by the index of the state they come from."""
+        places = [ask.seg_places(step, self.limits.seg_id) for ask, step in todo]
+        flat = [(n, place) for n, group in enumerate(places) for place in group]
+        masks: list[dict[int, Tensor]] = [{} for _ in todo]
+        if not flat:
+            return masks
+        self._encode_sam([todo[n][0] for n, _ in flat], clock)
+        self.encoder.join()
+        with clock.stage("mask"):
+            states = torch.stack([todo[n][1].states[place] for n, place in flat])
+            prompts = self.network.seg_embeddings(states)[:, None]
+            embeddings = torch.stack([todo[n][0].frame.sam for n, _ in flat])
+            low_res, _ = self.network.decode_masks(embeddings, prompts)
+            for (n, place), logits in zip(flat, low_res, strict=True):
+                frame = todo[n][0].frame
+                masks[n][place] = self.lisa.processor.full_size_masks(
+                    logits, frame.resized_hw, frame.hw
+                )[0]
+        return masks
+
+
+def _surest(group: list[Ask]) -> Ask:
+    """Of the views of one frame, the one whose `[SEG]` was most probable, else the middle one."""
+    middle = group[len(group) // 2]
+    best = max(group, key=lambda ask: max((i.seg_probability for i in ask.instances), default=0.0))
+    return best if best.instances else middle
+
+
+def _replay(ask: Ask) -> Iterator[Event]:
+    """The events of an answer that was chosen after it was complete."""
+    if ask.said:
+        yield TextDelta(ask.said)
+    for instance in ask.instances:
+        yield MaskReady(instance)

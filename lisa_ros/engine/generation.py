@@ -1,0 +1,186 @@
+"""Greedy decoding of one question or several: drafts are checked, nothing is computed twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lisa_ros.engine.decoder import Chunk, Decoder
+from lisa_ros.engine.drafts import DraftTree
+
+REPEAT_PERIOD = 8  # tokens: the longest pattern that counts as running in circles
+
+
+@dataclass
+class Step:
+    """Tokens that one pass added to one question."""
+
+    row: Row
+    tokens: list[int]
+    states: Tensor
+    """(n, H) post-norm states; state i is the one that predicted token i"""
+    logits: Tensor
+    """(n, V) the logits that token i was chosen from"""
+
+
+@dataclass(eq=False)
+class Row:
+    """One question while it is being answered."""
+
+    pending: Tensor
+    """(T, H) embeddings that are still to be fed: the prompt, later the last token"""
+    length: int
+    """positions that the buffers hold already (a prefix of the prompt)"""
+    limit: int
+    """most tokens to answer"""
+    prefix: Tensor | None = None
+    """keys and values of the first `length` positions"""
+    single_pass_unless: list[int] | None = None
+    """stop after the first pass unless the answer begins with these ids (mask mode)"""
+    drafts: list[list[int]] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    stopped_by: str = ""
+    forwards: int = 0
+    drafted: int = 0
+    accepted: int = 0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When an answer ends."""
+
+    eos_id: int
+    seg_id: int
+    draft_tokens: int
+    """most draft tokens in one pass"""
+    max_masks: int
+    """`[SEG]`s after which an answer is stopped"""
+    repeats: int
+    """tokens that repeat one short pattern before an answer is stopped"""
+
+
+def generate(
+    decoder: Decoder, rows: list[Row], limits: Limits, stop: Callable[[], str]
+) -> Iterator[list[Step]]:
+    """Answer all rows together; yields what each pass added, one step a live row.
+
+    `stop()` is asked between passes and ends everything by giving a reason. Rows that are done give
+    their place in the buffers to the last one that is not, so that a pass holds live rows only.
+    """
+    held, fed = max(row.length for row in rows), max(len(row.pending) for row in rows)
+    answered = max(row.limit for row in rows) + limits.draft_tokens
+    decoder.reserve(len(rows), held + fed + answered)
+    for place, row in enumerate(rows):
+        if row.prefix is not None:
+            decoder.load_prefix(place, row.prefix)
+    live = list(rows)
+    while live:
+        reason = stop()
+        if reason:
+            for row in live:
+                row.stopped_by = reason
+            return
+        yield _advance(decoder, live, limits)
+        _close_ranks(decoder, live)
+
+
+def _advance(decoder: Decoder, live: list[Row], limits: Limits) -> list[Step]:
+    """One pass over all live rows."""
+    trees = [_plan(row, limits) for row in live]
+    states = decoder.forward(_chunk(decoder, live, trees))
+    steps = []
+    for place, (row, tree) in enumerate(zip(live, trees, strict=True)):
+        fed = len(row.pending)
+        seen = states[place, fed - 1 : fed + len(tree)]
+        logits = decoder.head(seen)
+        choices = logits.argmax(-1).tolist()
+        path = tree.accept(choices[0], choices[1:])
+        tokens = [choices[0]] + [choices[1 + node] for node in path]
+        tokens = _until_end(row, tokens, limits)
+        path = path[: len(tokens) - 1]
+        index = [0] + [1 + node for node in path]
+        decoder.keep_path(place, row.length + fed, path)
+        row.length += fed + len(path)
+        row.forwards += 1
+        row.drafted += len(tree)
+        row.accepted += len(path)
+        row.ids += tokens
+        row.pending = decoder.embed(tokens[-1:])
+        steps.append(Step(row, tokens, seen[index], logits[index]))
+    return steps
+
+
+def _plan(row: Row, limits: Limits) -> DraftTree:
+    """The drafts that still fit what has been answered, as a tree of what may come next."""
+    done, room = len(row.ids), row.limit - len(row.ids) - 1
+    fitting = [d[done : done + room] for d in row.drafts if d[:done] == row.ids]
+    return DraftTree(fitting, limits.draft_tokens)
+
+
+def _chunk(decoder: Decoder, live: list[Row], trees: list[DraftTree]) -> Chunk:
+    """Lay the rows' pending embeddings and draft tokens side by side, padded on the right."""
+    fed = [len(row.pending) for row in live]
+    total = [a + len(b) for a, b in zip(fed, trees, strict=True)]
+    width = max(total)
+    device = decoder.device
+    embeds = live[0].pending.new_zeros(len(live), width, live[0].pending.shape[1])
+    for place, (row, tree) in enumerate(zip(live, trees, strict=True)):
+        embeds[place, : fed[place]] = row.pending
+        if len(tree):
+            embeds[place, fed[place] : total[place]] = decoder.embed(tree.tokens)
+    starts = [row.length for row in live]
+    chunk = Chunk(embeds, torch.tensor(starts, device=device), max(starts) + width)
+    if all(tree.is_chain for tree in trees):
+        return chunk
+    depth = torch.arange(width).repeat(len(live), 1)
+    allowed = torch.ones(width, width, dtype=torch.bool).tril_().repeat(len(live), 1, 1)
+    for place, tree in enumerate(trees):
+        nodes = slice(fed[place], total[place])
+        depth[place, nodes] = fed[place] + torch.tensor(tree.depths, dtype=torch.long)
+        allowed[place, nodes, nodes] = tree.sees()
+    chunk.depth, chunk.allowed = depth.to(device), allowed.to(device)
+    return chunk
+
+
+def _until_end(row: Row, tokens: list[int], limits: Limits) -> list[int]:
+    """Cut new tokens where the answer ends; says why on the row."""
+    ids = list(row.ids)
+    masks = ids.count(limits.seg_id)
+    for count, token in enumerate(tokens, start=1):
+        ids.append(token)
+        masks += token == limits.seg_id
+        if token == limits.eos_id:
+            row.stopped_by = "end"
+        elif len(ids) >= row.limit:
+            row.stopped_by = "tokens"
+        elif masks > limits.max_masks:
+            row.stopped_by = "masks"
+        elif _runs_in_circles(ids[-limits.repeats :], limits.repeats):
+            row.stopped_by = "repetition"
+        if row.stopped_by:
+            return tokens[:count]
+    if row.single_pass_unless is not None:
+        begins = row.single_pass_unless
+        if not begins or ids[: len(begins)] != begins:
+            row.stopped_by = "end"
+    return tokens
+
+
+def _runs_in_circles(last: list[int], repeats: int) -> bool:
+    """Whether the latest tokens repeat one short pattern over and over."""
+    if len(last) < repeats:
+        return False
+    return any(last[p:] == last[:-p] for p in range(1, REPEAT_PERIOD + 1))
+
+
+def _close_ranks(decoder: Decoder, live: list[Row]) -> None:
+    """Remove the rows that are done; the last live row takes each free place."""
+    for place in reversed(range(len(live))):
+        if live[place].stopped_by:
+            last = live.pop()
+            if place < len(live):
+                decoder.move_row(len(live), place, last.length)
+                live[place] = last
