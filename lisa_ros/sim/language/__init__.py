@@ -1,0 +1,1 @@
+"""The parts that the tabletop's instructions are composed from."""
