@@ -75,11 +75,12 @@ def open_checkpoint(path: str | Path, vision_tower: str | Path | None = None) ->
     """Look through a checkpoint without reading its weights; raise CheckpointError if it is bad."""
     folder = find(path)
     official = is_official(folder)
-    tokenizer = Tokenizer.from_folder(folder)
     if official:
+        tokenizer = Tokenizer.from_folder(folder)
         config, shards = read_official(folder, vision_tower, tokenizer.seg_id)
     else:
         config, shards = LisaConfig.from_json(folder / CONFIG_FILE), [Shard(folder / WEIGHTS_FILE)]
+        tokenizer = Tokenizer.from_folder(folder)
     _check_vocabulary(config, tokenizer, folder, exact=official)
     network = empty_network(config)
     check(network, shards, folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -77,7 +77,9 @@ class LisaConfig:
         except (OSError, json.JSONDecodeError) as error:
             raise CheckpointError(f"cannot read {path}: {error}") from error
         except TypeError as error:
-            known = ", ".join(field.name for field in fields(cls))
-            raise CheckpointError(f"{path} does not fit: {error}; expected {known}") from error
+            kind = values.get("model_type") if isinstance(values, dict) else None
+            raise CheckpointError(
+                f"{path} is not that of a LISA{f' but of a {kind}' if kind else ''}: {error}"
+            ) from error
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error

@@ -1,0 +1,27 @@
+"""`lisa-ros info`: what a model folder is, without loading it."""
+
+from __future__ import annotations
+
+import argparse
+
+from lisa_ros.errors import CheckpointError
+from lisa_ros.model.checkpoint import find
+from lisa_ros.model.conversion import describe, verify
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", help="model folder, or the name of a shipped model")
+    parser.add_argument("--vision-tower", help="folder of the CLIP tower")
+    parser.add_argument(
+        "--verify", action="store_true", help="read the weights and compare their recorded hash"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    for heading, words in describe(args.path, args.vision_tower).items():
+        print(f"{heading:>15}  {words}")
+    if args.verify:
+        if not verify(find(args.path)):
+            raise CheckpointError(f"{args.path} was changed since it was converted")
+        print(f"{'hash':>15}  as converted")
+    return 0
