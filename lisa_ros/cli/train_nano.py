@@ -1,0 +1,31 @@
+"""`lisa-ros train-nano`: render the world, teach the parts, join them, write the checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+STAGES = ("render", "see", "read", "join")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--folder", type=Path, default=Path("runs/nano"), help="where the run lives; a second start goes on"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--shards", type=int, default=50, help="rendered shards of 300 views each")
+    parser.add_argument("--see-steps", type=int, default=2500)
+    parser.add_argument("--read-steps", type=int, default=6000)
+    parser.add_argument("--join-steps", type=int, default=1500)
+    parser.add_argument(
+        "--stages", nargs="+", choices=STAGES, default=STAGES, help="only these, in this order"
+    )
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads")
+
+
+def run(args: argparse.Namespace) -> int:
+    from lisa_ros.learn import run_nano
+
+    run_nano.train_nano(args)
+    return 0

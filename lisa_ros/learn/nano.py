@@ -1,0 +1,89 @@
+"""What nano is: the sizes of its parts and its tokenizer."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+
+from sentencepiece import SentencePieceTrainer
+
+from lisa_ros.model.config import LisaConfig
+from lisa_ros.model.network import LisaNetwork
+from lisa_ros.model.tokenizer import Tokenizer
+
+PIECES = 1200  # [SEG] comes behind them
+
+
+def nano_config() -> LisaConfig:
+    """A LISA of about four million parameters: what two CPU cores can train and run."""
+    return LisaConfig(
+        name="nano",
+        llama={
+            "hidden_size": 160,
+            "intermediate_size": 432,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 5,
+            "num_key_value_heads": 5,
+            "vocab_size": PIECES + 1,
+            "max_position_embeddings": 1024,
+            "rms_norm_eps": 1e-5,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 0,
+        },
+        clip={
+            "hidden_size": 96,
+            "intermediate_size": 384,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "image_size": 96,
+            "patch_size": 12,
+        },
+        sam_vision={
+            "image_size": 160,
+            "patch_size": 10,
+            "hidden_size": 128,
+            "mlp_dim": 512,
+            "num_hidden_layers": 5,
+            "num_attention_heads": 4,
+            "window_size": 8,
+            "global_attn_indexes": [1, 3, 4],
+            "output_channels": 128,
+            "layer_norm_eps": 1e-6,
+        },
+        sam_decoder={"mlp_dim": 256, "iou_head_hidden_dim": 128},
+        projector="mlp2x_gelu",
+        conversation="nano",
+        image_start_end=False,
+        seg_token_id=PIECES,
+        clip_select_layer=-1,
+        mask_instances=True,
+        refusal_prefix="There is no",
+    )
+
+
+def nano_network() -> LisaNetwork:
+    """A fresh network; word embeddings start at the size of the view's, which share their stream."""
+    network = LisaNetwork(nano_config())
+    network.language_model.embed_tokens.weight.data.normal_(std=0.5)
+    return network
+
+
+def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
+    """A sentencepiece model of `PIECES` pieces with byte fallback: it can spell anything."""
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=PIECES,
+        byte_fallback=True,
+        character_coverage=1.0,
+        split_digits=True,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=-1,
+        minloglevel=2,
+    )
+    return Tokenizer.create(model.getvalue())

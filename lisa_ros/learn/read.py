@@ -1,0 +1,92 @@
+"""Stage `read`: the language model learns to answer about views that say exactly what is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lisa_ros.learn.concepts import ConceptSpace, encode_places
+from lisa_ros.learn.packing import Packed, pack, run_packed
+from lisa_ros.learn.pictures import Maps, load_maps
+from lisa_ros.learn.scenes import Scenes
+from lisa_ros.learn.see import view_shares
+from lisa_ros.model.network import LisaNetwork
+from lisa_ros.model.tokenizer import Tokenizer
+from lisa_ros.sim.instructions import TYPES, compose
+
+QUESTIONS = 8  # asked about each view
+VIEW_NOISE = 0.25  # of the view's embeddings, which the towers will not produce exactly
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A batch: what the views hold, and the questions about them."""
+
+    maps: Maps
+    packed: Packed
+    noise: Tensor
+
+
+class Read(nn.Module):
+    """Cross entropy of the answers, and the distance of mask prompts from the concepts meant."""
+
+    def __init__(
+        self, network: LisaNetwork, scenes: Scenes, tokenizer: Tokenizer, batch: int
+    ) -> None:
+        super().__init__()
+        config = network.config
+        self.scenes, self.tokenizer, self.batch, self.config = scenes, tokenizer, batch, config
+        self.concepts = ConceptSpace(config.prompt_size, config.hidden_size)
+
+    def prepare(self, random: np.random.Generator) -> Reading:
+        """Views that can be asked about, with their questions packed."""
+        chosen = random.integers(len(self.scenes), size=self.batch)
+        maps = load_maps(self.scenes, chosen, random)
+        packed = pack(ask(maps.records, random), self.tokenizer, self.config)
+        shape = (self.batch, self.config.image_tokens, self.config.hidden_size)
+        noise = VIEW_NOISE * random.standard_normal(shape, dtype=np.float32)
+        return Reading(maps, packed, torch.from_numpy(noise))
+
+    def loss(self, network: LisaNetwork, batch: Reading) -> tuple[Tensor, dict[str, float]]:
+        views = self.concepts.view(*view_shares(self.concepts, batch.maps, self.config))
+        states = run_packed(network, batch.packed, views + batch.noise)
+        ce, right = answer_loss(network, states, batch.packed)
+        prompts = network.seg_embeddings(states[tuple(batch.packed.segs.T)])
+        wanted = self._wanted(network, batch)
+        aim = functional.mse_loss(prompts, wanted)
+        return ce + aim, {"ce": ce.item(), "right": right.item(), "aim": aim.item()}
+
+    def _wanted(self, network: LisaNetwork, batch: Reading) -> Tensor:
+        """The concept prompts (N,C) of the objects meant: kind, colour and place."""
+        rows, identities = batch.packed.segs[:, 0], batch.packed.targets
+        centres = object_centres(batch.maps.ids[rows], identities)
+        size = self.config.sam_vision["image_size"]
+        matrix = network.shared_image_embedding.positional_embedding
+        place = encode_places((centres + 0.5) / size * 2 - 1, matrix)
+        kinds, colors = batch.maps.kinds[rows, identities], batch.maps.colors[rows, identities]
+        return self.concepts.prompt(kinds, colors, place)
+
+
+def ask(records: list[dict], random: np.random.Generator) -> list[list[dict]]:
+    """Questions about every view; one without any askable object is asked for what is absent."""
+    return [compose(record, random, QUESTIONS, types=TYPES) for record in records]
+
+
+def answer_loss(network: LisaNetwork, states: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
+    """Cross entropy of the answers' ids and the share of them that greedy choice would get right."""
+    logits = network.lm_head(states[tuple(packed.answers.T)])
+    ce = functional.cross_entropy(logits, packed.labels)
+    return ce, (logits.argmax(-1) == packed.labels).float().mean()
+
+
+def object_centres(ids: Tensor, identities: Tensor) -> Tensor:
+    """Mean pixel (N,2) as x, y of object `identities` (N,) in their id pictures (N,H,W)."""
+    mask = (ids == identities[:, None, None]).float()
+    area = mask.sum((1, 2)).clamp(min=1)
+    x = (mask.sum(1) * torch.arange(ids.shape[2])).sum(1) / area
+    y = (mask.sum(2) * torch.arange(ids.shape[1])).sum(1) / area
+    return torch.stack([x, y], dim=1)

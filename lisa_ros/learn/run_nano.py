@@ -1,0 +1,68 @@
+"""The whole training of nano, stage by stage; each resumes where it stopped."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lisa_ros.learn.nano import nano_network, train_tokenizer
+from lisa_ros.learn.read import Read
+from lisa_ros.learn.scenes import open_scenes, render_scenes
+from lisa_ros.learn.see import See
+from lisa_ros.learn.training import Schedule, train
+from lisa_ros.model.tokenizer import Tokenizer
+from lisa_ros.sim.instructions import corpus
+
+CORPUS = 40_000  # questions from which the tokenizer learns its pieces
+BATCH = {"see": 16, "read": 8, "join": 12}
+
+
+def train_nano(args: argparse.Namespace) -> None:
+    """Run the stages named by the command's arguments."""
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(args.threads)
+    stages = {"render": _render, "see": _see, "read": _read}
+    for name in args.stages:
+        stages[name](args)
+
+
+def _render(args: argparse.Namespace) -> None:
+    for done in render_scenes(args.folder / "scenes", args.shards, args.threads):
+        print(f"rendered {done.stem}", flush=True)
+
+
+def _see(args: argparse.Namespace) -> None:
+    network = nano_network()
+    stage = See(network, open_scenes(args.folder / "scenes"), BATCH["see"])
+    modules = [
+        network.vision_tower, network.mm_projector, network.image_encoder, network.mask_decoder,
+        network.no_mask_embed, stage,
+    ]  # fmt: skip
+    train("see", network, stage, modules, Schedule(args.see_steps, 1e-3), args.folder, args.seed)
+
+
+def _read(args: argparse.Namespace) -> None:
+    network = nano_network()
+    scenes = open_scenes(args.folder / "scenes")
+    stage = Read(network, scenes, _tokenizer(args), BATCH["read"])
+    modules = [network.language_model, network.lm_head, network.text_hidden_fcs]
+    train("read", network, stage, modules, Schedule(args.read_steps, 1e-3), args.folder, args.seed)
+
+
+def _tokenizer(args: argparse.Namespace) -> Tokenizer:
+    """The run's tokenizer, made from the world's own sentences the first time."""
+    folder = args.folder / "tokenizer"
+    if not folder.exists():
+        random = np.random.default_rng(args.seed)
+        texts = (
+            text
+            for question in corpus(random, CORPUS)
+            for text in (question["instruction"], question["answer"])
+        )
+        tokenizer = train_tokenizer(texts)
+        folder.mkdir(parents=True)
+        tokenizer.save(folder)
+    return Tokenizer.from_folder(folder)

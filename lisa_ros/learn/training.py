@@ -1,0 +1,145 @@
+"""The loop that all stages share: prefetching, schedule, logging, checkpoints, exact resume."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from lisa_ros.model.network import LisaNetwork
+
+LOG_EVERY, SAVE_EVERY = 20, 200
+
+
+class Stage(Protocol):
+    """A stage prepares batches (on a thread of its own) and turns one into a loss."""
+
+    def prepare(self, random: np.random.Generator) -> Any: ...
+
+    def loss(self, network: LisaNetwork, batch: Any) -> tuple[Tensor, dict[str, float]]: ...
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Warm-up, then a cosine to a tenth of the peak."""
+
+    steps: int
+    peak: float
+    warm_up: int = 200
+
+    def rate(self, step: int) -> float:
+        if step < self.warm_up:
+            return self.peak * (step + 1) / self.warm_up
+        done = (step - self.warm_up) / max(1, self.steps - self.warm_up)
+        return self.peak * (0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+def train(
+    name: str,
+    network: LisaNetwork,
+    stage: Stage,
+    modules: Sequence[nn.Module],
+    schedule: Schedule,
+    folder: Path,
+    seed: int,
+) -> None:
+    """Train the parameters of `modules` until the schedule ends, resuming where it stopped.
+
+    Step k of a stage draws its batch from a generator seeded by (seed, name, k), so that an
+    interrupted run goes on exactly as if it had not been interrupted.
+    """
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
+    checkpoint = folder / f"{name}.pt"
+    start = _resume(checkpoint, network, stage, optimizer)
+    writer = SummaryWriter(str(folder / "log" / name))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[logs]}"),
+    )
+    network.train()
+    with Progress(*columns) as progress:
+        task = progress.add_task(name, total=schedule.steps, completed=start, logs="")
+        for step, batch in _prefetch(stage, name, seed, start, schedule.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate(step)
+            loss, logs = stage.loss(network, batch)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            if step % LOG_EVERY == 0:
+                for key, value in logs.items():
+                    writer.add_scalar(key, value, step)
+                text = " ".join(f"{key} {value:.3f}" for key, value in logs.items())
+                progress.update(task, logs=text)
+                if not progress.console.is_terminal and step % (5 * LOG_EVERY) == 0:
+                    print(f"{name} {step}/{schedule.steps} {text}", flush=True)
+            if (step + 1) % SAVE_EVERY == 0 or step + 1 == schedule.steps:
+                _save(checkpoint, network, stage, optimizer, step + 1)
+                writer.flush()
+            progress.advance(task)
+    writer.close()
+    network.eval()
+
+
+def _prefetch(
+    stage: Stage, name: str, seed: int, start: int, stop: int
+) -> Iterator[tuple[int, Any]]:
+    """Batches with their step numbers, prepared one ahead on a thread of their own."""
+    ready: Queue[tuple[int, Any] | BaseException | None] = Queue(maxsize=2)
+    key = list(name.encode())
+
+    def work() -> None:
+        try:
+            for step in range(start, stop):
+                ready.put((step, stage.prepare(np.random.default_rng([seed, *key, step]))))
+            ready.put(None)
+        except BaseException as error:
+            ready.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    while (item := ready.get()) is not None:
+        if isinstance(item, BaseException):
+            raise item
+        yield item
+
+
+def _save(
+    path: Path, network: LisaNetwork, stage: Stage, optimizer: torch.optim.Optimizer, step: int
+) -> None:
+    state = {
+        "step": step,
+        "network": network.state_dict(),
+        "stage": stage.state_dict() if isinstance(stage, nn.Module) else {},
+        "optimizer": optimizer.state_dict(),
+    }
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.rename(path)
+
+
+def _resume(
+    path: Path, network: LisaNetwork, stage: Stage, optimizer: torch.optim.Optimizer
+) -> int:
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    network.load_state_dict(state["network"])
+    if isinstance(stage, nn.Module):
+        stage.load_state_dict(state["stage"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"]
