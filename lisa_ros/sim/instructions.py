@@ -3,15 +3,15 @@
     from numpy.random import default_rng
     questions = compose(record, default_rng(0), count=8)
 
-Everything that the language knows is data: kinds and uses in knowledge.yaml, sentences in patterns/. The code
-decides only what is true of a scene and clear enough to be asked.
+Everything that the language knows is data: kinds and uses in knowledge.yaml, sentences in
+patterns/. The code decides only what is true of a scene and clear enough to be asked.
 """
 
 from collections.abc import Iterator, Mapping
 
 from numpy.random import Generator
 
-from lisa_ros.sim.language import dialogue, reference, spatial
+from lisa_ros.sim.language import dialogue, missing, reference, several, spatial
 from lisa_ros.sim.language.asking import Context, Draft, named
 from lisa_ros.sim.language.knowledge import Kind, load_knowledge
 from lisa_ros.sim.language.patterns import load_patterns, pick
@@ -24,8 +24,8 @@ _MAKERS = {
     "relation": (spatial.relation, 0.20),
     "use": (reference.use, 0.22),
     "two_hop": (spatial.two_hop, 0.06),
-    "plural": (reference.plural, 0.08),
-    "absent": (reference.missing, 0.08),
+    "plural": (several.plural, 0.08),
+    "absent": (missing.missing, 0.08),
     "text": (dialogue.text, 0.03),
     "followup": (dialogue.followup, 0.04),
 }
@@ -38,7 +38,8 @@ SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "mask": (" Please respond with segmentation mask.", " Please output segmentation mask."),
     "explain": (" Please output segmentation mask and explain why.",),
 }
-_ATTEMPTS = 20  # for each question asked for; most drafts fail because they wouldn't be clear
+_ATTEMPTS = 12  # at a question of the type drawn: most drafts fail because they wouldn't be clear
+_DRAWS = 4  # of a type, for each question asked for
 
 
 def compose(
@@ -52,26 +53,38 @@ def compose(
 ) -> list[dict]:
     """Up to `count` different questions about the scene of `record` (formats: docs/design.md).
 
-    `split`: "train" or "test" sentences. `types`, `forms`: how often each is drawn (weights; what is left out
-    is never drawn). A question has the keys instruction, answer, targets, type, form ("name", "mask", "explain",
-    or "text" where no mask is asked for), and, after earlier turns, history: [[instruction, answer], ...].
-    Fewer than `count` come back where the scene offers no more. Raises KnowledgeError (a LisaError) for a
-    kind without an entry in knowledge.yaml.
+    Args:
+        split: "train" or "test" sentences.
+        types, forms: how often each is drawn (weights; what is left out is never drawn).
+
+    A question has the keys instruction, answer, targets, type, form ("name", "mask", "explain",
+    or "text" where no mask is asked for), and in a dialogue history: [[instruction, answer], ...].
+    Fewer than `count` come back where the scene offers no more. Raises KnowledgeError (a LisaError)
+    for a kind without an entry in knowledge.yaml.
     """
     knowledge = load_knowledge()
     context = Context(read_scene(record, knowledge), knowledge, load_patterns(split), random)
     questions: list[dict] = []
-    asked = set()
-    for _ in range(_ATTEMPTS * count):
+    asked: set[tuple] = set()
+    for _ in range(_DRAWS * count):
         if len(questions) == count:
             break
         name = _draw(random, types)
-        draft = _MAKERS[name][0](context)
-        if draft is None or (draft.instruction, draft.history) in asked:
-            continue
-        asked.add((draft.instruction, draft.history))
-        questions.append(_question(draft, name, random, forms))
+        draft = _new_draft(context, name, asked)
+        if draft is not None:
+            asked.add((draft.instruction, draft.history))
+            questions.append(_question(draft, name, random, forms))
     return questions
+
+
+def _new_draft(context: Context, name: str, asked: set[tuple]) -> Draft | None:
+    """A question of that type that isn't among those asked already; None after many attempts."""
+    maker = _MAKERS[name][0]
+    for _ in range(_ATTEMPTS):
+        draft = maker(context)
+        if draft is not None and (draft.instruction, draft.history) not in asked:
+            return draft
+    return None
 
 
 def _question(draft: Draft, name: str, random: Generator, forms: Mapping[str, float]) -> dict:
@@ -118,10 +131,10 @@ def _draw(random: Generator, weights: Mapping[str, float]) -> str:
 
 
 def corpus(random: Generator, count: int, split: str = "train") -> Iterator[dict]:
-    """`count` questions about invented scenes, for training a tokenizer and the language part on text.
+    """`count` questions about invented scenes, to train a tokenizer or the language part on text.
 
-    Each is a question as `compose` makes it, with one key more: scene, what is on the table in words ("On the
-    table: a red ceramic mug (left, front), ..."), from left to right.
+    Each is a question as `compose` makes it, with one key more: scene, what is on the table in
+    words ("On the table: a red ceramic mug (left, front), ...").
     """
     made = 0
     while made < count:
@@ -161,7 +174,7 @@ def _random_object(random: Generator, kind: Kind, number: int) -> dict:
 
 
 def scene_in_words(record: Mapping) -> str:
-    """'On the table: a red ceramic mug (left, front), a book (middle, back).' from left to right."""
+    """'On the table: a red ceramic mug (left, front), ...', from left to right."""
     columns, rows = ("left", "middle", "right"), ("back", "middle", "front")
     left, side = (record["width"] - record["height"]) / 2, record["height"]
     words = []

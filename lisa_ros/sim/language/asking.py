@@ -1,4 +1,4 @@
-"""What every type of question needs: the context of a question, its draft, and how objects are called."""
+"""What every type of question needs: its context, its draft, and how objects are called."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from lisa_ros.sim.language.patterns import Patterns, pick
 from lisa_ros.sim.language.scene import Scene, Thing
 
 MOST_TARGETS = 4
+SIDES = {"left": "left of", "right": "right of", "front": "in front of", "behind": "behind"}
 Turn = tuple[str, str]  # instruction, answer
 
 
@@ -17,8 +18,9 @@ Turn = tuple[str, str]  # instruction, answer
 class Draft:
     """A question before its form is chosen.
 
-    Exactly one of `targets` (masks are asked for and there are some), `refusal` (masks are asked for, but
-    there is no such thing) and `text` (no mask is asked for) is filled. `because` explains the targets.
+    Exactly one is filled: `targets` (masks are asked for, and there are some), `refusal` (masks are
+    asked for, but there is no such thing), or `text` (no mask is asked for). `because` explains the
+    targets.
     """
 
     instruction: str
@@ -65,7 +67,7 @@ def noun_slots(noun: str) -> dict[str, str]:
 
 
 def unique_noun(context: Context, thing: Thing) -> str | None:
-    """A noun, with or without colour, that describes `thing` and no other; None if there is none."""
+    """A noun, with or without colour, that fits `thing` alone; None if there is none."""
     things = context.scene.things
     same_kind = [other for other in things if other.kind is thing.kind]
     same_look = [other for other in same_kind if other.color == thing.color]

@@ -1,4 +1,4 @@
-"""What the language knows of the tabletop: kinds, uses, materials, pairs (read from knowledge.yaml)."""
+"""What the language knows of the tabletop, as knowledge.yaml has it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -74,7 +74,7 @@ def article(noun: str) -> str:
 
 
 def plural_of(name: str) -> str:
-    """The regular plural: 'mug' -> 'mugs', 'brush' -> 'brushes', 'roll of tape' -> 'rolls of tape'."""
+    """The regular plural: 'mug' -> 'mugs', 'roll of tape' -> 'rolls of tape'."""
     head, of, rest = name.partition(" of ")
     ending = "es" if head.endswith(("s", "x", "ch", "sh")) else "s"
     return head + ending + of + rest
@@ -123,5 +123,5 @@ def _require(names, known, owner: str, section: str) -> None:
     for name in names:
         if name not in known:
             raise KnowledgeError(
-                f"{KNOWLEDGE_FILE.name}: '{owner}' names '{name}', which is not among the {section}."
+                f"{KNOWLEDGE_FILE.name}: '{owner}' has '{name}', which is not among the {section}."
             )

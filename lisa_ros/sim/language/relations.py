@@ -1,11 +1,12 @@
 """Spatial relations and superlatives, each answered only where a person would not hesitate.
 
-Left, right, front and behind are those of the picture (front = lower in it), from the objects' centres
-in pixels; sizes are metric. Every function takes all objects in the picture into account, including those that
-can't be asked for, and returns None where the answer isn't clear by a margin.
+Left, right, front and behind are those of the picture (front = lower in it), from the objects'
+centres in pixels; sizes are metric. Every function takes all objects in the picture into account,
+including those that can't be asked for, and returns None where the answer isn't clear by a margin.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from math import hypot
 
 from lisa_ros.sim.language.scene import Scene, Thing
@@ -53,7 +54,7 @@ def neighbour(scene: Scene, anchor: Thing, direction: str) -> Thing | None:
 
 
 def nearest(candidates: Sequence[Thing], anchor: Thing, farthest: bool = False) -> Thing | None:
-    """The candidate clearly nearest to (farthest from) `anchor`, in the picture and on the table alike."""
+    """The candidate clearly nearest to (farthest from) `anchor`, in picture and on table."""
     others = [thing for thing in candidates if thing is not anchor]
     order = sorted(others, key=lambda thing: pixel_distance(thing, anchor), reverse=farthest)
     if not order or not order[0].askable:
@@ -99,7 +100,7 @@ def nth_from(scene: Scene, candidates: Sequence[Thing], n: int, side: str) -> Th
     order = sorted(candidates, key=lambda thing: thing.u, reverse=side == "right")
     step = STEP * min(scene.width, scene.height)
     counted = order[: n + 1]
-    apart = all(abs(b.u - a.u) >= step for a, b in zip(counted, counted[1:], strict=False))
+    apart = all(abs(b.u - a.u) >= step for a, b in pairwise(counted))
     if len(order) < n or not apart or not all(thing.askable for thing in order[:n]):
         return None
     return order[n - 1]
@@ -111,6 +112,15 @@ def most(candidates: Sequence[Thing], measure: Callable[[Thing], float]) -> Thin
     if len(order) < 2 or not order[0].askable:
         return None
     return order[0] if measure(order[0]) >= CLEARLY_LARGER * measure(order[1]) else None
+
+
+def longest(candidates: Sequence[Thing]) -> Thing | None:
+    """The candidate that is longest, however the others may lie within their boxes."""
+    first = max(candidates, key=lambda thing: max(thing.size))
+    others = [thing for thing in candidates if thing is not first]
+    if not others or not first.askable:
+        return None
+    return first if max(first.size) > max(hypot(*thing.size) for thing in others) else None
 
 
 def outermost(scene: Scene, candidates: Sequence[Thing], direction: str) -> Thing | None:

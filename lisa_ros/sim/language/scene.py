@@ -1,4 +1,4 @@
-"""A scene as the language sees it: which objects may be asked for, and which descriptions are clear."""
+"""A scene as the language sees it: which objects may be asked for, and what fits a description."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,11 @@ EDGE_MARGIN = 0.01  # of the picture's shorter side
 
 @dataclass(frozen=True, eq=False)
 class Thing:
-    """One object in the picture. `u`, `v`: centre in pixels; `uses`: {use: reason}, material's included."""
+    """One object in the picture.
+
+    `u`, `v`: centre, pixels; `size`: extent along the axes of the table frame as the object lies,
+    metres; `uses`: {use: reason}, those of the material included.
+    """
 
     id: int
     kind: Kind
@@ -29,10 +33,6 @@ class Thing:
     @property
     def noun(self) -> str:
         return f"{self.color} {self.kind.name}"
-
-    @property
-    def length(self) -> float:
-        return max(self.size)
 
     @property
     def height(self) -> float:
@@ -57,9 +57,9 @@ class Scene:
     def find(self, fits: Callable[[Thing], bool]) -> list[Thing] | None:
         """All that fit, left to right; None where one of them can't be asked for.
 
-        Every question goes through here or checks `askable` itself: an object that is hardly visible or
-        outside the central square makes each description that would include it unaskable, so it is
-        neither counted, nor masked, nor called absent.
+        Every question goes through here or checks `askable` itself. An object that is hardly
+        visible or outside the central square makes each description that would include it
+        unaskable: it is neither counted, nor masked, nor called absent.
         """
         found = [thing for thing in self.things if fits(thing)]
         return found if all(thing.askable for thing in found) else None
@@ -81,7 +81,7 @@ def _has(thing: Thing, use: str) -> bool:
 
 
 def read_scene(record: Mapping, knowledge: Knowledge) -> Scene:
-    """The scene of a record (format: docs/design.md). Objects without a visible pixel aren't in it."""
+    """The scene of a record (format: docs/design.md), without the objects that can't be seen."""
     width, height = record["width"], record["height"]
     things = [
         _thing(entry, width, height, knowledge) for entry in record["objects"] if entry["area"] > 0

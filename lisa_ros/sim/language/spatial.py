@@ -1,10 +1,9 @@
 """Questions by place and rank, and those that take two steps."""
 
 from lisa_ros.sim.language import relations
-from lisa_ros.sim.language.asking import Context, Draft, anchor, reference
+from lisa_ros.sim.language.asking import SIDES, Context, Draft, anchor, reference
 from lisa_ros.sim.language.scene import Thing
 
-_SIDES = {"left": "left of", "right": "right of", "front": "in front of", "behind": "behind"}
 _ORDINALS = ("first", "second", "third", "fourth")
 _OUTERMOST = {
     "leftmost": ("left", "It is farthest to the left."),
@@ -26,13 +25,13 @@ def _kind_on_side(context: Context) -> Draft | None:
         return None
     other, words = found
     thing = context.pick(context.scene.askable)
-    direction = context.pick(tuple(_SIDES))
+    direction = context.pick(tuple(SIDES))
     alike = [one for one in context.scene.things if one.kind is thing.kind and one is not other]
     targets = relations.on_side(context.scene, alike, other, direction)
     if targets is None or targets != [thing]:
         return None
     noun = f"{context.name(thing)} {context.frame(direction, x=words)}"
-    return Draft(context.refer(noun), [thing], because=f"It is {_SIDES[direction]} {words}.")
+    return Draft(context.refer(noun), [thing], because=f"It is {SIDES[direction]} {words}.")
 
 
 def _neighbour(context: Context) -> Draft | None:
@@ -49,14 +48,14 @@ def _neighbour(context: Context) -> Draft | None:
 
 def next_object(context: Context, other: Thing, words: str) -> tuple[Thing, str, str] | None:
     """The object beside `other` on some side: (object, the relation in words, 'left of')."""
-    direction = context.pick((*_SIDES, "next_to"))
+    direction = context.pick((*SIDES, "next_to"))
     if direction == "next_to":
         thing = relations.next_to(context.scene, other)
     else:
         thing = relations.neighbour(context.scene, other, direction)
     if thing is None:
         return None
-    return thing, context.frame(direction, x=words), _SIDES.get(direction, "next to")
+    return thing, context.frame(direction, x=words), SIDES.get(direction, "next to")
 
 
 def ask_place(context: Context, rel: str) -> str:
@@ -126,7 +125,7 @@ def _superlative(context: Context) -> Draft | None:
     if word == "tallest":
         thing = relations.most(candidates, lambda one: one.height)
     elif word == "longest":
-        thing = relations.most(candidates, lambda one: one.length)
+        thing = relations.longest(candidates)
     else:
         thing = _by_bulk(candidates, -1 if word == "smallest" else 1)
     if thing is None:
@@ -136,12 +135,9 @@ def _superlative(context: Context) -> Draft | None:
 
 
 def _by_bulk(candidates: list[Thing], power: int) -> Thing | None:
-    """The largest (power 1) or smallest (-1); longest side and picture must agree with the volume."""
+    """The largest (power 1) or smallest (-1) by volume; the area in the picture must agree."""
     thing = relations.most(candidates, lambda one: one.bulk**power)
-    agree = thing is not None and all(
-        one.length**power <= thing.length**power and one.area**power <= thing.area**power
-        for one in candidates
-    )
+    agree = thing is not None and all(one.area**power <= thing.area**power for one in candidates)
     return thing if agree else None
 
 
@@ -164,26 +160,26 @@ _RELATIONS = (
 
 def two_hop(context: Context) -> Draft | None:
     """'the thing that belongs with what is left of the book' and its like."""
-    return context.pick((_partner, _partner, _beside_use, _same_color))(context)
+    return context.pick(_TWO_HOPS)(context)
 
 
-def _indirect(context: Context) -> tuple[Thing, str] | None:
-    """A thing, called by its place: 'what is left of the book'."""
+def _indirect(context: Context) -> tuple[Thing, str, Thing] | None:
+    """A thing, how it is called by its place ("what is left of the book"), and the book."""
     found = anchor(context)
     step = found and next_object(context, *found)
     if not step:
         return None
-    return step[0], context.frame("what_is_x", rel=step[1])
+    return step[0], context.frame("what_is_x", rel=step[1]), found[0]
 
 
 def _partner(context: Context) -> Draft | None:
     found = _indirect(context)
     if found is None:
         return None
-    thing, words = found
+    thing, words, origin = found
     partners = context.knowledge.pairs[thing.kind.key]
     target = context.scene.find_one(lambda one: one.kind.key in partners)
-    if target is None:
+    if target is None or target is origin:
         return None
     return Draft(context.frame("partner", x=words), [target], because=partners[target.kind.key])
 
@@ -207,9 +203,33 @@ def _same_color(context: Context) -> Draft | None:
     found = _indirect(context)
     if found is None:
         return None
-    thing, words = found
+    thing, words, origin = found
     target = context.scene.find_one(lambda one: one is not thing and one.color == thing.color)
-    if target is None:
+    if target is None or target is origin:
         return None
     because = f"Both are {thing.color}."
     return Draft(context.frame("same_color", x=words), [target], because=because)
+
+
+def _use_at_place(context: Context) -> Draft | None:
+    """'I need something to drink from, the one left of the book.'"""
+    found = anchor(context)
+    if found is None:
+        return None
+    other, words = found
+    thing = context.pick(context.scene.askable)
+    use = context.pick(tuple(thing.uses))
+    fitting = context.scene.find_for(use)
+    if thing is other or fitting is None or len(fitting) < 2:
+        return None
+    side = context.pick(tuple(SIDES))
+    candidates = [one for one in fitting if one is not other]
+    if relations.on_side(context.scene, candidates, other, side) != [thing]:
+        return None
+    rel = context.frame(side, x=words)
+    instruction = context.frame("use_at_place", to=context.knowledge.uses[use], rel=rel)
+    because = f"{thing.kind.sentence(thing.uses[use])} It is {SIDES[side]} {words}."
+    return Draft(instruction, [thing], because=because)
+
+
+_TWO_HOPS = (_partner, _partner, _beside_use, _same_color, _use_at_place)
