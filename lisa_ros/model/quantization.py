@@ -43,6 +43,7 @@ def _torchao(layers: nn.Module, quantization: Quantization) -> None:
             Int4WeightOnlyConfig,
             Int8WeightOnlyConfig,
             IntxWeightOnlyConfig,
+            MappingType,
             PerGroup,
             quantize_,
         )
@@ -54,7 +55,11 @@ def _torchao(layers: nn.Module, quantization: Quantization) -> None:
     elif weight.is_cuda and weight.dtype == torch.bfloat16:
         config = Int4WeightOnlyConfig(group_size=_GROUP, int4_packing_format="tile_packed_to_4d")
     else:
-        config = IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(_GROUP))
+        config = IntxWeightOnlyConfig(
+            weight_dtype=torch.int4,
+            granularity=PerGroup(_GROUP),
+            mapping_type=MappingType.ASYMMETRIC,
+        )
     quantize_(layers, config)
 
 

@@ -37,11 +37,12 @@ class Tokenizer:
         self.pad_id = self.unk_id
         self.seg_id = self.added_tokens[SEG]
         self.size = max(len(self._pieces), *(i + 1 for i in self.added_tokens.values()))
-        self._control = {self._pieces.id_to_piece(i): i for i in self._silent_ids()}
+        self._silent = {self.bos_id, self.eos_id, self.unk_id}
+        control = {self._pieces.id_to_piece(i): i for i in self._silent}
+        self._words = control | self.added_tokens
         self._added_names = {i: text for text, i in self.added_tokens.items()}
-
-    def _silent_ids(self) -> set[int]:
-        return {self.bos_id, self.eos_id, self.unk_id}
+        self._cuts = _alternatives(self._words)
+        self._cuts_added_only = _alternatives(self.added_tokens)
 
     @classmethod
     def from_folder(cls, folder: Path) -> Tokenizer:
@@ -72,21 +73,20 @@ class Tokenizer:
         trained. `end_as_text` spells them out instead, as a tokenizer that was not loaded from a
         folder did in the reference.
         """
-        control = {} if end_as_text else self._control
+        cuts = self._cuts_added_only if end_as_text else self._cuts
         ids = [self.bos_id]
         for index, part in enumerate(prompt.split(IMAGE_PLACEHOLDER)):
             if index:
                 ids.append(IMAGE_TOKEN)
-            ids.extend(self._encode_part(part, control))
+            ids.extend(self._encode_part(part, cuts))
         return ids
 
-    def _encode_part(self, text: str, control: dict[str, int]) -> list[int]:
-        words = sorted([*self.added_tokens, *control], key=len, reverse=True)
-        chunks = re.split("(" + "|".join(map(re.escape, words)) + ")", text)
+    def _encode_part(self, text: str, cuts: re.Pattern[str]) -> list[int]:
+        chunks = cuts.split(text)
         ids: list[int] = []
         for index, chunk in enumerate(chunks):
             if index % 2:
-                ids.append(self.added_tokens.get(chunk, control.get(chunk, self.unk_id)))
+                ids.append(self._words[chunk])
                 continue
             if index and chunks[index - 1] in self.added_tokens:
                 chunk = chunk.lstrip()
@@ -105,7 +105,7 @@ class Tokenizer:
         text, run = "", []
         for i in [*ids, None]:
             if i is not None and i not in self._added_names:
-                if i != IMAGE_TOKEN and i not in self._silent_ids():
+                if i != IMAGE_TOKEN and i not in self._silent:
                     run.append(i)
                 continue
             text = _join(text, self._pieces.decode(run).strip() if run else "")
@@ -113,6 +113,11 @@ class Tokenizer:
             if i is not None:
                 text = _join(text, self._added_names[i])
         return text
+
+
+def _alternatives(words: Iterable[str]) -> re.Pattern[str]:
+    """A pattern that cuts a text at any of the words, the longest where several fit."""
+    return re.compile("(" + "|".join(map(re.escape, sorted(words, key=len, reverse=True))) + ")")
 
 
 def _join(left: str, right: str) -> str:
