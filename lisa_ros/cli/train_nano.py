@@ -11,13 +11,16 @@ STAGES = ("render", "see", "read", "join")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--folder", type=Path, default=Path("runs/nano"), help="where the run lives; a second start goes on"
+        "--folder",
+        type=Path,
+        default=Path("runs/nano"),
+        help="where the run lives; a second start goes on",
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--shards", type=int, default=50, help="rendered shards of 300 views each")
-    parser.add_argument("--see-steps", type=int, default=2500)
-    parser.add_argument("--read-steps", type=int, default=6000)
-    parser.add_argument("--join-steps", type=int, default=1500)
+    parser.add_argument("--shards", type=int, default=33, help="rendered shards of 300 views each")
+    parser.add_argument("--see-steps", type=int, default=3600)
+    parser.add_argument("--read-steps", type=int, default=3000)
+    parser.add_argument("--join-steps", type=int, default=3000)
     parser.add_argument(
         "--stages", nargs="+", choices=STAGES, default=STAGES, help="only these, in this order"
     )

@@ -1,9 +1,9 @@
 """Fixed meanings for the two seams of the network, so that its parts can learn apart and then fit.
 
-Two places join LISA's parts: the view's embeddings between CLIP and the language model, and the mask
-prompt between the language model and SAM. For training, a point in each space is assigned to every
-kind and every colour, once and at random (a seed of its own), and position is written as SAM writes
-the position of a clicked point. Then
+Two places join LISA's parts: the view's embeddings between CLIP and the language model, and the
+mask prompt between the language model and SAM. For training, a point in each space is assigned to
+every kind and every colour, once and at random (a seed of its own), and position is written as SAM
+writes the position of a clicked point. Then
  - the towers learn to *produce* view embeddings and to *obey* mask prompts (stage `see`),
  - the language model learns to *read* view embeddings and to *issue* mask prompts (stage `read`),
 each without the other, and the join needs little more than a polish.
@@ -48,7 +48,7 @@ class ConceptSpace(nn.Module):
         self.prompt_color[0] = 0
 
     def view(self, kinds: Tensor, colors: Tensor) -> Tensor:
-        """What the projector should say: (B,P,H) from kind (B,K,s,s) and colour (B,L,s,s) shares."""
+        """What the projector should say, (B,P,H), from shares of kinds and colours (B,K,s,s)."""
         side = kinds.shape[-1]
         what = kinds.flatten(2).transpose(1, 2) @ self.view_kind
         tint = colors.flatten(2).transpose(1, 2) @ self.view_color

@@ -63,7 +63,7 @@ def nano_config() -> LisaConfig:
 
 
 def nano_network() -> LisaNetwork:
-    """A fresh network; word embeddings start at the size of the view's, which share their stream."""
+    """A fresh network; word embeddings start as large as the view's, which share their stream."""
     network = LisaNetwork(nano_config())
     network.language_model.embed_tokens.weight.data.normal_(std=0.5)
     return network

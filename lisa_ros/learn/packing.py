@@ -1,8 +1,8 @@
 """Several dialogues about one view in one sequence, so that the view is read once for all of them.
 
-A sequence is the shared beginning (BOS, `USER:`, the view) followed by the rest of every dialogue. Each
-dialogue sees the beginning and itself only, and its positions count on from the beginning's end: to
-every dialogue it is as if it stood alone.
+A sequence is the shared beginning (BOS, `USER:`, the view) followed by the rest of every dialogue.
+Each dialogue sees the beginning and itself only, and its positions count on from the beginning's
+end: to every dialogue it is as if it stood alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from lisa_ros.model.config import LisaConfig
 from lisa_ros.model.network import IMAGE_TOKEN, LisaNetwork
@@ -25,8 +26,8 @@ LONGEST = 120  # ids of one dialogue; longer ones are left out
 class Packed:
     """B sequences of length L.
 
-    ids (B,L), IMAGE_TOKEN at every position of the view, pad 0; positions (B,L); owner (B,L), 0 for the
-    shared beginning, k for the k-th dialogue, -1 for padding; answers (M,2), row and column of the
+    ids (B,L), IMAGE_TOKEN at every position of the view, pad 0; positions (B,L); owner (B,L), 0 for
+    the shared beginning, k for the k-th dialogue, -1 for padding; answers (M,2), row and column of the
     states that predict an answer's ids, and labels (M,), those ids; segs (N,2), the states that
     predict [SEG], and targets (N,), the object ids meant.
     """
@@ -40,9 +41,7 @@ class Packed:
     targets: Tensor
 
 
-def pack(
-    questions: Sequence[Sequence[dict]], tokenizer: Tokenizer, config: LisaConfig
-) -> Packed:
+def pack(questions: Sequence[Sequence[dict]], tokenizer: Tokenizer, config: LisaConfig) -> Packed:
     """Pack the questions (as `compose` makes them) about each of B views."""
     rows = [_pack_row(asked, tokenizer, config) for asked in questions]
     longest = max(len(row.ids) for row in rows)
@@ -128,3 +127,10 @@ def run_packed(network: LisaNetwork, packed: Packed, views: Tensor) -> Tensor:
         position_ids=packed.positions,
         use_cache=False,
     ).last_hidden_state
+
+
+def answer_loss(network: LisaNetwork, states: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
+    """Cross entropy of the answers' ids, and the share of them that greedy choice gets right."""
+    logits = network.lm_head(states[tuple(packed.answers.T)])
+    ce = functional.cross_entropy(logits, packed.labels)
+    return ce, (logits.argmax(-1) == packed.labels).float().mean()

@@ -24,8 +24,8 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 class Maps:
     """What B stored views hold.
 
-    ids (B,H,W) int64 object ids; kinds and colors (B,MAX_OBJECTS+1) int64, the class of every object
-    id, 0 where there is none; records of the views; flipped (B,) bool, which are mirrored.
+    ids (B,H,W) int64 object ids; kinds and colors (B,MAX_OBJECTS+1) int64, the class of every
+    object id, 0 where there is none; records of the views; flipped (B,) bool, which are mirrored.
     """
 
     ids: Tensor
@@ -37,7 +37,7 @@ class Maps:
 
 @dataclass(frozen=True)
 class Pictures:
-    """A batch of B stored views: pixels for SAM (B,3,S,S) and CLIP (B,3,h,h), and what they hold."""
+    """B stored views: pixels for SAM (B,3,S,S) and CLIP (B,3,h,h), and what they hold."""
 
     sam: Tensor
     clip: Tensor

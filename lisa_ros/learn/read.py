@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lisa_ros.learn.concepts import ConceptSpace, encode_places
-from lisa_ros.learn.packing import Packed, pack, run_packed
+from lisa_ros.learn.packing import Packed, answer_loss, pack, run_packed
 from lisa_ros.learn.pictures import Maps, load_maps
 from lisa_ros.learn.scenes import Scenes
 from lisa_ros.learn.see import view_shares
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.tokenizer import Tokenizer
-from lisa_ros.sim.instructions import TYPES, compose
+from lisa_ros.sim.instructions import compose
 
 QUESTIONS = 8  # asked about each view
 VIEW_NOISE = 0.25  # of the view's embeddings, which the towers will not produce exactly
@@ -56,31 +56,26 @@ class Read(nn.Module):
         states = run_packed(network, batch.packed, views + batch.noise)
         ce, right = answer_loss(network, states, batch.packed)
         prompts = network.seg_embeddings(states[tuple(batch.packed.segs.T)])
-        wanted = self._wanted(network, batch)
+        wanted = concepts_meant(network, self.concepts, batch.maps, batch.packed)
         aim = functional.mse_loss(prompts, wanted)
         return ce + aim, {"ce": ce.item(), "right": right.item(), "aim": aim.item()}
 
-    def _wanted(self, network: LisaNetwork, batch: Reading) -> Tensor:
-        """The concept prompts (N,C) of the objects meant: kind, colour and place."""
-        rows, identities = batch.packed.segs[:, 0], batch.packed.targets
-        centres = object_centres(batch.maps.ids[rows], identities)
-        size = self.config.sam_vision["image_size"]
-        matrix = network.shared_image_embedding.positional_embedding
-        place = encode_places((centres + 0.5) / size * 2 - 1, matrix)
-        kinds, colors = batch.maps.kinds[rows, identities], batch.maps.colors[rows, identities]
-        return self.concepts.prompt(kinds, colors, place)
+
+def concepts_meant(
+    network: LisaNetwork, concepts: ConceptSpace, maps: Maps, packed: Packed
+) -> Tensor:
+    """The concept prompts (N,C) of the objects meant: kind, colour and place."""
+    rows, identities = packed.segs[:, 0], packed.targets
+    centres = object_centres(maps.ids[rows], identities)
+    size = network.config.sam_vision["image_size"]
+    matrix = network.shared_image_embedding.positional_embedding
+    place = encode_places((centres + 0.5) / size * 2 - 1, matrix)
+    return concepts.prompt(maps.kinds[rows, identities], maps.colors[rows, identities], place)
 
 
 def ask(records: list[dict], random: np.random.Generator) -> list[list[dict]]:
-    """Questions about every view; one without any askable object is asked for what is absent."""
-    return [compose(record, random, QUESTIONS, types=TYPES) for record in records]
-
-
-def answer_loss(network: LisaNetwork, states: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
-    """Cross entropy of the answers' ids and the share of them that greedy choice would get right."""
-    logits = network.lm_head(states[tuple(packed.answers.T)])
-    ce = functional.cross_entropy(logits, packed.labels)
-    return ce, (logits.argmax(-1) == packed.labels).float().mean()
+    """`QUESTIONS` questions about every view."""
+    return [compose(record, random, QUESTIONS) for record in records]
 
 
 def object_centres(ids: Tensor, identities: Tensor) -> Tensor:

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import copy
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from lisa_ros.learn.join import Join
 from lisa_ros.learn.nano import nano_network, train_tokenizer
 from lisa_ros.learn.read import Read
 from lisa_ros.learn.scenes import open_scenes, render_scenes
 from lisa_ros.learn.see import See
 from lisa_ros.learn.training import Schedule, train
+from lisa_ros.model.checkpoint import Lisa, save
+from lisa_ros.model.network import LisaNetwork
+from lisa_ros.model.processor import Processor
 from lisa_ros.model.tokenizer import Tokenizer
 from lisa_ros.sim.instructions import corpus
 
 CORPUS = 40_000  # questions from which the tokenizer learns its pieces
-BATCH = {"see": 16, "read": 8, "join": 12}
+BATCH = {"see": 8, "read": 8, "join": 8}
 
 
 def train_nano(args: argparse.Namespace) -> None:
     """Run the stages named by the command's arguments."""
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
-    stages = {"render": _render, "see": _see, "read": _read}
+    stages = {"render": _render, "see": _see, "read": _read, "join": _join}
     for name in args.stages:
         stages[name](args)
 
@@ -41,7 +46,7 @@ def _see(args: argparse.Namespace) -> None:
         network.vision_tower, network.mm_projector, network.image_encoder, network.mask_decoder,
         network.no_mask_embed, stage,
     ]  # fmt: skip
-    train("see", network, stage, modules, Schedule(args.see_steps, 1e-3), args.folder, args.seed)
+    train("see", network, stage, modules, Schedule(args.see_steps, 8e-4), args.folder, args.seed)
 
 
 def _read(args: argparse.Namespace) -> None:
@@ -50,6 +55,34 @@ def _read(args: argparse.Namespace) -> None:
     stage = Read(network, scenes, _tokenizer(args), BATCH["read"])
     modules = [network.language_model, network.lm_head, network.text_hidden_fcs]
     train("read", network, stage, modules, Schedule(args.read_steps, 1e-3), args.folder, args.seed)
+
+
+def _join(args: argparse.Namespace) -> None:
+    network = nano_network()
+    scenes, tokenizer = open_scenes(args.folder / "scenes"), _tokenizer(args)
+    _take_over(network, args.folder)
+    stage = Join(network, scenes, tokenizer, BATCH["join"])
+    train(
+        "join", network, stage, [network], Schedule(args.join_steps, 4e-4), args.folder, args.seed
+    )
+    _write(network, tokenizer, args.folder / "checkpoint")
+
+
+def _take_over(network: LisaNetwork, folder: Path) -> None:
+    """Begin with the towers that stage `see` left and the language model that `read` left."""
+    seen = torch.load(folder / "see.pt", weights_only=True)["network"]
+    read = torch.load(folder / "read.pt", weights_only=True)["network"]
+    language = ("language_model.", "lm_head.", "text_hidden_fcs.")
+    network.load_state_dict(
+        {name: (read if name.startswith(language) else seen)[name] for name in seen}
+    )
+
+
+def _write(network: LisaNetwork, tokenizer: Tokenizer, folder: Path) -> None:
+    """The native checkpoint, in half precision: it ships with the package."""
+    half = copy.deepcopy(network).half()
+    half.shared_image_embedding.float()
+    save(Lisa(half, tokenizer, Processor(network.config), network.config), folder)
 
 
 def _tokenizer(args: argparse.Namespace) -> Tokenizer:

@@ -1,7 +1,7 @@
 """Rendered scenes on disk: what training reads, drawn ahead so that the network never waits.
 
-A shard is three files: `<first seed>.rgb.npy` uint8 (N,h,w,3), `<first seed>.ids.npy` uint8 (N,h,w) and
-`<first seed>.json`, the N scene records with pixel quantities scaled to (h, w).
+A shard is three files: `<first seed>.rgb.npy` uint8 (N,h,w,3), `<first seed>.ids.npy` uint8 (N,h,w)
+and `<first seed>.json`, the N scene records with pixel quantities scaled to (h, w).
 """
 
 from __future__ import annotations

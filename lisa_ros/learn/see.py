@@ -82,7 +82,8 @@ class See(nn.Module):
 @dataclass(frozen=True)
 class Draws:
     """N mask prompts: rows (N,) of the batch, kinds and colors (N,) with 0 = not said,
-    centres (N,2) in stored pixels (x, y), placed (N,) 1 where the place is said, targets (N,H,W)."""
+    centres (N,2) in stored pixels (x, y), placed (N,) 1 where the place is said,
+    targets (N,H,W)."""
 
     rows: Tensor
     kinds: Tensor
@@ -126,9 +127,7 @@ def draw_prompts(maps: Maps, random: np.random.Generator) -> Draws:
     )
 
 
-def view_shares(
-    concepts: ConceptSpace, maps: Maps, config: LisaConfig
-) -> tuple[Tensor, Tensor]:
+def view_shares(concepts: ConceptSpace, maps: Maps, config: LisaConfig) -> tuple[Tensor, Tensor]:
     """Kind and colour shares of the patches of the view: the central square of the picture."""
     height, width = maps.ids.shape[1:]
     side = config.clip["image_size"] // config.clip["patch_size"]

@@ -55,17 +55,24 @@ class Camera:
         self._renderer.close()
 
     def move(self, random: np.random.Generator) -> None:
-        """A new camera pose from shallow to near the top, new lights, new tints of table and floor."""
+        """A new camera pose from shallow to near the top, new lights and tints of the room."""
         model = self.scene.model
         azimuth, elevation = random.uniform(-np.pi, np.pi), np.deg2rad(random.uniform(32, 78))
         distance = random.uniform(0.48, 0.78)
         target = np.array([*random.uniform(-0.05, 0.05, 2), 0.03])
         ray = np.array(
-            [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
+            [
+                np.cos(elevation) * np.cos(azimuth),
+                np.cos(elevation) * np.sin(azimuth),
+                np.sin(elevation),
+            ]
         )
         _aim(model, "camera", target + distance * ray, target, roll=random.normal(0, 0.03))
         model.cam_fovy[:] = random.uniform(40, 50)
-        for light, strength in (("key", random.uniform(0.5, 0.9)), ("fill", random.uniform(0.15, 0.45))):
+        for light, strength in (
+            ("key", random.uniform(0.5, 0.9)),
+            ("fill", random.uniform(0.15, 0.45)),
+        ):
             index = model.light(light).id
             position = np.array([*random.uniform(-1.2, 1.2, 2), random.uniform(1.0, 2.0)])
             warmth = 1 + random.normal(0, 0.06, 3)
@@ -88,9 +95,7 @@ class Camera:
         depth = renderer.render().copy()
         renderer.disable_depth_rendering()
         instances = self._instances()
-        return View(
-            rgb, depth, instances, self.intrinsics(), self.pose(), self._record(instances)
-        )
+        return View(rgb, depth, instances, self.intrinsics(), self.pose(), self._record(instances))
 
     def intrinsics(self) -> np.ndarray:
         """Pinhole matrix (3,3) in pixels."""

@@ -1,8 +1,8 @@
 """Parametric builders of the household objects: every call draws another member of the kind.
 
-A builder gets a random generator and returns a `Shape` standing on the plane z = 0. Parts carry a role
-instead of a colour: `main` takes the object's own colour (the one its description names), any other
-role is a fixed tint such as steel or wood.
+A builder gets a random generator and returns a `Shape` standing on the plane z = 0. Parts carry a
+role instead of a colour: `main` takes the object's own colour (the one its description names), any
+other role is a fixed tint such as steel or wood.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ Builder = Callable[[np.random.Generator], Shape]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of object: its builder, the colours it comes in and the material it is described by."""
+    """A kind of object: its builder, the colours it comes in, the material it is described by."""
 
     build: Builder
     colors: tuple[str, ...]
@@ -116,10 +116,16 @@ def bottle(random: np.random.Generator) -> Shape:
     shoulder = h * _uniform(random, 0.58, 0.68)
     body = lathe(
         [
-            (0, 0), (r * 0.94, 0), (r, 0.006), (r, shoulder), (r * 0.85, shoulder + 0.1 * h),
-            (neck, shoulder + 0.2 * h), (neck, h), (0, h),
+            (0, 0),
+            (r * 0.94, 0),
+            (r, 0.006),
+            (r, shoulder),
+            (r * 0.85, shoulder + 0.1 * h),
+            (neck, shoulder + 0.2 * h),
+            (neck, h),
+            (0, h),
         ]
-    )  # fmt: skip
+    )
     cap = Part("cylinder", "dark", (neck * 1.2, 0.010, 0), (0, 0, h + 0.004))
     return Shape(
         [Part(body), cap],
@@ -138,11 +144,17 @@ def bowl(random: np.random.Generator) -> Shape:
     wall = 0.005
     body = lathe(
         [
-            (0, 0), (foot, 0), (foot + 0.45 * (r - foot), 0.22 * h), (foot + 0.8 * (r - foot), 0.55 * h),
-            (r, h), (r - wall, h), (foot + 0.8 * (r - foot) - wall, 0.58 * h),
-            (foot + 0.4 * (r - foot) - wall, 0.28 * h), (0, 0.007),
+            (0, 0),
+            (foot, 0),
+            (foot + 0.45 * (r - foot), 0.22 * h),
+            (foot + 0.8 * (r - foot), 0.55 * h),
+            (r, h),
+            (r - wall, h),
+            (foot + 0.8 * (r - foot) - wall, 0.58 * h),
+            (foot + 0.4 * (r - foot) - wall, 0.28 * h),
+            (0, 0.007),
         ]
-    )  # fmt: skip
+    )
     return Shape(
         [Part(body)], [Collider("cylinder", (0.85 * r, h / 2, 0), (0, 0, h / 2))], shine=0.6
     )
@@ -152,17 +164,36 @@ def plate(random: np.random.Generator) -> Shape:
     r, h = _uniform(random, 0.085, 0.112), _uniform(random, 0.015, 0.022)
     flat = r * _uniform(random, 0.60, 0.72)
     body = lathe(
-        [(0, 0), (flat, 0), (r, h), (r - 0.002, h + 0.003), (flat, 0.006), (flat * 0.93, 0.004), (0, 0.004)], segments=36
+        [
+            (0, 0),
+            (flat, 0),
+            (r, h),
+            (r - 0.002, h + 0.003),
+            (flat, 0.006),
+            (flat * 0.93, 0.004),
+            (0, 0.004),
+        ],
+        segments=36,
     )
-    return Shape([Part(body)], [Collider("cylinder", (r * 0.9, h / 2, 0), (0, 0, h / 2))], shine=0.6)
+    return Shape(
+        [Part(body)], [Collider("cylinder", (r * 0.9, h / 2, 0), (0, 0, h / 2))], shine=0.6
+    )
 
 
 def can(random: np.random.Generator) -> Shape:
     r, h = _uniform(random, 0.030, 0.037), _uniform(random, 0.095, 0.130)
     steel = lathe(
-        [(0, 0), (r * 0.86, 0), (r * 0.99, 0.008), (r * 0.99, h - 0.008), (r * 0.86, h),
-         (r * 0.80, h), (r * 0.78, h - 0.004), (0, h - 0.004)]
-    )  # fmt: skip
+        [
+            (0, 0),
+            (r * 0.86, 0),
+            (r * 0.99, 0.008),
+            (r * 0.99, h - 0.008),
+            (r * 0.86, h),
+            (r * 0.80, h),
+            (r * 0.78, h - 0.004),
+            (0, h - 0.004),
+        ]
+    )
     label = Part("cylinder", "main", (r, h / 2 - 0.011, 0), (0, 0, h / 2))
     return Shape(
         [Part(steel, "steel"), label],
@@ -193,13 +224,21 @@ def knife(random: np.random.Generator) -> Shape:
     blade, handle = _uniform(random, 0.11, 0.15), _uniform(random, 0.085, 0.105)
     width = _uniform(random, 0.026, 0.036)
     edge = prism(
-        [(0, -width / 2), (blade * 0.65, -width / 2), (blade, width * 0.35), (blade * 0.95, width / 2),
-         (0, width / 2)], 0.004
-    )  # fmt: skip
+        [
+            (0, -width / 2),
+            (blade * 0.65, -width / 2),
+            (blade, width * 0.35),
+            (blade * 0.95, width / 2),
+            (0, width / 2),
+        ],
+        0.004,
+    )
     parts = [
         Part(edge, "steel", position=(0, 0, 0.008)),
         Part(
-            "box", size=(handle / 2, width * 0.36, 0.008), position=(-handle / 2, width * 0.1, 0.008)
+            "box",
+            size=(handle / 2, width * 0.36, 0.008),
+            position=(-handle / 2, width * 0.1, 0.008),
         ),
     ]
     middle = (blade - handle) / 2
@@ -214,7 +253,9 @@ def apple(random: np.random.Generator) -> Shape:
     r = _uniform(random, 0.034, 0.043)
     angle = np.linspace(-np.pi / 2, np.pi / 2, 14)
     radius = r * np.cos(angle) * (1 + 0.08 * np.sin(angle))
-    height = r * 0.92 * (np.sin(angle) - 0.25 * np.exp(-((angle - np.pi / 2) ** 2) / 0.08)) + r * 0.92
+    height = (
+        r * 0.92 * (np.sin(angle) - 0.25 * np.exp(-((angle - np.pi / 2) ** 2) / 0.08)) + r * 0.92
+    )
     body = lathe(list(zip(radius, height, strict=True)))
     stem = Part("capsule", "stem", (0.0022, 0.010, 0), (0, 0, 1.75 * r), (0.25, 0, 0))
     return Shape([Part(body), stem], [Collider("sphere", (r * 0.96, 0, 0), (0, 0, r * 0.96))])
@@ -260,8 +301,14 @@ def hammer(random: np.random.Generator) -> Shape:
     parts = [
         Part("capsule", "main", (0.010, length / 2 - 0.01, 0), (0, 0, thick), (0, np.pi / 2, 0)),
         Part("box", "steel", (thick, head, thick), (length / 2, 0, thick)),
-        Part("cylinder", "steel", (thick * 1.25, 0.010, 0), (length / 2, head, thick * 1.25), (np.pi / 2, 0, 0)),
-    ]  # fmt: skip
+        Part(
+            "cylinder",
+            "steel",
+            (thick * 1.25, 0.010, 0),
+            (length / 2, head, thick * 1.25),
+            (np.pi / 2, 0, 0),
+        ),
+    ]
     return Shape(
         parts,
         [
@@ -276,9 +323,17 @@ def screwdriver(random: np.random.Generator) -> Shape:
     handle, shaft = _uniform(random, 0.085, 0.105), _uniform(random, 0.08, 0.12)
     thick = _uniform(random, 0.014, 0.018)
     grip = lathe(
-        [(0, 0), (thick * 0.8, 0), (thick, 0.01), (thick, handle * 0.7), (thick * 0.65, handle * 0.85),
-         (thick * 0.8, handle), (0, handle)], 12
-    )  # fmt: skip
+        [
+            (0, 0),
+            (thick * 0.8, 0),
+            (thick, 0.01),
+            (thick, handle * 0.7),
+            (thick * 0.65, handle * 0.85),
+            (thick * 0.8, handle),
+            (0, handle),
+        ],
+        12,
+    )
     parts = [
         Part(grip, position=(-handle, 0, thick), euler=(0, np.pi / 2, 0)),
         Part("cylinder", "steel", (0.0045, shaft / 2, 0), (shaft / 2, 0, thick), (0, np.pi / 2, 0)),
@@ -328,9 +383,7 @@ def pencil(random: np.random.Generator) -> Shape:
         Part(tip, "wood", position=(length / 2, 0, thick), **turned),
         Part("cylinder", "rubber", (thick, 0.009, 0), (-length / 2 - 0.009, 0, thick), **turned),
     ]
-    return Shape(
-        parts, [Collider("box", (length / 2 + 0.015, thick * 0.9, thick), (0, 0, thick))]
-    )
+    return Shape(parts, [Collider("box", (length / 2 + 0.015, thick * 0.9, thick), (0, 0, thick))])
 
 
 def book(random: np.random.Generator) -> Shape:
@@ -351,9 +404,12 @@ def tape(random: np.random.Generator) -> Shape:
     inner = outer * _uniform(random, 0.58, 0.70)
     core = inner * 0.9
     roll = lathe([(inner, 0), (outer, 0), (outer, h), (inner, h), (inner, 0)])
-    lining = lathe([(core, 0.001), (inner, 0.001), (inner, h - 0.001), (core, h - 0.001), (core, 0.001)])
+    lining = lathe(
+        [(core, 0.001), (inner, 0.001), (inner, h - 0.001), (core, h - 0.001), (core, 0.001)]
+    )
     return Shape(
-        [Part(roll), Part(lining, "paper")], [Collider("cylinder", (outer, h / 2, 0), (0, 0, h / 2))]
+        [Part(roll), Part(lining, "paper")],
+        [Collider("cylinder", (outer, h / 2, 0), (0, 0, h / 2))],
     )
 
 
@@ -369,9 +425,13 @@ def sponge(random: np.random.Generator) -> Shape:
 
 def candle(random: np.random.Generator) -> Shape:
     r, h = _uniform(random, 0.020, 0.030), _uniform(random, 0.055, 0.120)
-    body = lathe([(0, 0), (r, 0), (r, h), (r * 0.85, h + 0.002), (r * 0.7, h - 0.004), (0, h - 0.005)])
+    body = lathe(
+        [(0, 0), (r, 0), (r, h), (r * 0.85, h + 0.002), (r * 0.7, h - 0.004), (0, h - 0.005)]
+    )
     wick = Part("capsule", "wick", (0.0022, 0.009, 0), (0, 0, h + 0.004))
-    return Shape([Part(body), wick], [Collider("cylinder", (r, h / 2, 0), (0, 0, h / 2))], shine=0.2)
+    return Shape(
+        [Part(body), wick], [Collider("cylinder", (r, h / 2, 0), (0, 0, h / 2))], shine=0.2
+    )
 
 
 def phone(random: np.random.Generator) -> Shape:
@@ -406,7 +466,9 @@ KINDS: dict[str, Kind] = {
     "banana": Kind(banana, ("yellow", "green"), "food"),
     "carrot": Kind(carrot, ("orange",), "food"),
     "hammer": Kind(hammer, ("brown", "black", "red", "blue", "yellow"), "wood"),
-    "screwdriver": Kind(screwdriver, ("red", "yellow", "blue", "green", "orange", "black"), "metal"),
+    "screwdriver": Kind(
+        screwdriver, ("red", "yellow", "blue", "green", "orange", "black"), "metal"
+    ),
     "scissors": Kind(scissors, ("red", "orange", "blue", "green", "purple", "black"), "metal"),
     "pencil": Kind(pencil, ("yellow", "red", "blue", "green", "black", "orange"), "wood"),
     "book": Kind(book, ("red", "orange", "green", "blue", "purple", "black", "brown"), "paper"),

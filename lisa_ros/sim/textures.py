@@ -29,7 +29,9 @@ def _stone(random: np.random.Generator) -> np.ndarray:
 def _cloth(random: np.random.Generator) -> np.ndarray:
     stripes = int(random.integers(2, 9))
     phase = (np.arange(SIZE) * stripes * 2 // SIZE) % 2
-    pattern = phase[:, None] ^ phase[None] if random.random() < 0.5 else phase[:, None] | 0 * phase[None]
+    pattern = (
+        phase[:, None] ^ phase[None] if random.random() < 0.5 else phase[:, None] | 0 * phase[None]
+    )
     one, other = random.uniform(0.25, 0.9, 3), random.uniform(0.25, 0.9, 3)
     blend = 0.5 * one + 0.5 * other
     return np.where(pattern[..., None] > 0, 0.6 * blend + 0.4 * one, 0.6 * blend + 0.4 * other)

@@ -1,6 +1,6 @@
 """A settled random tabletop: objects of known kinds, dropped, at rest, ready to be looked at.
 
-Everything follows from the seed. `Tabletop` holds the physics; `look` (camera.py) takes pictures of it.
+Everything follows from the seed. `Tabletop` holds the physics; camera.py takes pictures of it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SETTLE_SECONDS, TIME_STEP = 0.6, 0.004
 
 @dataclass
 class Item:
-    """One object of a scene: `id` is its value in the instance mask, `body` its body in the model."""
+    """One object: `id` is its value in the instance mask, `body` its body in the model."""
 
     id: int
     kind: str
@@ -73,7 +73,7 @@ class Tabletop:
             self.model.geom_rgba[item.main_geoms, :3] = tint
 
     def points(self, item: Item) -> np.ndarray:
-        """Corners (N,3) in the table frame, in metres, of the boxes around the item's drawn parts."""
+        """Corners (N,3), metres in the table frame, of the boxes around the item's drawn parts."""
         signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, 8).T
         corners = []
         for geom in item.geoms:
@@ -87,16 +87,13 @@ class Tabletop:
         geoms = [
             geom
             for geom in range(self.model.ngeom)
-            if self.model.geom_bodyid[geom] == body
-            and self.model.geom_group[geom] == VISUAL_GROUP
+            if self.model.geom_bodyid[geom] == body and self.model.geom_group[geom] == VISUAL_GROUP
         ]
         main = [geom for geom in geoms if self.model.geom(geom).name.startswith("main")]
         return Item(index + 1, kind, "", KINDS[kind].material, body, main, geoms)
 
 
-def _choose_kinds(
-    random: np.random.Generator, kinds: tuple[str, ...], count: int
-) -> list[str]:
+def _choose_kinds(random: np.random.Generator, kinds: tuple[str, ...], count: int) -> list[str]:
     """Mostly different kinds, with a repeated one now and then: plural questions need it."""
     chosen: list[str] = []
     while len(chosen) < count:
@@ -139,15 +136,15 @@ def _add_surroundings(spec: mujoco.MjSpec, random: np.random.Generator) -> None:
         world.add_light(name=name, pos=[0, 0, 2], dir=[0, 0, -1], castshadow=shadow)
     world.add_camera(name="camera")
     for shine in range(11):
-        spec.add_material(
-            name=f"shine_{shine}", specular=shine / 10, shininess=0.2 + 0.06 * shine
-        )
+        spec.add_material(name=f"shine_{shine}", specular=shine / 10, shininess=0.2 + 0.06 * shine)
 
 
 def _places(random: np.random.Generator, shapes: list[Shape]) -> list[np.ndarray]:
     """Spots (x, y) on the table whose objects do not overlap; crowded scenes may touch."""
     places: list[np.ndarray] = []
-    radii = [max(np.linalg.norm(c.position[:2]) + max(c.size[:2]) for c in s.colliders) for s in shapes]
+    radii = [
+        max(np.linalg.norm(c.position[:2]) + max(c.size[:2]) for c in s.colliders) for s in shapes
+    ]
     for radius in radii:
         best, room = np.zeros(2), -np.inf
         for _ in range(24):

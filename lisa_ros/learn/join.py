@@ -1,0 +1,73 @@
+"""Stage `join`: the whole network on pictures and questions, with LISA's own losses.
+
+Lai et al. (arXiv 2308.00692): cross entropy 1, BCE 2, Dice 0.5. What the parts learnt apart is
+held by small weights on the losses of the stages before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lisa_ros.learn.concepts import ConceptSpace
+from lisa_ros.learn.packing import Packed, answer_loss, pack, run_packed
+from lisa_ros.learn.pictures import Pictures, load_pictures
+from lisa_ros.learn.read import ask, concepts_meant
+from lisa_ros.learn.scenes import Scenes
+from lisa_ros.learn.see import masks_loss, view_shares
+from lisa_ros.model.losses import BCE_WEIGHT, CE_WEIGHT, DICE_WEIGHT
+from lisa_ros.model.network import LisaNetwork
+from lisa_ros.model.tokenizer import Tokenizer
+
+HOLD = 0.3  # weight of the losses that tie the two seams to the concept space
+QUALITY = 0.1  # weight of the error of SAM's guess at its own IoU
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A batch: pictures and the packed questions about them."""
+
+    pictures: Pictures
+    packed: Packed
+
+
+class Join(nn.Module):
+    """LISA's loss on rendered pictures."""
+
+    def __init__(
+        self, network: LisaNetwork, scenes: Scenes, tokenizer: Tokenizer, batch: int
+    ) -> None:
+        super().__init__()
+        config = network.config
+        self.scenes, self.tokenizer, self.batch, self.config = scenes, tokenizer, batch, config
+        self.concepts = ConceptSpace(config.prompt_size, config.hidden_size)
+
+    def prepare(self, random: np.random.Generator) -> Joint:
+        """An augmented batch of views, each with its questions."""
+        chosen = random.integers(len(self.scenes), size=self.batch)
+        pictures = load_pictures(self.scenes, chosen, self.config, random)
+        return Joint(
+            pictures, pack(ask(pictures.maps.records, random), self.tokenizer, self.config)
+        )
+
+    def loss(self, network: LisaNetwork, batch: Joint) -> tuple[Tensor, dict[str, float]]:
+        maps, packed = batch.pictures.maps, batch.packed
+        views = network.encode_view(batch.pictures.clip)
+        states = run_packed(network, packed, views)
+        ce, right = answer_loss(network, states, packed)
+        rows = packed.segs[:, 0]
+        prompts = network.seg_embeddings(states[tuple(packed.segs.T)])
+        truth = (maps.ids[rows] == packed.targets[:, None, None]).float()
+        frames = network.encode_frame(batch.pictures.sam)
+        bce, dice, quality, iou = masks_loss(network, frames[rows], prompts, truth)
+        view = functional.mse_loss(
+            views, self.concepts.view(*view_shares(self.concepts, maps, self.config))
+        )
+        aim = functional.mse_loss(prompts, concepts_meant(network, self.concepts, maps, packed))
+        loss = CE_WEIGHT * ce + BCE_WEIGHT * bce + DICE_WEIGHT * dice
+        loss = loss + HOLD * (view + aim) + QUALITY * quality
+        logs = {"ce": ce, "right": right, "bce": bce, "dice": dice, "iou": iou, "aim": aim}
+        return loss, {name: value.item() for name, value in logs.items()}
