@@ -8,16 +8,18 @@ import torch
 from sentencepiece import SentencePieceTrainer
 
 from lisa_ros.learn.nano import nano_config
-from lisa_ros.model.checkpoint import Lisa, set_precision
+from lisa_ros.model.checkpoint import Lisa
 from lisa_ros.model.config import LisaConfig
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.processor import Processor
 from lisa_ros.model.tokenizer import Tokenizer
+from lisa_ros.model.weights import precision
 
 PRESETS = ("tiny", "nano", "middle", "lisa-7b", "lisa-13b")
 _TEXT = (
     "USER: Can you segment the red mug in this image? ASSISTANT: Sure, it is [SEG].",
     "Which of the things on the table can hold water? Please output segmentation mask.",
+    "Sure, the segmentation result is the spoon. They can hold it. Where are they?",
     "A chat between a curious human and an artificial intelligence assistant.",
     "The assistant gives helpful, detailed, and polite answers to the human's questions.",
     "Please explain why. It is the blue bowl, left of the yellow banana. There is no spoon here.",
@@ -45,7 +47,10 @@ def random_lisa(
             network = LisaNetwork(config)
     finally:
         torch.set_default_dtype(before)
-    set_precision(network, dtype)
+    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(precision(name, dtype))
+    network.language_model.rotary_emb.float()
     _spread(network)
     return Lisa(
         network.to(device).eval().requires_grad_(False), tokenizer, Processor(config), config
@@ -66,10 +71,10 @@ def _tokenizer() -> Tokenizer:
     """A small tokenizer; the embedding tables of the presets keep their full size."""
     model = io.BytesIO()
     SentencePieceTrainer.train(
-        sentence_iterator=iter(_TEXT),
+        sentence_iterator=iter(2 * _TEXT),  # what comes twice becomes whole words
         model_writer=model,
         model_type="bpe",
-        vocab_size=400,
+        vocab_size=1000,
         hard_vocab_limit=False,
         byte_fallback=True,
         pad_id=-1,

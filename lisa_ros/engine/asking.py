@@ -25,6 +25,8 @@ from lisa_ros.engine.generation import Row, Step
 from lisa_ros.engine.question import Question
 from lisa_ros.model.tokenizer import Tokenizer
 
+_BROKEN_OFF = {"cancel": Status.CANCELLED, "deadline": Status.TIMEOUT}
+
 
 @dataclass(eq=False)
 class Ask:
@@ -101,8 +103,8 @@ class Ask:
         return Answer(self.said, status, self.instances, timings, counters, reason)
 
     def _status(self, seg_id: int) -> Status:
-        if self.row.stopped_by in ("cancel", "deadline"):
-            return Status.CANCELLED if self.row.stopped_by == "cancel" else Status.TIMEOUT
+        if self.row.stopped_by in _BROKEN_OFF:
+            return _BROKEN_OFF[self.row.stopped_by]
         mode = self.question.mode
         if mode == "text":
             return Status.TEXT_ONLY
@@ -112,6 +114,13 @@ class Ask:
             return Status.OK
         wanted = mode in ("mask", "explain") or seg_id in self.row.ids
         return Status.NOT_FOUND if wanted else Status.TEXT_ONLY
+
+
+def unasked(reason: str) -> Answer:
+    """The answer to a question that was broken off before it began."""
+    names = ("sam_encodes", "clip_encodes", "forwards", "tokens", "drafted", "accepted")
+    counters = dict.fromkeys(names, 0)
+    return Answer("", _BROKEN_OFF[reason], [], counters=counters, stopped_by=reason)
 
 
 def measure(logits: Tensor, label: str, seg_probability: float) -> Instance:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lisa_ros.engine.answer import Answer, Event, Finished, MaskReady, TextDelta
-from lisa_ros.engine.asking import Ask
+from lisa_ros.engine.asking import Ask, unasked
 from lisa_ros.engine.clock import Clock
 from lisa_ros.engine.decoder import Chunk, Decoder
 from lisa_ros.engine.drafts import TEMPLATES, DraftMemory
@@ -142,6 +142,9 @@ class Engine:
             check_image(question.image)
             check_question(question)
         clock, stop = Clock(self.device), Stop(cancel, deadline)
+        if reason := stop():
+            yield from ((index, Finished(unasked(reason))) for index in range(len(questions)))
+            return
         groups = self._open(questions, clock)
         single = all(len(group) == 1 for group in groups)
         asks = [ask for group in groups for ask in group]
