@@ -37,7 +37,8 @@ class Frame:
         self.message = message
         self.key = key
         self.arrived = time.monotonic() if arrived is None else arrived
-        self._pixels: np.ndarray | None = None
+        self.decoded: np.ndarray | None = None
+        """the pixels, once somebody has needed them"""
 
     @property
     def header(self) -> Any:
@@ -47,8 +48,8 @@ class Frame:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels; zeros for a compressed image that is not decoded."""
-        if self._pixels is not None:
-            return self._pixels.shape[1], self._pixels.shape[0]
+        if self.decoded is not None:
+            return self.decoded.shape[1], self.decoded.shape[0]
         return getattr(self.message, "width", 0), getattr(self.message, "height", 0)
 
     @property
@@ -58,9 +59,9 @@ class Frame:
 
     def pixels(self, max_pixels: int) -> np.ndarray:
         """uint8 (H, W, 3) RGB. Raises `ImageError` for an image that cannot be used."""
-        if self._pixels is None:
-            self._pixels = image.to_rgb(self.message, max_pixels)
-        return self._pixels
+        if self.decoded is None:
+            self.decoded = image.to_rgb(self.message, max_pixels)
+        return self.decoded
 
 
 class OnDemand(CallbackGroup):

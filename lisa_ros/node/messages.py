@@ -15,6 +15,7 @@ from lisa_ros.msg import Instance as InstanceMessage
 from lisa_ros.msg import Segmentation, Timings
 from lisa_ros.node.image import to_message
 from lisa_ros.node.query import Outcome, Query
+from lisa_ros.node.status import Status
 
 if TYPE_CHECKING:
     from lisa_ros.engine.answer import Instance
@@ -26,6 +27,8 @@ COUNTERS = ("sam_encodes", "clip_encodes", "forwards", "tokens")
 def segmentation(query: Query, outcome: Outcome, model: str) -> Segmentation:
     """The one result of a query, but for `timings.total`, which is set when it goes out."""
     answer, frame = outcome.answer, query.frame
+    # What a failing model said before it failed is not worth anything.
+    partial = outcome.status in (Status.CANCELLED, Status.TIMEOUT)
     message = Segmentation(
         query_id=query.id,
         query=query.text,
@@ -34,7 +37,7 @@ def segmentation(query: Query, outcome: Outcome, model: str) -> Segmentation:
         query_stamp=query.stamp,
         status=int(outcome.status),
         error=outcome.error,
-        answer=answer.text if answer else query.said,
+        answer=answer.text if answer else query.said if partial else "",
         truncated=answer is not None and answer.stopped_by not in ("end", "cancel", "deadline"),
         model=model,
         timings=_timings(query, outcome),
@@ -42,7 +45,7 @@ def segmentation(query: Query, outcome: Outcome, model: str) -> Segmentation:
     if frame is not None:
         message.header = frame.header
         message.width, message.height = frame.size
-    found = answer.instances if answer else query.instances
+    found = answer.instances if answer else query.instances if partial else []
     message.instances = instance_messages(found, message.header)
     for name in COUNTERS:
         setattr(message, name, answer.counters.get(name, 0) if answer else 0)

@@ -47,6 +47,8 @@ class Query:
     arrived: float = field(default_factory=time.monotonic)
     started: float = 0.0
     """when the model's thread took it up (monotonic seconds); 0 while it waits"""
+    taken_back: float = 0.0
+    """when the client cancelled it; 0 while it is wanted"""
     first_mask: float = 0.0
     """when the first mask was there; 0 without one"""
     convert: float = 0.0

@@ -1,0 +1,49 @@
+"""`lisa-ros node`: the perception node without a launch system."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+COMPRESSED = "/compressed"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Shorthands for the most used parameters and remappings; everything else by --ros-args."""
+    parser.add_argument("--model", help="name of a shipped model, or a checkpoint's folder")
+    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--image", metavar="TOPIC", help="the camera, for example /camera/color/image_raw"
+    )
+    parser.add_argument("--namespace", help="where the node's names lie; default /lisa")
+    parser.add_argument(
+        "--ros-args",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="everything that `ros2 run` takes, for example --ros-args --params-file FILE",
+    )
+
+
+def ros_arguments(args: argparse.Namespace) -> list[str]:
+    """What the shorthands mean in ROS's own words, followed by what was given in these."""
+    words: list[str] = []
+    parameters = {"model.path": args.model, "model.device": args.device}
+    if args.image and args.image.endswith(COMPRESSED):
+        parameters["input.transport"] = "compressed"
+    for name, value in parameters.items():
+        if value:
+            # quoted as YAML, or a folder called 7 would be a number
+            words += ["-p", f"{name}:={json.dumps(value)}"]
+    if args.image:
+        topic = args.image.removesuffix(COMPRESSED)
+        words += ["-r", f"image:={topic}", "-r", f"image{COMPRESSED}:={topic}{COMPRESSED}"]
+    if args.namespace:
+        words += ["-r", f"__ns:=/{args.namespace.strip('/')}"]
+    return ["--ros-args", *words, *args.ros_args]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until SIGINT or SIGTERM."""
+    from lisa_ros.node.run import run as run_node
+
+    return run_node(ros_arguments(args))

@@ -1,0 +1,177 @@
+"""The one thread that has the model: it loads it, asks it and lets go of it."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lisa_ros.errors import LisaError
+from lisa_ros.node.camera import Camera, Frame
+from lisa_ros.node.loading import Loader, Model, give_memory_back, is_out_of_memory
+from lisa_ros.node.parameters import Parameters
+from lisa_ros.node.query import NotAnswered, Outcome, Query
+from lisa_ros.node.status import Status
+
+if TYPE_CHECKING:
+    from lisa_ros.engine.answer import Answer, Instance
+
+ENDED_BY_ENGINE = {
+    Status.CANCELLED: "the query was taken back",
+    Status.TIMEOUT: "the time limit passed before the answer was complete",
+}
+
+
+class FaultyAnswer(Exception):
+    """The engine's answer breaks its own promises."""
+
+
+class ModelWorker:
+    """Runs everything that touches the model, one thing after the other."""
+
+    def __init__(
+        self,
+        load: Loader,
+        camera: Camera,
+        parameters: Parameters,
+        finish: Callable[[Query, Outcome], None],
+        logger: Any,
+    ) -> None:
+        """`finish` is called on the model's thread with each query's outcome."""
+        self._load = load
+        self._camera = camera
+        self._parameters = parameters
+        self._finish = finish
+        self._logger = logger
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lisa_model")
+        self.model: Model | None = None
+        self.busy: Query | None = None
+        """the query that is being answered"""
+
+    def load(self) -> Future[None]:
+        """Begin to load what the parameters `model.*` describe."""
+        return self._thread.submit(self._load_model)
+
+    def unload(self) -> Future[None]:
+        """Begin to let go of the model and its memory."""
+        return self._thread.submit(self._unload_model)
+
+    def ask(self, query: Query) -> None:
+        """Put a query at the end of the queue."""
+        self._thread.submit(self._answer, query)
+
+    def try_out(self, query: Query, tell: Callable[[Outcome], None]) -> None:
+        """Ask outside of the node's queries; `tell` is called on the model's thread."""
+        self._thread.submit(lambda: tell(self._outcome_of(query)))
+
+    def close(self) -> None:
+        """Take nothing more; what is queued is dropped."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _load_model(self) -> None:
+        # Imported now, so that the first query does not pay for them.
+        import cv2  # noqa: F401
+        import PIL.Image  # noqa: F401
+
+        import lisa_ros.engine.answer  # noqa: F401
+
+        self._unload_model()
+        self.model = self._load(self._parameters)
+
+    def _unload_model(self) -> None:
+        self.model = None
+        give_memory_back()
+
+    def _answer(self, query: Query) -> None:
+        """Bring one query to its end, whatever happens."""
+        if query.ended:
+            return
+        self._finish(query, self._outcome_of(query))
+
+    def _outcome_of(self, query: Query) -> Outcome:
+        """What became of a query, whatever the model does; never raises."""
+        query.started = time.monotonic()
+        self.busy = query
+        try:
+            return self._outcome(query)
+        except Exception as error:
+            return self._failure(error)
+        finally:
+            self.busy = None
+
+    def _outcome(self, query: Query) -> Outcome:
+        """Ask the model; an exception that leaves here is the model's fault."""
+        if self.model is None:
+            return Outcome(Status.NOT_READY, "the model is not loaded")
+        try:
+            if query.frame is None:
+                query.frame = self._camera.fresh(lambda: query.ended)
+            began = time.monotonic()
+            pixels = query.frame.pixels(self._parameters["input.max_pixels"])
+            query.convert = time.monotonic() - began
+            answer = self._ask(query, query.frame, pixels)
+        except NotAnswered as reason:
+            return Outcome(reason.status, str(reason))
+        except LisaError as error:
+            return Outcome(Status.REJECTED, str(error))
+        status = Status[answer.status.name]
+        return Outcome(status, ENDED_BY_ENGINE.get(status, ""), answer)
+
+    def _ask(self, query: Query, frame: Frame, pixels: np.ndarray) -> Answer:
+        """Follow the engine's events, so that masks and words are known before the end."""
+        from lisa_ros.engine.answer import Finished, MaskReady, TextDelta
+
+        events = self.model.engine.stream(
+            pixels,
+            query.text,
+            mode=query.mode,
+            history=query.history,
+            key=frame.key,
+            cancel=query.cancel,
+            max_new_tokens=query.max_new_tokens,
+            deadline=query.deadline,
+        )
+        for event in events:
+            if isinstance(event, Finished):
+                for one in event.answer.instances:
+                    check_instance(one, pixels)
+                return event.answer
+            if query.ended:
+                raise NotAnswered(Status.CANCELLED, ENDED_BY_ENGINE[Status.CANCELLED])
+            if isinstance(event, TextDelta):
+                query.said += event.text
+            elif isinstance(event, MaskReady):
+                check_instance(event.instance, pixels)
+                query.first_mask = query.first_mask or time.monotonic()
+                query.instances.append(event.instance)
+            query.on_progress(query)
+        raise FaultyAnswer("the engine stopped without an answer")
+
+    def _failure(self, error: Exception) -> Outcome:
+        """What is said about an exception; the details go to the log, never on a topic."""
+        self._logger.error("the model failed\n" + "".join(traceback.format_exception(error)))
+        error.__traceback__ = None  # it holds the tensors of the failed pass
+        give_memory_back()
+        if is_out_of_memory(error):
+            sentence = (
+                "the model ran out of memory on this image: free some, use smaller images, "
+                "a shorter query.max_new_tokens or model.quantization"
+            )
+        else:
+            sentence = (
+                f"the model failed with {type(error).__name__}; the node's log has the details"
+            )
+        return Outcome(Status.MODEL_ERROR, sentence)
+
+
+def check_instance(instance: Instance, pixels: np.ndarray) -> None:
+    """Raise `FaultyAnswer` for a mask or score that cannot be published as it is."""
+    mask = instance.mask
+    if mask.dtype != bool or mask.shape != pixels.shape[:2]:
+        raise FaultyAnswer(f"a mask of {mask.dtype} {mask.shape} for an image {pixels.shape}")
+    if not np.isfinite(instance.score):
+        raise FaultyAnswer("the score of a mask is not a number")

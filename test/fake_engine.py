@@ -1,0 +1,170 @@
+"""An engine without a model: its instructions say what it does, or how it fails.
+
+    python test/fake_engine.py [--ros-args ...]
+
+runs the whole perception node around it. An instruction is a list of words; the known ones are the
+keys of `FAULTS` and `ANSWERS`, with a number behind a colon where they take one. Everything else is
+answered with the middle of the image. The node knows it only by the interface of the real engine.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import lisa_ros
+
+if "lisa_ros.engine" not in sys.modules:
+    # The package's own __init__ brings torch in: seconds of start-up that nothing here needs.
+    sys.modules["lisa_ros.engine"] = types.ModuleType("lisa_ros.engine")
+    sys.modules["lisa_ros.engine"].__path__ = [str(Path(lisa_ros.__file__).parent / "engine")]
+
+from lisa_ros.engine.answer import Answer, Finished, Instance, MaskReady, Status, TextDelta
+from lisa_ros.errors import CheckpointError, ImageError
+from lisa_ros.node.loading import Model, ModelUnavailable
+
+WORD_TIME = 0.01  # seconds per word of an answer
+
+
+class OutOfMemoryError(RuntimeError):
+    """Bears the name of torch's own."""
+
+
+def _raise(error: Exception) -> Callable[[float], None]:
+    def run(_: float) -> None:
+        raise error
+
+    return run
+
+
+FAULTS: dict[str, Callable[[float], None]] = {
+    "exception": _raise(RuntimeError("shape '[1, 2]' is invalid: {0} %s /etc/passwd")),
+    "encoder": _raise(ValueError("the encoder failed")),
+    "oom": _raise(OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")),
+    "memory": _raise(MemoryError()),
+    "image": _raise(ImageError("the image is too dark")),
+    "stall": time.sleep,
+}
+
+
+def instance(mask: np.ndarray, label: str, score: float = 0.9) -> Instance:
+    """An instance with the box and area of its mask."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    box = (0, 0, 0, 0)
+    if len(rows):
+        x, y = int(columns[0]), int(rows[0])
+        box = (x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1)
+    return Instance(mask, score, 1.0, label, box, int(mask.sum()))
+
+
+def middle(height: int, width: int, part: int = 4) -> np.ndarray:
+    """A mask of the middle of an image."""
+    mask = np.zeros((height, width), bool)
+    mask[height // part : height - height // part, width // part : width - width // part] = True
+    return mask
+
+
+class FakeEngine:
+    """Answers at once, except where the instruction says otherwise."""
+
+    def __init__(self) -> None:
+        self.threads: set[int] = set()
+        self.keys: list[Any] = []
+
+    def stream(
+        self,
+        image: np.ndarray,
+        instruction: str,
+        *,
+        mode: str = "auto",
+        history: Any = (),
+        key: Any = None,
+        cancel: threading.Event | None = None,
+        max_new_tokens: int | None = None,
+        deadline: float | None = None,
+    ) -> Iterator[Any]:
+        """The events of an answer."""
+        self.threads.add(threading.get_ident())
+        assert len(self.threads) == 1, "the engine was called from two threads"
+        self.keys = [*self.keys[-9:], key]
+        words = [word.partition(":") for word in instruction.split()]
+        for name, _, number in words:
+            if name in FAULTS:
+                FAULTS[name](float(number or 0))
+        names = {name: number for name, _, number in words}
+        yield from self._answer(image, names, history, cancel, max_new_tokens, deadline)
+
+    def _answer(self, image, names, history, cancel, max_new_tokens, deadline) -> Iterator[Any]:
+        height, width = image.shape[:2]
+        instances: list[Instance] = []
+        text = "Sure, it is here." if "nothing" not in names else "There is no such thing."
+        if "history" in names:
+            text = f"I remember {len(history)}: {' | '.join(q for q, _ in history)}"
+        if "several" in names:
+            instances = [
+                instance(middle(height, width, 3), "the left one"),
+                instance(middle(height, width, 6), "the right one"),
+            ]
+        elif not {"nothing", "words", "key"} & set(names):
+            instances = [instance(middle(height, width), "it")]
+        if "nan" in names:
+            instances = [instance(middle(height, width), "it", float("nan"))]
+        if "shape" in names:
+            instances = [instance(np.ones((3, 3), bool), "it")]
+        if "label" in names:
+            instances = [instance(middle(height, width), 7)]
+        if "key" in names:
+            text = f"{len(set(self.keys[-2:]))} keys"
+        for one in instances:
+            yield MaskReady(one)
+        count = int(names.get("long") or 0)
+        words = [*text.split(" "), *(f"word{i}" for i in range(count))][: max_new_tokens or None]
+        said, status, stopped_by = "", None, "end"
+        endless = "endless" in names
+        while words or endless:
+            if "deaf" not in names and cancel is not None and cancel.is_set():
+                status, stopped_by = Status.CANCELLED, "cancel"
+                break
+            if "deaf" not in names and deadline is not None and time.monotonic() > deadline:
+                status, stopped_by = Status.TIMEOUT, "deadline"
+                break
+            word = words.pop(0) if words else "on"
+            said += (" " if said else "") + word
+            yield TextDelta((" " if said != word else "") + word)
+            if count or endless:
+                time.sleep(WORD_TIME)
+        if "mute" in names:
+            return
+        if status is None:
+            status = Status.OK if instances else Status.NOT_FOUND
+            status = Status.TEXT_ONLY if {"words", "history", "key"} & set(names) else status
+        timings = {"clip": 1.0, "sam": 2.0, "prefill": 3.0, "decode": 4.0, "mask": 5.0}
+        counters = {"sam_encodes": 1, "clip_encodes": 1, "forwards": 2, "tokens": 3}
+        yield Finished(Answer(said, status, instances, timings, counters, stopped_by))
+
+
+def load(parameters: Any) -> Model:
+    """By `model.path`: the engine, or how it fails to load."""
+    name, _, number = parameters["model.path"].partition(":")
+    if name == "slow":
+        time.sleep(float(number))
+    if name == "missing":
+        raise CheckpointError("there is no file /models/missing/config.json")
+    if name == "damaged":
+        raise ValueError("header too large")
+    if name == "big":
+        raise ModelUnavailable("not enough memory on cpu for big")
+    return Model(FakeEngine(), "fake", "cpu")
+
+
+if __name__ == "__main__":
+    from lisa_ros.node.run import run
+
+    sys.exit(run(sys.argv[1:], load))

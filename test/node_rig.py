@@ -1,0 +1,222 @@
+"""A perception node in a process of its own, and a robot's side of it in the test's process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from lisa_ros.msg import Segmentation
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+
+ROOT = Path(__file__).resolve().parent.parent
+FAKE = [sys.executable, str(ROOT / "test" / "fake_engine.py")]
+WAIT = 15.0  # seconds after which something that should have happened has not
+BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+RELIABLE = QoSProfile(depth=1)
+
+
+@contextmanager
+def own_domain() -> Iterator[int]:
+    """A ROS domain that no other test on this machine uses meanwhile."""
+    start = os.getpid() % 100
+    for offset in range(100):
+        domain = 1 + (start + offset) % 100
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as claim:
+            try:
+                claim.bind(("127.0.0.1", 31900 + domain))
+            except OSError:
+                continue
+            yield domain
+            return
+    raise RuntimeError("all ROS domains are in use")
+
+
+def picture(width: int = 64, height: int = 48, seed: int = 0) -> np.ndarray:
+    """A colourful image, uint8 (H, W, 3)."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def image_message(pixels: np.ndarray, stamp: tuple[int, int] = (1, 2)) -> Image:
+    """An rgb8 message."""
+    height, width = pixels.shape[:2]
+    message = Image(height=height, width=width, encoding="rgb8", step=width * 3)
+    message.header.frame_id = "camera_optical"
+    message.header.stamp.sec, message.header.stamp.nanosec = stamp
+    message.data = array("B", pixels.tobytes())
+    return message
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = WAIT) -> Any:
+    """The condition's value once it is true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.01)
+    raise AssertionError(f"waited {seconds:g} s in vain for {what}")
+
+
+class Process:
+    """The node's process with what it wrote."""
+
+    def __init__(self, command: list[str], domain: int, environment: dict[str, str]) -> None:
+        self.folder = tempfile.TemporaryDirectory(prefix="lisa_ros_test_")
+        self.file = Path(self.folder.name) / "output.txt"
+        variables = os.environ | {
+            "ROS_DOMAIN_ID": str(domain),
+            "ROS_LOG_DIR": self.folder.name,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        variables |= environment
+        with self.file.open("wb") as output:
+            self.process = subprocess.Popen(
+                command, env=variables, stdout=output, stderr=subprocess.STDOUT
+            )
+
+    @property
+    def log(self) -> str:
+        return self.file.read_text(errors="replace")
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        """Send a signal; the exit code."""
+        if self.alive:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(WAIT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"the node does not stop; its log:\n{self.log}") from None
+
+
+class Rig:
+    """One domain with a robot's node in it: a camera, a voice, and ears for the results."""
+
+    def __init__(self, domain: int, namespace: str = "lisa") -> None:
+        self.domain = domain
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = rclpy.create_node("robot", context=self.context, namespace=namespace)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.results: list[Segmentation] = []
+        self.answers: list[str] = []
+        self.processes: list[Process] = []
+        self._camera_stop = threading.Event()
+        self._camera: threading.Thread | None = None
+        deep = QoSProfile(depth=5000)
+        self.voice = self.node.create_publisher(String, "query", deep)
+        self.mask = self.node.create_subscription(Segmentation, "mask", self.results.append, deep)
+        self.node.create_subscription(
+            String, "answer", lambda message: self.answers.append(message.data), deep
+        )
+        self.images = self.node.create_publisher(Image, "image", RELIABLE)
+        self.thread = threading.Thread(target=self._spin, daemon=True)
+        self.thread.start()
+
+    def _spin(self) -> None:
+        with suppress(ExternalShutdownException):
+            self.executor.spin()
+
+    def start(
+        self, *ros: str, command: list[str] | None = None, ready: bool = True, **environment: str
+    ) -> Process:
+        """Start a perception node; wait until it hears and speaks and, with `ready`, is active."""
+        arguments = ["--ros-args", *ros] if command is None else list(ros)
+        process = Process([*(command or FAKE), *arguments], self.domain, environment)
+        self.processes.append(process)
+        try:
+            wait_for(lambda: self.voice.get_subscription_count(), "the node's subscription")
+            wait_for(lambda: self.mask.get_publisher_count(), "the node's publisher")
+            if ready:
+                wait_for(lambda: "activate: done" in process.log, "the node to be active")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; its log:\n{process.log}") from None
+        return process
+
+    def show(self, pixels: np.ndarray | None = None, stamp: tuple[int, int] = (1, 2)) -> Image:
+        """Publish one image; returns it."""
+        message = image_message(picture() if pixels is None else pixels, stamp)
+        wait_for(lambda: self.images.get_subscription_count(), "the camera's subscriber")
+        self.images.publish(message)
+        return message
+
+    def film(self, rate: float = 30.0, pixels: np.ndarray | None = None) -> None:
+        """Publish images in the background until the end of the rig or the next `cut`."""
+        self.cut()
+        self._camera_stop = stop = threading.Event()
+        message = image_message(picture() if pixels is None else pixels)
+
+        def run() -> None:
+            count = 0
+            while not stop.wait(1 / rate):
+                count += 1
+                message.header.stamp.sec = count
+                self.images.publish(message)
+
+        self._camera = threading.Thread(target=run, daemon=True)
+        self._camera.start()
+        wait_for(lambda: self.images.get_subscription_count(), "the camera's subscriber")
+
+    def cut(self) -> None:
+        """Stop filming."""
+        self._camera_stop.set()
+        if self._camera is not None:
+            self._camera.join()
+
+    def say(self, text: str) -> None:
+        """Publish an instruction and do not wait."""
+        self.voice.publish(String(data=text))
+
+    def ask(self, text: str, seconds: float = WAIT) -> Segmentation:
+        """Publish an instruction and wait for its result."""
+        before = len(self.results)
+        self.say(text)
+        wait_for(lambda: len(self.results) > before, f"the result of {text[:50]!r}", seconds)
+        return self.results[before]
+
+    def close(self) -> None:
+        """Stop everything that was started."""
+        self.cut()
+        for process in self.processes:
+            if process.alive:
+                process.process.kill()
+                process.process.wait()
+            process.folder.cleanup()
+        rclpy.shutdown(context=self.context)
+        self.thread.join()
+        self.executor.shutdown()
+
+
+@contextmanager
+def rig() -> Iterator[Rig]:
+    """A rig in a domain of its own."""
+    with own_domain() as domain:
+        robot = Rig(domain)
+        try:
+            yield robot
+        finally:
+            robot.close()
