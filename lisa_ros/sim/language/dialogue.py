@@ -11,7 +11,7 @@ _MOST_LISTED = 5
 
 
 def text(context: Context) -> Draft | None:
-    """How many, what colour, what material, what for, is there, is it, what is there at all."""
+    """How many, what colour, what material, what about, is there, is it, what is there at all."""
     return context.pick(_TEXTS)(context)
 
 
@@ -66,7 +66,7 @@ def _ask_fact(context: Context, thing: Thing) -> Draft:
 def _facts(thing: Thing) -> list[tuple[str, str]]:
     facts = [
         ("what_color", f"The {thing.kind.name} is {thing.color}."),
-        ("what_for", thing.kind.sentence(thing.kind.about)),
+        ("what_about", thing.kind.sentence(thing.kind.about)),
     ]
     if thing.material != "food":
         facts.append(("what_material", f"The {thing.kind.name} is made of {thing.material}."))
@@ -134,7 +134,7 @@ def _follow_fact(context: Context, first: Draft) -> Draft | None:
     thing = first.targets[0]
     facts = [
         ("follow_color", f"It is {thing.color}."),
-        ("follow_for", thing.kind.sentence(thing.kind.about)),
+        ("follow_about", thing.kind.sentence(thing.kind.about)),
         ("follow_why", first.because),
     ]
     if thing.material != "food":

@@ -22,12 +22,12 @@ def _missing_kind(context: Context) -> Draft | None:
 
 def _missing_color(context: Context) -> Draft | None:
     """'the blue mug' where there are mugs, but no blue one."""
-    if not context.scene.things:
+    if not context.scene.askable:
         return None
-    thing = context.pick(context.scene.things)
-    there = {other.color for other in context.scene.things if other.kind is thing.kind}
+    thing = context.pick(context.scene.askable)
+    alike = context.scene.find(lambda other: other.kind is thing.kind)
     color = context.pick(thing.kind.colors)
-    if color in there:
+    if alike is None or any(other.color == color for other in alike):
         return None
     instruction = context.refer(f"{color} {context.name(thing)}")
     return Draft(instruction, refusal=absent(f"{color} {thing.kind.name}"))
@@ -66,8 +66,8 @@ def _missing_at_place(context: Context) -> Draft | None:
     if found is None:
         return None
     other, words = found
-    kind = context.pick(context.scene.things).kind
-    alike = [thing for thing in context.scene.things if thing.kind is kind and thing is not other]
+    kind = context.pick(context.scene.askable).kind
+    alike = context.scene.find(lambda thing: thing.kind is kind and thing is not other)
     side = context.pick(tuple(SIDES))
     if not alike or relations.on_side(context.scene, alike, other, side) != []:
         return None

@@ -56,7 +56,7 @@ class Patterns:
 
 @lru_cache(maxsize=len(SPLITS))
 def load_patterns(split: str) -> Patterns:
-    """The patterns of `split`. Raises ValueError for another split, KnowledgeError for a bad file."""
+    """The patterns of `split`. ValueError for another split, KnowledgeError for a bad file."""
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}, not '{split}'")
     frames, uses = {}, {}

@@ -116,11 +116,11 @@ def most(candidates: Sequence[Thing], measure: Callable[[Thing], float]) -> Thin
 
 def longest(candidates: Sequence[Thing]) -> Thing | None:
     """The candidate that is longest, however the others may lie within their boxes."""
-    first = max(candidates, key=lambda thing: max(thing.size))
-    others = [thing for thing in candidates if thing is not first]
-    if not others or not first.askable:
+    order = sorted(candidates, key=lambda thing: max(thing.size), reverse=True)
+    if len(order) < 2 or not order[0].askable:
         return None
-    return first if max(first.size) > max(hypot(*thing.size) for thing in others) else None
+    at_most = max(hypot(*thing.size) for thing in order[1:])
+    return order[0] if max(order[0].size) > at_most else None
 
 
 def outermost(scene: Scene, candidates: Sequence[Thing], direction: str) -> Thing | None:
