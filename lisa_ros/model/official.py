@@ -138,6 +138,9 @@ def _config(
 ) -> LisaConfig:
     if settings.get("rope_scaling"):
         raise CheckpointError(f"{folder}: rope_scaling is set in config.json, which no LISA does")
+    absent = [key for key in _LLAMA_KEYS if key not in settings]
+    if absent:
+        raise CheckpointError(f"{folder / 'config.json'} does not give {', '.join(absent)}")
     two_layers = "mm_projector.2.weight" in shapes
     start_end = bool(settings.get("mm_use_im_start_end", True))
     rows, hidden = shapes["language_model.embed_tokens.weight"]
