@@ -1,0 +1,6 @@
+"""The simulated tabletop: scenes, their camera, and what is asked about them."""
+
+import os
+
+# MuJoCo chooses its way of drawing when it is imported; robots and servers have no screen.
+os.environ.setdefault("MUJOCO_GL", "egl")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-
-os.environ.setdefault("MUJOCO_GL", "egl")
 
 import mujoco
 import numpy as np
@@ -45,7 +42,7 @@ class Camera:
         self._option.geomgroup[0] = self._option.geomgroup[VISUAL_GROUP] = 1
         try:
             self._renderer = mujoco.Renderer(scene.model, height, width)
-        except (RuntimeError, ImportError, AttributeError) as error:
+        except (mujoco.FatalError, RuntimeError, ImportError, AttributeError) as error:
             raise LisaError(
                 "the simulator cannot draw without a display: MuJoCo found no EGL "
                 f"({error}). On Debian or Ubuntu install libegl1 and libgl1-mesa-dri."
@@ -148,7 +145,8 @@ class Camera:
         points = self.scene.points(item)
         rows, columns = np.nonzero(mask)
         area = len(rows)
-        inside = self._inside(points).mean()
+        cut_off = mask[[0, -1]].any() or mask[:, [0, -1]].any()
+        inside = self._inside(points).mean() if cut_off else 1.0
         seen = min(1.0, area / max(1, self._alone_area(item)))
         box = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
         return {

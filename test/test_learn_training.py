@@ -1,0 +1,186 @@
+"""Training: packing changes nothing, runs resume exactly, the losses go down."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lisa_ros.learn import training
+from lisa_ros.learn.metrics import SegmentationMeter
+from lisa_ros.learn.nano import nano_config, nano_network, train_tokenizer
+from lisa_ros.learn.packing import encode_dialogue, pack, run_packed
+from lisa_ros.learn.pictures import load_maps, mirror
+from lisa_ros.learn.read import Read, object_centres
+from lisa_ros.learn.scenes import Scenes
+from lisa_ros.learn.see import See
+from lisa_ros.model.network import IMAGE_TOKEN
+from lisa_ros.sim.instructions import compose, corpus
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    random = np.random.default_rng(0)
+    questions = list(corpus(random, 4000))
+    return train_tokenizer(q[key] for q in questions for key in ("instruction", "answer"))
+
+
+@pytest.fixture(scope="module")
+def scenes() -> Scenes:
+    """Four tables with coloured squares for objects: enough for the loop, no drawing needed."""
+    random = np.random.default_rng(1)
+    tints = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (30, 60, 200)}
+    kinds, materials = ("mug", "ball", "book"), ("ceramic", "rubber", "paper")
+    rgb, ids, records = [], [], []
+    for scene in range(4):
+        picture = np.full((120, 160, 3), 120, np.uint8)
+        identity = np.zeros((120, 160), np.uint8)
+        objects = []
+        for index, (color, tint) in enumerate(tints.items()):
+            x, y = 30 + 35 * index, int(random.integers(20, 80))
+            picture[y : y + 24, x : x + 24] = tint
+            identity[y : y + 24, x : x + 24] = index + 1
+            objects.append(
+                {
+                    "id": index + 1,
+                    "kind": kinds[(index + scene) % 3],
+                    "color": color,
+                    "material": materials[(index + scene) % 3],
+                    "size": [0.1, 0.1, 0.1],
+                    "position": [0.0, 0.0, 0.05],
+                    "center": [x + 11.5, y + 11.5],
+                    "box": [x, y, 24, 24],
+                    "area": 576,
+                    "visible": 1.0,
+                }
+            )
+        rgb.append(picture)
+        ids.append(identity)
+        records.append({"seed": scene, "width": 160, "height": 120, "objects": objects})
+    return Scenes(rgb, ids, records)
+
+
+def test_packed_dialogues_have_the_states_of_dialogues_alone(scenes, tokenizer):
+    torch.manual_seed(0)
+    network, config = nano_network().eval(), nano_config()
+    questions = compose(scenes.records[0], np.random.default_rng(0), 5)
+    assert len(questions) == 5
+    view = torch.randn(1, config.image_tokens, config.hidden_size)
+    packed = pack([questions], tokenizer, config)
+    with torch.no_grad():
+        together = run_packed(network, packed, view)[0]
+        for number, question in enumerate(questions, start=1):
+            prompt, answer = encode_dialogue(question, tokenizer, config)
+            alone = network(torch.tensor([prompt + answer]), view)[0]
+            mine = together[packed.owner[0] == number]
+            assert torch.allclose(alone[-len(mine) :], mine, atol=1e-4)
+
+
+def test_packing_learns_the_answers_and_nothing_else(scenes, tokenizer):
+    config = nano_config()
+    questions = compose(scenes.records[1], np.random.default_rng(3), 6)
+    packed = pack([questions], tokenizer, config)
+    learnt = tokenizer.decode([i for i in packed.labels.tolist() if i != tokenizer.eos_id])
+    said = " ".join(question["answer"] for question in questions)
+    assert learnt.replace(" ", "") == said.replace(" ", "")
+    rows, columns = packed.segs.T
+    assert (packed.ids[rows, columns + 1] == tokenizer.seg_id).all()
+    assert packed.targets.tolist() == [t for q in questions for t in q["targets"]]
+    assert (packed.ids == IMAGE_TOKEN).sum() == config.image_tokens
+
+
+def test_a_stopped_run_goes_on_exactly(scenes, tmp_path):
+    def run(folder, stops) -> dict[str, torch.Tensor]:
+        for steps in stops:
+            torch.manual_seed(0)
+            network = nano_network()
+            stage = See(network, scenes, batch=2)
+            schedule = training.Schedule(steps, 1e-3)
+            training.train(
+                "see", network, stage, [network.image_encoder, stage], schedule, folder, seed=7
+            )
+        return network.state_dict()
+
+    whole, halves = run(tmp_path / "whole", [4]), run(tmp_path / "halves", [2, 4])
+    fresh = nano_network().state_dict()
+    name = "image_encoder.layers.0.attn.qkv.weight"
+    assert torch.equal(whole[name], halves[name])
+    assert not torch.equal(whole[name], fresh[name])
+
+
+def test_see_learns_to_segment_what_it_is_prompted_with(scenes, tmp_path):
+    torch.manual_seed(0)
+    network = nano_network()
+    stage = See(network, scenes, batch=4)
+    batch = stage.prepare(np.random.default_rng(0))
+    optimizer = torch.optim.AdamW([*network.parameters(), *stage.parameters()], lr=2e-3)
+    losses = []
+    for _ in range(25):
+        loss, _ = stage.loss(network, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.35 * losses[0]
+
+
+def test_read_learns_to_answer_and_to_aim(scenes, tokenizer):
+    torch.manual_seed(0)
+    network = nano_network()
+    stage = Read(network, scenes, tokenizer, batch=2)
+    batch = stage.prepare(np.random.default_rng(0))
+    first, _ = stage.loss(network, batch)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
+    for _ in range(30):
+        loss, logs = stage.loss(network, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.5 * first.item()
+    assert logs["right"] > 0.6
+
+
+def test_a_mirrored_view_stays_true(scenes):
+    record = scenes.records[0]
+    twice = mirror(mirror(record))
+    assert twice == record
+    assert mirror(record)["objects"][0]["center"][0] == 159 - record["objects"][0]["center"][0]
+    maps = load_maps(scenes, np.arange(4), np.random.default_rng(2))
+    assert maps.flipped.any()
+    assert not maps.flipped.all()
+    for row, seen in enumerate(maps.records):
+        for thing in seen["objects"]:
+            centre = object_centres(maps.ids[row : row + 1], torch.tensor([thing["id"]]))[0]
+            assert centre.tolist() == pytest.approx(thing["center"])
+
+
+def test_augmentation_leaves_the_stored_scenes_alone(scenes):
+    before = copy.deepcopy(scenes.rgb)
+    See(nano_network(), scenes, batch=4).prepare(np.random.default_rng(0))
+    assert all(np.array_equal(a, b) for a, b in zip(before, scenes.rgb, strict=True))
+
+
+masks = st.lists(st.booleans(), min_size=12, max_size=12).map(lambda v: np.array(v).reshape(3, 4))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(masks, masks), min_size=1, max_size=6))
+def test_giou_and_ciou_are_the_papers(pairs):
+    meter = SegmentationMeter()
+    for predicted, truth in pairs:
+        meter.add(predicted, truth, refused=not predicted.any())
+    ious = []
+    for predicted, truth in pairs:
+        together = (predicted | truth).sum()
+        ious.append((predicted & truth).sum() / together if together else 1.0)
+    report = meter.report()
+    assert report["giou"] == pytest.approx(np.mean(ious), abs=1e-4)
+    union = sum((p | t).sum() for p, t in pairs)
+    overlap = sum((p & t).sum() for p, t in pairs)
+    assert report["ciou"] == pytest.approx(overlap / union if union else 0.0, abs=1e-4)
+    absent = [(p, t) for p, t in pairs if not t.any()]
+    if absent:
+        rightly = np.mean([not p.any() for p, _ in absent])
+        assert report["refusal_accuracy"] == pytest.approx(rightly)
