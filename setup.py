@@ -1,4 +1,4 @@
-"""The pip front end of CMakeLists.txt: generates the ROS interfaces and packs them with the Python sources.
+"""The pip front end of CMakeLists.txt: builds the ROS interfaces, packs them with the sources.
 
 Everything else about the package stands in pyproject.toml.
 """
@@ -20,33 +20,33 @@ GENERATOR = Path("share/rosidl_default_generators/cmake")
 
 
 def ros_prefixes() -> list[Path]:
-    """Folders that hold the ROS build tools: a sourced installation, or an environment with the ROS wheels.
+    """Folders with the ROS build tools: a sourced installation, or an environment with the wheels.
 
-    pip's build isolation keeps the wheels outside `sys.prefix`, in a folder that is known by `sys.path` alone.
+    pip's build isolation keeps the wheels outside `sys.prefix`, in a folder that only `sys.path`
+    tells.
     """
-    sourced = [Path(folder) for folder in os.environ.get("AMENT_PREFIX_PATH", "").split(":") if folder]
+    sourced = [Path(entry) for entry in os.environ.get("AMENT_PREFIX_PATH", "").split(":") if entry]
     if any((prefix / GENERATOR).is_dir() for prefix in sourced):
         return sourced
+    packages = [Path(entry) for entry in sys.path if entry.endswith("-packages")]
     # <prefix>/lib/python3.x/site-packages
-    environments = [Path(sys.prefix), *(Path(entry).parents[2] for entry in sys.path if entry.endswith("-packages"))]
-    found = [prefix for prefix in dict.fromkeys(environments) if (prefix / GENERATOR).is_dir()]
+    prefixes = dict.fromkeys([Path(sys.prefix), *(folder.parents[2] for folder in packages)])
+    found = [prefix for prefix in prefixes if (prefix / GENERATOR).is_dir()]
     if not found:
         sys.exit(
-            "lisa_ros: the ROS 2 wheels that generate the messages are not in this environment. Build without "
-            "--no-build-isolation, or install what [build-system] in pyproject.toml lists, or source a ROS 2 "
-            "installation and build with colcon."
+            "lisa_ros: the ROS 2 wheels that generate the messages are not in this environment. "
+            "Leave --no-build-isolation out, or install what [build-system] in pyproject.toml "
+            "lists. On a machine with ROS 2, source it and build with colcon."
         )
     return found
 
 
 def require_tools() -> None:
     """Stop with one sentence where a program is missing that pip cannot install."""
-    compilers = [os.environ.get("CXX", "c++"), "g++", "clang++"]
-    if not any(shutil.which(compiler) for compiler in compilers):
-        sys.exit("lisa_ros: no C++ compiler found. Install one (Debian, Ubuntu: apt install g++) and try again.")
-    for tool in ("cmake", "make"):
+    packages = {os.environ.get("CXX", "c++"): "g++", "cmake": "cmake", "make": "make"}
+    for tool, package in packages.items():
         if not shutil.which(tool):
-            sys.exit(f"lisa_ros: {tool} not found. Install it (Debian, Ubuntu: apt install {tool}) and try again.")
+            sys.exit(f"lisa_ros: {tool} is missing (Debian, Ubuntu: apt install {package}).")
 
 
 def build_environment(prefixes: list[Path]) -> dict[str, str]:
@@ -56,7 +56,7 @@ def build_environment(prefixes: list[Path]) -> dict[str, str]:
     libraries = [str(prefix / "lib") for prefix in prefixes]
     inherited = environment.get("LD_LIBRARY_PATH")
     environment["LD_LIBRARY_PATH"] = ":".join(libraries + ([inherited] if inherited else []))
-    # With the path set here the wheels' start-up hook need not restart each Python that the build runs.
+    # With the path set here the wheels' start-up hook need not restart every Python of the build.
     environment["_ROS_WHEELS_BOOTSTRAP_COMPLETE"] = "1"
     return environment
 
@@ -72,20 +72,21 @@ def run_cmake(build_folder: Path, stage: Path) -> None:
     compile_and_install += ["--parallel", str(os.cpu_count() or 1)]
     for command in (configure, compile_and_install):
         if subprocess.run(command, env=environment).returncode:
-            sys.exit(f"lisa_ros: generating the ROS messages failed in `{' '.join(command[:2])}`; the reason is above.")
+            failed = " ".join(command[:2])
+            sys.exit(f"lisa_ros: `{failed}` could not build the messages; the reason stands above.")
 
 
 class BuildInterfaces(Command):
-    """`build` step: what CMake installs goes into the wheel, the Python part as modules, the rest under the prefix."""
+    """`build` step: packs what CMake installs, Python parts as modules, the rest as data."""
 
     def initialize_options(self) -> None:
         self.build_lib = None
         self.build_temp = None
         self.editable_mode = False
-        self.staged: list[str] = []
 
     def finalize_options(self) -> None:
-        self.set_undefined_options("build", ("build_lib", "build_lib"), ("build_temp", "build_temp"))
+        folders = ("build_lib", "build_temp")
+        self.set_undefined_options("build", *((folder, folder) for folder in folders))
 
     def run(self) -> None:
         require_tools()
@@ -99,11 +100,12 @@ class BuildInterfaces(Command):
     def copy_generated_modules(self, generated: Path) -> None:
         """The interface modules and their type supports, beside our own modules.
 
-        An editable install has ours in the source tree. There the generated ones stand alone in site-packages,
-        without an `__init__.py`, so that Python goes on to ours, which looks back (`extend_path`).
+        An editable install leaves ours in the source tree. The generated ones then stand alone in
+        site-packages, without an `__init__.py`, so that Python goes on to ours, which looks back
+        (`extend_path`).
         """
-        folder = self.get_finalized_command("install").install_lib if self.editable_mode else self.build_lib
-        target = Path(folder) / "lisa_ros"
+        site_packages = self.get_finalized_command("install").install_lib
+        target = Path(site_packages if self.editable_mode else self.build_lib) / "lisa_ros"
         for name in ("msg", "action"):
             shutil.rmtree(target / name, ignore_errors=True)
             shutil.copytree(
@@ -113,7 +115,7 @@ class BuildInterfaces(Command):
             shutil.copy2(library, target)
 
     def pack_prefix_files(self, stage: Path, python_folder: Path) -> None:
-        """Shared libraries, interface definitions, launch and configuration files keep their places."""
+        """Shared libraries, interface definitions, launch files and so on keep their places."""
         for path in sorted(stage.rglob("*")):
             if path.is_file() and python_folder not in path.parents:
                 folder = str(path.parent.relative_to(stage))
@@ -131,11 +133,11 @@ class BuildInterfaces(Command):
 
 
 class Build(build):
-    sub_commands = [*build.sub_commands, ("build_interfaces", None)]
+    sub_commands = (*build.sub_commands, ("build_interfaces", None))
 
 
 class BinaryDistribution(Distribution):
-    """The type supports belong to one Python version and one processor, although no extension is declared."""
+    """Says that the type supports belong to one Python version and one processor."""
 
     def has_ext_modules(self) -> bool:
         return True

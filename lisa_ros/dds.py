@@ -1,4 +1,4 @@
-"""Transport settings for images larger than half a megabyte (see config/fastdds_large_images.xml)."""
+"""Transport settings for large images (see config/fastdds_large_images.xml)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 def use_large_image_transport() -> None:
     """Give this process and its children enough shared memory for images.
 
-    Call it before rclpy is initialised; Fast DDS reads the variable when the first node is made. A profile that the
-    user has chosen is left alone. Other middleware ignores the variable.
+    Call it before rclpy is initialised: Fast DDS reads the variable when the first node is made.
+    A profile that the user has chosen is left alone. Other middleware ignores the variable.
     """
-    # FASTDDS_DEFAULT_PROFILES_FILE is the newer name, which Fast DDS 2 does not read; a user who has set it has chosen.
+    # The newer name, which Fast DDS 2 does not read: who has set it has chosen.
     if "FASTDDS_DEFAULT_PROFILES_FILE" not in os.environ:
         os.environ.setdefault(PROFILE_VARIABLE, str(shared_file("config/fastdds_large_images.xml")))

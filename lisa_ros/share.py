@@ -1,4 +1,4 @@
-"""Where the files beside the code lie (parameters, transport profile): in the sources or in the installed share."""
+"""Where the files beside the code lie: parameters, transport profile, launch files."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ PACKAGE = Path(__file__).resolve().parent
 def shared_file(name: str) -> Path:
     """Path of a file such as `config/perception.yaml`.
 
-    A source tree (plain or installed with `pip install -e`) uses its own files, so that an edit takes effect at once.
-    Installed, they lie in `<prefix>/share/lisa_ros`, where the prefix is that of the installation the code is part of.
+    A source tree (plain or installed with `pip install -e`) uses its own files, so that an edit
+    takes effect at once. Installed, they lie in `share/lisa_ros` under the prefix that holds the
+    code.
 
     Raises:
         FileNotFoundError: no such file, which means that the installation is incomplete.
@@ -26,4 +27,4 @@ def shared_file(name: str) -> Path:
     for folder in folders:
         if (folder / name).is_file():
             return folder / name
-    raise FileNotFoundError(f"{name} is missing from the installation of lisa_ros: install it again")
+    raise FileNotFoundError(f"{name} is missing from the installation of lisa_ros")
