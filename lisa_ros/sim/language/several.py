@@ -22,7 +22,7 @@ def plural(context: Context) -> Draft | None:
         return None
     thing = context.pick(context.scene.askable)
     words, targets, because = context.pick(_PLURALS)(context, thing)
-    if not targets or len(targets) > MOST_TARGETS or (len(targets) == 1 and context.chance(0.7)):
+    if not targets or len(targets) > MOST_TARGETS or (len(targets) == 1 and context.chance(0.85)):
         return None
     return Draft(context.frame("refer_many", np=words), targets, because=because)
 
