@@ -179,7 +179,6 @@ class Rig:
 
         self._camera = threading.Thread(target=run, daemon=True)
         self._camera.start()
-        wait_for(lambda: self.images.get_subscription_count(), "the camera's subscriber")
 
     def cut(self) -> None:
         """Stop filming."""

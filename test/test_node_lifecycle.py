@@ -1,0 +1,221 @@
+"""Start, stop and everything between: the node's life cycle, and what becomes of queries in it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
+
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from node_rig import Process, Rig, own_domain, rig, wait_for
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+
+from lisa_ros.node.status import Status
+
+
+class Manager:
+    """What a lifecycle manager does, over the node's services."""
+
+    def __init__(self, robot: Rig) -> None:
+        create = robot.node.create_client
+        self._change = create(ChangeState, "perception/change_state")
+        self._state = create(GetState, "perception/get_state")
+        self._set = create(SetParameters, "perception/set_parameters")
+        for client in (self._change, self._state, self._set):
+            assert client.wait_for_service(20)
+
+    def change(self, name: str) -> bool:
+        number = getattr(Transition, f"TRANSITION_{name.upper()}")
+        request = ChangeState.Request(transition=Transition(id=number))
+        return wait_for(self._change.call_async(request).result, name, 20).success
+
+    @property
+    def state(self) -> str:
+        return wait_for(
+            self._state.call_async(GetState.Request()).result, "state"
+        ).current_state.label
+
+    def set_path(self, path: str):
+        value = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=path)
+        request = SetParameters.Request(parameters=[Parameter(name="model.path", value=value)])
+        return wait_for(self._set.call_async(request).result, "set").results[0]
+
+
+@pytest.fixture(scope="module")
+def robot():
+    with rig() as robot:
+        robot.start("-p", "autostart:=false", ready=False)
+        robot.film()
+        yield robot
+
+
+@pytest.fixture
+def manager(robot):
+    """A manager of a node that is brought back to unconfigured."""
+    manager = Manager(robot)
+    assert manager.state == "unconfigured"
+    yield manager
+    if manager.state == "active":
+        manager.change("deactivate")
+    if manager.state == "inactive":
+        assert manager.change("cleanup")
+    assert manager.set_path("nano").successful
+
+
+def threads_of(robot: Rig) -> int:
+    return len(list(Path(f"/proc/{robot.processes[0].process.pid}/task").iterdir()))
+
+
+def test_up_and_down_again_and_again(robot, manager):
+    result = robot.ask("hello")
+    assert result.status == Status.NOT_READY and "not configured" in result.error
+    threads = []
+    for _ in range(4):
+        assert manager.change("configure") and manager.state == "inactive"
+        result = robot.ask("hello")
+        assert result.status == Status.NOT_READY and "activate" in result.error
+        assert manager.change("activate") and manager.state == "active"
+        wait_for(lambda: robot.ask("hello").status == Status.OK, "an answer")
+        assert manager.change("deactivate") and manager.state == "inactive"
+        assert robot.ask("hello").status == Status.NOT_READY
+        assert manager.change("activate")
+        wait_for(lambda: robot.ask("hello").status == Status.OK, "an answer")
+        threads.append(threads_of(robot))
+        assert manager.change("deactivate") and manager.change("cleanup")
+        assert manager.state == "unconfigured"
+    assert threads[-1] == threads[0], "a thread was left over"
+
+
+def test_impossible_transitions_are_refused_and_answered(robot, manager):
+    assert not manager.change("activate")
+    assert not manager.change("deactivate")
+    assert not manager.change("cleanup")
+    assert manager.state == "unconfigured" and robot.processes[0].alive
+    assert manager.change("configure")
+    assert not manager.change("configure")
+    assert manager.state == "inactive"
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("missing", "there is no file /models/missing/config.json"),
+        ("big", "not enough memory on cpu"),
+    ],
+)
+def test_model_that_cannot_be_loaded(robot, manager, path, words):
+    before = robot.processes[0].log
+    assert manager.set_path(path).successful
+    assert not manager.change("configure") and manager.state == "unconfigured"
+    said = robot.processes[0].log[len(before) :]
+    assert words in said and "Traceback" not in said
+    result = robot.ask("hello")
+    assert result.status == Status.NOT_READY and words in result.error
+    assert manager.set_path("nano").successful
+    assert manager.change("configure") and manager.change("activate")
+    wait_for(lambda: robot.ask("hello").status == Status.OK, "an answer")
+
+
+def test_bug_in_the_loader_is_logged_and_survived(robot, manager):
+    before = robot.processes[0].log
+    assert manager.set_path("damaged").successful
+    assert not manager.change("configure") and manager.state == "unconfigured"
+    assert "header too large" in robot.processes[0].log[len(before) :]
+    assert robot.ask("hello").status == Status.NOT_READY
+
+
+def test_model_parameters_change_only_without_a_model(robot, manager):
+    assert manager.change("configure")
+    refused = manager.set_path("other")
+    assert not refused.successful and "unconfigured" in refused.reason
+
+
+@pytest.mark.parametrize("transitions", [["deactivate"], ["deactivate", "cleanup"]])
+@pytest.mark.parametrize("work", ["endless", "endless deaf", "stall:2"])
+def test_stopping_in_the_middle_of_an_answer(robot, manager, transitions, work):
+    assert manager.change("configure") and manager.change("activate")
+    wait_for(lambda: robot.ask("hello").status == Status.OK, "an answer")
+    before = len(robot.results)
+    robot.say(work)
+    robot.say("waiting behind it")
+    time.sleep(0.5)
+    for name in transitions:
+        assert manager.change(name)
+    wait_for(lambda: len(robot.results) == before + 2, "the results")
+    assert [one.status for one in robot.results[before:]] == [Status.CANCELLED] * 2
+    assert all("deactivated" in one.error for one in robot.results[before:])
+    if transitions[-1] == "cleanup":
+        assert manager.change("configure")
+    assert manager.change("activate")
+    wait_for(lambda: robot.ask("hello").status == Status.OK, "the next answer")
+    assert len({one.query_id for one in robot.results}) == len(robot.results)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("work", ["endless", "stall:30"])
+def test_a_signal_ends_the_process_and_answers_what_is_in_flight(number, work):
+    with rig() as robot:
+        process = robot.start()
+        robot.film()
+        wait_for(lambda: robot.ask("hello").status == Status.OK, "an answer")
+        before = len(robot.results)
+        robot.say(work)
+        time.sleep(0.4)
+        began = time.monotonic()
+        assert process.stop(number) == 0
+        assert time.monotonic() - began < 4, "two seconds, and some for a busy machine"
+        wait_for(lambda: len(robot.results) == before + 1, "the result")
+        result = robot.results[-1]
+        assert result.status == Status.CANCELLED and "stopped" in result.error
+        assert "Traceback" not in process.log
+
+
+def test_a_signal_while_the_model_is_loaded():
+    with rig() as robot:
+        process = robot.start("-p", "model.path:=slow:30", ready=False)
+        wait_for(lambda: "loading the model" in process.log, "the beginning")
+        robot.say("too early")
+        began = time.monotonic()
+        assert process.stop(signal.SIGTERM) == 0
+        assert time.monotonic() - began < 4
+        assert "Traceback" not in process.log
+
+
+def test_queries_during_the_loading_are_answered_when_it_is_done():
+    with rig() as robot:
+        process = robot.start("-p", "model.path:=slow:2", ready=False)
+        robot.film()
+        robot.say("early bird")
+        wait_for(lambda: robot.results, "the result")
+        assert robot.results[0].status in (Status.OK, Status.NOT_READY)
+        assert process.alive
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("query.timeout:=often", "query.timeout must be a number"),
+        ("query.queue_size:=0", "query.queue_size"),
+        ("model.device:=tpu", "model.device"),
+    ],
+)
+def test_unusable_parameters_end_the_start_with_a_sentence(argument, words):
+    command = [sys.executable, "-m", "lisa_ros.cli", "node", "--ros-args", "-p", argument]
+    with own_domain() as domain:
+        process = Process(command, domain, {})
+        assert process.process.wait(30) == 2
+        assert words in process.log and "Traceback" not in process.log
+        process.folder.cleanup()
+
+
+def test_a_whole_number_starts_where_a_float_is_meant():
+    with rig() as robot:
+        robot.start("-p", "query.timeout:=3", "-p", "input.max_age:=2")
+        assert robot.ask("hello").status == Status.NO_IMAGE
