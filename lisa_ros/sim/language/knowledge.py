@@ -16,7 +16,7 @@ class KnowledgeError(LisaError):
     """knowledge.yaml, a pattern file, or a scene record does not fit the others."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kind:
     """A kind of object. The fields are explained at the head of knowledge.yaml."""
 
