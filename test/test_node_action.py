@@ -1,0 +1,191 @@
+"""The action `segment`: progress, dialogue, own images, several goals, and cancel at any moment."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
+
+from action_msgs.msg import GoalStatus
+from lisa_ros.action import Segment
+from node_rig import image_message, picture, rig, wait_for
+from rclpy.action import ActionClient
+from rclpy.serialization import serialize_message
+
+from lisa_ros.node.status import Status
+
+
+class Client:
+    """A program that sends goals and collects what comes back."""
+
+    def __init__(self, robot) -> None:
+        self._client = ActionClient(robot.node, Segment, "segment")
+        assert self._client.wait_for_server(20)
+        self.feedback: list[Segment.Feedback] = []
+
+    def send(self, instruction: str, **fields):
+        goal = Segment.Goal(instruction=instruction, **fields)
+        heard = self.feedback
+
+        future = self._client.send_goal_async(goal, lambda message: heard.append(message.feedback))
+        handle = wait_for(future.result, "the goal to be accepted")
+        assert handle.accepted
+        return handle
+
+    def end(self, handle, seconds: float = 20):
+        """Status of the goal and the Segmentation in its result."""
+        response = wait_for(handle.get_result_async().result, "the result", seconds)
+        return response.status, response.result.segmentation
+
+    def cancel(self, handle) -> bool:
+        response = wait_for(handle.cancel_goal_async().result, "the cancel response")
+        return bool(response.goals_canceling)
+
+    def ask(self, instruction: str, **fields):
+        return self.end(self.send(instruction, **fields))
+
+
+@pytest.fixture(scope="module")
+def robot():
+    with rig() as robot:
+        robot.start("-p", "query.timeout:=20", "-p", "query.max_new_tokens:=2000")
+        robot.film()
+        wait_for(lambda: robot.ask("ready").status == Status.OK, "the first image")
+        yield robot
+        assert robot.processes[0].log.count("Traceback") == 1, "the one that was asked for"
+
+
+@pytest.fixture
+def client(robot):
+    return Client(robot)
+
+
+def test_result_is_the_message_on_mask(robot, client):
+    before = len(robot.results)
+    status, result = client.ask("the mug", mode="explain")
+    assert status == GoalStatus.STATUS_SUCCEEDED and result.status == Status.OK
+    assert (result.mode, result.source) == ("explain", result.SOURCE_ACTION)
+    assert len(result.query_id) == 32 and len(result.instances) == 1
+    wait_for(lambda: len(robot.results) > before, "the message on mask")
+    assert serialize_message(robot.results[-1]) == serialize_message(result)
+
+
+def test_feedback_brings_the_early_mask_and_the_words_so_far(client):
+    handle = client.send("long:40 the mug")
+    status, result = client.end(handle)
+    assert status == GoalStatus.STATUS_SUCCEEDED
+    heard = client.feedback
+    assert len(heard) > 2
+    assert len(heard[0].instances) == 1, "the mask is there before the words"
+    assert heard[0].instances[0].mask == result.instances[0].mask
+    assert heard[0].header == result.header and heard[0].width == result.width
+    assert all(result.answer.startswith(one.text) for one in heard)
+    lengths = [len(one.text) for one in heard]
+    assert lengths == sorted(lengths) and lengths[-1] > lengths[0]
+    assert heard[-1].elapsed >= heard[0].elapsed > 0
+
+
+def test_own_image(client):
+    message = image_message(picture(100, 60), stamp=(77, 7))
+    message.header.frame_id = "wrist_camera"
+    status, result = client.ask("the mug", image=message)
+    assert status == GoalStatus.STATUS_SUCCEEDED
+    assert result.header == message.header and (result.width, result.height) == (100, 60)
+    message.step = 5
+    status, result = client.ask("the mug", image=message)
+    assert status == GoalStatus.STATUS_ABORTED and result.status == Status.REJECTED
+    assert "step of the image" in result.error
+
+
+def test_several_goals_are_answered_in_order(client):
+    handles = [client.send(f"long:5 goal{number}") for number in range(5)]
+    ends = [client.end(handle) for handle in handles]
+    assert [status for status, _ in ends] == [GoalStatus.STATUS_SUCCEEDED] * 5
+    assert [result.query[-1] for _, result in ends] == list("01234")
+
+
+def test_unknown_mode_and_empty_instruction(client):
+    status, result = client.ask("the mug", mode="guess")
+    assert status == GoalStatus.STATUS_ABORTED and result.status == Status.REJECTED
+    assert "auto, mask, explain, text" in result.error
+    status, result = client.ask("")
+    assert (status, result.status) == (GoalStatus.STATUS_ABORTED, Status.REJECTED)
+
+
+def test_own_time_limit_and_length(client):
+    status, result = client.ask("endless", timeout=0.5)
+    assert (status, result.status) == (GoalStatus.STATUS_ABORTED, Status.TIMEOUT)
+    assert result.answer.startswith("Sure, it is here. on")
+    status, result = client.ask("long:50", max_new_tokens=6)
+    assert result.answer == "Sure, it is here. word0 word1"
+
+
+def test_dialogue_is_remembered_by_name_and_cleared(client):
+    assert client.ask("history one", dialogue="kitchen")[1].answer == "I remember 0: "
+    assert client.ask("history two", dialogue="kitchen")[1].answer == "I remember 1: history one"
+    assert client.ask("history x", dialogue="garage")[1].answer == "I remember 0: "
+    assert client.ask("history y")[1].answer == "I remember 0: "
+    assert client.ask("history z")[1].answer == "I remember 0: "
+    assert client.ask("exception", dialogue="kitchen")[1].status == Status.MODEL_ERROR
+    answer = client.ask("history three", dialogue="kitchen")[1].answer
+    assert answer == "I remember 2: history one | history two"
+    answer = client.ask("history four", dialogue="kitchen", clear=True)[1].answer
+    assert answer == "I remember 0: "
+
+
+def test_cancel_before_the_model_begins(robot, client):
+    first = client.send("endless", timeout=10.0)
+    second = client.send("waiting")
+    time.sleep(0.2)
+    assert client.cancel(second)
+    status, result = client.end(second)
+    assert (status, result.status) == (GoalStatus.STATUS_CANCELED, Status.CANCELLED)
+    assert not result.instances
+    assert client.cancel(first)
+    assert client.end(first)[0] == GoalStatus.STATUS_CANCELED
+    assert robot.ask("next").status == Status.OK
+
+
+@pytest.mark.parametrize("work", ["endless", "endless deaf", "stall:2"])
+def test_cancel_during_an_answer(robot, client, work):
+    before = len(robot.results)
+    handle = client.send(work)
+    time.sleep(0.4)
+    assert client.cancel(handle)
+    status, result = client.end(handle)
+    assert (status, result.status) == (GoalStatus.STATUS_CANCELED, Status.CANCELLED)
+    if work == "endless":
+        assert result.answer.startswith("Sure") and len(result.instances) == 1
+    assert robot.ask("next").status == Status.OK
+    assert len(robot.results) == before + 2
+
+
+def test_cancel_after_the_end(robot, client):
+    handle = client.send("the mug")
+    assert client.end(handle)[0] == GoalStatus.STATUS_SUCCEEDED
+    assert not client.cancel(handle)
+    assert robot.ask("next").status == Status.OK
+
+
+def test_cancel_at_every_moment_gives_one_result_each(robot, client):
+    before = len(robot.results)
+    for pause in range(12):
+        handle = client.send("long:5")
+        time.sleep(pause * 0.008)
+        client.cancel(handle)
+        status, result = client.end(handle)
+        expected = (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_CANCELED)
+        assert status in expected and result.status in (Status.OK, Status.CANCELLED)
+    wait_for(lambda: len(robot.results) == before + 12, "twelve results")
+    assert robot.ask("next").status == Status.OK
+
+
+def test_goal_whose_client_has_gone(robot):
+    client = Client(robot)
+    before = len(robot.results)
+    client.send("long:5 orphan")
+    client._client.destroy()
+    wait_for(lambda: len(robot.results) > before, "the result on mask")
+    assert robot.ask("next").status == Status.OK
