@@ -1,0 +1,189 @@
+"""What the running node tells and is told: parameters, diagnostics, self test, standing query."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from node_rig import picture, rig, wait_for
+from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
+from rclpy.parameter import Parameter
+from std_srvs.srv import Trigger
+
+from lisa_ros.node.parameters import BY_NAME, PARAMETERS
+from lisa_ros.node.status import Status
+
+
+@pytest.fixture(scope="module")
+def robot():
+    with rig() as robot:
+        robot.start("-p", "query.max_new_tokens:=2000")
+        robot.film()
+        wait_for(lambda: robot.ask("ready").status == Status.OK, "the first image")
+        yield robot
+
+
+def call(robot, kind: type, name: str, request):
+    client = robot.node.create_client(kind, name)
+    assert client.wait_for_service(20)
+    return wait_for(client.call_async(request).result, name)
+
+
+def change(robot, **values):
+    """Set parameters (`__` for the dot); the result of the last."""
+    parameters = [
+        Parameter(name.replace("__", "."), value=value).to_parameter_msg()
+        for name, value in values.items()
+    ]
+    request = SetParameters.Request(parameters=parameters)
+    return call(robot, SetParameters, "perception/set_parameters", request).results[-1]
+
+
+def test_descriptors(robot):
+    names = [parameter.name for parameter in PARAMETERS]
+    request = DescribeParameters.Request(names=names)
+    described = call(robot, DescribeParameters, "perception/describe_parameters", request)
+    for descriptor in described.descriptors:
+        parameter = BY_NAME[descriptor.name]
+        assert descriptor.description == parameter.text
+        assert descriptor.read_only == (parameter.change == "start")
+        for limits in (*descriptor.integer_range, *descriptor.floating_point_range):
+            assert (limits.from_value, limits.to_value) == (parameter.low, parameter.high)
+        if parameter.choices:
+            assert descriptor.additional_constraints == ", ".join(parameter.choices)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("query__mode", "guess", "auto, mask, explain, text"),
+        ("query__timeout", "soon", "must be a number"),
+        ("query__timeout", -1.0, "range"),
+        ("query__queue_size", 1.5, "whole number"),
+        ("model__path", "other", "unconfigured"),
+        ("autostart", False, "read-only"),
+    ],
+)
+def test_unusable_changes_are_refused_with_a_reason(robot, name, value, words):
+    result = change(robot, **{name: value})
+    assert not result.successful and words in result.reason
+    assert robot.ask("hello").status == Status.OK
+
+
+def test_changes_take_effect_at_once(robot):
+    assert change(robot, query__max_length=5).successful
+    assert "limit of 5" in robot.ask("too long").error
+    assert change(robot, query__max_length=1000, query__mode="explain").successful
+    assert robot.ask("hello").mode == "explain"
+    assert change(robot, query__mode="auto", query__timeout=1).successful
+    assert robot.ask("endless").status == Status.TIMEOUT
+    assert change(robot, query__timeout=30).successful
+    names = ["query.timeout"]
+    got = call(
+        robot, GetParameters, "perception/get_parameters", GetParameters.Request(names=names)
+    )
+    assert got.values[0].integer_value == 30, "a whole number stands where a float is meant"
+
+
+def test_changes_while_busy(robot):
+    before = len(robot.results)
+    robot.say("long:60")
+    time.sleep(0.1)
+    assert change(robot, query__timeout=20.0, input__max_age=2.0).successful
+    assert not change(robot, model__device="cuda").successful
+    wait_for(lambda: len(robot.results) > before, "the result")
+    assert robot.results[before].status == Status.OK
+    assert change(robot, query__timeout=30.0, input__max_age=1.0).successful
+
+
+def test_diagnostics_once_a_second(robot):
+    heard: list[DiagnosticArray] = []
+    subscription = robot.node.create_subscription(DiagnosticArray, "/diagnostics", heard.append, 10)
+    robot.ask("exception")
+    robot.ask("hello")
+    heard.clear()
+    wait_for(lambda: len(heard) >= 3, "three diagnostics")
+    stamps = [one.header.stamp.sec + one.header.stamp.nanosec * 1e-9 for one in heard[:3]]
+    assert 1.0 < stamps[2] - stamps[0] < 6.0
+    parts = {one.name: one for one in heard[-1].status}
+    assert set(parts) == {f"lisa/perception: {part}" for part in ("model", "camera", "queries")}
+    values = {
+        name.split(": ")[1]: {value.key: value.value for value in one.values}
+        for name, one in parts.items()
+    }
+    assert all(one.level == DiagnosticStatus.OK for one in parts.values())
+    model = values["model"]
+    assert (model["state"], model["model"], model["device"]) == ("active", "fake", "cpu")
+    assert float(model["memory [MB]"]) > 20
+    camera = values["camera"]
+    assert camera["topic"] == "/lisa/image" and camera["reliability"] == "RELIABLE"
+    assert float(camera["seconds since the last image"]) < 3
+    assert float(camera["published images per second"]) > 1
+    queries = values["queries"]
+    assert int(queries["ended OK"]) >= 2 and int(queries["ended MODEL_ERROR"]) >= 1
+    assert queries["last error"].startswith("MODEL_ERROR: the model failed with RuntimeError")
+    assert "median" in queries["total [ms]"] and "95 %" in queries["sam [ms]"]
+    robot.cut()
+    wait_for(lambda: heard[-1].status[1].level == DiagnosticStatus.WARN, "a warning")
+    assert "no image since" in heard[-1].status[1].message
+    robot.film()
+    wait_for(lambda: robot.ask("ready").status == Status.OK, "images again")
+    robot.node.destroy_subscription(subscription)
+
+
+def test_self_test_does_not_answer_on_the_result_topic(robot):
+    before = len(robot.results)
+    result = call(robot, Trigger, "self_test", Trigger.Request())
+    assert result.success and result.message.startswith("fake on cpu answered 'the red ball' in ")
+    assert "OK, 1 masks" in result.message
+    assert robot.ask("hello").status == Status.OK
+    assert len(robot.results) == before + 1
+
+
+def test_self_test_says_what_is_wrong():
+    with rig() as robot:
+        robot.start("-p", "autostart:=false", ready=False)
+        result = call(robot, Trigger, "self_test", Trigger.Request())
+        assert not result.success and "not configured" in result.message
+
+
+def test_self_test_gives_a_hanging_model_up(robot):
+    assert change(robot, query__timeout=0.5).successful
+    robot.say("stall:4")
+    time.sleep(0.1)
+    result = call(robot, Trigger, "self_test", Trigger.Request())
+    assert not result.success and "busy or hangs" in result.message
+    assert change(robot, query__timeout=30.0).successful
+    wait_for(lambda: robot.ask("hello").status == Status.OK, "the model to come back")
+
+
+def test_standing_query_by_the_clock(robot):
+    before = len(robot.results)
+    assert change(robot, standing__period=0.2, standing__instruction="watch the door").successful
+    wait_for(lambda: len(robot.results) >= before + 4, "four answers")
+    assert change(robot, standing__instruction="").successful
+    results = robot.results[before:]
+    assert {one.query for one in results} == {"watch the door"}
+    assert {one.source for one in results} == {results[0].SOURCE_STANDING}
+    assert len({one.query_id for one in results}) == len(results)
+    time.sleep(0.5)
+    settled = len(robot.results)
+    time.sleep(0.6)
+    assert len(robot.results) == settled, "it goes on although it was ended"
+
+
+def test_standing_query_on_every_image_that_differs(robot):
+    robot.film(pixels=picture(seed=1))
+    time.sleep(0.3)
+    before = len(robot.results)
+    assert change(robot, standing__period=0, standing__instruction="what is new").successful
+    for seed in (2, 3):
+        time.sleep(1.0)
+        robot.film(pixels=picture(seed=seed))
+    time.sleep(1.0)
+    assert change(robot, standing__instruction="").successful
+    assert len(robot.results) - before == 3, "one for each picture, none for its repetitions"
