@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """`python -m lisa_ros.cli` is `lisa-ros`."""
 
 import sys

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from lisa_ros.errors import LisaError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from lisa_ros.demo.asking import Reply
 
 STAGES = ("convert", "clip", "sam", "prefill", "decode", "mask", "total")
+LONGEST_ANSWER = 140  # characters shown in the table
 SETTLE = 0.4  # seconds after a change of scene until the node's newest image surely shows it
 
 
@@ -120,10 +122,10 @@ def show(replies: list[Reply], console: Console) -> None:
     from rich.table import Table
 
     table = Table(title="Milliseconds per stage; overlap = with the simulator's own mask")
-    table.add_column("instruction", ratio=3)
-    table.add_column("kind", ratio=1)
-    table.add_column("answer", ratio=3)
-    table.add_column("status")
+    table.add_column("instruction", ratio=4)
+    table.add_column("kind", max_width=9)
+    table.add_column("answer", ratio=4)
+    table.add_column("status", no_wrap=True)
     for name in ("area", "overlap", *STAGES):
         table.add_column(name, justify="right")
     for reply in replies:
@@ -133,7 +135,7 @@ def show(replies: list[Reply], console: Console) -> None:
         table.add_row(
             reply.question.instruction,
             reply.question.kind,
-            message.answer or message.error,
+            shorten(message.answer or message.error, LONGEST_ANSWER),
             f"[{'red' if reply.fault else 'green'}]{reply.status}[/]",
             f"{area:,}" if area else "",
             overlap,

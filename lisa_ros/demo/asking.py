@@ -22,7 +22,7 @@ from lisa_ros.msg import Segmentation
 from lisa_ros.node.status import ANSWERED, Status
 
 NODE = "/lisa/perception"
-START_LIMIT = 120.0  # seconds until the node has loaded its model
+START_LIMIT = 300.0  # seconds until the node has loaded its model, on a busy machine
 ANSWER_LIMIT = 60.0  # seconds until an answer; the node itself gives up earlier
 OVERLAY_LIMIT = 10.0  # seconds from the answer to its picture
 KEPT = 100  # pictures of the truth: an answer must not come later than so many frames
