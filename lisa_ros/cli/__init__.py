@@ -13,6 +13,7 @@ COMMANDS: dict[str, str] = {
     "segment": "answer an instruction about one picture",
     "demo": "play a recorded camera to the perception node and ask it five things",
     "node": "run the perception node without a launch system",
+    "bag": "ask about the images of a recording",
     "sim": "publish the live tabletop camera",
     "eval": "measure a model on scenes of the simulator that it has not seen",
     "train-nano": "train the small model that ships with the package",

@@ -7,13 +7,12 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lisa_ros.errors import LisaError
 
 if TYPE_CHECKING:
     from lisa_ros.engine.engine import Engine
-    from lisa_ros.node.parameters import Parameters
 
 
 class ModelUnavailable(LisaError):
@@ -30,11 +29,17 @@ class Model:
     device: str
 
 
-Loader = Callable[["Parameters"], Model]
+class Settings(Protocol):
+    """The values of the node's parameters by their names."""
+
+    def __getitem__(self, name: str) -> Any: ...
+
+
+Loader = Callable[[Settings], Model]
 """Makes the model that the parameters `model.*` describe; raises `LisaError` with a sentence."""
 
 
-def load_model(parameters: Parameters) -> Model:
+def load_model(parameters: Settings) -> Model:
     """The model of `model.path`. Imports torch, which takes seconds, and reads no network."""
     for library in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         os.environ.setdefault(library, "1")

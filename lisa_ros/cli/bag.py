@@ -1,0 +1,65 @@
+"""`lisa-ros bag`: ask about the images of a recording, without a running ROS graph."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The recording, the questions and the model."""
+    parser.add_argument("recording", type=Path, help="a bag's folder, or a .mcap or .db3 file")
+    parser.add_argument(
+        "--query", action="append", required=True, help="what to ask; may be given several times"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the annotated bag to write")
+    parser.add_argument(
+        "--every",
+        type=float,
+        default=1.0,
+        metavar="SECONDS",
+        help="recorded time from one question to the next; 0: every image (default: 1)",
+    )
+    parser.add_argument("--image", default="", metavar="TOPIC", help="the camera, if several")
+    parser.add_argument("--mode", default="auto", choices=("auto", "mask", "explain", "text"))
+    parser.add_argument("--model", default="nano", help="a shipped model, or a checkpoint's folder")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Annotate, with a progress bar."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from lisa_ros.node.annotate import Annotator, describe
+    from lisa_ros.node.loading import load_model
+    from lisa_ros.node.parameters import PARAMETERS
+
+    console = Console()
+    annotator = Annotator(
+        args.recording,
+        args.out,
+        args.query,
+        every=args.every,
+        topic=args.image,
+        mode=args.mode,
+    )
+    settings = {parameter.name: parameter.default for parameter in PARAMETERS}
+    settings |= {"model.path": args.model, "model.device": args.device}
+    with console.status("loading the model ..."):
+        model = load_model(settings)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task(args.recording.name, total=None)
+        for said in annotator.run(model):
+            progress.update(task, total=annotator.total, advance=1)
+            if said:
+                progress.console.print(said, markup=False, highlight=False)
+    console.print(f"{args.out}: {describe(annotator.summary)}", markup=False, highlight=False)
+    return 0
