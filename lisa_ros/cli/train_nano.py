@@ -25,9 +25,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stages", nargs="+", choices=STAGES, default=STAGES, help="only these, in this order"
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads")
+    parser.add_argument(
+        "--curves", type=Path, metavar="PNG", help="only draw the curves of the run so far"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
+    """Train, or draw what a run has done."""
+    if args.curves:
+        from lisa_ros.learn.curves import draw_curves
+
+        draw_curves(args.folder, args.curves)
+        return 0
     from lisa_ros.learn import run_nano
 
     run_nano.train_nano(args)

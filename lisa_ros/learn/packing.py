@@ -27,8 +27,8 @@ class Packed:
     """B sequences of length L.
 
     ids (B,L), IMAGE_TOKEN at every position of the view, pad 0; positions (B,L); owner (B,L), 0 for
-    the shared beginning, k for the k-th dialogue, -1 for padding; answers (M,2), row and column of the
-    states that predict an answer's ids, and labels (M,), those ids; segs (N,2), the states that
+    the shared beginning, k for the k-th dialogue, -1 for padding; answers (M,2), row and column of
+    the states that predict an answer's ids, and labels (M,), those ids; segs (N,2), the states that
     predict [SEG], and targets (N,), the object ids meant.
     """
 

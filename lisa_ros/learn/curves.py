@@ -1,0 +1,53 @@
+"""The curves of a training run, drawn from its TensorBoard logs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lisa_ros.errors import LisaError
+
+SHOWN = {
+    "see": {"iou": "IoU of prompted masks", "naming": "patch naming loss", "view": "view error"},
+    "read": {"right": "answer tokens right", "ce": "cross entropy", "aim": "mask prompt error"},
+    "join": {"iou": "IoU of answered masks", "right": "answer tokens right", "dice": "Dice loss"},
+}
+SMOOTH = 9  # logged points averaged; the raw curve stays behind, paler
+
+
+def draw_curves(folder: Path, path: Path) -> None:
+    """One panel a stage, losses and accuracies over steps; LisaError where there is no run."""
+    if not (folder / "log").is_dir():
+        raise LisaError(f"{folder} holds no training run: it has no log folder")
+    figure, axes = pyplot.subplots(1, len(SHOWN), figsize=(5 * len(SHOWN), 3.6))
+    for axis, (stage, curves) in zip(axes, SHOWN.items(), strict=True):
+        if not (folder / "log" / stage).is_dir():
+            continue
+        log = EventAccumulator(str(folder / "log" / stage))
+        log.Reload()
+        for name, label in curves.items():
+            if name not in log.Tags()["scalars"]:
+                continue
+            steps, values = np.array([(e.step, e.value) for e in log.Scalars(name)]).T
+            (line,) = axis.plot(steps, values, alpha=0.25, linewidth=0.8)
+            axis.plot(steps, _smooth(values), color=line.get_color(), label=label)
+        axis.set(title=f"stage {stage}", xlabel="step", ylim=(0, 1.5))
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90)
+    pyplot.close(figure)
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Running mean that takes fewer points at the ends."""
+    window = np.ones(min(SMOOTH, len(values)))
+    counts = np.convolve(np.ones(len(values)), window, mode="same")
+    return np.convolve(values, window, mode="same") / counts
