@@ -34,7 +34,9 @@ def draw_curves(folder: Path, path: Path) -> None:
         for name, label in curves.items():
             if name not in log.Tags()["scalars"]:
                 continue
-            steps, values = np.array([(e.step, e.value) for e in log.Scalars(name)]).T
+            # a run that was stopped has logged the steps since its checkpoint twice
+            points = sorted({event.step: event.value for event in log.Scalars(name)}.items())
+            steps, values = np.array(points).T
             (line,) = axis.plot(steps, values, alpha=0.25, linewidth=0.8)
             axis.plot(steps, _smooth(values), color=line.get_color(), label=label)
         axis.set(title=f"stage {stage}", xlabel="step", ylim=(0, 1.5))
