@@ -191,6 +191,12 @@ def test_losses_of_a_perfect_and_of_an_undecided_mask() -> None:
     assert dice_loss(undecided, truth).item() == pytest.approx(0.5, abs=1e-4)
 
 
+def test_dice_of_an_empty_truth_has_the_references_scale() -> None:
+    # areas are divided by 1000 before 1e-6 is added: a guess of 0.001 pixels is half wrong
+    guess = torch.full((1, 10, 10), 1e-5).logit()
+    assert dice_loss(guess, torch.zeros(1, 10, 10)).item() == pytest.approx(0.5, abs=1e-3)
+
+
 def test_a_batch_without_masks_has_a_language_loss_only() -> None:
     loss = lisa_loss(
         torch.zeros(3, 4), torch.tensor([0, 1, 2]), [torch.zeros(0, 8, 8)], [torch.zeros(0, 8, 8)]

@@ -1,17 +1,22 @@
-"""Quantised models find the masks that full precision finds."""
+"""Quantised models find the masks that full precision finds.
+
+`python test/test_model_quantization.py` prints the table of docs/fidelity.md.
+"""
 
 from __future__ import annotations
 
 import sys
+from unittest import mock
 
 import pytest
 import test_model_parity as parity
 import torch
 from model_samples import small_lisa
+from official_layout import GOLDEN
 from torch import nn
 
 from lisa_ros.errors import CheckpointError
-from lisa_ros.model.checkpoint import SHIPPED, load
+from lisa_ros.model.checkpoint import SHIPPED, Lisa, load
 from lisa_ros.model.quantization import quantize
 
 # Random weights leave many logits next to zero, so a few percent of the pixels flip for little;
@@ -35,14 +40,28 @@ def iou(a: torch.Tensor, b: torch.Tensor) -> float:
     return ((a & b).sum() / (a | b).sum()).item()
 
 
+def golden_ious(lisa: Lisa) -> dict[str, float]:
+    """IoU of a model's masks with the golden ones, per forward case."""
+    with mock.patch.object(parity, "golden", lambda: lisa):
+        return {
+            name: iou(
+                parity.computed(name)["pred_masks"] > 0,
+                parity.read_case(name).expected("pred_masks") > 0,
+            )
+            for name in FORWARD
+        }
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_masks_on_the_golden_images(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    quantized = loaded(parity.DATA / "checkpoint", method)
-    for name in FORWARD:
-        expected = parity.read_case(name).expected("pred_masks") > 0
-        monkeypatch.setattr(parity, "golden", lambda: quantized)
-        found = parity.computed(name)["pred_masks"] > 0
-        assert iou(found, expected) > LEAST_IOU[method], name
+def test_masks_on_the_golden_images(method: str) -> None:
+    for name, overlap in golden_ious(loaded(GOLDEN, method)).items():
+        assert overlap > LEAST_IOU[method], name
+
+
+@pytest.mark.parametrize(("dtype", "least"), [(torch.bfloat16, 0.95), (torch.float16, 0.99)])
+def test_half_precision_on_the_golden_images(dtype: torch.dtype, least: float) -> None:
+    for name, overlap in golden_ious(load(GOLDEN, dtype=dtype)).items():
+        assert overlap > least, name
 
 
 @pytest.mark.skipif(not (SHIPPED / "nano").is_dir(), reason="nano's weights are not in this tree")
@@ -59,8 +78,8 @@ def test_masks_of_nano(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_only_the_layers_of_the_language_model_are_quantised(method: str) -> None:
-    before = load(parity.DATA / "checkpoint").network
-    after = loaded(parity.DATA / "checkpoint", method).network
+    before = load(GOLDEN).network
+    after = loaded(GOLDEN, method).network
     for name, module in after.named_modules():
         if not isinstance(module, nn.Linear):
             continue
@@ -80,3 +99,27 @@ def test_a_package_that_is_not_there_is_named(
             monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(CheckpointError, match=f"{method} needs the package {package}"):
         quantize(small_lisa().network, method)
+
+
+if __name__ == "__main__":
+    print(
+        "| loaded with | "
+        + " | ".join(f"`{name.removeprefix('case_')}`" for name in FORWARD)
+        + " |"
+    )
+    print("|---" * (len(FORWARD) + 1) + "|")
+    for kwargs in (
+        {"dtype": torch.float32},
+        {"dtype": torch.bfloat16},
+        {"dtype": torch.float16},
+        {"quantization": "int8"},
+        {"quantization": "int4"},
+        {"quantization": "nf4"},
+    ):
+        try:
+            found = golden_ious(load(GOLDEN, **kwargs))
+        except CheckpointError as error:
+            print(f"| `{kwargs}` | {error} |")
+            continue
+        title = ", ".join(f"{key}={str(value).split('.')[-1]}" for key, value in kwargs.items())
+        print(f"| `{title}` | " + " | ".join(f"{value:.3f}" for value in found.values()) + " |")

@@ -6,7 +6,6 @@ The native format is `config.json` (a `LisaConfig`), `model.safetensors` (every 
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,9 +95,7 @@ def save(lisa: Lisa, folder: str | Path) -> None:
     (folder / CONFIG_FILE).write_text(lisa.config.to_json(), encoding="utf-8")
     lisa.tokenizer.save(folder)
     tensors = {name: t.detach().cpu().contiguous() for name, t in lisa.network.state_dict().items()}
-    # whoever has the old weights mapped keeps them: they are replaced, not written over
-    save_file(tensors, folder / f"{WEIGHTS_FILE}.part")
-    os.replace(folder / f"{WEIGHTS_FILE}.part", folder / WEIGHTS_FILE)
+    save_file(tensors, folder / WEIGHTS_FILE)
 
 
 def find(path: str | Path) -> Path:
