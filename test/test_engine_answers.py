@@ -186,6 +186,24 @@ def test_a_standing_question_takes_one_forward_the_second_time() -> None:
     assert second.text == first.text
 
 
+def test_what_was_said_before_is_guessed_elsewhere() -> None:
+    """Another question with the same words in its answer takes fewer passes."""
+    script = "The blue bowl [SEG] can hold water."
+    engine = engine_saying(script)
+    first = engine.segment(picture(), "what holds water?").counters
+    other = engine.segment(picture(), "what can I drink from?").counters
+    assert other["tokens"] == first["tokens"]
+    assert other["forwards"] < first["forwards"] / 2
+
+
+def test_masks_of_several_instances_take_one_pass_too() -> None:
+    lisa = speaker("[SEG].")
+    lisa = replace(lisa, config=replace(lisa.config, mask_instances=True))
+    answer = Engine(lisa).segment(picture(), "all mugs", mode="mask")
+    assert answer.counters["forwards"] == 1
+    assert len(answer.instances) == 1
+
+
 def test_cache_bytes_are_bounded_and_the_oldest_frame_goes() -> None:
     engine = engine_saying("It is the mug [SEG].")
     engine.segment(picture(), "the mug", key=0)

@@ -14,7 +14,7 @@ from lisa_ros.engine.answer import Answer, Event, Finished, MaskReady, TextDelta
 from lisa_ros.engine.asking import Ask, unasked
 from lisa_ros.engine.clock import Clock
 from lisa_ros.engine.decoder import Chunk, Decoder
-from lisa_ros.engine.drafts import TEMPLATES, DraftMemory
+from lisa_ros.engine.drafts import DraftMemory, known_texts
 from lisa_ros.engine.encoding import Encoder
 from lisa_ros.engine.frames import Frame, FrameCache, check_image
 from lisa_ros.engine.generation import Limits, Row, Step, generate
@@ -56,7 +56,10 @@ class Engine:
     """Answers questions about images with one model, one caller at a time."""
 
     def __init__(self, lisa: Lisa, config: EngineConfig = DEFAULTS) -> None:
-        """Take over a loaded model: it is switched to inference, its weights are never changed."""
+        """Take over a loaded model, which is switched to inference.
+
+        An engine keeps copies and tables of some weights: after training on, make a new one.
+        """
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         self.lisa, self.config = lisa, config
@@ -72,7 +75,10 @@ class Engine:
         prompt = self._encode([("", None)])
         self.prefix_ids = prompt[: prompt.index(IMAGE_TOKEN) + 1]
         self.refusal = self._answer_ids(lisa.config.refusal_prefix)
-        self.memory = DraftMemory([self._answer_ids(text) for text in TEMPLATES], self.refusal)
+        known = known_texts(lisa.config)
+        self.memory = DraftMemory(
+            {mode: [self._answer_ids(text) for text in texts] for mode, texts in known.items()}
+        )
 
     def segment(
         self,
@@ -214,8 +220,7 @@ class Engine:
             embeds = torch.stack([self.network.embed_prompt(ids, view) for view in views])
             rows, length = embeds.shape[:2]
             self.decoder.reserve(rows, length)
-            start = torch.zeros(rows, dtype=torch.long, device=self.device)
-            self.decoder.forward(Chunk(embeds, start, length))
+            self.decoder.forward(Chunk(embeds, [0] * rows))
             stored = iter([self.decoder.store_prefix(row, length) for row in range(rows)])
             for frame in frames:
                 frame.prefixes = [next(stored) for _ in frame.views]
@@ -242,6 +247,7 @@ class Engine:
             limit=min(question.max_new_tokens or self.config.max_new_tokens, room),
             prefix=prefix,
             drafts=self.memory.suggest(question),
+            go_on=self.memory.go_on,
         )
         if question.mode == "mask" and not self.lisa.config.mask_instances:
             row.single_pass_unless = self.refusal

@@ -41,6 +41,9 @@ class Row:
     single_pass_unless: list[int] | None = None
     """stop after the first pass unless the answer begins with these ids (mask mode)"""
     drafts: list[list[int]] = field(default_factory=list)
+    """guesses at the whole answer, the likeliest first"""
+    go_on: Callable[[list[int]], list[int]] | None = None
+    """guesses what follows the answer so far, where no draft fits"""
     ids: list[int] = field(default_factory=list)
     stopped_by: str = ""
     forwards: int = 0
@@ -116,7 +119,9 @@ def _advance(decoder: Decoder, live: list[Row], limits: Limits) -> list[Step]:
 def _plan(row: Row, limits: Limits) -> DraftTree:
     """The drafts that still fit what has been answered, as a tree of what may come next."""
     done, room = len(row.ids), row.limit - len(row.ids) - 1
-    fitting = [d[done : done + room] for d in row.drafts if d[:done] == row.ids]
+    fitting = [d[done : done + room] for d in row.drafts if d[:done] == row.ids and len(d) > done]
+    if not fitting and done and row.go_on is not None and limits.draft_tokens:
+        fitting = [row.go_on(row.ids)[:room]]
     return DraftTree(fitting, limits.draft_tokens)
 
 
@@ -125,14 +130,12 @@ def _chunk(decoder: Decoder, live: list[Row], trees: list[DraftTree]) -> Chunk:
     fed = [len(row.pending) for row in live]
     total = [a + len(b) for a, b in zip(fed, trees, strict=True)]
     width = max(total)
-    device = decoder.device
     embeds = live[0].pending.new_zeros(len(live), width, live[0].pending.shape[1])
     for place, (row, tree) in enumerate(zip(live, trees, strict=True)):
         embeds[place, : fed[place]] = row.pending
         if len(tree):
             embeds[place, fed[place] : total[place]] = decoder.embed(tree.tokens)
-    starts = [row.length for row in live]
-    chunk = Chunk(embeds, torch.tensor(starts, device=device), max(starts) + width)
+    chunk = Chunk(embeds, [row.length for row in live])
     if all(tree.is_chain for tree in trees):
         return chunk
     depth = torch.arange(width).repeat(len(live), 1)
@@ -141,7 +144,7 @@ def _chunk(decoder: Decoder, live: list[Row], trees: list[DraftTree]) -> Chunk:
         nodes = slice(fed[place], total[place])
         depth[place, nodes] = fed[place] + torch.tensor(tree.depths, dtype=torch.long)
         allowed[place, nodes, nodes] = tree.sees()
-    chunk.depth, chunk.allowed = depth.to(device), allowed.to(device)
+    chunk.depth, chunk.allowed = depth, allowed
     return chunk
 
 
