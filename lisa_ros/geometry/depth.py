@@ -1,0 +1,116 @@
+"""Depth images: units, plausibility, edge-flying pixels, noise."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lisa_ros.geometry.faults import DepthError
+from lisa_ros.geometry.mask import grown
+
+FARTHEST = 100.0  # metres; a scene whose middle lies farther off is given in millimetres
+NEAREST = 0.02  # metres; no depth camera sees nearer
+PROBE = 8  # plausibility looks at every eighth pixel
+SUPPORTERS = 3  # of the 8 neighbours: an edge-flying pixel has at most 2, those along the edge
+
+
+def check_depth(depth: np.ndarray) -> None:
+    """Make sure that an array can be a depth image.
+
+    Args:
+        depth: (H,W), uint16 in millimetres or float32/float64 in metres.
+
+    Raises:
+        DepthError: wrong type or shape, nothing valid in it, or values no camera can mean.
+    """
+    if depth.ndim != 2 or depth.dtype not in (np.uint16, np.float32, np.float64):
+        raise DepthError(
+            f"the depth image is {depth.dtype} with shape {depth.shape}; it must be 16UC1 "
+            "(millimetres) or 32FC1 (metres)"
+        )
+    probe = metres(depth[PROBE // 2 :: PROBE, PROBE // 2 :: PROBE])
+    valid = probe[np.isfinite(probe)]
+    if not valid.size:
+        probe = metres(depth)
+        valid = probe[np.isfinite(probe)]
+    if not valid.size:
+        raise DepthError("the depth image holds no measurement, only zeros or NaN")
+    middle = float(np.median(valid))
+    if middle > FARTHEST:
+        raise DepthError(
+            f"the middle depth of the image is {middle:.0f} m. It looks like millimetres declared "
+            "as metres: publish them as 16UC1, or divide by 1000"
+        )
+    if middle < NEAREST:
+        raise DepthError(
+            f"the middle depth of the image is {middle * 1000:.2g} mm. It looks like metres "
+            "declared as millimetres: publish them as 32FC1"
+        )
+
+
+def metres(depth: np.ndarray) -> np.ndarray:
+    """Depth in metres as float32, NaN where nothing was measured (zero, negative, infinite)."""
+    if depth.dtype == np.uint16:
+        result = depth.astype(np.float32)
+        result *= np.float32(0.001)
+    else:
+        result = depth.astype(np.float32)
+    result[~((result > 0) & (result < np.inf))] = np.nan
+    return result
+
+
+def jump(z: np.ndarray | float, focal: float) -> np.ndarray | float:
+    """The difference in depth (metres) at `z` metres from which on two neighbouring pixels lie on
+    different surfaces.
+
+    1.5 % of the distance; more for coarse images, whose pixels are far apart on slanted surfaces
+    (6 pixels of depth per pixel is a surface seen at 80 degrees); more for far things, because the
+    error of stereo grows with the square of the distance.
+    """
+    return z * np.maximum(max(0.015, 6 / focal), 0.01 * z)
+
+
+def trim_and_smooth(z: np.ndarray, focal: float) -> tuple[np.ndarray, np.ndarray]:
+    """Find edge-flying pixels, and average the noise of the others away.
+
+    A pixel that the sensor mixed from two surfaces hangs in the air between them and finds few of
+    its eight neighbours near its own depth. The mean is taken over opposite pairs of neighbours on
+    the same surface, which leaves slanted planes and the rim of an object where they are.
+
+    Args:
+        z: float32 (H,W), metres, NaN where nothing was measured or what is not to be looked at.
+        focal: focal length in pixels.
+
+    Returns:
+        The smoothed depth (H,W), and bool (H,W), true where a pixel is part of a surface.
+    """
+    height, width = z.shape
+    padded = np.full((height + 2, width + 2), np.nan, np.float32)
+    padded[1:-1, 1:-1] = z
+    limit = jump(z, focal)
+    total, count = z.copy(), np.ones(z.shape, np.float32)
+    supporters = np.zeros(z.shape, np.uint8)
+    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        one = padded[1 + down : 1 + down + height, 1 + right : 1 + right + width]
+        other = padded[1 - down : 1 - down + height, 1 - right : 1 - right + width]
+        near_one, near_other = np.abs(one - z) < limit, np.abs(other - z) < limit
+        supporters += near_one
+        supporters += near_other
+        both = near_one & near_other
+        np.add(total, one + other, out=total, where=both)
+        count += 2 * both
+    return total / count, supporters >= SUPPORTERS
+
+
+def without_object(depth: np.ndarray, mask: np.ndarray, margin: int = 3) -> np.ndarray:
+    """The depth image with an object taken out, for maps of obstacles that must not hold it.
+
+    Args:
+        depth: (H,W) uint16 or float; mask: bool (H,W) of the same size.
+        margin: pixels around the mask that go too: masks and depth edges are never quite exact.
+
+    Returns:
+        A copy with 0 (uint16) or NaN (float) at the object.
+    """
+    result = depth.copy()
+    result[grown(mask, margin)] = 0 if depth.dtype == np.uint16 else np.nan
+    return result

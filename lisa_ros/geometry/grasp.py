@@ -1,0 +1,227 @@
+"""Grasp candidates for a parallel gripper, from the cloud and the box of an object.
+
+They are meant as a start that needs no training and no other package; docs/recipes/ shows how to
+feed grasp networks instead. A grasp is tried along the axes of the box only, and hollow things are
+not pinched at their rim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from lisa_ros.geometry.box import Box
+from lisa_ros.geometry.locate import ObjectInSpace
+
+POINTS = 2000  # of the cloud that are looked at
+FRICTION = 0.5  # a contact that is tilted more than the arctangent of this slips
+FULL_ROOM = 0.25  # share of the opening left over that counts as plenty
+FULL_HOLD, LEAST_HOLD = 0.015, 0.004  # metres between the fingers along the approach
+LEAST_POINTS = 8
+FACING = 0.2  # cosine between approach and line of sight: the hand comes from a side that was seen
+PREFERENCE = {"top": 1.0, "front": 1.0, "side": 0.8}
+
+
+@dataclass(frozen=True)
+class Gripper:
+    """A parallel gripper; lengths in metres. The defaults suit common two-finger hands.
+
+    Attributes:
+        opening: largest distance between the fingers.
+        finger_length: how deep a thing may reach between the fingers.
+        finger_width: breadth of a finger, across the closing direction.
+        finger_thickness: of a finger, in the closing direction.
+        hand_width: breadth of the hand behind the fingers, across the closing direction.
+        clearance: air that must stay on each side of the object and above the support.
+    """
+
+    opening: float = 0.08
+    finger_length: float = 0.04
+    finger_width: float = 0.02
+    finger_thickness: float = 0.01
+    hand_width: float = 0.06
+    clearance: float = 0.003
+
+
+@dataclass(frozen=True)
+class Grasp:
+    """Where a hand should go.
+
+    Attributes:
+        pose: (4,4) in the frame of the object. z is the direction of approach; y is the direction
+            in which the fingers close. The origin lies in the middle between the fingertips; of a
+            suction cup it is the point of contact.
+        width: of the object between the fingers, metres; 0 for a suction cup.
+        score: 0..1, higher is better. It ranks candidates; it is no probability.
+        kind: "top", "side", or "front" where up is not known; "suction".
+    """
+
+    pose: np.ndarray
+    width: float
+    score: float
+    kind: str
+
+
+def parallel_grasps(
+    thing: ObjectInSpace, gripper: Gripper | None = None, obstacles: np.ndarray | None = None
+) -> list[Grasp]:
+    """Grasps for a parallel gripper, the best first; empty if it cannot hold the object.
+
+    An upright box is approached from above and from the sides that a camera saw, any other box
+    along those of its axes that lead away from a camera. The fingers close along the other axes, at
+    several places along the object. There the object must be narrower than the opening less the
+    clearances, and the fingers must neither touch the support nor an obstacle.
+
+    The score is the product of
+        room: 1 if a quarter of the opening is left over, falling to 0 with nothing left;
+        contact: 1 if the sides between the fingers run at right angles to the closing direction,
+            falling to 0 at a tilt with tangent 0.5, where the fingers would slip;
+        balance: 1 at the middle of the object, 0.5 at its ends;
+        hold: 1 if 15 mm or more are between the fingers along the approach, less in proportion;
+        preference: 1, but 0.8 for an approach from the side, where the support is near the hand.
+
+    Args:
+        thing: the object, in any frame.
+        gripper: its measures.
+        obstacles: (M,3) points of the scene without the object, in the same frame.
+    """
+    if thing.box is None:
+        return []
+    gripper = gripper or Gripper()
+    points = thing.points[:: max(1, len(thing.points) // POINTS)]
+    grasps = []
+    for kind, axes in _directions(thing.box, thing.viewpoints):
+        local = _Local(thing, axes, points, obstacles)
+        for place in _places(local.half[0], gripper.finger_width):
+            grasp = local.grasp(place, kind, gripper)
+            if grasp is not None:
+                grasps.append(grasp)
+    return sorted(grasps, key=lambda grasp: -grasp.score)
+
+
+def _directions(box: Box, viewpoints: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Kinds of grasp with their axes (3,3): across, closing, approach as columns."""
+    sight = box.center - viewpoints
+    sight /= np.maximum(np.linalg.norm(sight, axis=1, keepdims=True), 1e-9)
+    for axis in range(3):
+        for sign in (1.0, -1.0):
+            approach = sign * box.rotation[:, axis]
+            top = box.upright and axis == 2
+            seen = bool((sight @ approach > FACING).any())
+            if (top and sign > 0) or not (seen or top):
+                continue
+            kind = "top" if top else "side" if box.upright else "front"
+            for closing in range(3):
+                vertical = box.upright and closing == 2  # one finger would have to go underneath
+                if closing != axis and not vertical:
+                    y = box.rotation[:, closing]
+                    yield kind, np.stack([np.cross(y, approach), y, approach], axis=1)
+
+
+def _places(half: float, finger_width: float) -> np.ndarray:
+    """Where to try along an object that reaches from -half to half."""
+    reach = max(0.0, half - finger_width / 2)
+    count = min(5, 1 + 2 * int(np.ceil(reach / finger_width)))
+    return np.linspace(-reach, reach, count) if count > 1 else np.zeros(1)
+
+
+class _Local:
+    """An object in the axes of one approach, around the middle of its box.
+
+    Columns of its clouds: across (along the fingers' breadth), closing, approach.
+    """
+
+    def __init__(
+        self,
+        thing: ObjectInSpace,
+        axes: np.ndarray,
+        points: np.ndarray,
+        obstacles: np.ndarray | None,
+    ) -> None:
+        assert thing.box is not None
+        self.axes, self.origin = axes, thing.box.center
+        self.half = np.abs(axes.T @ thing.box.rotation) @ thing.box.size / 2
+        self.points = (points - self.origin) @ axes
+        self.obstacles = None if obstacles is None else (obstacles - self.origin) @ axes
+        self.support = thing.support
+
+    def grasp(self, place: float, kind: str, gripper: Gripper) -> Grasp | None:
+        """The grasp at one place across, or None if there is none."""
+        beside = np.abs(self.points[:, 0] - place)
+        strip = self.points[beside < gripper.finger_width / 2]
+        if len(strip) < LEAST_POINTS:
+            return None
+        near = float(strip[:, 2].min())
+        # The hand behind the fingers must not hit what stands up beside the grasp.
+        first = float(self.points[beside < gripper.hand_width / 2, 2].min())
+        tip = min(first + gripper.finger_length, float(self.half[2]))
+        tip = min(tip, self._lowest(place, kind, gripper))
+        held = strip[strip[:, 2] <= tip]
+        if tip - near < LEAST_HOLD or len(held) < LEAST_POINTS:
+            return None
+        left, right = float(held[:, 1].min()), float(held[:, 1].max())
+        room = gripper.opening - (right - left) - 2 * gripper.clearance
+        middle = np.array([place, (left + right) / 2, tip])
+        if room < 0 or self._blocked(middle, right - left, first, gripper):
+            return None
+        around = self.points[(beside < gripper.finger_width) & (self.points[:, 2] <= tip)]
+        score = (
+            min(1.0, room / (FULL_ROOM * gripper.opening))
+            * max(0.0, 1 - _tilt(around, place, gripper.finger_width) / FRICTION)
+            * (1 - 0.5 * abs(place) / max(float(self.half[0]), 1e-6))
+            * min(1.0, (tip - near) / FULL_HOLD)
+            * PREFERENCE[kind]
+        )
+        if score <= 0:
+            return None
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = self.axes, self.origin + self.axes @ middle
+        return Grasp(pose, right - left, score, kind)
+
+    def _lowest(self, place: float, kind: str, gripper: Gripper) -> float:
+        """How far along the approach the fingertips may go before hand or fingers meet the support.
+
+        Infinite if they do not; minus infinite if the hand meets it wherever it goes.
+        """
+        if self.support is None:
+            return np.inf
+        normal = self.axes.T @ self.support.normal
+        height = float(self.support.height(self.origin) + normal[0] * place)
+        if kind == "side":
+            return np.inf if height >= gripper.hand_width / 2 + gripper.clearance else -np.inf
+        if normal[2] > -0.5:  # it does not come down on the support
+            return np.inf
+        return (height - gripper.clearance) / -float(normal[2])
+
+    def _blocked(self, middle: np.ndarray, width: float, first: float, gripper: Gripper) -> bool:
+        """Whether an obstacle is where a finger comes down or closes."""
+        if self.obstacles is None:
+            return False
+        offset = np.abs(self.obstacles - [middle[0], middle[1], 0])
+        outside = gripper.opening / 2 + gripper.finger_thickness
+        depth = self.obstacles[:, 2]
+        hit = (
+            (offset[:, 0] < gripper.finger_width / 2)
+            & (offset[:, 1] > width / 2)
+            & (offset[:, 1] < outside)
+            & (depth < middle[2])
+            & (depth > first - gripper.finger_length)
+        )
+        return int(hit.sum()) >= 3
+
+
+def _tilt(points: np.ndarray, place: float, finger_width: float) -> float:
+    """Tangent of the larger tilt of the two outlines of (N,3) along the first axis."""
+    part = np.floor((points[:, 0] - place) / (finger_width / 2)).astype(int)
+    outlines = []
+    for index in range(-2, 2):
+        closing = points[part == index, 1]
+        if len(closing) >= 3:
+            outlines.append((index * finger_width / 2, closing.min(), closing.max()))
+    if len(outlines) < 3:
+        return 0.0
+    run, *sides = np.array(outlines).T
+    run -= run.mean()
+    return float(max(abs(side @ run) for side in sides) / (run @ run))
