@@ -20,7 +20,7 @@ from lisa_ros.model.checkpoint import SHIPPED, Lisa, load
 from lisa_ros.model.quantization import quantize
 
 # Random weights leave many logits next to zero, so a few percent of the pixels flip for little;
-# a state read one position off gives an IoU of about 0.6.
+# a state read one position off gives an IoU of 0.62 to 0.76.
 LEAST_IOU = {"int8": 0.96, "int4": 0.8, "nf4": 0.7}
 METHODS = [
     pytest.param("int8", id="int8"),
