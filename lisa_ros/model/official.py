@@ -100,7 +100,7 @@ def rename_tower(name: str) -> str | None:
 
 def find_tower(folder: Path, settings: dict[str, Any], given: str | Path | None) -> Path:
     """The folder of the CLIP tower; nothing is ever downloaded."""
-    if given is not None:
+    if given:
         if not (Path(given) / "config.json").is_file():
             raise CheckpointError(f"{given} is no CLIP tower: it has no config.json")
         return Path(given)
