@@ -1,0 +1,116 @@
+"""The files that define the package agree with each other and with what is installed."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from lisa_ros.cli import COMMANDS, main
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    from pip._vendor import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+INTERFACES = sorted([*ROOT.glob("msg/*.msg"), *ROOT.glob("action/*.action")])
+CMAKE = (ROOT / "CMakeLists.txt").read_text()
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("path", INTERFACES, ids=lambda path: path.name)
+def test_every_field_is_explained(path: Path) -> None:
+    """A comment beside each field, or above the first of a group."""
+    explained = False
+    for line in path.read_text().splitlines():
+        text = line.strip()
+        if not text or text == "---":
+            explained = False
+        elif text.startswith("#"):
+            explained = True
+        else:
+            assert explained or "#" in text, f"{path.name}: no word about `{text}`"
+
+
+def test_cmake_generates_every_interface() -> None:
+    listed = re.findall(r"^  ((?:msg|action)/\S+)$", CMAKE, flags=re.MULTILINE)
+    assert sorted(listed) == [str(path.relative_to(ROOT)) for path in INTERFACES]
+
+
+def test_package_xml_is_valid_and_agrees() -> None:
+    package = import_module("catkin_pkg.package").parse_package(str(ROOT / "package.xml"))
+    assert package.name == PROJECT["project"]["name"] == "lisa_ros"
+    assert package.version == PROJECT["project"]["version"]
+    declared = {entry.name for entry in package.buildtool_depends + package.build_depends}
+    found = re.findall(r"find_package\((\w+)", CMAKE)
+    assert set(found) <= declared
+    assert f"## {package.version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_one_version_of_every_ros_wheel() -> None:
+    """Another version of the same name belongs to another ROS distribution."""
+    lines = PROJECT["build-system"]["requires"] + PROJECT["project"]["dependencies"]
+    pins: dict[str, str] = {}
+    for line in lines:
+        if line.startswith("ros-"):
+            name, version = line.split("==")
+            assert pins.setdefault(name, version) == version, name
+
+
+def test_data_files_are_packed() -> None:
+    """Every file beside the code is among those that pip installs."""
+    listing = run("git", "-C", str(ROOT), "ls-files", "lisa_ros")
+    if listing.returncode:
+        pytest.skip("this is not a git checkout")
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["*"]
+    for name in listing.stdout.split():
+        packed = any(fnmatch.fnmatch(Path(name).name, pattern) for pattern in ("*.py", *patterns))
+        assert packed, f"{name} matches no pattern of package-data in pyproject.toml"
+
+
+def test_generated_and_own_modules_lie_in_one_package() -> None:
+    errors = import_module("lisa_ros.errors")
+    messages = pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
+    actions = import_module("lisa_ros.action")
+    assert issubclass(errors.CheckpointError, errors.LisaError)
+    assert actions.Segment.Result().segmentation == messages.Segmentation()
+    for name in ("msg", "srv", "action"):
+        assert not (ROOT / "lisa_ros" / name).exists(), f"{name} is the generated package's"
+
+
+def test_importing_the_package_loads_nothing_large() -> None:
+    code = "import sys, lisa_ros, lisa_ros.cli, lisa_ros.errors; print(*sys.modules)"
+    loaded = set(run(sys.executable, "-c", code).stdout.split())
+    assert "lisa_ros.cli" in loaded
+    assert not loaded & {"torch", "transformers", "numpy", "rclpy", "mujoco"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    assert f"usage: lisa-ros {name}" in capsys.readouterr().out
+
+
+def test_installed_commands_start() -> None:
+    """`lisa-ros` on the PATH, and the executable that `ros2 run lisa_ros lisa-ros` starts."""
+    prefix = Path(sys.executable).parent.parent
+    commands = [prefix / "bin" / "lisa-ros", prefix / "lib" / "lisa_ros" / "lisa-ros"]
+    missing = [str(path) for path in commands if not path.is_file()]
+    if missing:
+        pytest.skip(f"lisa_ros is not installed by pip in this environment: no {missing[0]}")
+    for path in commands:
+        result = run(str(path), "--help")
+        assert result.returncode == 0, result.stderr
+        assert "usage: lisa-ros" in result.stdout

@@ -1,0 +1,104 @@
+"""The demonstration: its recording holds what is asked about, and the whole of it runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from lisa_ros.demo.recording import read_questions, read_recording
+from lisa_ros.model.checkpoint import SHIPPED
+
+messages = pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
+
+SMALLEST = 300  # pixels: less could not be asked about
+QUESTIONS = read_questions()
+
+
+def demo(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lisa_ros.cli", "demo", "--output", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=500)
+
+
+def test_recording_shows_what_is_asked_about() -> None:
+    scenes = {scene.seed: scene for scene in read_recording()}
+    assert {question.seed for question in QUESTIONS} == scenes.keys()
+    for question in QUESTIONS:
+        for frame in scenes[question.seed].frames:
+            truth = cv2.imdecode(frame.truth.data, cv2.IMREAD_UNCHANGED)
+            picture = cv2.imdecode(frame.image.data, cv2.IMREAD_COLOR)
+            assert picture.shape == (*truth.shape, 3) == (480, 640, 3)
+            assert frame.image.header == frame.camera_info.header == frame.truth.header
+            for number in question.objects:
+                assert (truth == number).sum() > SMALLEST, question.instruction
+
+
+def test_scenes_are_not_those_of_training_or_evaluation() -> None:
+    assert all(question.seed >= 9_000_000 for question in QUESTIONS)
+
+
+def test_questions_are_of_different_kinds() -> None:
+    assert len({question.kind for question in QUESTIONS}) >= 5
+    assert {question.status for question in QUESTIONS} == {"OK", "NOT_FOUND", "TEXT_ONLY"}
+    for question in QUESTIONS:
+        assert bool(question.objects) == (question.status == "OK"), question.instruction
+
+
+def result(status: int, box: tuple[int, int, int, int]) -> object:
+    """A Segmentation of a 40x30 image with one full mask in the box x, y, width, height."""
+    from array import array
+
+    message = messages.Segmentation(status=status, width=40, height=30, error="no light")
+    instance = messages.Instance()
+    roi, mask = instance.roi, instance.mask
+    roi.x_offset, roi.y_offset, roi.width, roi.height = box
+    mask.width, mask.height, mask.step = box[2], box[3], box[2]
+    mask.data = array("B", [255] * (box[2] * box[3]))
+    message.instances.append(instance)
+    return message
+
+
+def test_masks_are_put_back_into_the_image() -> None:
+    from lisa_ros.demo.asking import union
+
+    whole = union(result(messages.Segmentation.OK, (5, 7, 3, 2)))
+    expected = np.zeros((30, 40), dtype=bool)
+    expected[7:9, 5:8] = True
+    assert (whole == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("status", "overlap", "fault"),
+    [
+        ("OK", 0.8, ""),
+        ("OK", 0.05, "the mask is not on the object that was meant"),
+        ("MODEL_ERROR", 0.0, "status MODEL_ERROR instead of OK (no light)"),
+    ],
+)
+def test_wrong_answers_are_noticed(status: str, overlap: float, fault: str) -> None:
+    from lisa_ros.demo.asking import Reply
+    from lisa_ros.demo.recording import Question
+
+    question = Question(seed=1, kind="plain", instruction="the mug", status="OK", objects=(1,))
+    message = result(getattr(messages.Segmentation, status), (0, 0, 2, 2))
+    assert Reply(question, message, np.zeros((1, 1, 3), np.uint8), overlap).fault == fault
+
+
+def test_missing_model_is_named(tmp_path: Path) -> None:
+    ended = demo("--model", str(tmp_path / "nothing_here"), folder=tmp_path / "out")
+    assert ended.returncode == 2
+    assert "nothing_here" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.skipif(not (SHIPPED / "nano").is_dir(), reason="nano's weights are not in this tree")
+def test_whole_demonstration(tmp_path: Path) -> None:
+    ended = demo(folder=tmp_path)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    pictures = sorted(tmp_path.glob("*.png"))
+    assert len(pictures) == len(QUESTIONS)
+    assert all(cv2.imread(str(path)).shape == (480, 640, 3) for path in pictures)

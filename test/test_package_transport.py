@@ -1,0 +1,89 @@
+"""Large images arrive whole: the transport profile, and how it is chosen."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lisa_ros.dds import PROFILE_VARIABLE, use_large_image_transport
+from lisa_ros.share import shared_file
+
+pytest.importorskip("rclpy", reason="rclpy is not installed")
+from node_rig import own_domain
+
+FRAMES = 30
+SENDER = """
+import sys, time
+from lisa_ros.dds import use_large_image_transport
+use_large_image_transport()
+import rclpy
+from array import array
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+rclpy.init()
+node = rclpy.create_node("sender")
+publisher = node.create_publisher(Image, "large", 10)
+image = Image(height=720, width=1280, encoding="rgb8", step=3840)
+image.data = array("B", bytes(720 * 3840))
+while not publisher.get_subscription_count():
+    time.sleep(0.02)
+time.sleep(0.5)
+for _ in range(int(sys.argv[1])):
+    publisher.publish(image)
+    time.sleep(0.1)
+sys.stdin.read()
+"""
+
+
+def test_a_chosen_profile_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
+    monkeypatch.setenv(PROFILE_VARIABLE, "mine.xml")
+    use_large_image_transport()
+    assert os.environ[PROFILE_VARIABLE] == "mine.xml"
+
+
+def test_without_a_choice_ours_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
+    monkeypatch.setenv(PROFILE_VARIABLE, "")
+    monkeypatch.delenv(PROFILE_VARIABLE)
+    use_large_image_transport()
+    assert Path(os.environ[PROFILE_VARIABLE]) == shared_file("config/fastdds_large_images.xml")
+
+
+def test_large_images_arrive_over_best_effort() -> None:
+    """Without the profile about a quarter of them do."""
+    import rclpy
+    from rclpy.qos import QoSProfile, ReliabilityPolicy
+    from sensor_msgs.msg import Image
+
+    received: list[int] = []
+    with own_domain() as domain:
+        environment = {k: v for k, v in os.environ.items() if k != PROFILE_VARIABLE}
+        environment["ROS_DOMAIN_ID"] = str(domain)
+        command = [sys.executable, "-c", SENDER, str(FRAMES)]
+        sender = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)
+        context = rclpy.Context()
+        rclpy.init(context=context, domain_id=domain)
+        node = rclpy.create_node("receiver", context=context)
+        quality = QoSProfile(depth=FRAMES, reliability=ReliabilityPolicy.BEST_EFFORT)
+        node.create_subscription(
+            Image, "large", lambda image: received.append(len(image.data)), quality
+        )
+        executor = rclpy.executors.SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        quiet = 0  # looks since the last image, or since the start, in which nothing came
+        while quiet < (30 if received else 300) and len(received) < FRAMES:
+            before = len(received)
+            executor.spin_once(timeout_sec=0.1)
+            quiet = 0 if len(received) > before else quiet + 1
+            assert sender.poll() is None
+        sender.communicate(timeout=30)
+        executor.shutdown()
+        node.destroy_node()
+        context.try_shutdown()
+    assert set(received) == {1280 * 720 * 3}
+    assert len(received) >= 0.9 * FRAMES
