@@ -15,7 +15,7 @@ unexport LD_LIBRARY_PATH
 endif
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: help setup demo test lint bench clean system-packages
+.PHONY: help setup demo test lint bench soak clean system-packages
 .DEFAULT_GOAL := help
 
 help:
@@ -38,9 +38,14 @@ lint: setup
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 
-## make bench            measure the engine beside the reference schedule
+## make bench            measure the engine beside the reference schedule, and what the node adds; ARGS for the first
 bench: setup
-	@$(VENV)/bin/lisa-ros bench
+	@$(VENV)/bin/lisa-ros bench $(ARGS)
+	@$(VENV)/bin/python test/node_bench.py
+
+## make soak             100,000 queries with faults at random; the report goes to docs/reliability.md
+soak: setup
+	@$(VENV)/bin/python test/soak.py --queries 100000 --write docs/reliability.md
 
 ## make system-packages  install the Debian libraries with which the simulator draws without a screen
 system-packages:
