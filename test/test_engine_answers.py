@@ -79,7 +79,7 @@ def test_an_answer_has_words_a_mask_and_what_belongs_to_it() -> None:
 def test_the_mask_comes_before_the_words_that_follow_it() -> None:
     """Without drafts every pass gives one token, so the passes show when the mask was there."""
     engine = engine_saying("It is [SEG]. They can hold water", draft_tokens=0)
-    tokens = engine._answer_ids("It is [SEG]. They can hold water")
+    tokens = engine.answer_ids("It is [SEG]. They can hold water")
     passes, forward = [], engine.decoder.forward
     engine.decoder.forward = lambda chunk: passes.append(chunk) or forward(chunk)
     events, at_mask = [], 0
@@ -245,7 +245,7 @@ def random_questions() -> list[Question]:
 
 def test_a_batch_answers_like_one_by_one() -> None:
     lisa = random_lisa("tiny", seed=3)
-    frequent = Engine(lisa)._answer_ids("the")[0]
+    frequent = Engine(lisa).answer_ids("the")[0]
     lisa.network.lm_head.weight.data[lisa.tokenizer.seg_id] = (
         1.01 * lisa.network.lm_head.weight.data[frequent]
     )

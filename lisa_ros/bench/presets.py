@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
 
 import torch
 from sentencepiece import SentencePieceTrainer
@@ -12,10 +15,12 @@ from lisa_ros.model.checkpoint import Lisa
 from lisa_ros.model.config import LisaConfig
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.processor import Processor
+from lisa_ros.model.prompt import build_prompt
 from lisa_ros.model.tokenizer import Tokenizer
 from lisa_ros.model.weights import precision
 
 PRESETS = ("tiny", "nano", "middle", "lisa-7b", "lisa-13b")
+LOUD = 100.0  # spread of the word embeddings
 _TEXT = (
     "USER: Can you segment the red mug in this image? ASSISTANT: Sure, it is [SEG].",
     "Which of the things on the table can hold water? Please output segmentation mask.",
@@ -52,14 +57,30 @@ def random_lisa(
             tensor.data = tensor.data.to(precision(name, dtype))
     network.language_model.rotary_emb.float()
     _spread(network)
+    network.lm_head.weight.data[tokenizer.size :] = 0  # the tokenizer has no words for these
     return Lisa(
         network.to(device).eval().requires_grad_(False), tokenizer, Processor(config), config
     )
 
 
+def teach(lisa: Lisa, answer: Sequence[int]) -> None:
+    """Make a random LISA answer every prompt with these ids; they must all be different.
+
+    Its words are so loud that the layers' work, which is done in full, does not show in the states:
+    the head can lead from each token to the next. So every schedule gives the same answer, in any
+    precision.
+    """
+    prompt = build_prompt(lisa.config.conversation, [("-", None)], lisa.config.image_start_end)
+    chain = [lisa.tokenizer.encode(prompt)[-1], *answer]
+    if len(set(chain)) != len(chain):
+        raise ValueError("a token that comes twice cannot be followed by two others")
+    head = lisa.network.lm_head.weight.data
+    head.zero_()
+    head[chain[1:]] = lisa.network.language_model.embed_tokens.weight.data[chain[:-1]] / LOUD
+
+
 def _spread(network: LisaNetwork) -> None:
-    """Widen the words, so that random answers wander instead of repeating one token."""
-    network.language_model.embed_tokens.weight.data.normal_(std=1.0)
+    network.language_model.embed_tokens.weight.data.normal_(std=LOUD)
     for layer in network.image_encoder.layers:
         for table in (layer.attn.rel_pos_h, layer.attn.rel_pos_w):
             table.data.normal_(std=0.1)
@@ -67,6 +88,7 @@ def _spread(network: LisaNetwork) -> None:
         network.image_encoder.pos_embed.data.normal_(std=0.1)
 
 
+@cache
 def _tokenizer() -> Tokenizer:
     """A small tokenizer; the embedding tables of the presets keep their full size."""
     model = io.BytesIO()
@@ -86,7 +108,7 @@ def _tokenizer() -> Tokenizer:
 
 def _config(preset: str, tokenizer: Tokenizer) -> LisaConfig:
     if preset == "nano":
-        return nano_config(tokenizer)
+        return replace(nano_config(), seg_token_id=tokenizer.seg_id)
     llama, clip, sam = _SHAPES[preset]
     return LisaConfig(
         name=preset,
@@ -143,7 +165,7 @@ _SHAPES: dict[str, tuple[tuple, tuple, tuple]] = {
     "middle": (
         (512, 8, 8, 1376, 8000, 1024),
         (112, 14, 256, 6, 4, 1024),
-        (512, 384, 12, 6, 14, (2, 5, 8, 11), 256),
+        (384, 384, 12, 6, 8, (2, 5, 8, 11), 256),
     ),
     "lisa-7b": ((4096, 32, 32, 11008, 32004, 2048), _VIT_L, _VIT_H),
     "lisa-13b": ((5120, 40, 40, 13824, 32003, 4096), _VIT_L, _VIT_H),

@@ -129,7 +129,7 @@ class DraftMemory:
     def suggest(self, question: Question) -> list[list[int]]:
         """Drafts of the whole answer to a question, the likeliest first."""
         previous = self.answers.get((question.instruction, question.mode))
-        return ([previous] if previous else []) + list(self.known[question.mode])
+        return [previous] if previous else list(self.known[question.mode])
 
     def go_on(self, ids: Sequence[int]) -> list[int]:
         """A guess at what follows the beginning of an answer that no whole draft fits."""

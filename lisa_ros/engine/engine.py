@@ -40,7 +40,7 @@ class EngineConfig:
     """an answer with more `[SEG]` than this is stopped"""
     cache_bytes: int = 512 * 2**20
     """bound on the features of earlier frames that stay in memory"""
-    draft_tokens: int = 32
+    draft_tokens: int = 128
     """most draft tokens that one pass checks; 0: no drafts"""
     clip_view: ClipView = "center"
     """what the language model sees of an image that is no square: the central square as in
@@ -74,10 +74,10 @@ class Engine:
         )
         prompt = self._encode([("", None)])
         self.prefix_ids = prompt[: prompt.index(IMAGE_TOKEN) + 1]
-        self.refusal = self._answer_ids(lisa.config.refusal_prefix)
+        self.refusal = self.answer_ids(lisa.config.refusal_prefix)
         known = known_texts(lisa.config)
         self.memory = DraftMemory(
-            {mode: [self._answer_ids(text) for text in texts] for mode, texts in known.items()}
+            {mode: [self.answer_ids(text) for text in texts] for mode, texts in known.items()}
         )
 
     def segment(
@@ -185,7 +185,7 @@ class Engine:
         prompt = build_prompt(config.conversation, turns, config.image_start_end)
         return self.lisa.tokenizer.encode(prompt)
 
-    def _answer_ids(self, text: str) -> list[int]:
+    def answer_ids(self, text: str) -> list[int]:
         """The ids that an answer has behind a prompt, without the end token."""
         if not text:
             return []
