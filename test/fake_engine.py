@@ -37,19 +37,19 @@ class OutOfMemoryError(RuntimeError):
     """Bears the name of torch's own."""
 
 
-def _raise(error: Exception) -> Callable[[float], None]:
+def _raise(kind: type[Exception], text: str = "") -> Callable[[float], None]:
     def run(_: float) -> None:
-        raise error
+        raise kind(text)
 
     return run
 
 
 FAULTS: dict[str, Callable[[float], None]] = {
-    "exception": _raise(RuntimeError("shape '[1, 2]' is invalid: {0} %s /etc/passwd")),
-    "encoder": _raise(ValueError("the encoder failed")),
-    "oom": _raise(OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")),
-    "memory": _raise(MemoryError()),
-    "image": _raise(ImageError("the image is too dark")),
+    "exception": _raise(RuntimeError, "shape '[1, 2]' is invalid: {0} %s /etc/passwd"),
+    "encoder": _raise(ValueError, "the encoder failed"),
+    "oom": _raise(OutOfMemoryError, "CUDA out of memory. Tried to allocate 20 GiB"),
+    "memory": _raise(MemoryError),
+    "image": _raise(ImageError, "the image is too dark"),
     "stall": time.sleep,
 }
 

@@ -207,6 +207,7 @@ class Rig:
             process.folder.cleanup()
         rclpy.shutdown(context=self.context)
         self.thread.join()
+        self.node.destroy_node()
         self.executor.shutdown()
 
 

@@ -40,8 +40,8 @@ def test_before_the_first_image(robot):
     assert result.status == Status.NO_IMAGE and "/lisa/image" in result.error
     assert (result.width, result.header.frame_id) == (0, "")
     log = robot.processes[0]
-    wait_for(lambda: "no image since" in log.log, "a warning")
-    assert "publishers (RELIABLE), this subscription is RELIABLE: these fit" in log.log
+    words = "1 publishers (RELIABLE), this subscription is RELIABLE: these fit"
+    wait_for(lambda: words in log.log, "the reason in the log")
 
 
 def test_query_waits_for_the_image_that_is_about_to_come(robot):
@@ -165,7 +165,6 @@ def test_reasons_for_missing_images():
         robot.node.create_publisher(Image, "/camera/image", BEST_EFFORT)
         words = "1 publishers (BEST_EFFORT), this subscription is RELIABLE: these do not fit"
         wait_for(lambda: words in process.log, "the reason: QoS")
-        assert "RELIABILITY does not fit" in process.log
         assert elsewhere and twin and robot.ask("hello").status == Status.NO_IMAGE
 
 

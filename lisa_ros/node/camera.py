@@ -26,7 +26,9 @@ from lisa_ros.node.qos import choose_reliability, image_profile
 from lisa_ros.node.query import NotAnswered
 from lisa_ros.node.status import Status
 
-POLL = 0.004  # seconds between two looks for an image while a query waits for one
+# An event that the executor waits for wakes it with every image; the watchdog looks at the graph.
+NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
+POLL = 0.002  # seconds between two looks for an image while a query waits for one
 
 
 class Frame:
@@ -68,10 +70,10 @@ class OnDemand(CallbackGroup):
     """A callback group that keeps its subscription's messages away from the executor."""
 
     def can_execute(self, entity: Any) -> bool:
-        return not isinstance(entity, Subscription)
+        return False
 
     def beginning_execution(self, entity: Any) -> bool:
-        return not isinstance(entity, Subscription)
+        return False
 
     def ending_execution(self, entity: Any) -> None:
         pass
@@ -95,8 +97,6 @@ class Camera:
         self.opened = 0.0
         self.published: int | None = None
         """the publisher's own count of its images, where the middleware tells it"""
-        self.complaint = ""
-        """what the middleware last said about a publisher that does not fit"""
 
     @property
     def type(self) -> type:
@@ -153,7 +153,7 @@ class Camera:
             lambda message: None,
             image_profile(reliability),
             callback_group=self._group,
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible),
+            event_callbacks=NO_EVENTS,
             qos_overriding_options=self._overrides(),
         )
         with self._lock:
@@ -167,11 +167,6 @@ class Camera:
         if any(name.startswith(start) for name in given):
             return QoSOverridingOptions.with_default_policies()
         return None
-
-    def _on_incompatible(self, event: Any) -> None:
-        policy = getattr(event.last_policy_kind, "name", event.last_policy_kind)
-        self.complaint = f"a publisher's {policy} does not fit the subscription's"
-        self._node.get_logger().warning(f"{self.topic}: {self.complaint}")
 
     def newest(self) -> Frame | None:
         """The newest image, however old; None if there was none since `open`."""

@@ -186,6 +186,7 @@ class PerceptionNode(LifecycleNode):
         if self.state == "active":
             self.camera.newest()
             self.camera.follow_publishers()
+        self.standing.wake()
         self.self_test.give_up_if_overdue()
         self.diagnostics.publish_if_due()
 

@@ -30,7 +30,14 @@ class StandingQuery:
         self._node = node
         self._asked = 0.0
         self._seen: np.ndarray | None = None
-        node.create_timer(LOOK_PERIOD, self._look, clock=clock)
+        self._timer = node.create_timer(LOOK_PERIOD, self._look, clock=clock)
+
+    def wake(self) -> None:
+        """Look anew whether there is an instruction; called once a second."""
+        if self._node.parameters["standing.instruction"]:
+            self._timer.reset()
+        else:
+            self._timer.cancel()  # ten wake-ups a second would be most of what an idle node costs
 
     def _look(self) -> None:
         node = self._node

@@ -40,6 +40,10 @@ class Watchdog:
             "seconds since the last image": f"{waited:.2f}",
             "published images per second": self._rate(),
         }
+        misfit = self._misfit()
+        if misfit:
+            self._warn(f"{camera.topic}: {misfit}", misfit)
+            return DiagnosticStatus.WARN, misfit, values
         if waited <= self._parameters["input.warn_after"]:
             sentence = "images arrive" if frame else "waiting for the first image"
             return DiagnosticStatus.OK, sentence, values
@@ -49,25 +53,42 @@ class Watchdog:
 
     def reason(self) -> str:
         """What the graph tells about a missing image, and what to do about it."""
-        node, camera = self._node, self._camera
-        publishers = node.get_publishers_info_by_topic(camera.topic)
-        wanted = f"sensor_msgs/msg/{camera.type.__name__}"
-        typed = [info for info in publishers if info.topic_type == wanted]
-        if not typed:
+        publishers = self._node.get_publishers_info_by_topic(self._camera.topic)
+        wanted, offered = self._wanted, self._offered()
+        if not offered:
             found = ", ".join(sorted({info.topic_type for info in publishers}))
             problem = (
                 f"its publishers send {found}, not {wanted}" if found else "nobody publishes it"
             )
             return f"{problem}; {self._advice(wanted)}"
-        offered = [info.qos_profile.reliability.name for info in typed]
-        listing = f"{len(typed)} publishers ({', '.join(offered)}), this subscription is "
-        listing += camera.reliability
-        if camera.reliability == RELIABLE and BEST_EFFORT in offered:
-            return f"{listing}: these do not fit, set input.qos to auto or sensor_data"
         return (
-            f"{listing}: these fit, so the camera sends nothing, or its images get lost on the way "
-            "because they are large (docs/troubleshooting.md)"
+            f"{self._listing(offered)}: these fit, so the camera sends nothing, or its images are "
+            "large and get lost on the way (docs/troubleshooting.md)"
         )
+
+    def _misfit(self) -> str:
+        """A publisher whose images this subscription cannot get; empty if there is none.
+
+        The middleware reports it as an event too, but once, and only to who waits for events.
+        """
+        offered = self._offered()
+        if self._camera.reliability != RELIABLE or BEST_EFFORT not in offered:
+            return ""
+        return f"{self._listing(offered)}: these do not fit, set input.qos to auto or sensor_data"
+
+    @property
+    def _wanted(self) -> str:
+        return f"sensor_msgs/msg/{self._camera.type.__name__}"
+
+    def _offered(self) -> list[str]:
+        """Reliability of each publisher of the right type."""
+        publishers = self._node.get_publishers_info_by_topic(self._camera.topic)
+        right = [info for info in publishers if info.topic_type == self._wanted]
+        return [info.qos_profile.reliability.name for info in right]
+
+    def _listing(self, offered: list[str]) -> str:
+        names = f"{len(offered)} publishers ({', '.join(offered)})"
+        return f"{names}, this subscription is {self._camera.reliability}"
 
     def _advice(self, wanted: str) -> str:
         """Which topics the user may have meant."""

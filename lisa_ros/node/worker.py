@@ -154,9 +154,9 @@ class ModelWorker:
     def _failure(self, error: Exception) -> Outcome:
         """What is said about an exception; the details go to the log, never on a topic."""
         self._logger.error("the model failed\n" + "".join(traceback.format_exception(error)))
-        error.__traceback__ = None  # it holds the tensors of the failed pass
-        give_memory_back()
         if is_out_of_memory(error):
+            error.__traceback__ = None  # it holds the tensors of the failed pass
+            give_memory_back()
             sentence = (
                 "the model ran out of memory on this image: free some, use smaller images, "
                 "a shorter query.max_new_tokens or model.quantization"
