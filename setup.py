@@ -117,9 +117,16 @@ class BuildInterfaces(Command):
     def pack_prefix_files(self, stage: Path, python_folder: Path) -> None:
         """Shared libraries, interface definitions, launch files and so on keep their places."""
         for path in sorted(stage.rglob("*")):
-            if path.is_file() and python_folder not in path.parents:
-                folder = str(path.parent.relative_to(stage))
-                self.distribution.data_files.append((folder, [str(path)]))
+            if path.is_dir() or python_folder in path.parents:
+                continue
+            folder = path.parent.relative_to(stage)
+            if self.editable_mode:
+                # Editable wheels take no data files, but all that lies in the folder for them.
+                data = Path(self.get_finalized_command("install").install_data) / folder
+                data.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, data)
+            else:
+                self.distribution.data_files.append((str(folder), [str(path)]))
 
     def get_source_files(self) -> list[str]:
         interfaces = [*Path("msg").glob("*.msg"), *Path("action").glob("*.action")]
