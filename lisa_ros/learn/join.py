@@ -15,13 +15,15 @@ from torch.nn import functional
 from lisa_ros.learn.concepts import ConceptSpace
 from lisa_ros.learn.packing import Packed, answer_loss, pack, run_packed
 from lisa_ros.learn.pictures import Pictures, load_pictures
-from lisa_ros.learn.read import ask, concepts_meant
+from lisa_ros.learn.read import concepts_meant
 from lisa_ros.learn.scenes import Scenes
 from lisa_ros.learn.see import masks_loss, view_shares
 from lisa_ros.model.losses import BCE_WEIGHT, CE_WEIGHT, DICE_WEIGHT
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.tokenizer import Tokenizer
+from lisa_ros.sim.instructions import compose
 
+QUESTIONS = 5  # asked about each view: fewer than in `read`, here the pictures teach most
 HOLD = 0.3  # weight of the losses that tie the two seams to the concept space
 QUALITY = 0.1  # weight of the error of SAM's guess at its own IoU
 

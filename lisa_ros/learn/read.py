@@ -46,7 +46,8 @@ class Read(nn.Module):
         """Views that can be asked about, with their questions packed."""
         chosen = random.integers(len(self.scenes), size=self.batch)
         maps = load_maps(self.scenes, chosen, random)
-        packed = pack(ask(maps.records, random), self.tokenizer, self.config)
+        questions = [compose(record, random, QUESTIONS) for record in maps.records]
+        packed = pack(questions, self.tokenizer, self.config)
         shape = (self.batch, self.config.image_tokens, self.config.hidden_size)
         noise = VIEW_NOISE * random.standard_normal(shape, dtype=np.float32)
         return Reading(maps, packed, torch.from_numpy(noise))
@@ -71,11 +72,6 @@ def concepts_meant(
     matrix = network.shared_image_embedding.positional_embedding
     place = encode_places((centres + 0.5) / size * 2 - 1, matrix)
     return concepts.prompt(maps.kinds[rows, identities], maps.colors[rows, identities], place)
-
-
-def ask(records: list[dict], random: np.random.Generator) -> list[list[dict]]:
-    """`QUESTIONS` questions about every view."""
-    return [compose(record, random, QUESTIONS) for record in records]
 
 
 def object_centres(ids: Tensor, identities: Tensor) -> Tensor:
