@@ -88,7 +88,7 @@ def camera(width: int, height: int, rate: float) -> None:
 @contextmanager
 def role(domain: int, *words: str):
     """This file in another process, as one of the nodes above."""
-    process = Process([sys.executable, __file__, "--role", *words], domain, {})
+    process = Process([sys.executable, __file__, "--role", *words], domain)
     try:
         yield process
     finally:

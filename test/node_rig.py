@@ -77,7 +77,7 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = WAIT) -> 
 class Process:
     """The node's process with what it wrote."""
 
-    def __init__(self, command: list[str], domain: int, environment: dict[str, str]) -> None:
+    def __init__(self, command: list[str], domain: int) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="lisa_ros_test_")
         self.file = Path(self.folder.name) / "output.txt"
         variables = os.environ | {
@@ -87,7 +87,6 @@ class Process:
             "PYTHONUNBUFFERED": "1",
             "OMP_NUM_THREADS": "1",
         }
-        variables |= environment
         with self.file.open("wb") as output:
             self.process = subprocess.Popen(
                 command, env=variables, stdout=output, stderr=subprocess.STDOUT
@@ -142,17 +141,23 @@ class Rig:
             self.executor.spin()
 
     def start(
-        self, *ros: str, command: list[str] | None = None, ready: bool = True, **environment: str
+        self,
+        *ros: str,
+        command: list[str] | None = None,
+        ready: bool = True,
+        seconds: float = WAIT,
     ) -> Process:
         """Start a perception node; wait until it hears and speaks and, with `ready`, is active."""
         arguments = ["--ros-args", *ros] if command is None else list(ros)
-        process = Process([*(command or FAKE), *arguments], self.domain, environment)
+        process = Process([*(command or FAKE), *arguments], self.domain)
         self.processes.append(process)
         try:
-            wait_for(lambda: self.voice.get_subscription_count(), "the node's subscription")
-            wait_for(lambda: self.mask.get_publisher_count(), "the node's publisher")
+            wait_for(
+                lambda: self.voice.get_subscription_count(), "the node's subscription", seconds
+            )
+            wait_for(lambda: self.mask.get_publisher_count(), "the node's publisher", seconds)
             if ready:
-                wait_for(lambda: "activate: done" in process.log, "the node to be active")
+                wait_for(lambda: "activate: done" in process.log, "the node to be active", seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}; its log:\n{process.log}") from None
         return process

@@ -209,7 +209,7 @@ def test_queries_during_the_loading_are_answered_when_it_is_done():
 def test_unusable_parameters_end_the_start_with_a_sentence(argument, words):
     command = [sys.executable, "-m", "lisa_ros.cli", "node", "--ros-args", "-p", argument]
     with own_domain() as domain:
-        process = Process(command, domain, {})
+        process = Process(command, domain)
         assert process.process.wait(30) == 2
         assert words in process.log and "Traceback" not in process.log
         process.folder.cleanup()

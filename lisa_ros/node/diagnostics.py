@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from lisa_ros.node.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from lisa_ros.msg import Segmentation
+    from lisa_ros.node.loading import Model
     from lisa_ros.node.perception import PerceptionNode
 
 PERIOD = 1.0  # seconds
@@ -55,6 +57,13 @@ class Diagnostics:
         if now < self._due:
             return
         self._due = max(self._due + PERIOD, now + PERIOD / 2)
+        try:
+            self._publisher.publish(self._message())
+        except Exception:
+            # What tells about the node's state must never be what changes it.
+            self._node.get_logger().error(f"diagnostics\n{traceback.format_exc()}")
+
+    def _message(self) -> DiagnosticArray:
         array = DiagnosticArray()
         array.header.stamp = self._node.get_clock().now().to_msg()
         name = self._node.get_fully_qualified_name().lstrip("/")
@@ -68,7 +77,7 @@ class Diagnostics:
                     values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
                 )
             )
-        self._publisher.publish(array)
+        return array
 
     def _parts(self) -> dict[str, tuple[bytes, str, dict[str, Any]]]:
         return {
@@ -88,7 +97,7 @@ class Diagnostics:
             "device": model.device if model else "none",
             "answering for [s]": f"{time.monotonic() - busy.started:.1f}" if busy else "0",
             "memory [MB]": f"{resident_bytes() / 2**20:.0f}",
-            "GPU memory [MB]": f"{gpu_bytes() / 2**20:.0f}",
+            "GPU memory [MB]": f"{gpu_bytes(model) / 2**20:.0f}",
         }
         if not unready:
             return OK, "ready", values
@@ -119,9 +128,11 @@ def resident_bytes() -> int:
         return 0
 
 
-def gpu_bytes() -> int:
-    """Memory that torch holds on the GPU; does not import torch."""
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
+def gpu_bytes(model: Model | None) -> int:
+    """Memory that torch holds on the model's GPU.
+
+    Asked without a model it would meet torch half imported, while the model's thread loads it.
+    """
+    if model is None or not model.device.startswith("cuda"):
         return 0
-    return torch.cuda.memory_reserved()
+    return sys.modules["torch"].cuda.memory_reserved()

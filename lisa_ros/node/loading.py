@@ -86,9 +86,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 def give_memory_back() -> None:
     """Return what is no longer used to the GPU and to the system."""
     gc.collect()
-    torch: Any = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    if cuda is not None and cuda.is_initialized():
+        cuda.empty_cache()
     if sys.platform == "linux":
         import ctypes
 
