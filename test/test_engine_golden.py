@@ -101,3 +101,23 @@ def test_mask_mode_is_the_teacher_forced_mask() -> None:
     assert ((instance.mask == (logits > 0)) | (np.abs(logits) < 1e-3)).all()
     assert answer.counters["forwards"] == 1
     assert answer.counters["tokens"] == 0
+
+
+@pytest.mark.parametrize("method", ("int8", "int4"))
+def test_a_quantised_model_is_decoded_like_any_other(method: str) -> None:
+    """Its own answer with and without drafts and cache; how good it is is the model's matter."""
+    pytest.importorskip("torchao", reason="torchao is not installed")
+    tensors, image = case("one_seg")
+    prompt = tensors["input.input_ids"][0].tolist()
+    lisa = load(DATA / "checkpoint", quantization=method)
+    lisa = replace(lisa, tokenizer=ScriptedTokenizer(lisa, prompt))
+    plain, drafting = Engine(lisa, EngineConfig(draft_tokens=0)), Engine(lisa)
+    expected = plain.segment(image, "-", max_new_tokens=14)
+    drafting.segment(image, "-", key=1, max_new_tokens=14)
+    again = drafting.segment(image, "-", key=1, max_new_tokens=14)
+    assert expected.counters["forwards"] == expected.counters["tokens"]
+    assert again.counters["forwards"] == 1
+    assert again.text == expected.text
+    assert len(again.instances) == len(expected.instances)
+    for a, b in zip(again.instances, expected.instances, strict=True):
+        assert (a.mask == b.mask).mean() > 0.99

@@ -202,8 +202,9 @@ def _rms_norm(norm: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def _beside(maps: Sequence[nn.Module], fuse: bool) -> Callable[[Tensor], Tensor]:
-    """One map whose output is theirs, joined."""
-    if fuse and all(type(m) is nn.Linear and m.bias is None for m in maps):
+    """One map whose output is theirs, joined; quantised weights and adapters are left alone."""
+    plain = all(type(m) is nn.Linear and type(m.weight.data) is Tensor for m in maps)
+    if fuse and plain and all(m.bias is None for m in maps):
         return partial(F.linear, weight=torch.cat([m.weight.detach() for m in maps]))
     return lambda x: torch.cat([m(x) for m in maps], dim=-1)
 
