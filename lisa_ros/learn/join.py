@@ -51,9 +51,8 @@ class Join(nn.Module):
         """An augmented batch of views, each with its questions."""
         chosen = random.integers(len(self.scenes), size=self.batch)
         pictures = load_pictures(self.scenes, chosen, self.config, random)
-        return Joint(
-            pictures, pack(ask(pictures.maps.records, random), self.tokenizer, self.config)
-        )
+        questions = [compose(record, random, QUESTIONS) for record in pictures.maps.records]
+        return Joint(pictures, pack(questions, self.tokenizer, self.config))
 
     def loss(self, network: LisaNetwork, batch: Joint) -> tuple[Tensor, dict[str, float]]:
         maps, packed = batch.pictures.maps, batch.packed
