@@ -24,6 +24,7 @@ from lisa_ros.engine import (
 )
 from lisa_ros.errors import ImageError, InstructionError
 from lisa_ros.model.checkpoint import Lisa
+from lisa_ros.model.network import IMAGE_TOKEN
 from lisa_ros.model.prompt import build_prompt
 
 
@@ -79,7 +80,7 @@ def test_an_answer_has_words_a_mask_and_what_belongs_to_it() -> None:
 def test_the_mask_comes_before_the_words_that_follow_it() -> None:
     """Without drafts every pass gives one token, so the passes show when the mask was there."""
     engine = engine_saying("It is [SEG]. They can hold water", draft_tokens=0)
-    tokens = engine.answer_ids("It is [SEG]. They can hold water")
+    tokens = engine.prompts.answer("It is [SEG]. They can hold water")
     passes, forward = [], engine.decoder.forward
     engine.decoder.forward = lambda chunk: passes.append(chunk) or forward(chunk)
     events, at_mask = [], 0
@@ -245,7 +246,7 @@ def random_questions() -> list[Question]:
 
 def test_a_batch_answers_like_one_by_one() -> None:
     lisa = random_lisa("tiny", seed=3)
-    frequent = Engine(lisa).answer_ids("the")[0]
+    frequent = Engine(lisa).prompts.answer("the")[0]
     lisa.network.lm_head.weight.data[lisa.tokenizer.seg_id] = (
         1.01 * lisa.network.lm_head.weight.data[frequent]
     )
@@ -321,6 +322,17 @@ def test_history_is_part_of_the_question_and_its_masks_are_not_drawn_again() -> 
     )
     assert max(fed) > alone + 5
     assert len(answer.instances) == 1
+
+
+def test_a_transcript_is_history_as_the_model_wrote_it() -> None:
+    engine = engine_saying("It is the red mug [SEG].")
+    answer = engine.segment(picture(), "the mug")
+    assert answer.transcript == "It is the red mug [SEG]."
+    question = Question(picture(), "and now?", history=[("the <image> mug", answer.transcript)])
+    ids = engine.prompts.ids(question)
+    assert ids.count(engine.limits.seg_id) == 1
+    assert ids.count(IMAGE_TOKEN) == 1
+    assert engine.segment(picture(), "the mug", mode="mask").transcript == "[SEG]."
 
 
 def test_control_words_of_the_user_stay_words() -> None:

@@ -15,7 +15,6 @@ from lisa_ros.bench.presets import random_lisa, teach
 from lisa_ros.bench.stages import Stage
 from lisa_ros.cli import main
 from lisa_ros.engine import Engine, Question
-from lisa_ros.engine.question import prompt_of
 
 
 @pytest.mark.parametrize("schedule", (baselines.reference, baselines.library))
@@ -24,7 +23,7 @@ def test_baselines_give_the_engines_answer(schedule: baselines.Schedule) -> None
     image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
     ids = [10, 11, lisa.tokenizer.seg_id, 12, 13, 14]
     teach(lisa, ids)
-    prompt = lisa.tokenizer.encode(prompt_of(Question(image, "the mug"), lisa.config))
+    prompt = Engine(lisa).prompts.ids(Question(image, "the mug"))
     outcome = schedule(lisa, image, prompt, len(ids))
     answer = Engine(lisa).segment(image, "the mug", max_new_tokens=len(ids))
     assert outcome.ids == ids

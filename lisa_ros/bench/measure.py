@@ -17,7 +17,6 @@ from lisa_ros.bench.machine import synchronize
 from lisa_ros.bench.presets import teach
 from lisa_ros.bench.stages import Stage, measure_stages
 from lisa_ros.engine import Engine, EngineConfig, MaskReady, Question
-from lisa_ros.engine.question import prompt_of
 from lisa_ros.model.checkpoint import Lisa
 
 HEIGHT, WIDTH = 480, 640
@@ -87,9 +86,7 @@ class _Bench:
         self.plain = Engine(lisa, EngineConfig(draft_tokens=0))
         self.drafting = Engine(lisa)
         self.image = _picture(0)
-        self.prompt = lisa.tokenizer.encode(
-            prompt_of(Question(self.image, INSTRUCTION), lisa.config)
-        )
+        self.prompt = self.plain.prompts.ids(Question(self.image, INSTRUCTION))
         self.length = 0
 
     def say(self, length: int) -> list[int]:
@@ -119,7 +116,7 @@ class _Bench:
         """Answers that one pass can hold: a template, and mask mode."""
         engine, timings = self.drafting, []
         for name, text, mode in (("template", TEMPLATE, "auto"), ("mask mode", "[SEG].", "mask")):
-            ids = engine.answer_ids(text)
+            ids = engine.prompts.answer(text)
             teach(self.lisa, [*ids, self.lisa.tokenizer.eos_id])
             self.length = len(ids) + 1
             cases = {

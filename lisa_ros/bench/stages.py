@@ -62,13 +62,13 @@ def measure_stages(engine: Engine, image: np.ndarray, prompt: list[int]) -> list
     work: list[tuple[str, Callable[[], object], Callable[[], object], float]] = [
         (
             "CLIP",
-            lambda: engine.encoder.view(clip),
+            lambda: engine.vision.view(clip),
             lambda: network.encode_view(clip),
             _weights(network.vision_tower, network.mm_projector),
         ),
         (
             "SAM encoder",
-            lambda: engine.encoder.frame(pixels[None].to(device)),
+            lambda: engine.vision.frame(pixels[None].to(device)),
             lambda: network.encode_frame(pixels[None].to(device)),
             _weights(network.image_encoder),
         ),

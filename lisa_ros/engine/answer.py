@@ -96,6 +96,8 @@ class Answer:
     drafted and accepted (draft tokens checked, and found right)"""
     stopped_by: str = "end"
     """end | tokens (cut at its longest) | repetition | masks (too many) | cancel | deadline"""
+    transcript: str = ""
+    """the answer as the model wrote it, `[SEG]` included: what `history` wants"""
 
 
 def plain_text(raw: str) -> str:

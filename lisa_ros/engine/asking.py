@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lisa_ros.engine.answer import (
+    SEG,
     Answer,
     Event,
     Instance,
@@ -89,7 +90,7 @@ class Ask:
             delta, self.said = text[len(self.said) :], text
             yield TextDelta(delta)
 
-    def answer(self, group: list[Ask], seg_id: int, timings: dict[str, float]) -> Answer:
+    def answer(self, group: list[Ask], tokenizer: Tokenizer, timings: dict[str, float]) -> Answer:
         """The answer as it stands; `group`: all views that were asked for it, itself included."""
         counters = {
             "sam_encodes": sum(ask.sam_encodes for ask in group),
@@ -99,8 +100,15 @@ class Ask:
             "drafted": sum(ask.row.drafted for ask in group),
             "accepted": sum(ask.row.accepted for ask in group),
         }
-        status, reason = self._status(seg_id), self.row.stopped_by
-        return Answer(self.said, status, self.instances, timings, counters, reason)
+        return Answer(
+            text=self.said,
+            status=self._status(tokenizer.seg_id),
+            transcript=f"{SEG}." if self.forced else tokenizer.decode(self.row.ids),
+            instances=self.instances,
+            timings=timings,
+            counters=counters,
+            stopped_by=self.row.stopped_by,
+        )
 
     def _status(self, seg_id: int) -> Status:
         if self.row.stopped_by in _BROKEN_OFF:

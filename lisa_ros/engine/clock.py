@@ -14,7 +14,7 @@ class Clock:
     """Milliseconds per stage. On a GPU they come from events, so that timing waits for nothing."""
 
     def __init__(self, device: torch.device) -> None:
-        self.cuda = device.type == "cuda"
+        self.device = device
         self.started = perf_counter()
         self.stages: dict[str, float] = defaultdict(float)
         self.events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
@@ -22,16 +22,16 @@ class Clock:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Add the time of a `with` block to a stage."""
-        if not self.cuda:
+        if self.device.type != "cuda":
             begin = perf_counter()
             yield
             self.stages[name] += 1000 * (perf_counter() - begin)
             return
         first = torch.cuda.Event(enable_timing=True)
         last = torch.cuda.Event(enable_timing=True)
-        first.record()
+        first.record(torch.cuda.current_stream(self.device))
         yield
-        last.record()
+        last.record(torch.cuda.current_stream(self.device))
         self.events.append((name, first, last))
 
     def mark(self, name: str) -> None:

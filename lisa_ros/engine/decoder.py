@@ -50,7 +50,8 @@ class Decoder:
         self.head, self.embed_tokens = head, model.embed_tokens
         self.max_positions = model.config.max_position_embeddings
         self.device = model.embed_tokens.weight.device
-        self.graphed = Graphed(self.layers.run) if self.device.type == "cuda" else None
+        cuda = self.device.type == "cuda"
+        self.graphed = Graphed(self.layers.run, self.device) if cuda else None
 
     @property
     def buffers(self) -> Tensor:

@@ -14,17 +14,16 @@ from lisa_ros.engine.answer import Answer, Event, Finished, MaskReady, TextDelta
 from lisa_ros.engine.asking import Ask, unasked
 from lisa_ros.engine.clock import Clock
 from lisa_ros.engine.decoder import Chunk, Decoder
-from lisa_ros.engine.drafts import DraftMemory, known_texts
-from lisa_ros.engine.encoding import Encoder
+from lisa_ros.engine.drafts import DraftMemory
 from lisa_ros.engine.frames import Frame, FrameCache, check_image
 from lisa_ros.engine.generation import Limits, Row, Step, generate
-from lisa_ros.engine.question import Mode, Question, check_question, prompt_of
+from lisa_ros.engine.prompting import Prompts
+from lisa_ros.engine.question import Mode, Question, check_question
 from lisa_ros.engine.stopping import Cancel, Stop
+from lisa_ros.engine.vision import Vision
 from lisa_ros.errors import InstructionError
 from lisa_ros.model.checkpoint import Lisa
-from lisa_ros.model.network import IMAGE_TOKEN
 from lisa_ros.model.processor import ClipView
-from lisa_ros.model.prompt import build_prompt
 
 REPEATS = 24  # tokens in circles after which an answer is stopped
 SHORTEST_ANSWER = 16  # positions that a prompt must leave for the answer
@@ -65,19 +64,17 @@ class Engine:
         self.lisa, self.config = lisa, config
         self.network = lisa.network.eval()
         self.decoder = Decoder(self.network.language_model, self.network.lm_head)
-        self.encoder = Encoder(lisa, config.clip_view)
+        self.vision = Vision(lisa, config.clip_view)
         self.device = self.decoder.device
         self.frames = FrameCache(config.cache_bytes)
-        tokenizer = lisa.tokenizer
+        self.prompts = Prompts(lisa)
+        self.memory = DraftMemory(self.prompts.known_answers())
         self.limits = Limits(
-            tokenizer.eos_id, tokenizer.seg_id, config.draft_tokens, config.max_masks, REPEATS
-        )
-        prompt = self._encode([("", None)])
-        self.prefix_ids = prompt[: prompt.index(IMAGE_TOKEN) + 1]
-        self.refusal = self.answer_ids(lisa.config.refusal_prefix)
-        known = known_texts(lisa.config)
-        self.memory = DraftMemory(
-            {mode: [self.answer_ids(text) for text in texts] for mode, texts in known.items()}
+            eos_id=lisa.tokenizer.eos_id,
+            seg_id=lisa.tokenizer.seg_id,
+            draft_tokens=config.draft_tokens,
+            max_masks=config.max_masks,
+            repeats=REPEATS,
         )
 
     def segment(
@@ -163,7 +160,7 @@ class Engine:
                 yield from ((index, event) for event in _replay(best))
             if best.row.stopped_by in ("end", "tokens"):
                 self.memory.remember(best.question, best.row.ids)
-            yield index, Finished(best.answer(group, self.limits.seg_id, clock.timings()))
+            yield index, Finished(best.answer(group, self.lisa.tokenizer, clock.timings()))
         self.frames.trim()
 
     @torch.inference_mode()
@@ -172,26 +169,13 @@ class Engine:
         frame = self.frames.get(key, check_image(image).shape[:2])
         clock = Clock(self.device)
         if frame.sam is None:
-            self.encoder.encode_sam([frame], [image], clock)
+            self.vision.encode_sam([frame], [image], clock)
         if not frame.views:
-            self.encoder.encode_views([frame], [image], clock)
+            self.vision.encode_views([frame], [image], clock)
         if not frame.prefixes:
             self._fill_prefixes([frame], clock)
-        self.encoder.join()
+        self.vision.join()
         self.frames.trim()
-
-    def _encode(self, turns: Sequence[tuple[str, str | None]]) -> list[int]:
-        config = self.lisa.config
-        prompt = build_prompt(config.conversation, turns, config.image_start_end)
-        return self.lisa.tokenizer.encode(prompt)
-
-    def answer_ids(self, text: str) -> list[int]:
-        """The ids that an answer has behind a prompt, without the end token."""
-        if not text:
-            return []
-        prompt, whole = self._encode([("-", None)]), self._encode([("-", text)])
-        ids = whole[len(prompt) :]
-        return ids[: ids.index(self.limits.eos_id)]
 
     def _open(self, questions: Sequence[Question], clock: Clock) -> list[list[Ask]]:
         """Encode what is new to the language model; one ask for every question and view."""
@@ -199,13 +183,13 @@ class Engine:
         first = {id(f): i for i, f in reversed(list(enumerate(frames))) if not f.views}
         if first:
             images = [questions[i].image for i in first.values()]
-            self.encoder.encode_views([frames[i] for i in first.values()], images, clock)
+            self.vision.encode_views([frames[i] for i in first.values()], images, clock)
         asked = Counter(map(id, frames))
         cold = [frames[i] for i in first.values() if asked[id(frames[i])] > 1]
         if cold:
             self._fill_prefixes(cold, clock)
         groups = [
-            [Ask(q, f, self._row(q, f, view), self.refusal) for view in range(len(f.views))]
+            [Ask(q, f, self._row(q, f, view), self.prompts.refusal) for view in range(len(f.views))]
             for q, f in zip(questions, frames, strict=True)
         ]
         for i in first.values():
@@ -214,7 +198,7 @@ class Engine:
 
     def _fill_prefixes(self, frames: Sequence[Frame], clock: Clock) -> None:
         """One pass over the part of the prompt that all questions about a frame share."""
-        ids = torch.tensor(self.prefix_ids, device=self.device)
+        ids = torch.tensor(self.prompts.prefix, device=self.device)
         views = [view for frame in frames for view in frame.views]
         with clock.stage("prefill"):
             embeds = torch.stack([self.network.embed_prompt(ids, view) for view in views])
@@ -227,7 +211,7 @@ class Engine:
 
     def _row(self, question: Question, frame: Frame, view: int) -> Row:
         """Lay out the prompt about one view; what the frame holds of it is not fed again."""
-        ids = self.lisa.tokenizer.encode(prompt_of(question, self.lisa.config))
+        ids = self.prompts.ids(question)
         length = len(ids) - 1 + len(frame.views[view])
         room = self.decoder.max_positions - length
         if room < SHORTEST_ANSWER:
@@ -240,7 +224,7 @@ class Engine:
             every = torch.tensor(ids, device=self.device)
             pending = self.network.embed_prompt(every, frame.views[view])
         else:
-            pending = self.decoder.embed(ids[len(self.prefix_ids) :])
+            pending = self.decoder.embed(ids[len(self.prompts.prefix) :])
         row = Row(
             pending,
             length=length - len(pending),
@@ -250,7 +234,7 @@ class Engine:
             go_on=self.memory.go_on,
         )
         if question.mode == "mask" and not self.lisa.config.mask_instances:
-            row.single_pass_unless = self.refusal
+            row.single_pass_unless = self.prompts.refusal
         return row
 
     def _work(self, asks: list[Ask], clock: Clock, stop: Stop) -> Iterator[tuple[Ask, Event]]:
@@ -282,7 +266,7 @@ class Engine:
 
     def _keep_prefixes(self, asks: list[Ask]) -> None:
         """After the first pass over whole prompts: keep the part that belongs to the frame."""
-        length = len(self.prefix_ids) - 1 + self.lisa.config.image_tokens
+        length = len(self.prompts.prefix) - 1 + self.lisa.config.image_tokens
         for place, ask in enumerate(asks):
             if ask.row.prefix is None and ask.question.key is not None:
                 ask.frame.prefixes.append(self.decoder.store_prefix(place, length))
@@ -293,7 +277,7 @@ class Engine:
         if not first:
             return
         new = list(first.values())
-        self.encoder.encode_sam(
+        self.vision.encode_sam(
             [ask.frame for ask in new], [ask.question.image for ask in new], clock
         )
         for ask in new:
@@ -302,22 +286,15 @@ class Engine:
     def _decode_masks(self, todo: list[tuple[Ask, Step]], clock: Clock) -> list[dict[int, Tensor]]:
         """Full-size mask logits (H, W) for every ask, by the index of the state they come from."""
         places = [ask.seg_places(step, self.limits.seg_id) for ask, step in todo]
-        flat = [(n, place) for n, group in enumerate(places) for place in group]
         masks: list[dict[int, Tensor]] = [{} for _ in todo]
-        if not flat:
-            return masks
-        self._encode_sam([todo[n][0] for n, _ in flat], clock)
-        self.encoder.join()
-        with clock.stage("mask"):
+        flat = [(n, place) for n, group in enumerate(places) for place in group]
+        if flat:
+            asks = [todo[n][0] for n, _ in flat]
+            self._encode_sam(asks, clock)
             states = torch.stack([todo[n][1].states[place] for n, place in flat])
-            prompts = self.network.seg_embeddings(states)[:, None]
-            embeddings = torch.stack([todo[n][0].frame.sam for n, _ in flat])
-            low_res, _ = self.network.decode_masks(embeddings, prompts)
-            for (n, place), logits in zip(flat, low_res, strict=True):
-                frame = todo[n][0].frame
-                masks[n][place] = self.lisa.processor.full_size_masks(
-                    logits, frame.resized_hw, frame.hw
-                )[0]
+            found = self.vision.decode_masks([ask.frame for ask in asks], states, clock)
+            for (n, place), logits in zip(flat, found, strict=True):
+                masks[n][place] = logits
         return masks
 
 

@@ -27,13 +27,17 @@ class Graphed:
     own, so that two of them may run on two streams.
     """
 
-    def __init__(self, function: Callable[..., Tensor]) -> None:
-        self.function = function
+    def __init__(self, function: Callable[..., Tensor], device: torch.device) -> None:
+        self.function, self.device = function, device
         self.captured: OrderedDict[Hashable, _Captured] = OrderedDict()
         self.pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, *inputs: Tensor, key: Hashable = None) -> Tensor:
         """The function of the inputs; `key` tells apart what shapes do not: other memory."""
+        with torch.cuda.device(self.device):
+            return self._replay(inputs, key)
+
+    def _replay(self, inputs: tuple[Tensor, ...], key: Hashable) -> Tensor:
         name = (key, tuple((t.shape, t.dtype) for t in inputs))
         found = self.captured.get(name)
         if found is None:

@@ -9,8 +9,6 @@ from typing import Literal, get_args
 import numpy as np
 
 from lisa_ros.errors import InstructionError
-from lisa_ros.model.config import LisaConfig
-from lisa_ros.model.prompt import INSTANCE_SUFFIXES, MODE_SUFFIXES, build_prompt, escape
 
 Mode = Literal["auto", "mask", "explain", "text"]
 LONGEST_INSTRUCTION = 2000  # characters; the models were trained on sentences
@@ -26,7 +24,7 @@ class Question:
     mode: Mode = "auto"
     """auto: the model decides; mask: a mask, in one pass; explain: mask and reason; text: words"""
     history: Sequence[tuple[str, str]] = ()
-    """earlier instructions about this image and their answers, the oldest first"""
+    """earlier instructions about this image, each with its `Answer.transcript`, the oldest first"""
     key: Hashable | None = None
     """name of the frame, for example camera and stamp; equal keys are encoded once"""
     max_new_tokens: int | None = None
@@ -49,11 +47,3 @@ def check_question(question: Question) -> Question:
     if question.max_new_tokens is not None and question.max_new_tokens < 1:
         raise InstructionError("max_new_tokens must be at least 1")
     return question
-
-
-def prompt_of(question: Question, config: LisaConfig) -> str:
-    """The prompt string that ends where the model goes on."""
-    suffixes = INSTANCE_SUFFIXES if config.mask_instances else MODE_SUFFIXES
-    turns: list[tuple[str, str | None]] = [(escape(q), escape(a)) for q, a in question.history]
-    turns.append((escape(question.instruction) + suffixes[question.mode], None))
-    return build_prompt(config.conversation, turns, config.image_start_end)
