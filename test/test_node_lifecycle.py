@@ -31,10 +31,10 @@ class Manager:
         for client in (self._change, self._state, self._set):
             assert client.wait_for_service(20)
 
-    def change(self, name: str) -> bool:
+    def change(self, name: str, seconds: float = 20) -> bool:
         number = getattr(Transition, f"TRANSITION_{name.upper()}")
         request = ChangeState.Request(transition=Transition(id=number))
-        return wait_for(self._change.call_async(request).result, name, 20).success
+        return wait_for(self._change.call_async(request).result, name, seconds).success
 
     @property
     def state(self) -> str:
