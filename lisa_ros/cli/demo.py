@@ -135,7 +135,7 @@ def show(replies: list[Reply], console: Console) -> None:
         table.add_row(
             reply.question.instruction,
             reply.question.kind,
-            shorten(message.answer or message.error, LONGEST_ANSWER),
+            shorten(message.answer or message.error, LONGEST_ANSWER, placeholder=" …"),
             f"[{'red' if reply.fault else 'green'}]{reply.status}[/]",
             f"{area:,}" if area else "",
             overlap,
