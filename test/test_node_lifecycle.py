@@ -215,7 +215,9 @@ def test_unusable_parameters_end_the_start_with_a_sentence(argument, words):
         process.folder.cleanup()
 
 
-def test_a_whole_number_starts_where_a_float_is_meant():
+def test_a_whole_number_starts_where_a_float_is_meant_and_a_misspelt_name_is_told():
     with rig() as robot:
-        robot.start("-p", "query.timeout:=3", "-p", "input.max_age:=2")
+        process = robot.start("-p", "query.timeout:=3", "-p", "query.timeot:=5")
         assert robot.ask("hello").status == Status.NO_IMAGE
+        hint = "there is no parameter query.timeot; did you mean query.timeout?"
+        assert process.log.count("there is no parameter") == 1 and hint in process.log

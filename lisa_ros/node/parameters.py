@@ -6,6 +6,7 @@ The ROS descriptors, the validation, `config/perception.yaml` and the table in t
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from dataclasses import dataclass
@@ -227,6 +228,16 @@ class Parameters:
                 raise ParameterError(f"{parameter.name}: {error}") from None
             self._values[parameter.name] = parameter.check(declared.value)
         node.add_on_set_parameters_callback(self._on_set)
+        self._warn_about_unknown()
+
+    def _warn_about_unknown(self) -> None:
+        """A misspelt name in a parameter file would otherwise be ignored without a word."""
+        # rclpy offers no public view of the values from the command line and the parameter files
+        for name in getattr(self._node, "_parameter_overrides", {}):
+            if not self._node.has_parameter(name) and not name.startswith("qos_overrides."):
+                close = difflib.get_close_matches(name, BY_NAME, n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                self._node.get_logger().warning(f"there is no parameter {name}{hint}")
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]

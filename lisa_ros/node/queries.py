@@ -119,6 +119,11 @@ class Queries:
             query.on_result(message)
             self._outputs.publish_rest(query, outcome, message)
             self._outputs.publish_overlay(query, outcome, message)
+            # quoted, so that line breaks in an instruction cannot forge lines of the log
+            self._node.get_logger().debug(
+                f"query {query.id} {query.text!r:.100}: {outcome.status.name}, "
+                f"{len(message.instances)} masks, {message.timings.total:.0f} ms"
+            )
         except Exception:
             self._node.get_logger().error(f"query {query.id}\n{traceback.format_exc()}")
 

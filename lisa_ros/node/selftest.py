@@ -6,7 +6,6 @@ import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
 from std_msgs.msg import Header
@@ -14,24 +13,13 @@ from std_srvs.srv import Trigger
 
 from lisa_ros.node.camera import Frame
 from lisa_ros.node.query import Outcome, Query
+from lisa_ros.node.sample import INSTRUCTION, sample_image
 from lisa_ros.node.status import ANSWERED
 
 if TYPE_CHECKING:
     from lisa_ros.node.perception import PerceptionNode
 
-INSTRUCTION = "the red ball"
 OVERDUE = 1.0  # seconds beyond the time limit after which a hanging model is given up
-
-
-def built_in_image() -> np.ndarray:
-    """A red ball on a grey table, uint8 (240, 320, 3) RGB, drawn with simple shading."""
-    rows, columns = np.mgrid[:240, :320]
-    table = 150 + 20 * (rows / 240)[..., None] * np.array([1.0, 0.95, 0.9])
-    x, y = (columns - 170) / 48, (rows - 130) / 48
-    inside = x**2 + y**2 < 1
-    light = 0.35 + 0.65 * np.clip(1 - (x + 0.4) ** 2 - (y + 0.4) ** 2, 0, 1)
-    ball = light[..., None] * np.array([215.0, 35.0, 30.0])
-    return np.where(inside[..., None], ball, table).astype(np.uint8)
 
 
 class SelfTest:
@@ -86,7 +74,7 @@ class SelfTest:
 
 
 def _message() -> SimpleNamespace:
-    pixels = built_in_image()
+    pixels = sample_image()
     height, width, channels = pixels.shape
     return SimpleNamespace(
         header=Header(frame_id="self_test"),

@@ -15,11 +15,14 @@ from lisa_ros.node.camera import Camera, Frame
 from lisa_ros.node.loading import Loader, Model, give_memory_back, is_out_of_memory
 from lisa_ros.node.parameters import Parameters
 from lisa_ros.node.query import NotAnswered, Outcome, Query
+from lisa_ros.node.sample import INSTRUCTION, sample_image
 from lisa_ros.node.status import Status
 
 if TYPE_CHECKING:
     from lisa_ros.engine.answer import Answer, Instance
 
+WARM_UP_TOKENS = 8
+WARM_UP_TIME = 5.0  # seconds after which the engine shall leave it at that
 ENDED_BY_ENGINE = {
     Status.CANCELLED: "the query was taken back",
     Status.TIMEOUT: "the time limit passed before the answer was complete",
@@ -80,7 +83,18 @@ class ModelWorker:
         import lisa_ros.engine.answer  # noqa: F401
 
         self._unload_model()
-        self.model = self._load(self._parameters)
+        model = self._load(self._parameters)
+        self._warm_up(model)
+        self.model = model
+
+    def _warm_up(self, model: Model) -> None:
+        """Ask something once: the first question to a new model is slow, most of all on a GPU."""
+        limits = {"max_new_tokens": WARM_UP_TOKENS, "deadline": time.monotonic() + WARM_UP_TIME}
+        try:
+            for _ in model.engine.stream(sample_image(), INSTRUCTION, **limits):
+                pass
+        except Exception as error:
+            self._failure(error)
 
     def _unload_model(self) -> None:
         self.model = None
