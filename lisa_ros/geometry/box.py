@@ -8,7 +8,7 @@ import numpy as np
 
 from lisa_ros.geometry.frames import moved, quaternion
 
-TRIM = 0.001  # share of the points that may stick out at each side of the box
+TRIM = 0.0005  # share of the points that may stick out at each side of the box
 DIRECTIONS = 128
 OUTLINE, SAMPLE = 8000, 150  # points that the hull is sought among, and points for the closeness
 ROUNDS = 6

@@ -63,10 +63,10 @@ def jump(z: np.ndarray | float, focal: float) -> np.ndarray | float:
     different surfaces.
 
     1.5 % of the distance; more for coarse images, whose pixels are far apart on slanted surfaces
-    (6 pixels of depth per pixel is a surface seen at 80 degrees); more for far things, because the
-    error of stereo grows with the square of the distance.
+    (10 pixels of depth per pixel is a surface seen at 84 degrees); more for far things, because
+    the error of stereo grows with the square of the distance.
     """
-    return z * np.maximum(max(0.015, 6 / focal), 0.01 * z)
+    return z * np.maximum(max(0.015, 10 / focal), 0.01 * z)
 
 
 def trim_and_smooth(z: np.ndarray, focal: float) -> tuple[np.ndarray, np.ndarray]:

@@ -17,10 +17,13 @@ from lisa_ros.geometry.locate import ObjectInSpace
 
 POINTS = 2000  # of the cloud that are looked at
 FRICTION = 0.5  # a contact that is tilted more than the arctangent of this slips
-FULL_ROOM = 0.25  # share of the opening left over that counts as plenty
+FULL_ROOM = 0.1  # share of the opening left over that counts as plenty
 FULL_HOLD, LEAST_HOLD = 0.015, 0.004  # metres between the fingers along the approach
 LEAST_POINTS = 8
+UNBALANCED = 0.6  # lost at the end of the object
 FACING = 0.2  # cosine between approach and line of sight: the hand comes from a side that was seen
+HIDDEN = 0.3  # cosine between line of sight and closing direction that leaves the far side unseen
+NEAREST = 0.002  # metres that count as equally near to the hand
 PREFERENCE = {"top": 1.0, "front": 1.0, "side": 0.8}
 
 
@@ -75,10 +78,10 @@ def parallel_grasps(
     clearances, and the fingers must neither touch the support nor an obstacle.
 
     The score is the product of
-        room: 1 if a quarter of the opening is left over, falling to 0 with nothing left;
+        room: 1 if a tenth of the opening is left over, falling to 0 with nothing left;
         contact: 1 if the sides between the fingers run at right angles to the closing direction,
             falling to 0 at a tilt with tangent 0.5, where the fingers would slip;
-        balance: 1 at the middle of the object, 0.5 at its ends;
+        balance: 1 at the middle of the object, 0.4 at its ends;
         hold: 1 if 15 mm or more are between the fingers along the approach, less in proportion;
         preference: 1, but 0.8 for an approach from the side, where the support is near the hand.
 
@@ -146,6 +149,12 @@ class _Local:
         self.points = (points - self.origin) @ axes
         self.obstacles = None if obstacles is None else (obstacles - self.origin) @ axes
         self.support = thing.support
+        sight = ((self.origin - thing.viewpoints) @ axes)[:, 1] / np.linalg.norm(
+            self.origin - thing.viewpoints, axis=1
+        )
+        hidden = 1.0 if (sight > HIDDEN).all() else -1.0 if (sight < -HIDDEN).all() else 0.0
+        self.hidden_side = hidden
+        """Where no camera saw the object, along the closing direction: 1, -1, or 0 for nowhere."""
 
     def grasp(self, place: float, kind: str, gripper: Gripper) -> Grasp | None:
         """The grasp at one place across, or None if there is none."""
@@ -161,7 +170,7 @@ class _Local:
         held = strip[strip[:, 2] <= tip]
         if tip - near < LEAST_HOLD or len(held) < LEAST_POINTS:
             return None
-        left, right = float(held[:, 1].min()), float(held[:, 1].max())
+        left, right = self._outline(held)
         room = gripper.opening - (right - left) - 2 * gripper.clearance
         middle = np.array([place, (left + right) / 2, tip])
         if room < 0 or self._blocked(middle, right - left, first, gripper):
@@ -170,7 +179,7 @@ class _Local:
         score = (
             min(1.0, room / (FULL_ROOM * gripper.opening))
             * max(0.0, 1 - _tilt(around, place, gripper.finger_width) / FRICTION)
-            * (1 - 0.5 * abs(place) / max(float(self.half[0]), 1e-6))
+            * (1 - UNBALANCED * abs(place) / max(float(self.half[0]), 1e-6))
             * min(1.0, (tip - near) / FULL_HOLD)
             * PREFERENCE[kind]
         )
@@ -179,6 +188,21 @@ class _Local:
         pose = np.eye(4)
         pose[:3, :3], pose[:3, 3] = self.axes, self.origin + self.axes @ middle
         return Grasp(pose, right - left, score, kind)
+
+    def _outline(self, held: np.ndarray) -> tuple[float, float]:
+        """How far points (N,3) reach along the closing direction, to the left and to the right.
+
+        The far side of a lying bottle is hidden. It is taken to be as far from what is nearest to
+        the hand as the side that was seen, but not beyond the box.
+        """
+        left, right = float(held[:, 1].min()), float(held[:, 1].max())
+        nearest = held[held[:, 2] < held[:, 2].min() + NEAREST, 1]
+        middle = float(nearest.min() + nearest.max()) / 2
+        if self.hidden_side > 0:
+            right = max(right, min(float(self.half[1]), 2 * middle - left))
+        elif self.hidden_side < 0:
+            left = min(left, max(-float(self.half[1]), 2 * middle - right))
+        return left, right
 
     def _lowest(self, place: float, kind: str, gripper: Gripper) -> float:
         """How far along the approach the fingertips may go before hand or fingers meet the support.

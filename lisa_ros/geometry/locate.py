@@ -98,8 +98,8 @@ def locate(
     try:
         check_depth(depth)
         height, width = depth.shape
-        camera = camera.resized(width, height)
         small = fit_mask(mask, depth.shape)
+        camera = camera.resized(width, height)
     except DepthError as error:
         return ObjectInSpace(reason=str(error))
     if not small.any():

@@ -11,6 +11,8 @@ from lisa_ros.geometry.frames import moved
 TRIALS = 100
 LEAST_SHARE = 0.3  # of the surroundings that must lie in the plane
 LEAST_SAMPLES = 50
+THING_SAMPLES = 100
+BELOW = 0.1  # of the object that may seem to lie under its support
 UPRIGHT = np.cos(np.deg2rad(20))  # with gravity known, steeper planes are no support
 
 
@@ -41,7 +43,7 @@ class Plane:
 def support_plane(
     around: np.ndarray, thing: np.ndarray, tolerance: float, up: np.ndarray | None
 ) -> Plane | None:
-    """The plane that holds most of an object's surroundings, if the object lies on one side of it.
+    """The plane that holds most of an object's surroundings and has the object on one side.
 
     RANSAC (Fischler and Bolles, 1981), then two rounds of least squares over the points within the
     tolerance. The draws are always the same ones.
@@ -53,34 +55,47 @@ def support_plane(
         up: unit vector against gravity, or None: then any direction is possible.
 
     Returns:
-        None if no plane holds 30 % of the surroundings, or if the object reaches through it.
+        None if no such plane holds 30 % of the surroundings.
     """
     if len(around) < LEAST_SAMPLES:
         return None
-    corners = around[np.random.default_rng(0).integers(0, len(around), (TRIALS, 3))]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    lengths = np.linalg.norm(normals, axis=1)
-    usable = lengths > 1e-8
-    normals[usable] /= lengths[usable, None]
-    if up is not None:
-        usable &= np.abs(normals @ up.astype(normals.dtype)) > UPRIGHT
-    if not usable.any():
-        return None
-    normals, offsets = normals[usable], (normals * corners[:, 0]).sum(axis=1)[usable]
+    thing = thing[:: max(1, len(thing) // THING_SAMPLES)]
+    normals, offsets = _trials(around, thing, up)
+    below = (normals @ thing.T - offsets[:, None] < -2 * tolerance).mean(axis=1)
     votes = (np.abs(normals @ around.T - offsets[:, None]) < tolerance).sum(axis=1)
+    votes[below > BELOW] = 0
+    if up is not None:
+        votes[normals @ up.astype(normals.dtype) < UPRIGHT] = 0
     best = int(votes.argmax())
     normal, offset = normals[best].astype(float), float(offsets[best])
     for _ in range(2):
         inside = around[np.abs(around @ normal - offset) < tolerance].astype(float)
-        if len(inside) < max(LEAST_SHARE * len(around), LEAST_SAMPLES):
+        if not votes[best] or len(inside) < max(LEAST_SHARE * len(around), LEAST_SAMPLES):
             return None
         middle = inside.mean(axis=0)
-        normal = np.linalg.eigh(np.cov((inside - middle).T))[1][:, 0]
+        fitted = np.linalg.eigh(np.cov((inside - middle).T))[1][:, 0]
+        normal = fitted if fitted @ normal > 0 else -fitted
         offset = float(normal @ middle)
     spread = float(np.sqrt(np.mean((inside @ normal - offset) ** 2)))
-    if np.median(thing @ normal) < offset:
-        normal, offset = -normal, -offset
-    plane = Plane(normal, offset, spread)
-    reaches_through = (plane.height(thing) < -2 * tolerance).mean() > 0.1
-    against_gravity = up is not None and normal @ up < UPRIGHT
-    return None if reaches_through or against_gravity else plane
+    return Plane(normal, offset, spread)
+
+
+def _trials(
+    around: np.ndarray, thing: np.ndarray, up: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Normals (T,3) and offsets (T,) of planes through three points each.
+
+    The normals point along `up` or, without it, to the side of the object.
+    """
+    corners = around[np.random.default_rng(0).integers(0, len(around), (TRIALS, 3))]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+    normals /= np.maximum(lengths, np.float32(1e-9))
+    offsets = (normals * corners[:, 0]).sum(axis=1)
+    if up is not None:
+        flip = normals @ up.astype(normals.dtype) < 0
+    else:
+        flip = np.median(normals @ thing.T, axis=1) < offsets
+    normals[flip] *= -1
+    offsets[flip] *= -1
+    return normals, offsets

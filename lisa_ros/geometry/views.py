@@ -16,6 +16,7 @@ from lisa_ros.geometry.frames import is_rigid, moved
 from lisa_ros.geometry.locate import LEAST_POINTS, ObjectInSpace, locate, make_box
 from lisa_ros.geometry.mask import fit_mask, grown
 
+STRAY = 0.15  # cubes with less than this share of the usual number of points
 MASK_MARGIN = 2  # pixels: the middle of a cube need not lie on the very surface that the mask shows
 
 
@@ -140,10 +141,12 @@ def _thing(sighting: Sighting, up: np.ndarray | None) -> ObjectInSpace | None:
 
 
 def _cubes(points: np.ndarray, voxel: float) -> np.ndarray:
-    """The mean (M,3) of the points (N,3) in each cube."""
+    """The mean (M,3) of the points (N,3) in each cube, but for cubes that hold only strays."""
     cube = np.unique(voxel_keys(points, voxel, np.zeros(3)), return_inverse=True)[1]
-    sums = [np.bincount(cube, weights=points[:, axis]) for axis in range(3)]
-    return np.stack(sums, axis=1) / np.bincount(cube)[:, None]
+    count = np.bincount(cube)
+    sums = np.stack([np.bincount(cube, weights=column) for column in points.T], axis=1)
+    held = count >= STRAY * np.median(count)
+    return sums[held] / count[held, None]
 
 
 def _fused(

@@ -1,0 +1,172 @@
+"""Depth images, intrinsics and masks that cannot be used: a reason instead of numbers."""
+
+import warnings
+
+import cv2
+import numpy as np
+import pytest
+from geometry_scenes import CAMERA, on_table, render
+
+from lisa_ros.geometry import (
+    DepthError,
+    Gripper,
+    Intrinsics,
+    cloud,
+    locate,
+    parallel_grasps,
+    suction_grasps,
+    without_object,
+)
+from lisa_ros.geometry.camera import project, rays
+
+SCENE = on_table([0.1, 0.06, 0.12])
+DEPTH, SEEN = render([SCENE.thing, SCENE.table])
+MASK = SEEN == 0
+MILLIMETRES = np.round(DEPTH * 1000).astype(np.uint16)
+
+
+def few_pixels() -> np.ndarray:
+    depth = np.zeros_like(DEPTH)
+    rows, columns = np.nonzero(MASK)
+    depth[rows[:20], columns[:20]] = 0.6
+    depth[:50, :50] = 0.9  # there is depth elsewhere
+    return depth
+
+
+CASES = {
+    "no depth image": (MASK, None, CAMERA, "no depth image"),
+    "no camera_info": (MASK, DEPTH, None, "no camera_info"),
+    "zeros": (MASK, np.zeros_like(DEPTH), CAMERA, "no measurement"),
+    "integer zeros": (MASK, np.zeros_like(MILLIMETRES), CAMERA, "no measurement"),
+    "nan": (MASK, np.full_like(DEPTH, np.nan), CAMERA, "no measurement"),
+    "infinite": (MASK, np.full_like(DEPTH, np.inf), CAMERA, "no measurement"),
+    "negative": (MASK, -DEPTH, CAMERA, "no measurement"),
+    "millimetres declared as metres": (MASK, DEPTH * 1000, CAMERA, "millimetres declared"),
+    "metres declared as millimetres": (
+        MASK,
+        np.ceil(DEPTH).astype(np.uint16),
+        CAMERA,
+        "metres declared",
+    ),
+    "bytes": (MASK, DEPTH.astype(np.uint8), CAMERA, "uint8"),
+    "whole numbers with sign": (MASK, MILLIMETRES.astype(np.int32), CAMERA, "int32"),
+    "three channels": (MASK, np.stack([DEPTH] * 3, axis=-1), CAMERA, "300, 400, 3"),
+    "empty mask": (np.zeros_like(MASK), DEPTH, CAMERA, "no pixel"),
+    "hardly any depth in the mask": (MASK, few_pixels(), CAMERA, "are needed"),
+    "tiny mask": (MASK & (np.cumsum(MASK).reshape(MASK.shape) <= 12), DEPTH, CAMERA, "needed"),
+    "another view": (MASK, DEPTH[:, 50:350], CAMERA, "registered"),
+    "camera_info of another view": (
+        MASK,
+        DEPTH,
+        Intrinsics(1280, 720, 900, 900, 640, 360),
+        "1280x720",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_cannot_be_used_leaves_the_object_empty_and_says_why(case):
+    mask, depth, camera, word = CASES[case]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = locate(mask, depth, camera, up="support")
+    assert word in found.reason
+    assert not found.reason.endswith(".")
+    assert found.box is None
+    assert found.centroid is None
+    assert found.support is None
+    assert len(found.points) == len(found.pixels) == 0
+    assert parallel_grasps(found, Gripper()) == []
+    assert suction_grasps(found) == []
+    assert found.moved(np.eye(4)) == found
+
+
+def test_a_handful_of_bad_pixels_does_not_make_the_depth_image_implausible():
+    depth = DEPTH.copy()
+    depth[:30] = 3000.0
+    depth[30:40] = np.inf
+    assert locate(MASK & (np.arange(300) > 50)[:, None], depth, CAMERA).reason == ""
+
+
+@pytest.mark.parametrize(
+    ("k", "model", "d", "word"),
+    [
+        ([0.0] * 9, "plumb_bob", [], "no intrinsics"),
+        ([550, 0, 200, 0, float("nan"), 150, 0, 0, 1], "", [], "no intrinsics"),
+        ([550, 0, 200, 0, 550], "", [], "no intrinsics"),
+        ([550, 0, 200, 0, 550, 150, 0, 0, 1], "equidistant", [0.1, 0, 0, 0], "equidistant"),
+        ([550, 0, 200, 0, 550, 150, 0, 0, 1], "plumb_bob", [0.1, 0.2], "coefficients"),
+        ([550, 0, 200, 0, 550, 150, 0, 0, 1], "rational_polynomial", [0.1] * 5, "coefficients"),
+    ],
+)
+def test_intrinsics_that_are_none(k, model, d, word):
+    with pytest.raises(DepthError, match=word):
+        Intrinsics.from_matrix(k, 400, 300, model, d)
+
+
+def test_a_distortion_of_zeros_is_none_whatever_its_name():
+    k = [550, 0, 200, 0, 550, 150, 0, 0, 1]
+    assert Intrinsics.from_matrix(k, 400, 300, "equidistant", [0, 0, 0, 0]).distortion == ()
+
+
+def test_a_camera_info_without_size_takes_that_of_the_depth_image():
+    nameless = Intrinsics(0, 0, CAMERA.fx, CAMERA.fy, CAMERA.cx, CAMERA.cy)
+    one, other = locate(MASK, DEPTH, nameless), locate(MASK, DEPTH, CAMERA)
+    assert one.box.center == pytest.approx(other.box.center)
+
+
+@pytest.mark.parametrize(
+    ("model", "d"),
+    [
+        ("plumb_bob", [-0.28, 0.09, 0.001, -0.002, 0.0]),
+        ("plumb_bob", [0.12, -0.05, 0.0, 0.001, 0.01]),
+        ("rational_polynomial", [0.5, -2.6, 0.0004, -0.0003, 1.5, 0.4, -2.4, 1.4]),
+    ],
+)
+def test_rays_are_where_opencv_sees_the_pixels(model, d):
+    matrix = np.array([[300.0, 0, 201], [0, 302, 148], [0, 0, 1]])
+    camera = Intrinsics.from_matrix(matrix, 400, 300, model, d)
+    found = rays(camera)
+    assert np.isfinite(found).mean() > 0.99
+    pixels = np.stack(np.meshgrid(np.arange(400.0), np.arange(300.0)), axis=-1)
+    points = np.concatenate([found, np.ones((300, 400, 1))], axis=-1).reshape(-1, 3)
+    usable = np.isfinite(points).all(axis=1)
+    expected = pixels.reshape(-1, 2)[usable]
+    there = cv2.projectPoints(points[usable], np.zeros(3), np.zeros(3), matrix, np.array(d))[0]
+    assert np.abs(there[:, 0] - expected).max() < 0.35
+    assert np.abs(project(camera, points[usable]) - expected).max() < 0.35
+    assert np.abs(there[:, 0] - expected).mean() < 0.001
+
+
+def test_a_lens_that_folds_the_image_over_gives_no_rays_there():
+    matrix = [150, 0, 200, 0, 150, 150, 0, 0, 1]
+    folded = Intrinsics.from_matrix(matrix, 400, 300, "plumb_bob", [-0.45, 0.1, 0, 0, 0])
+    found = rays(folded)
+    assert np.isnan(found[0, 0]).all()
+    assert np.isfinite(found[150, 200]).all()
+    depth = np.full((300, 400), 0.7, np.float32)
+    assert np.isfinite(cloud(depth, folded)[0]).all()
+
+
+def test_the_whole_scene_as_a_cloud():
+    points, pixels = cloud(MILLIMETRES, CAMERA)
+    columns, rows = pixels.T
+    assert len(points) == (MILLIMETRES > 0).sum()
+    assert np.abs(points[:, 2] - DEPTH[rows, columns]).max() < 0.0006
+    across = (columns - CAMERA.cx) / CAMERA.fx * points[:, 2]
+    assert np.abs(points[:, 0] - across).max() < 1e-5
+    with pytest.raises(DepthError, match="no measurement"):
+        cloud(np.zeros_like(DEPTH), CAMERA)
+
+
+@pytest.mark.parametrize(("depth", "gone"), [(MILLIMETRES, 0), (DEPTH, np.nan)])
+def test_a_depth_image_without_the_object(depth, gone):
+    before = depth.copy()
+    rest = without_object(depth, MASK, margin=2)
+    assert np.array_equal(depth, before)
+    assert rest.dtype == depth.dtype
+    assert np.array_equal(rest[MASK], np.full(MASK.sum(), gone, depth.dtype), equal_nan=True)
+    taken = ~((rest == depth) | (np.isnan(rest) & np.isnan(depth)))
+    rows, columns = np.nonzero(MASK)
+    assert np.nonzero(taken)[0].min() >= rows.min() - 2
+    assert np.nonzero(taken)[1].max() <= columns.max() + 2
