@@ -15,6 +15,7 @@ COMMANDS: dict[str, str] = {
     "node": "run the perception node without a launch system",
     "bag": "ask about the images of a recording",
     "sim": "publish the live tabletop camera",
+    "sim-pick": "let a simulated gripper lift what instructions mean, and count",
     "eval": "measure a model on scenes of the simulator that it has not seen",
     "train-nano": "train the small model that ships with the package",
     "convert": "rewrite an official checkpoint as a native one",

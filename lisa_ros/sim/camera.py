@@ -64,7 +64,7 @@ class Camera:
                 np.sin(elevation),
             ]
         )
-        _aim(model, "camera", target + distance * ray, target, roll=random.normal(0, 0.03))
+        aim(model, "camera", target + distance * ray, target, roll=random.normal(0, 0.03))
         model.cam_fovy[:] = random.uniform(40, 50)
         for light, strength in (
             ("key", random.uniform(0.5, 0.9)),
@@ -93,6 +93,11 @@ class Camera:
         renderer.disable_depth_rendering()
         instances = self._instances()
         return View(rgb, depth, instances, self.intrinsics(), self.pose(), self._record(instances))
+
+    def picture(self, camera: str) -> np.ndarray:
+        """What another camera of the scene sees: uint8 (H,W,3) RGB."""
+        self._renderer.update_scene(self.scene.data, camera=camera, scene_option=self._option)
+        return self._renderer.render().copy()
 
     def intrinsics(self) -> np.ndarray:
         """Pinhole matrix (3,3) in pixels."""
@@ -171,8 +176,8 @@ class Camera:
         return ((pixel >= 0) & (pixel < [self.width, self.height])).all(axis=1)
 
 
-def _aim(
-    model: mujoco.MjModel, name: str, eye: np.ndarray, target: np.ndarray, roll: float
+def aim(
+    model: mujoco.MjModel, name: str, eye: np.ndarray, target: np.ndarray, roll: float = 0.0
 ) -> None:
     """Point a camera (MuJoCo convention: looks along -z, y up) from `eye` at `target`."""
     back = (eye - target) / np.linalg.norm(eye - target)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -67,12 +68,18 @@ class Collider:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a builder returns; `lie` = euler angles of its other stable pose, if it has one."""
+    """What a builder returns; `lie` = euler angles of its other stable pose, if it has one.
+
+    The `colliders` decide where things are dropped and come to rest. Where they are too coarse for
+    fingers that close on the object, `fine_colliders` take their place in scenes with a gripper.
+    They reach down to the table wherever the coarse ones do, so that both rest in the same pose.
+    """
 
     parts: list[Part]
     colliders: list[Collider]
     lie: Vector | None = None
     shine: float = field(default=0.3)
+    fine_colliders: list[Collider] | None = None
 
 
 Builder = Callable[[np.random.Generator], Shape]
@@ -100,13 +107,19 @@ def mug(random: np.random.Generator) -> Shape:
     )
     grip = _uniform(random, 0.26, 0.36) * h
     handle = tube(arc(grip, -np.pi / 2, np.pi / 2), np.full(14, 0.0055))
+    wall_collider = Collider("cylinder", (r, h / 2, 0), (0, 0, h / 2))
+    reach = grip + 0.0055
     return Shape(
         [
             Part(body),
             Part(handle, position=(r - 0.003, 0, h * 0.52), euler=(np.pi / 2, 0, 0)),
         ],
-        [Collider("cylinder", (r, h / 2, 0), (0, 0, h / 2))],
+        [wall_collider],
         shine=0.6,
+        fine_colliders=[
+            wall_collider,
+            Collider("box", (reach / 2, 0.0055, reach), (r - 0.003 + reach / 2, 0, h * 0.52)),
+        ],
     )
 
 
@@ -127,14 +140,21 @@ def bottle(random: np.random.Generator) -> Shape:
         ]
     )
     cap = Part("cylinder", "dark", (neck * 1.2, 0.010, 0), (0, 0, h + 0.004))
+    colliders = [
+        Collider("cylinder", (r, shoulder / 2, 0), (0, 0, shoulder / 2)),
+        Collider("cylinder", (neck, (h - shoulder) / 2, 0), (0, 0, (h + shoulder) / 2)),
+    ]
     return Shape(
         [Part(body), cap],
-        [
-            Collider("cylinder", (r, shoulder / 2, 0), (0, 0, shoulder / 2)),
-            Collider("cylinder", (neck, (h - shoulder) / 2, 0), (0, 0, (h + shoulder) / 2)),
-        ],
+        colliders,
         lie=(np.pi / 2, 0, 0),
         shine=0.7,
+        fine_colliders=[
+            *colliders,
+            Collider("cylinder", (r * 0.88, 0.05 * h, 0), (0, 0, shoulder + 0.05 * h)),
+            Collider("cylinder", ((r + neck) / 2, 0.03 * h, 0), (0, 0, shoulder + 0.13 * h)),
+            Collider("cylinder", cap.size, cap.position),
+        ],
     )
 
 
@@ -156,7 +176,13 @@ def bowl(random: np.random.Generator) -> Shape:
         ]
     )
     return Shape(
-        [Part(body)], [Collider("cylinder", (0.85 * r, h / 2, 0), (0, 0, h / 2))], shine=0.6
+        [Part(body)],
+        [Collider("cylinder", (0.85 * r, h / 2, 0), (0, 0, h / 2))],
+        shine=0.6,
+        fine_colliders=[
+            Collider("cylinder", (0.85 * r, h / 4, 0), (0, 0, h / 4)),
+            Collider("cylinder", (r, h / 4, 0), (0, 0, h * 3 / 4)),
+        ],
     )
 
 
@@ -215,8 +241,16 @@ def spoon(random: np.random.Generator) -> Shape:
             position=(-length / 2 + handle / 2, 0, 0.008),
         ),
     ]
+    stick_x, stick_y, _ = parts[1].size
     return Shape(
-        parts, [Collider("box", (length / 2, width * 0.7, 0.006), (0, 0, 0.006))], shine=0.9
+        parts,
+        [Collider("box", (length / 2, width * 0.7, 0.006), (0, 0, 0.006))],
+        shine=0.9,
+        fine_colliders=[
+            Collider("box", (head * 0.55, width * 0.85, 0.006), (length / 2 - head, 0, 0.006)),
+            Collider("box", (head * 0.95, width * 0.45, 0.006), (length / 2 - head, 0, 0.006)),
+            Collider("box", (stick_x, stick_y, 0.0055), (parts[1].position[0], 0, 0.0055)),
+        ],
     )
 
 
@@ -242,10 +276,15 @@ def knife(random: np.random.Generator) -> Shape:
         ),
     ]
     middle = (blade - handle) / 2
+    grip_x, grip_y, grip_z = parts[1].size
     return Shape(
         parts,
         [Collider("box", ((blade + handle) / 2, width / 2, 0.007), (middle, 0, 0.007))],
         shine=0.8,
+        fine_colliders=[
+            Collider("box", (blade * 0.47, width * 0.48, 0.0055), (blade * 0.47, 0, 0.0055)),
+            Collider("box", (grip_x, grip_y, grip_z), parts[1].position),
+        ],
     )
 
 
@@ -270,8 +309,22 @@ def banana(random: np.random.Generator) -> Shape:
     tip = Part("capsule", "stem", (0.004, 0.008, 0), tuple(path[-1] + [0, 0, thick]), (0.9, 0, 0))
     half = bend * np.sin(span / 2)
     return Shape(
-        [body, tip], [Collider("box", (0.022, half * 0.9, thick * 0.9), (0, 0, thick * 0.9))]
+        [body, tip],
+        [Collider("box", (0.022, half * 0.9, thick * 0.9), (0, 0, thick * 0.9))],
+        fine_colliders=_banana_pieces(path, taper, thick),
     )
+
+
+def _banana_pieces(path: np.ndarray, taper: np.ndarray, thick: float) -> list[Collider]:
+    """Straight boxes along a bent path (N,3) of radii (N,), all of them down to the table."""
+    pieces = []
+    for first, last in pairwise((0, 4, 8, 12, 17)):
+        run = path[last] - path[first]
+        x, y, _ = (path[first] + path[last]) / 2
+        size = (np.linalg.norm(run) / 2, 0.9 * taper[first : last + 1].mean(), thick * 0.9)
+        turn = (0, 0, np.arctan2(run[1], run[0]))
+        pieces.append(Collider("box", size, (x, y, thick * 0.9), turn))
+    return pieces
 
 
 def carrot(random: np.random.Generator) -> Shape:
@@ -289,9 +342,18 @@ def carrot(random: np.random.Generator) -> Shape:
         )
         for side in (-1, 0, 1)
     ]
+    slices = [
+        Collider(
+            "box",
+            (length / 10, thick * (1.0 - 0.85 * at**1.3) * 0.95, thick * 0.8),
+            (length * (at - 0.5), 0, thick * 0.8),
+        )
+        for at in (0.1, 0.3, 0.5, 0.7, 0.9)
+    ]
     return Shape(
         [root, *leaves],
         [Collider("box", (length / 2, thick * 0.8, thick * 0.8), (0, 0, thick * 0.8))],
+        fine_colliders=slices,
     )
 
 
@@ -344,6 +406,10 @@ def screwdriver(random: np.random.Generator) -> Shape:
         parts,
         [Collider("box", ((shaft + handle) / 2, thick * 0.8, thick), (middle, 0, thick))],
         shine=0.6,
+        fine_colliders=[
+            Collider("box", (handle / 2, thick * 0.9, thick), (-handle / 2, 0, thick)),
+            Collider("box", (shaft / 2 + 0.005, 0.005, thick), (shaft / 2 + 0.005, 0, thick)),
+        ],
     )
 
 
@@ -367,10 +433,22 @@ def scissors(random: np.random.Generator) -> Shape:
             ),
             Part(loop, "main", position=(-reach, side * (ring + 0.006), 0.008)),
         ]
+    pieces = []
+    for side in (-1, 1):
+        angle, ear = -side * open_angle / 2, (ring + 0.0055) * 0.9
+        cut = (blade / 2 * np.cos(angle), blade / 2 * np.sin(angle), 0.006)
+        pieces += [
+            Collider("box", (blade / 2, 0.005, 0.006), cut, (0, 0, angle)),
+            Collider(
+                "box", (0.030, 0.006, 0.0065), (-0.026, 0.006 * side, 0.0065), (0, 0, -side * 0.30)
+            ),
+            Collider("cylinder", (ear, 0.0065, 0), (-0.052 - ring, side * (ring + 0.006), 0.0065)),
+        ]
     return Shape(
         parts,
         [Collider("box", ((blade + 0.09) / 2, 0.030, 0.008), ((blade - 0.09) / 2, 0, 0.008))],
         shine=0.7,
+        fine_colliders=pieces,
     )
 
 

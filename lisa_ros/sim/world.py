@@ -5,6 +5,7 @@ Everything follows from the seed. `Tabletop` holds the physics; camera.py takes 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mujoco
@@ -47,20 +48,26 @@ class Tabletop:
         seed: decides kinds, shapes, poses, colours and the table.
         kinds: draw from these kinds only (all by default).
         count: (fewest, most) objects.
+        extend: adds something to the scene before it is compiled, such as a gripper. The objects
+            then have their finer colliders; what is drawn and where it is dropped stays the same.
     """
 
     def __init__(
-        self, seed: int, kinds: tuple[str, ...] = tuple(KINDS), count: tuple[int, int] = (3, 8)
+        self,
+        seed: int,
+        kinds: tuple[str, ...] = tuple(KINDS),
+        count: tuple[int, int] = (3, 8),
+        extend: Callable[[mujoco.MjSpec], None] | None = None,
     ) -> None:
         self.seed = seed
         random = np.random.default_rng(seed)
         chosen = _choose_kinds(random, kinds, int(random.integers(count[0], count[1] + 1)))
         shapes = [KINDS[kind].build(random) for kind in chosen]
-        self.model = _build(random, shapes)
+        self.model = _build(random, shapes, extend)
         self.data = mujoco.MjData(self.model)
         self.items = [self._item(index, kind) for index, kind in enumerate(chosen)]
         self.recolor(random)
-        for _ in range(int(SETTLE_SECONDS / TIME_STEP)):
+        for _ in range(int(SETTLE_SECONDS / self.model.opt.timestep)):
             mujoco.mj_step(self.model, self.data)
         mujoco.mj_forward(self.model, self.data)
 
@@ -102,7 +109,11 @@ def _choose_kinds(random: np.random.Generator, kinds: tuple[str, ...], count: in
     return chosen
 
 
-def _build(random: np.random.Generator, shapes: list[Shape]) -> mujoco.MjModel:
+def _build(
+    random: np.random.Generator,
+    shapes: list[Shape],
+    extend: Callable[[mujoco.MjSpec], None] | None,
+) -> mujoco.MjModel:
     spec = mujoco.MjSpec()
     spec.option.timestep = TIME_STEP
     spec.visual.quality.shadowsize = 1024
@@ -111,7 +122,9 @@ def _build(random: np.random.Generator, shapes: list[Shape]) -> mujoco.MjModel:
     spec.visual.map.znear, spec.visual.map.zfar = 0.01, 10
     _add_surroundings(spec, random)
     for index, (shape, place) in enumerate(zip(shapes, _places(random, shapes), strict=True)):
-        _add_object(spec, random, index, shape, place)
+        _add_object(spec, random, index, shape, place, fine=extend is not None)
+    if extend is not None:
+        extend(spec)
     return spec.compile()
 
 
@@ -166,8 +179,9 @@ def _quaternion(euler: tuple[float, float, float]) -> np.ndarray:
 
 
 def _add_object(
-    spec: mujoco.MjSpec, random: np.random.Generator, index: int, shape: Shape, place: np.ndarray
-) -> None:
+    spec: mujoco.MjSpec, random: np.random.Generator, index: int, shape: Shape, place: np.ndarray,
+    fine: bool,
+) -> None:  # fmt: skip
     yaw = _quaternion((0, 0, random.uniform(-np.pi, np.pi)))
     height = 0.004
     if shape.lie is not None and random.random() < 0.25:
@@ -176,7 +190,7 @@ def _add_object(
         yaw, height = turned, max(c.size[0] for c in shape.colliders) + 0.004
     body = spec.worldbody.add_body(name=f"object_{index}", pos=[*place, height], quat=yaw)
     body.add_freejoint()
-    for collider in shape.colliders:
+    for collider in (shape.fine_colliders if fine else None) or shape.colliders:
         body.add_geom(
             type=PRIMITIVES[collider.shape], size=collider.size, pos=collider.position,
             quat=_quaternion(collider.euler), group=COLLISION_GROUP, rgba=[0, 0, 0, 0], density=500,
