@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import resource
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -55,10 +56,12 @@ class Measurements:
     memory_mb: float = 0.0
 
 
-def measure_preset(
-    lisa: Lisa, lengths: Sequence[int], rounds: int, report: Callable[[str], None]
-) -> Measurements:
-    """Run everything; `report` is told what is being measured."""
+def measure_preset(lisa: Lisa, lengths: Sequence[int], rounds: int) -> Measurements:
+    """Run everything; what is being measured is told on stderr."""
+
+    def report(what: str) -> None:
+        print(f"{lisa.config.name}: {what}", file=sys.stderr, flush=True)
+
     parameters = sum(p.numel() for p in lisa.network.parameters())
     results = Measurements(lisa.config.name, parameters)
     bench = _Bench(lisa, rounds)

@@ -19,7 +19,6 @@ from lisa_ros.model.prompt import build_prompt
 from lisa_ros.model.tokenizer import Tokenizer
 from lisa_ros.model.weights import precision
 
-PRESETS = ("tiny", "nano", "middle", "lisa-7b", "lisa-13b")
 LOUD = 100.0  # spread of the word embeddings
 _TEXT = (
     "USER: Can you segment the red mug in this image? ASSISTANT: Sure, it is [SEG].",
@@ -38,9 +37,10 @@ def random_lisa(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Lisa:
-    """A LISA of one of the `PRESETS` with random weights, the same for the same seed.
+    """A LISA with random weights, the same for the same seed.
 
-    On a GPU the weights are drawn there, in `dtype`, so that 13 billion of them take no detour.
+    `preset`: tiny, nano, middle, lisa-7b or lisa-13b. On a GPU the weights are drawn there, in
+    `dtype`, so that 13 billion of them take no detour.
     """
     torch.manual_seed(seed)
     tokenizer = _tokenizer()

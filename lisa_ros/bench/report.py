@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lisa_ros.bench.machine import Machine
 from lisa_ros.bench.measure import Measurements
+from lisa_ros.bench.studies import LEAST_IOU, Gate, ViewResult
 from lisa_ros.errors import LisaError
 
 REFERENCE = "reference schedule"
@@ -73,6 +74,34 @@ def _curves(result: Measurements) -> str:
     table = _table(["batch", "count", "together ms", "one by one ms"], rows)
     nth = ", ".join(f"{int(p['number'])}: {p['answer_ms']:.1f}" for p in result.nth)
     return f"{table}\n\nThe n-th question about one frame (ms): {nth}"
+
+
+def gates_as_text(gates: Sequence[Gate]) -> str:
+    """How the masks of quantised models agree with those of the full one."""
+    rows = [
+        [
+            gate.method,
+            str(gate.questions),
+            f"{gate.mean_iou:.4f}",
+            f"{gate.least_iou:.3f}",
+            f"{100 * gate.same_words:.0f} %",
+            f"{gate.answer_ms:.1f}",
+            "yes" if gate.passed else "no",
+        ]
+        for gate in gates
+    ]
+    head = ["method", "questions", "mean IoU", "least IoU", "same words", "answer ms"]
+    return _table([*head, f"mean IoU >= {LEAST_IOU}"], rows)
+
+
+def views_as_text(results: Sequence[ViewResult]) -> str:
+    """How well objects inside and outside the central square are found."""
+    inside, outside = results[0].counts
+    rows = [
+        [r.clip_view, f"{r.inside:.3f}", f"{r.outside:.3f}", f"{r.answer_ms:.1f}"] for r in results
+    ]
+    head = ["clip_view", f"inside ({inside})", f"outside ({outside})", "answer ms"]
+    return _table(head, rows)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -15,16 +15,16 @@ from lisa_ros.errors import CheckpointError
 from lisa_ros.model.config import Quantization
 from lisa_ros.model.network import LisaNetwork
 
-_GROUP = 32
-"""Weights that share one scale in 4-bit formats: fine enough for rows of any model here."""
+_GROUPS = (32, 16)
+"""Weights that share one scale in 4-bit formats; the smaller group where rows do not divide."""
 
 
 def quantize(network: LisaNetwork, quantization: Quantization) -> None:
     """Quantise a network in place, on the device where it lies.
 
-    `int8`: one scale a row. `int4`: one scale for 32 weights; packed two to a byte on CUDA in
-    bfloat16, elsewhere one to a byte. Both through torchao. `nf4`: 4-bit NormalFloat with double
-    quantisation through bitsandbytes (Dettmers et al., arXiv 2305.14314).
+    `int8`: one scale a row. `int4`: one scale for 32 weights (or 16, see `_GROUPS`); packed two to
+    a byte on CUDA in bfloat16, elsewhere one to a byte. Both through torchao. `nf4`: 4-bit
+    NormalFloat with double quantisation through bitsandbytes (Dettmers et al., arXiv 2305.14314).
     """
     layers = network.language_model.layers
     if quantization == "nf4":
@@ -52,15 +52,27 @@ def _torchao(layers: nn.Module, quantization: Quantization) -> None:
     weight = next(layers.parameters())
     if quantization == "int8":
         config = Int8WeightOnlyConfig()
-    elif weight.is_cuda and weight.dtype == torch.bfloat16:
-        config = Int4WeightOnlyConfig(group_size=_GROUP, int4_packing_format="tile_packed_to_4d")
+    elif weight.is_cuda and weight.dtype == torch.bfloat16 and _group(layers) == 32:
+        config = Int4WeightOnlyConfig(group_size=32, int4_packing_format="tile_packed_to_4d")
     else:
         config = IntxWeightOnlyConfig(
             weight_dtype=torch.int4,
-            granularity=PerGroup(_GROUP),
+            granularity=PerGroup(_group(layers)),
             mapping_type=MappingType.ASYMMETRIC,
         )
     quantize_(layers, config)
+
+
+def _group(layers: nn.Module) -> int:
+    """How many weights can share a scale in every layer."""
+    widths = {m.in_features for m in layers.modules() if isinstance(m, nn.Linear)}
+    for group in _GROUPS:
+        if all(width % group == 0 for width in widths):
+            return group
+    raise CheckpointError(
+        f"int4 needs layers whose widths {_GROUPS[-1]} divides; these are {sorted(widths)} wide:"
+        " use int8, or load without quantization"
+    )
 
 
 def _nf4(layers: nn.Module) -> None:
