@@ -9,15 +9,19 @@ from array import array
 
 import numpy as np
 import pytest
+import rclpy
 
 pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
 from node_rig import BEST_EFFORT, RELIABLE, Rig, image_message, picture, rig, wait_for
 from PIL import Image as Picture
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
+from lisa_ros.node.camera import Camera, OnDemand
 from lisa_ros.node.status import Status
 
 
@@ -123,6 +127,33 @@ def test_images_that_cannot_be_used(robot, change, words):
     assert result.header == message.header and not result.instances
     robot.show()
     wait_for(lambda: robot.ask("hello").status == Status.OK, "the next image")
+
+
+def test_images_that_nobody_asks_about_never_wake_the_executor(monkeypatch):
+    """Counted in the executor's wait sets: of a plain subscription each image makes one."""
+    waits = []
+    decide = OnDemand.can_execute
+    counted = lambda group, entity: waits.append(entity) or decide(group, entity)  # noqa: E731
+    monkeypatch.setattr(OnDemand, "can_execute", counted)
+    values = {"input.transport": "raw", "input.qos": "auto", "input.max_age": 5, "input.wait": 1}
+    with rig() as robot:
+        context = Context()
+        rclpy.init(context=context, domain_id=robot.domain)
+        node = rclpy.create_node("watcher", context=context, namespace="lisa")
+        camera = Camera(node, values)
+        camera.open()
+        wait_for(robot.images.get_subscription_count, "the subscription")
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        executor.spin_once(timeout_sec=0.5)
+        robot.film(rate=100)
+        end = time.monotonic() + 2
+        waits.clear()
+        while time.monotonic() < end:
+            executor.spin_once(timeout_sec=0.25)
+        assert len(waits) < 40, "200 images have come in"
+        assert camera.fresh(lambda: False).header.stamp.sec > 20
+        rclpy.shutdown(context=context)
 
 
 def test_half_the_images_lost(robot):

@@ -30,7 +30,8 @@ from lisa_ros.node.qos import choose_reliability, image_profile
 from lisa_ros.node.query import NotAnswered
 from lisa_ros.node.status import Status
 
-# An event that the executor waits for wakes it with every image; the watchdog looks at the graph.
+# An executor that waits for an event of this subscription finds no sleep while an image lies there
+# untaken: both share one condition in the middleware. The watchdog looks at the graph instead.
 NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
 POLL = 0.002  # seconds between two looks for an image while a query waits for one
 
