@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from lisa_ros.bench import baselines
+from lisa_ros.bench import baselines, studies
 from lisa_ros.bench.machine import Machine
 from lisa_ros.bench.presets import random_lisa, teach
 from lisa_ros.bench.stages import Stage
 from lisa_ros.cli import main
-from lisa_ros.engine import Engine, Question
+from lisa_ros.engine import Answer, Engine, Instance, Question, Status
+from lisa_ros.sim.camera import View
 
 
 @pytest.mark.parametrize("schedule", (baselines.reference, baselines.library))
@@ -69,3 +70,60 @@ def test_the_command_prints_tables_and_writes_numbers(
 def test_a_length_that_has_no_room_for_the_mask_is_refused(capsys: pytest.CaptureFixture) -> None:
     assert main(["bench", "--presets", "tiny", "--lengths", "3"]) == 2
     assert "tokens" in capsys.readouterr().err
+
+
+def tabletop(u: int) -> View:
+    """A view with one red mug whose middle is at column `u`."""
+    instances = np.zeros((48, 64), np.uint8)
+    instances[20:28, u - 4 : u + 4] = 1
+    record = {
+        "seed": u,
+        "width": 64,
+        "height": 48,
+        "objects": [{"id": 1, "kind": "mug", "color": "red", "visible": 1.0}],
+    }
+    return View(
+        rgb=np.zeros((48, 64, 3), np.uint8),
+        depth=np.ones((48, 64), np.float32),
+        instances=instances,
+        intrinsics=np.eye(3),
+        camera_pose=np.eye(4),
+        record=record,
+    )
+
+
+class Finder:
+    """An engine that finds what stands left of a column, as a box."""
+
+    def __init__(self, until: int) -> None:
+        self.until, self.asked = until, []
+
+    def segment(self, image: np.ndarray, words: str, key: int) -> Answer:
+        self.asked.append(words)
+        mask = np.zeros(image.shape[:2], bool)
+        mask[20:28, 4 * key : 4 * key + 8] = 4 * key < self.until
+        found = [Instance(mask, 1.0, 1.0, words, (0, 0, 0, 0), 0)] if mask.any() else []
+        return Answer("", Status.OK, found, timings={"total": 1.0})
+
+
+def test_views_are_compared_by_where_the_object_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    # the central square of 64x48 begins at column 8; object n covers 4 n to 4 n + 8
+    monkeypatch.setattr(studies, "test_views", lambda n: [tabletop(4 * k + 4) for k in range(n)])
+    engines = {"all": Finder(until=99), "left": Finder(until=8)}
+    everything, left = studies.compare_views(engines, scenes=6)
+    assert everything.counts == left.counts == (4, 1)  # the one that is half shown is left out
+    assert (everything.inside, everything.outside) == (1, 1)
+    assert (left.inside, left.outside) == (0, 1)
+    assert set(engines["all"].asked) == {"the red mug"}
+
+
+def test_a_quantised_model_that_finds_other_things_does_not_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    questions = [(k, tabletop(4 * k + 4).rgb, "the red mug") for k in range(10)]
+    monkeypatch.setattr(studies, "_questions", lambda scenes: iter(questions))
+    same, other = studies.quantization_gate(
+        Finder(until=99), {"int8": Finder(until=99), "int4": Finder(until=36)}, scenes=1
+    )
+    assert (same.mean_iou, same.least_iou, same.passed) == (1, 1, True)
+    assert (other.mean_iou, other.least_iou, other.passed) == (0.9, 0, False)
