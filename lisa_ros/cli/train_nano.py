@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shards", type=int, default=33, help="rendered shards of 300 views each")
     parser.add_argument("--see-steps", type=int, default=3600)
     parser.add_argument("--read-steps", type=int, default=2400)
-    parser.add_argument("--join-steps", type=int, default=1600)
+    parser.add_argument("--join-steps", type=int, default=2200)
     parser.add_argument(
         "--stages", nargs="+", choices=STAGES, default=STAGES, help="only these, in this order"
     )

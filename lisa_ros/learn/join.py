@@ -21,9 +21,12 @@ from lisa_ros.learn.see import masks_loss, view_shares
 from lisa_ros.model.losses import BCE_WEIGHT, CE_WEIGHT, DICE_WEIGHT
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.tokenizer import Tokenizer
+from lisa_ros.sim.instructions import TYPES as WORLD_TYPES
 from lisa_ros.sim.instructions import compose
 
 QUESTIONS = 5  # asked about each view: fewer than in `read`, here the pictures teach most
+# what a small model must get right first is asked more often than the world's own shares say
+TYPES = {**WORLD_TYPES, "plain": 0.32, "absent": 0.14, "attribute": 0.12, "relation": 0.14}
 HOLD = 0.3  # weight of the losses that tie the two seams to the concept space
 QUALITY = 0.1  # weight of the error of SAM's guess at its own IoU
 
@@ -51,7 +54,9 @@ class Join(nn.Module):
         """An augmented batch of views, each with its questions."""
         chosen = random.integers(len(self.scenes), size=self.batch)
         pictures = load_pictures(self.scenes, chosen, self.config, random)
-        questions = [compose(record, random, QUESTIONS) for record in pictures.maps.records]
+        questions = [
+            compose(record, random, QUESTIONS, types=TYPES) for record in pictures.maps.records
+        ]
         return Joint(pictures, pack(questions, self.tokenizer, self.config))
 
     def loss(self, network: LisaNetwork, batch: Joint) -> tuple[Tensor, dict[str, float]]:

@@ -63,7 +63,7 @@ def _join(args: argparse.Namespace) -> None:
     _take_over(network, args.folder)
     stage = Join(network, scenes, tokenizer, BATCH["join"])
     train(
-        "join", network, stage, [network], Schedule(args.join_steps, 4e-4), args.folder, args.seed
+        "join", network, stage, [network], Schedule(args.join_steps, 5e-4), args.folder, args.seed
     )
     _write(network, tokenizer, args.folder / "checkpoint")
 
