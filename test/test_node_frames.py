@@ -199,22 +199,28 @@ def test_reasons_for_missing_images():
         assert elsewhere and twin and robot.ask("hello").status == Status.NO_IMAGE
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_compressed_images(kind):
-    pixels = np.full((48, 64, 3), (200, 60, 30), np.uint8)
+def compressed_message(kind: str) -> CompressedImage:
+    """A JPEG or PNG of 64x48 pixels."""
     file = io.BytesIO()
-    Picture.fromarray(pixels).save(file, kind)
+    Picture.fromarray(np.full((48, 64, 3), (200, 60, 30), np.uint8)).save(file, kind)
+    message = CompressedImage(format=f"rgb8; {kind.lower()} compressed bgr8")
+    message.header.frame_id = kind
+    message.data = array("B", file.getvalue())
+    return message
+
+
+def test_compressed_images():
     with rig() as robot:
         robot.start("-p", "input.transport:=compressed")
         camera = robot.node.create_publisher(CompressedImage, "image/compressed", BEST_EFFORT)
         wait_for(camera.get_subscription_count, "the node's subscription")
-        message = CompressedImage(format=f"rgb8; {kind.lower()} compressed bgr8")
-        message.header.frame_id = "jpeg_camera"
-        message.data = array("B", file.getvalue())
-        camera.publish(message)
-        wait_for(lambda: robot.ask("hello").status == Status.OK, "the image")
-        result = robot.ask("hello")
-        assert (result.width, result.height) == (64, 48) and result.header == message.header
+        for kind in ("JPEG", "PNG"):
+            message = compressed_message(kind)
+            camera.publish(message)
+            wait_for(lambda k=kind: robot.ask("hello").header.frame_id == k, "the image")
+            result = robot.ask("hello")
+            assert result.status == Status.OK and result.header == message.header
+            assert (result.width, result.height) == (64, 48)
         message.data = message.data[: len(message.data) // 2]
         camera.publish(message)
         wait_for(lambda: robot.ask("hello").status == Status.REJECTED, "the damaged image")

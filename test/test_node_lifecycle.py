@@ -137,8 +137,15 @@ def test_model_parameters_change_only_without_a_model(robot, manager):
     assert not refused.successful and "unconfigured" in refused.reason
 
 
-@pytest.mark.parametrize("transitions", [["deactivate"], ["deactivate", "cleanup"]])
-@pytest.mark.parametrize("work", ["endless", "endless deaf", "stall:2"])
+@pytest.mark.parametrize(
+    ("transitions", "work"),
+    [
+        (["deactivate"], "endless"),
+        (["deactivate"], "endless deaf"),
+        (["deactivate", "cleanup"], "endless"),
+        (["deactivate", "cleanup"], "stall:2"),
+    ],
+)
 def test_stopping_in_the_middle_of_an_answer(robot, manager, transitions, work):
     assert manager.change("configure") and manager.change("activate")
     wait_for(lambda: robot.ask("hello").status == Status.OK, "an answer")
@@ -158,8 +165,9 @@ def test_stopping_in_the_middle_of_an_answer(robot, manager, transitions, work):
     assert len({one.query_id for one in robot.results}) == len(robot.results)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("work", ["endless", "stall:30"])
+@pytest.mark.parametrize(
+    ("number", "work"), [(signal.SIGINT, "stall:30"), (signal.SIGTERM, "endless")]
+)
 def test_a_signal_ends_the_process_and_answers_what_is_in_flight(number, work):
     with rig() as robot:
         process = robot.start()

@@ -109,8 +109,19 @@ class Queries:
 
     def finish(self, query: Query, outcome: Outcome) -> None:
         """Publish the one result of a query; whoever comes second does nothing."""
-        if not query.end():
-            return
+        if query.end():
+            self._conclude(query, outcome)
+
+    def finish_all(self, status: Status, sentence: str) -> None:
+        """End everything that waits or is being answered."""
+        with self._lock:
+            queries = list(self._outstanding.values())
+        # All are ended before the first is published: the model must not turn to the next meanwhile.
+        for query in [query for query in queries if query.end()]:
+            self._conclude(query, Outcome(status, sentence))
+
+    def _conclude(self, query: Query, outcome: Outcome) -> None:
+        """Everything that is owed to the world about a query that has just been ended."""
         with self._lock:
             self._outstanding.pop(query.id, None)
         try:
@@ -148,13 +159,6 @@ class Queries:
         query.cancel.set()
         if not query.started:
             self.finish(query, Outcome(Status.CANCELLED, TAKEN_BACK))
-
-    def finish_all(self, status: Status, sentence: str) -> None:
-        """End everything that waits or is being answered."""
-        with self._lock:
-            queries = list(self._outstanding.values())
-        for query in queries:
-            self.finish(query, Outcome(status, sentence))
 
     def _expire(self) -> None:
         """End what is overdue, also when the model hangs and will not do so by itself."""
