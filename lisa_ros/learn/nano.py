@@ -15,7 +15,7 @@ PIECES = 1200  # [SEG] comes behind them
 
 
 def nano_config() -> LisaConfig:
-    """A LISA of about four million parameters: what two CPU cores can train and run."""
+    """A LISA of about five million parameters: what two CPU cores can train and run."""
     return LisaConfig(
         name="nano",
         llama={
@@ -32,12 +32,12 @@ def nano_config() -> LisaConfig:
             "pad_token_id": 0,
         },
         clip={
-            "hidden_size": 96,
-            "intermediate_size": 384,
-            "num_hidden_layers": 4,
+            "hidden_size": 128,
+            "intermediate_size": 512,
+            "num_hidden_layers": 6,
             "num_attention_heads": 4,
-            "image_size": 96,
-            "patch_size": 12,
+            "image_size": 120,
+            "patch_size": 15,
         },
         sam_vision={
             "image_size": 160,

@@ -51,10 +51,10 @@ def load_pictures(
     maps = load_maps(scenes, chosen, random)
     rgb = torch.from_numpy(np.stack([scenes.rgb[i] for i in chosen])).permute(0, 3, 1, 2).float()
     rgb[maps.flipped] = rgb[maps.flipped].flip(-1)
-    rgb = _relight(rgb, random)
+    rgb = relight(rgb, random)
     return Pictures(
         _sam_pixels(rgb, config.sam_vision["image_size"]),
-        _clip_pixels(rgb, config.clip["image_size"]),
+        clip_pixels(rgb, config.clip["image_size"]),
         maps,
     )
 
@@ -69,7 +69,7 @@ def load_maps(scenes: Scenes, chosen: np.ndarray, random: np.random.Generator) -
         mirror(scenes.records[i]) if flip else scenes.records[i]
         for i, flip in zip(chosen, flips, strict=True)
     ]
-    return Maps(ids, *_classes(records), records, flipped)
+    return Maps(ids, *classes_of(records), records, flipped)
 
 
 def mirror(record: dict) -> dict:
@@ -86,7 +86,7 @@ def mirror(record: dict) -> dict:
     return {**record, "objects": objects}
 
 
-def _relight(rgb: Tensor, random: np.random.Generator) -> Tensor:
+def relight(rgb: Tensor, random: np.random.Generator) -> Tensor:
     """Exposure, contrast, white balance, blur and noise as cameras differ in them."""
     batch = len(rgb)
 
@@ -110,8 +110,8 @@ def _sam_pixels(rgb: Tensor, size: int) -> Tensor:
     return functional.pad((rgb - mean) / std, (0, size - width, 0, size - height))
 
 
-def _clip_pixels(rgb: Tensor, size: int) -> Tensor:
-    """Cut the central square and resize it to (B,3,size,size)."""
+def clip_pixels(rgb: Tensor, size: int) -> Tensor:
+    """Cut the central square of pictures in 0..255, resize and normalise it: (B,3,size,size)."""
     height, width = rgb.shape[-2:]
     left = (width - height) // 2
     square = rgb[..., left : left + height]
@@ -120,7 +120,8 @@ def _clip_pixels(rgb: Tensor, size: int) -> Tensor:
     return (square.clamp(0, 255) / 255 - mean) / std
 
 
-def _classes(records: list[dict]) -> tuple[Tensor, Tensor]:
+def classes_of(records: list[dict]) -> tuple[Tensor, Tensor]:
+    """Kind and colour (B,MAX_OBJECTS+1) of every object id, 0 where there is none."""
     kinds = torch.zeros(len(records), MAX_OBJECTS + 1, dtype=torch.long)
     colors = torch.zeros_like(kinds)
     for row, record in enumerate(records):

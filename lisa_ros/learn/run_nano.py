@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from lisa_ros.learn.join import Join
+from lisa_ros.learn.look import Look
 from lisa_ros.learn.nano import nano_network, train_tokenizer
 from lisa_ros.learn.read import Read
 from lisa_ros.learn.scenes import open_scenes, render_scenes
@@ -22,14 +23,19 @@ from lisa_ros.model.tokenizer import Tokenizer
 from lisa_ros.sim.instructions import corpus
 
 CORPUS = 40_000  # questions from which the tokenizer learns its pieces
-BATCH = {"see": 8, "read": 8, "join": 8}
+PARTS = {
+    "see": ("image_encoder.", "mask_decoder.", "no_mask_embed.", "shared_image_embedding."),
+    "look": ("vision_tower.", "mm_projector."),
+    "read": ("language_model.", "lm_head.", "text_hidden_fcs."),
+}
+BATCH = {"see": 8, "look": 32, "read": 8, "join": 8}
 
 
 def train_nano(args: argparse.Namespace) -> None:
     """Run the stages named by the command's arguments."""
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
-    stages = {"render": _render, "see": _see, "read": _read, "join": _join}
+    stages = {"render": _render, "see": _see, "look": _look, "read": _read, "join": _join}
     for name in args.stages:
         stages[name](args)
 
@@ -42,11 +48,15 @@ def _render(args: argparse.Namespace) -> None:
 def _see(args: argparse.Namespace) -> None:
     network = nano_network()
     stage = See(network, open_scenes(args.folder / "scenes"), BATCH["see"])
-    modules = [
-        network.vision_tower, network.mm_projector, network.image_encoder, network.mask_decoder,
-        network.no_mask_embed, stage,
-    ]  # fmt: skip
+    modules = [network.image_encoder, network.mask_decoder, network.no_mask_embed, stage]
     train("see", network, stage, modules, Schedule(args.see_steps, 8e-4), args.folder, args.seed)
+
+
+def _look(args: argparse.Namespace) -> None:
+    network = nano_network()
+    stage = Look(network, open_scenes(args.folder / "scenes"), BATCH["look"])
+    modules = [network.vision_tower, network.mm_projector]
+    train("look", network, stage, modules, Schedule(args.look_steps, 1e-3), args.folder, args.seed)
 
 
 def _read(args: argparse.Namespace) -> None:
@@ -69,13 +79,17 @@ def _join(args: argparse.Namespace) -> None:
 
 
 def _take_over(network: LisaNetwork, folder: Path) -> None:
-    """Begin with the towers that stage `see` left and the language model that `read` left."""
-    seen = torch.load(folder / "see.pt", weights_only=True)["network"]
-    read = torch.load(folder / "read.pt", weights_only=True)["network"]
-    language = ("language_model.", "lm_head.", "text_hidden_fcs.")
-    network.load_state_dict(
-        {name: (read if name.startswith(language) else seen)[name] for name in seen}
-    )
+    """Begin with what each stage has taught its part."""
+    weights = {
+        name: torch.load(folder / f"{name}.pt", weights_only=True)["network"] for name in PARTS
+    }
+    state = {
+        name: tensor
+        for stage, parts in PARTS.items()
+        for name, tensor in weights[stage].items()
+        if name.startswith(parts)
+    }
+    network.load_state_dict(state)
 
 
 def _write(network: LisaNetwork, tokenizer: Tokenizer, folder: Path) -> None:

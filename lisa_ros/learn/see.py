@@ -1,4 +1,4 @@
-"""Stage `see`: the towers learn to name what every patch holds and to obey mask prompts."""
+"""Stage `see`: SAM learns to name what every patch holds and to obey mask prompts."""
 
 from __future__ import annotations
 
@@ -42,17 +42,15 @@ class See(nn.Module):
     def loss(
         self, network: LisaNetwork, batch: tuple[Pictures, Draws]
     ) -> tuple[Tensor, dict[str, float]]:
-        """Patch naming in both towers, and LISA's mask losses on concept prompts."""
+        """Patch naming, and LISA's mask losses on concept prompts."""
         pictures, draws = batch
         frames = network.encode_frame(pictures.sam)
         naming = self._naming_loss(frames, pictures.maps)
-        view_loss = self._view_loss(network, pictures)
         prompts = self._prompt_vectors(network, draws)
         bce, dice, quality, iou = masks_loss(network, frames[draws.rows], prompts, draws.targets)
-        loss = naming + view_loss + 2.0 * bce + 0.5 * dice + 0.1 * quality
+        loss = naming + 2.0 * bce + 0.5 * dice + 0.1 * quality
         return loss, {
             "naming": naming.item(),
-            "view": view_loss.item(),
             "bce": bce.item(),
             "dice": dice.item(),
             "iou": iou.item(),
@@ -66,11 +64,6 @@ class See(nn.Module):
             target = shares(padded, table, head.out_channels, side)
             total = total - (target * head(frames).log_softmax(1)).sum(1).mean()
         return total
-
-    def _view_loss(self, network: LisaNetwork, pictures: Pictures) -> Tensor:
-        said = network.encode_view(pictures.clip)
-        wanted = self.concepts.view(*view_shares(self.concepts, pictures.maps, self.config))
-        return functional.mse_loss(said, wanted)
 
     def _prompt_vectors(self, network: LisaNetwork, draws: Draws) -> Tensor:
         size = self.config.sam_vision["image_size"]

@@ -1,0 +1,91 @@
+"""Stage `look`: CLIP's tower and the projector learn to say what every patch of the view holds.
+
+The tower is small beside the rest of the network, and what the language model knows of the picture
+is what this tower says; so it gets a stage of its own and many more pictures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lisa_ros.learn.concepts import ConceptSpace, shares
+from lisa_ros.learn.pictures import classes_of, clip_pixels, relight
+from lisa_ros.learn.scenes import Scenes
+from lisa_ros.model.network import LisaNetwork
+
+SMALLEST_CUT = 0.75  # of the picture's height: views are cut at random, not only at the centre
+BACKGROUND = 0.15  # weight of a patch without any object beside one that is full of one
+
+
+@dataclass(frozen=True)
+class Looks:
+    """B views: pixels (B,3,h,h), shares of kinds and colours per patch (B,K,s,s)."""
+
+    clip: Tensor
+    kinds: Tensor
+    colors: Tensor
+
+
+class Look(nn.Module):
+    """Distance of the view's embeddings from what the view holds, in the concept space."""
+
+    def __init__(self, network: LisaNetwork, scenes: Scenes, batch: int) -> None:
+        super().__init__()
+        config = network.config
+        self.scenes, self.batch, self.config = scenes, batch, config
+        self.side = config.clip["image_size"] // config.clip["patch_size"]
+        self.concepts = ConceptSpace(config.prompt_size, config.hidden_size)
+
+    def prepare(self, random: np.random.Generator) -> Looks:
+        """Random square cuts of stored views, mirrored and relit."""
+        views = [
+            self._cut(int(i), random) for i in random.integers(len(self.scenes), size=self.batch)
+        ]
+        rgb, ids, records = zip(*views, strict=True)
+        size = self.config.clip["image_size"]
+        pixels = torch.stack(
+            [
+                functional.interpolate(p[None], (size, size), mode="bilinear", antialias=True)[0]
+                for p in rgb
+            ]
+        )
+        ids = torch.stack([_resize_ids(i, self.side * 8) for i in ids])
+        kinds, colors = classes_of(list(records))
+        return Looks(
+            clip_pixels(relight(pixels, random), size),
+            shares(ids, kinds, len(self.concepts.view_kind), self.side),
+            shares(ids, colors, len(self.concepts.view_color), self.side),
+        )
+
+    def _cut(self, index: int, random: np.random.Generator) -> tuple[Tensor, Tensor, dict]:
+        rgb, ids = self.scenes.rgb[index], self.scenes.ids[index]
+        height, width = ids.shape
+        side = int(height * random.uniform(SMALLEST_CUT, 1.0))
+        top, left = random.integers(height - side + 1), random.integers(width - side + 1)
+        window = (slice(top, top + side), slice(left, left + side))
+        rgb, ids = np.array(rgb[window]), np.array(ids[window])
+        if random.random() < 0.5:
+            rgb, ids = rgb[:, ::-1].copy(), ids[:, ::-1].copy()
+        pixels = torch.from_numpy(rgb).permute(2, 0, 1).float()
+        return pixels, torch.from_numpy(ids).long(), self.scenes.records[index]
+
+    def loss(self, network: LisaNetwork, batch: Looks) -> tuple[Tensor, dict[str, float]]:
+        said = network.encode_view(batch.clip)
+        wanted = self.concepts.view(batch.kinds, batch.colors)
+        error = (said - wanted).square().mean(-1)
+        covered = 1 - batch.kinds[:, 0].flatten(1)
+        weight = BACKGROUND + (1 - BACKGROUND) * covered
+        loss = (error * weight).sum() / weight.sum()
+        objects = (error * covered).sum() / covered.sum().clamp(min=1)
+        return loss, {"view": loss.item(), "objects": objects.item()}
+
+
+def _resize_ids(ids: Tensor, side: int) -> Tensor:
+    return functional.interpolate(ids[None, None].float(), (side, side), mode="nearest")[
+        0, 0
+    ].long()
