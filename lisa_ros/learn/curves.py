@@ -14,7 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lisa_ros.errors import LisaError
 
 SHOWN = {
-    "see": {"iou": "IoU of prompted masks", "naming": "patch naming loss", "view": "view error"},
+    "see": {"iou": "IoU of prompted masks", "naming": "patch naming loss", "dice": "Dice loss"},
+    "look": {"objects": "view error on objects", "view": "view error, weighted"},
     "read": {"right": "answer tokens right", "ce": "cross entropy", "aim": "mask prompt error"},
     "join": {"iou": "IoU of answered masks", "right": "answer tokens right", "dice": "Dice loss"},
 }
@@ -25,7 +26,7 @@ def draw_curves(folder: Path, path: Path) -> None:
     """One panel a stage, losses and accuracies over steps; LisaError where there is no run."""
     if not (folder / "log").is_dir():
         raise LisaError(f"{folder} holds no training run: it has no log folder")
-    figure, axes = pyplot.subplots(1, len(SHOWN), figsize=(5 * len(SHOWN), 3.6))
+    figure, axes = pyplot.subplots(1, len(SHOWN), figsize=(4.2 * len(SHOWN), 3.4))
     for axis, (stage, curves) in zip(axes, SHOWN.items(), strict=True):
         if not (folder / "log" / stage).is_dir():
             continue

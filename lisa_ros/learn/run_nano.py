@@ -33,10 +33,11 @@ BATCH = {"see": 8, "look": 32, "read": 8, "join": 8}
 
 def train_nano(args: argparse.Namespace) -> None:
     """Run the stages named by the command's arguments."""
-    torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     stages = {"render": _render, "see": _see, "look": _look, "read": _read, "join": _join}
     for name in args.stages:
+        # every stage begins with the same fresh network: SAM's positions are drawn with it
+        torch.manual_seed(args.seed)
         stages[name](args)
 
 
