@@ -13,9 +13,11 @@ pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from lisa_ros.action import Segment
 from node_rig import Process, Rig, own_domain, rig, wait_for
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
+from rclpy.action import ActionClient
 
 from lisa_ros.node.status import Status
 
@@ -185,6 +187,25 @@ def test_a_signal_ends_the_process_and_answers_what_is_in_flight(number, work):
         assert "Traceback" not in process.log
 
 
+def test_a_signal_brings_goals_in_flight_their_results():
+    with rig() as robot:
+        process = robot.start()
+        robot.film()
+        wait_for(lambda: robot.ask("hello").status == Status.OK, "an answer")
+        client = ActionClient(robot.node, Segment, "segment")
+        assert client.wait_for_server(20)
+        goals = [Segment.Goal(instruction=text) for text in ("endless", "waiting")]
+        sent = [client.send_goal_async(goal) for goal in goals]
+        handles = [wait_for(one.result, "acceptance") for one in sent]
+        results = [handle.get_result_async() for handle in handles]
+        time.sleep(0.3)
+        assert process.stop() == 0
+        for one in results:
+            result = wait_for(one.result, "the goal's result").result.segmentation
+            assert result.status == Status.CANCELLED and "stopped" in result.error
+        assert "Traceback" not in process.log
+
+
 def test_a_signal_while_the_model_is_loaded():
     with rig() as robot:
         process = robot.start("-p", "model.path:=slow:30", ready=False)
@@ -207,15 +228,16 @@ def test_queries_during_the_loading_are_answered_when_it_is_done():
 
 
 @pytest.mark.parametrize(
-    ("argument", "words"),
+    ("arguments", "words"),
     [
-        ("query.timeout:=often", "query.timeout must be a number"),
-        ("query.queue_size:=0", "query.queue_size"),
-        ("model.device:=tpu", "model.device"),
+        ("-p query.timeout:=often", "query.timeout must be a number"),
+        ("-p query.queue_size:=0", "query.queue_size"),
+        ("-p model.device:=tpu", "model.device"),
+        ("--params-file /no/such/file.yaml", "/no/such/file.yaml"),
     ],
 )
-def test_unusable_parameters_end_the_start_with_a_sentence(argument, words):
-    command = [sys.executable, "-m", "lisa_ros.cli", "node", "--ros-args", "-p", argument]
+def test_unusable_parameters_end_the_start_with_a_sentence(arguments, words):
+    command = [sys.executable, "-m", "lisa_ros.cli", "node", "--ros-args", *arguments.split()]
     with own_domain() as domain:
         process = Process(command, domain)
         assert process.process.wait(30) == 2

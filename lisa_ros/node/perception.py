@@ -32,6 +32,7 @@ from lisa_ros.node.worker import ModelWorker
 QUERIES_KEPT = 1000  # instructions that the middleware keeps while the node is busy
 UNLOAD_LIMIT = 5.0  # seconds that a clean-up waits for a model that is still at work
 UNCONFIGURED = "the node is not configured yet"
+FAILED = "the last transition failed, and the log says why: mend it and configure again"
 INACTIVE = "the node is inactive: activate it to ask"
 
 
@@ -95,7 +96,7 @@ class PerceptionNode(LifecycleNode):
         return self._transition("shut down", self._shut_down)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition("recover", self._clean_up)
+        return self._transition("recover", self._recover)
 
     def _transition(self, name: str, step: Callable[[], None]) -> TransitionCallbackReturn:
         """Run one transition. Without this rclpy swallows exceptions and nobody learns why."""
@@ -141,6 +142,10 @@ class PerceptionNode(LifecycleNode):
         self._enter("unconfigured", UNCONFIGURED)
         self._let_go("the node was cleaned up")
 
+    def _recover(self) -> None:
+        self._enter("unconfigured", FAILED)
+        self._let_go("the node has failed")
+
     def _shut_down(self) -> None:
         self._enter("finalized", "the node has been shut down")
         self._let_go("the node was shut down")
@@ -166,10 +171,13 @@ class PerceptionNode(LifecycleNode):
             self.diagnostics.publish_if_due()
         future.result()
 
-    def stop(self, seconds: float) -> bool:
-        """End everything before the process exits; False if the model's thread still hangs."""
+    def end_queries(self) -> None:
+        """First step to the end of the process: take nothing more, answer what is there."""
         self._enter("finalized", "the node has been shut down")
         self.queries.finish_all(Status.CANCELLED, "the node was stopped")
+
+    def release(self, seconds: float) -> bool:
+        """Last step: let go of everything; False if the model's thread still hangs."""
         self.flush(seconds / 2)
         self.camera.close()
         free = wait([self.worker.unload()], timeout=seconds / 2).done

@@ -116,7 +116,7 @@ class Queries:
         """End everything that waits or is being answered."""
         with self._lock:
             queries = list(self._outstanding.values())
-        # All are ended before the first is published: the model must not turn to the next meanwhile.
+        # All are ended before the first is published, or the model would begin the next meanwhile.
         for query in [query for query in queries if query.end()]:
             self._conclude(query, Outcome(status, sentence))
 

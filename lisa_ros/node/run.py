@@ -5,17 +5,28 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lisa_ros.dds import use_large_image_transport
+from lisa_ros.errors import LisaError
 from lisa_ros.node.loading import Loader, load_model
 
+if TYPE_CHECKING:
+    from rclpy.executors import SingleThreadedExecutor
+
+    from lisa_ros.node.perception import PerceptionNode
+
 NAMESPACE = "lisa"
-LOOK_PERIOD = (
-    0.2  # seconds between two looks whether a signal has come: rclpy's wait is deaf to them
-)
-STOP_LIMIT = 1.5  # seconds that the end may take
+LOOK_PERIOD = 0.2  # seconds between two looks for a signal; rclpy's wait does not notice one
+GOALS_LIMIT = 0.3  # seconds in which goals in flight get their results when the process ends
+RELEASE_LIMIT = 1.0  # seconds for letting go of the model after that
+
+
+class ArgumentsError(LisaError):
+    """ROS does not understand its part of the command line, or a parameter file."""
 
 
 def run(ros_arguments: Sequence[str], load: Loader = load_model) -> int:
@@ -30,13 +41,17 @@ def run(ros_arguments: Sequence[str], load: Loader = load_model) -> int:
     """
     use_large_image_transport()
     import rclpy
-    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+    from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
     from lisa_ros.node.perception import PerceptionNode
 
-    # rclpy's own handlers close the context at once, and then no query in flight could be answered.
-    rclpy.init(args=list(ros_arguments), signal_handler_options=SignalHandlerOptions.NO)
+    # rclpy's own handlers close the context at once, and no query in flight could be answered.
+    try:
+        rclpy.init(args=list(ros_arguments), signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:
+        first = str(error).split(", at ")[0]
+        raise ArgumentsError(f"the ROS arguments cannot be used: {first}") from None
     executor = SingleThreadedExecutor()
     try:
         node = PerceptionNode(load, namespace=NAMESPACE)
@@ -45,15 +60,12 @@ def run(ros_arguments: Sequence[str], load: Loader = load_model) -> int:
         executor.add_node(node)
         if node.parameters["autostart"]:
             node.start()
-        while not node.stopping.is_set():
-            try:
-                executor.spin_once(timeout_sec=LOOK_PERIOD)
-            except ExternalShutdownException:
-                break
-            except Exception:
-                # One callback's fault must not end the node.
-                node.get_logger().error(traceback.format_exc())
-        released = node.stop(STOP_LIMIT)
+        _spin(executor, node)
+        end = time.monotonic() + (0 if node.action.idle else GOALS_LIMIT)
+        node.end_queries()
+        while time.monotonic() < end:
+            executor.spin_once(timeout_sec=0.01)
+        released = node.release(RELEASE_LIMIT)
         node.destroy_node()
     finally:
         executor.shutdown()
@@ -64,3 +76,14 @@ def run(ros_arguments: Sequence[str], load: Loader = load_model) -> int:
         sys.stderr.flush()
         os._exit(0)
     return 0
+
+
+def _spin(executor: SingleThreadedExecutor, node: PerceptionNode) -> None:
+    """Serve until a signal comes. One callback's fault must not end the node."""
+    while not node.stopping.is_set():
+        try:
+            executor.spin_once(timeout_sec=LOOK_PERIOD)
+        except Exception:
+            if not node.context.ok():
+                return
+            node.get_logger().error(traceback.format_exc())

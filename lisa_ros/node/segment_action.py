@@ -89,6 +89,11 @@ class SegmentAction:
         del self._queries[key]
         return self._conclude(handle, message)
 
+    @property
+    def idle(self) -> bool:
+        """Whether no goal waits for its end."""
+        return not self._queries
+
     def _query(self, handle: ServerGoalHandle) -> Query:
         goal = handle.request
         if goal.clear:
