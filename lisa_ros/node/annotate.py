@@ -102,7 +102,7 @@ class Annotator:
             raise RecordingError(f"{source}: {error}") from None
 
     def run(self, model: Model) -> Iterator[str]:
-        """Read, ask and write; yields after every message, with the words of an answer if any.
+        """Read, ask and write; yields after every message, with a line for each answer.
 
         Raises:
             RecordingError: with a sentence that says what is wrong.
@@ -141,13 +141,13 @@ class Annotator:
             if copy is not None:
                 writer.write(copy, stamp, data)
                 self.summary.copied += 1
-            said = ""
+            said = []
             if connection.topic == self._topic and self._is_due(stamp):
                 message = deserialize_message(bytes(data), CAMERAS[connection.msgtype])
                 frame = Frame(message, ("recording", stamp))
                 for question in self._questions:
-                    said = self._annotate(writer, outputs, stamp, frame, question, model)
-            yield said
+                    said.append(self._annotate(writer, outputs, stamp, frame, question, model))
+            yield "\n".join(said)
 
     def _copy_of(self, connection: Connection, writer: Writer, known: Any) -> Connection | None:
         """The topic in the new bag; None for one that is not copied."""
