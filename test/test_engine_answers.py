@@ -377,6 +377,13 @@ def test_instructions_that_cannot_be_used(instruction: str) -> None:
         engine_saying("[SEG].").segment(picture(), instruction)
 
 
+def test_warming_up_leaves_nothing_behind() -> None:
+    engine = engine_saying("It is the red mug [SEG].")
+    engine.warm_up()
+    assert engine.frames.nbytes == 0
+    assert engine.segment(picture(), "the mug").text == "It is the red mug."
+
+
 def test_no_gradients_no_references_no_garbage() -> None:
     """An engine that is dropped frees its model at once, not at some garbage collection."""
     lisa = speaker("It is the red mug [SEG].")

@@ -9,7 +9,8 @@ from lisa_ros.engine.answer import (
     Status,
     TextDelta,
 )
-from lisa_ros.engine.engine import Engine, EngineConfig
+from lisa_ros.engine.config import EngineConfig
+from lisa_ros.engine.engine import Engine
 from lisa_ros.engine.question import Mode, Question
 
 __all__ = [

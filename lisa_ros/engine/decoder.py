@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lisa_ros.engine.graphs import Graphed
 
-ROUND = 64  # buffers grow in steps of this many positions
+ROUND = 256  # buffers grow in steps of this many positions
 FUSE_BELOW = 256 * 2**20  # bytes: layers up to this size get copies of their weights side by side
 
 

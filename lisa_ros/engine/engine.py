@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from lisa_ros.engine.answer import Answer, Event, Finished, MaskReady, TextDelta
 from lisa_ros.engine.asking import Ask, unasked
 from lisa_ros.engine.clock import Clock
+from lisa_ros.engine.config import EngineConfig
 from lisa_ros.engine.decoder import Chunk, Decoder
 from lisa_ros.engine.drafts import DraftMemory
 from lisa_ros.engine.frames import Frame, FrameCache, check_image
@@ -23,29 +23,10 @@ from lisa_ros.engine.stopping import Cancel, Stop
 from lisa_ros.engine.vision import Vision
 from lisa_ros.errors import InstructionError
 from lisa_ros.model.checkpoint import Lisa
-from lisa_ros.model.processor import ClipView
 
 REPEATS = 24  # tokens in circles after which an answer is stopped
+WARM_WIDTHS = (1, 32, 64, 96, 128, 160)  # tokens in a pass: steps, questions, drafts
 SHORTEST_ANSWER = 16  # positions that a prompt must leave for the answer
-
-
-@dataclass(frozen=True)
-class EngineConfig:
-    """How an engine works; the defaults suit a robot with one camera."""
-
-    max_new_tokens: int = 256
-    """longest answer, in tokens"""
-    max_masks: int = 16
-    """an answer with more `[SEG]` than this is stopped"""
-    cache_bytes: int = 512 * 2**20
-    """bound on the features of earlier frames that stay in memory"""
-    draft_tokens: int = 128
-    """most draft tokens that one pass checks; 0: no drafts"""
-    clip_view: ClipView = "center"
-    """what the language model sees of an image that is no square: the central square as in
-    training; all of it, pressed; or three squares, of which the surest answer is taken"""
-    threads: int | None = None
-    """processor threads for torch; None: leave them as they are"""
 
 
 DEFAULTS = EngineConfig()
@@ -68,6 +49,7 @@ class Engine:
         self.device = self.decoder.device
         self.frames = FrameCache(config.cache_bytes)
         self.prompts = Prompts(lisa)
+        self.prefix_length = len(self.prompts.prefix) - 1 + lisa.config.image_tokens
         self.memory = DraftMemory(self.prompts.known_answers())
         self.limits = Limits(
             eos_id=lisa.tokenizer.eos_id,
@@ -177,6 +159,16 @@ class Engine:
         self.vision.join()
         self.frames.trim()
 
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Do now what only a first question pays for: buffers, kernels, on a GPU the graphs."""
+        blank = np.zeros((480, 640, 3), np.uint8)
+        self.segment(blank, "-", mode="mask")
+        if self.device.type == "cuda":
+            for tokens in WARM_WIDTHS:
+                embeds = self.decoder.embed([0] * tokens)[None]
+                self.decoder.forward(Chunk(embeds, [self.prefix_length]))
+
     def _open(self, questions: Sequence[Question], clock: Clock) -> list[list[Ask]]:
         """Encode what is new to the language model; one ask for every question and view."""
         frames = [self.frames.get(q.key, q.image.shape[:2]) for q in questions]
@@ -266,10 +258,10 @@ class Engine:
 
     def _keep_prefixes(self, asks: list[Ask]) -> None:
         """After the first pass over whole prompts: keep the part that belongs to the frame."""
-        length = len(self.prompts.prefix) - 1 + self.lisa.config.image_tokens
         for place, ask in enumerate(asks):
             if ask.row.prefix is None and ask.question.key is not None:
-                ask.frame.prefixes.append(self.decoder.store_prefix(place, length))
+                prefix = self.decoder.store_prefix(place, self.prefix_length)
+                ask.frame.prefixes.append(prefix)
 
     def _encode_sam(self, asks: Sequence[Ask], clock: Clock) -> None:
         """Run SAM's encoder over the frames that lack it, each once."""

@@ -93,26 +93,34 @@ def generate(
 def _advance(decoder: Decoder, live: list[Row], limits: Limits) -> list[Step]:
     """One pass over all live rows."""
     trees = [_plan(row, limits) for row in live]
-    states = decoder.forward(_chunk(decoder, live, trees))
+    passed = decoder.forward(_chunk(decoder, live, trees))
+    # the states at the last token fed and at each draft token, of all rows for one look
+    states = [
+        passed[place, len(row.pending) - 1 : len(row.pending) + len(tree)]
+        for place, (row, tree) in enumerate(zip(live, trees, strict=True))
+    ]
+    sizes = [len(part) for part in states]
+    all_logits = decoder.head(torch.cat(states))
+    choices = all_logits.argmax(-1).cpu().split(sizes)
+    logits = all_logits.split(sizes)
     steps = []
     for place, (row, tree) in enumerate(zip(live, trees, strict=True)):
-        fed = len(row.pending)
-        seen = states[place, fed - 1 : fed + len(tree)]
-        logits = decoder.head(seen)
-        choices = logits.argmax(-1).tolist()
-        path = tree.accept(choices[0], choices[1:])
-        tokens = [choices[0]] + [choices[1 + node] for node in path]
-        tokens = _until_end(row, tokens, limits)
+        chosen = choices[place].tolist()
+        path = tree.accept(chosen[0], chosen[1:])
+        tokens = _until_end(row, [chosen[0], *(chosen[1 + node] for node in path)], limits)
         path = path[: len(tokens) - 1]
-        index = [0] + [1 + node for node in path]
-        decoder.keep_path(place, row.length + fed, path)
-        row.length += fed + len(path)
+        fed = row.length + len(row.pending)
+        decoder.keep_path(place, fed, path)
+        row.length = fed + len(path)
         row.forwards += 1
         row.drafted += len(tree)
         row.accepted += len(path)
         row.ids += tokens
-        row.pending = decoder.embed(tokens[-1:])
-        steps.append(Step(row, tokens, seen[index], logits[index]))
+        index = [0, *(1 + node for node in path)]
+        steps.append(Step(row, tokens, states[place][index], logits[place][index]))
+    embedded = decoder.embed([row.ids[-1] for row in live])
+    for row, last in zip(live, embedded.split(1), strict=True):
+        row.pending = last
     return steps
 
 
