@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import re
+import shlex
 
 import pytest
 import yaml
 
+from lisa_ros.cli import node
 from lisa_ros.node import tables
 from lisa_ros.node.interfaces import INTERFACES
 from lisa_ros.node.parameters import BY_NAME, PARAMETERS, ParameterError
@@ -108,3 +111,25 @@ def test_values_that_cannot_be_used_get_a_reason(name, value, words):
     with pytest.raises(ParameterError, match=words) as caught:
         BY_NAME[name].check(value)
     assert name in str(caught.value)
+
+
+def words_of(line: str) -> list[str]:
+    """What `lisa-ros node LINE` hands to ROS."""
+    parser = argparse.ArgumentParser()
+    node.add_arguments(parser)
+    return node.ros_arguments(parser.parse_args(shlex.split(line)))
+
+
+def test_the_command_s_shorthands_in_ros_words():
+    assert words_of("") == ["--ros-args"]
+    assert words_of("--model 7 --device cpu")[1:] == [
+        *("-p", 'model.path:="7"', "-p", 'model.device:="cpu"')
+    ]
+    assert words_of("--image /cam/image --namespace robot1")[1:] == [
+        *("-r", "image:=/cam/image", "-r", "image/compressed:=/cam/image/compressed"),
+        *("-r", "__ns:=/robot1"),
+    ]
+    compressed = words_of("--image /cam/image/compressed")
+    assert 'input.transport:="compressed"' in compressed and "image:=/cam/image" in compressed
+    given = "--ros-args -r __node:=eye --params-file my.yaml --log-level debug"
+    assert words_of(f"--device cpu {given}")[-6:] == given.split()[1:]

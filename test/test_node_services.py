@@ -123,6 +123,7 @@ def test_diagnostics_once_a_second(robot):
     assert camera["topic"] == "/lisa/image" and camera["reliability"] == "RELIABLE"
     assert float(camera["seconds since the last image"]) < 3
     assert float(camera["published images per second"]) > 1
+    assert int(camera["images looked at"]) >= 3 and int(camera["images passed over or lost"]) > 3
     queries = values["queries"]
     assert int(queries["ended OK"]) >= 2 and int(queries["ended MODEL_ERROR"]) >= 1
     assert queries["last error"].startswith("MODEL_ERROR: the model failed with RuntimeError")

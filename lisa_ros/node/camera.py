@@ -102,6 +102,8 @@ class Camera:
         self.opened = 0.0
         self.published: int | None = None
         """the publisher's own count of its images, where the middleware tells it"""
+        self.passed_over = 0
+        """images that nobody asked about, or that were lost, by the same count"""
 
     @property
     def type(self) -> type:
@@ -183,11 +185,21 @@ class Camera:
                     break
                 self._count += 1
                 message, details = taken
-                self.published = details.get("publication_sequence_number")
+                self._take_count(details.get("publication_sequence_number"))
                 arrived = _monotonic(details.get("received_timestamp", 0))
                 # Stamps repeat (bag loops, cameras without a clock); our own count never does.
                 self._frame = Frame(message, ("camera", self._count), arrived)
             return self._frame
+
+    @property
+    def looked_at(self) -> int:
+        """Images that were taken from the middleware."""
+        return self._count
+
+    def _take_count(self, number: int | None) -> None:
+        if number is not None and self.published is not None and number > self.published:
+            self.passed_over += number - self.published - 1
+        self.published = number
 
     def fresh(self, ended: Callable[[], bool]) -> Frame:
         """The newest image that is young enough; waits for it at most `input.wait` seconds.

@@ -39,6 +39,8 @@ class Watchdog:
             "reliability": camera.reliability,
             "seconds since the last image": f"{waited:.2f}",
             "published images per second": self._rate(),
+            "images looked at": camera.looked_at,
+            "images passed over or lost": camera.passed_over,
         }
         misfit = self._misfit()
         if misfit:

@@ -78,7 +78,8 @@ class ModelWorker:
     def _load_model(self) -> None:
         # Imported now, so that the first query does not pay for them.
         import cv2  # noqa: F401
-        import PIL.Image  # noqa: F401
+        import PIL.JpegImagePlugin
+        import PIL.PngImagePlugin  # noqa: F401
 
         import lisa_ros.engine.answer  # noqa: F401
 
