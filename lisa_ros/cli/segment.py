@@ -32,6 +32,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto: the model decides; mask: a mask only; explain: mask and reason; text: words",
     )
+    parser.add_argument(
+        "--clip-view",
+        choices=("center", "squash", "tiles"),
+        default="center",
+        help="what the language model sees of a wide picture (default: center, as in training)",
+    )
+    parser.add_argument(
+        "--quantization",
+        choices=("int8", "int4", "nf4"),
+        help="compress the language model's weights",
+    )
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 (default: a GPU if any)")
     parser.add_argument("--dtype", choices=DTYPES, help="default: bfloat16 on a GPU, else float32")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the answer as JSON")
@@ -43,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     image = read_image(args.image)
     import torch
 
-    from lisa_ros.engine import Engine
+    from lisa_ros.engine import Engine, EngineConfig
     from lisa_ros.engine.question import Question, check_question
     from lisa_ros.model.checkpoint import load
 
@@ -55,8 +66,10 @@ def run(args: argparse.Namespace) -> int:
         device=device,
         dtype=getattr(torch, dtype),
         vision_tower=args.vision_tower,
+        quantization=args.quantization,
     )
-    answer = Engine(lisa).segment(image, args.instruction, mode=args.mode)
+    engine = Engine(lisa, EngineConfig(clip_view=args.clip_view))
+    answer = engine.segment(image, args.instruction, mode=args.mode)
     print(describe(answer))
     if args.json:
         write(args.json, json.dumps(as_json(answer), indent=2, ensure_ascii=False).encode() + b"\n")
