@@ -117,8 +117,8 @@ def soak(queries: int, seed: int = 0, tell=lambda report: None) -> Report:
         time.sleep(0.2)
         robot.results.clear()
         measure(report, process.process.pid)
-        for text in random.choice(kinds, queries, p=weights / weights.sum()):
-            robot.say(str(text))
+        for kind in random.choice(len(kinds), queries, p=weights / weights.sum()):
+            robot.say(kinds[kind])
             report.queries += 1
             limit = report.queries + report.goals - AHEAD
             wait_for(lambda n=limit: total(report, robot) >= n, "results to keep up", 60)
