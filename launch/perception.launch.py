@@ -18,6 +18,8 @@ COMPRESSED = "/compressed"
 ARGUMENTS = {
     "model": ("", "name of a shipped model, or a checkpoint's folder; empty: params_file's"),
     "device": ("", "auto, cpu, cuda or cuda:N; empty: params_file's"),
+    "quantization": ("", "none, int8 or int4; empty: params_file's"),
+    "vision_tower": ("", "CLIP's folder, for released checkpoints; empty: params_file's"),
     "image": ("image", "the camera's topic; .../compressed for JPEG or PNG"),
     "depth": ("depth", "the depth image that belongs to the camera"),
     "namespace": ("lisa", "where the node's names lie; one for each robot"),
@@ -38,7 +40,12 @@ def perception(context: LaunchContext) -> list[Node]:
     logger = ".".join([*text("namespace").strip("/").split("/"), "perception"]).lstrip(".")
     camera = text("image")
     topic = camera.removesuffix(COMPRESSED)
-    given = {"model.path": text("model"), "model.device": text("device")}
+    given = {
+        "model.path": text("model"),
+        "model.device": text("device"),
+        "model.quantization": text("quantization"),
+        "model.vision_tower": text("vision_tower"),
+    }
     if camera.endswith(COMPRESSED):
         given["input.transport"] = "compressed"
     parameters = {

@@ -93,7 +93,7 @@ def test_two_robots_side_by_side(tmp_path, domain):
         tmp_path,
         domain,
         "namespace:=robot1 image:=/robot1/image model:=one",
-        "namespace:=robot2 image:=/robot2/image model:=two log_level:=debug",
+        "namespace:=robot2 image:=/robot2/image model:=two vision_tower:=/clip log_level:=debug",
     )
     try:
         for robot in robots:
@@ -109,7 +109,7 @@ def test_two_robots_side_by_side(tmp_path, domain):
         assert len(robots[1].results) == heard
         client = robots[1].node.create_client(GetParameters, "/robot2/perception/get_parameters")
         assert client.wait_for_service(10)
-        names = ["model.path", "autostart", "use_sim_time"]
+        names = ["model.path", "model.vision_tower", "autostart", "use_sim_time"]
         future = client.call_async(GetParameters.Request(names=names))
         path, autostart, sim_time = wait_for(future.result, "the parameters").values
         assert (path.string_value, autostart.bool_value, sim_time.bool_value) == (
