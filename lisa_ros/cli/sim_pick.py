@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--uncluttered", action="store_true", help="only a few objects, well apart from each other"
     )
     parser.add_argument(
-        "--filmed", type=int, default=8, help="trials in the video, from the first (default: 8)"
+        "--filmed", type=int, default=6, help="trials in the video, from the first (default: 6)"
     )
     parser.add_argument(
         "--output", type=Path, default=Path("sim_pick_output"), help="folder for what is written"
@@ -49,11 +50,11 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     args.output.mkdir(parents=True, exist_ok=True)
-    console = Console()
+    console = Console(width=None if os.isatty(1) else 100)
     with _perception(args, console) as perception:
-        trials = _run(args, perception, console)
+        _run(args, perception, console)
     console.print(f"Video, contact sheet and every trial: {args.output}/pick.mp4, .png, .json")
-    return 0 if trials else 1
+    return 0
 
 
 @contextmanager
@@ -83,7 +84,7 @@ def _perception(args: argparse.Namespace, console: Console) -> Iterator[Percepti
         rclpy.try_shutdown()
 
 
-def _run(args: argparse.Namespace, perception: Perception, console: Console) -> list[Trial]:
+def _run(args: argparse.Namespace, perception: Perception, console: Console) -> None:
     """The trials with a progress bar; what was done is shown and saved even if one breaks off."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -110,15 +111,12 @@ def _run(args: argparse.Namespace, perception: Perception, console: Console) -> 
             for trial in series:
                 trials.append(trial)
                 progress.advance(task)
-                sign = "[green]+[/]" if trial.right else "[red]-[/]"
-                console.print(
-                    f"{sign} {trial.instruction} [dim]{verdict(trial)}[/]", highlight=False
-                )
+                style = "green" if trial.right else "red" if trial.can_be_held else "dim"
+                console.print(f"{trial.instruction} [{style}]{verdict(trial)}[/]", highlight=False)
     finally:
         film.close()
         if trials:
             console.print(table(trials, f"Simulated picks with {masks}"))
             save_contact_sheet(args.output / "pick.png", film.tiles)
-            settings = {key: str(value) for key, value in vars(args).items() if key != "run"}
-            save(args.output / "pick.json", trials, settings)
-    return trials
+            keys = ("trials", "seed", "model", "perfect", "uncluttered")
+            save(args.output / "pick.json", trials, {key: getattr(args, key) for key in keys})

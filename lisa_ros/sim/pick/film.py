@@ -15,9 +15,9 @@ from lisa_ros.sim.camera import Camera, View
 from lisa_ros.sim.pick.grasping import Plan
 from lisa_ros.sim.pick.trial import Outcome, Reply, Trial
 
-RATE = 15  # pictures per second of the video
-PERIOD = 0.1  # simulated seconds between two of them: the video runs 1.5 times as fast
-ASKING, ANSWERED, ENDED = 18, 18, 24  # pictures that these moments last
+RATE = 12  # pictures per second of the video
+PERIOD = 0.125  # simulated seconds between two of them: the video runs 1.5 times as fast
+ASKING, ANSWERED, ENDED = 14, 14, 20  # pictures that these moments last
 WIDTH, HEIGHT = 960, 540
 SCENE, SEEN = (640, 480), (320, 240)  # places of the film camera's and the robot's pictures
 CODECS = ("vp09", "mp4v")  # browsers show the first; OpenCV without VP9 can write the second
@@ -25,7 +25,7 @@ MARK, DIM, FILL = (255, 60, 150), 0.65, 0.5
 BACK, BAR, PALE, WHITE, SAID = (
     (22, 24, 28), (33, 36, 42), (140, 146, 156), (255, 255, 255), (160, 225, 190)
 )  # fmt: skip
-GOOD, BAD = (46, 160, 90), (205, 70, 60)
+GOOD, BAD, NEITHER = (46, 160, 90), (205, 70, 60), (96, 102, 112)
 TILE, COLUMNS, MOST_TILES = (240, 180), 4, 60
 
 
@@ -66,7 +66,7 @@ class Film:
         if reply.mask is not None:
             self._seen = marked(self._seen, reply.mask)
         if plan.grasp is not None:
-            self._grasp = f"grasp from above, {100 * plan.grasp.width:.1f} cm between the fingers"
+            self._grasp = f"grasp: {100 * plan.grasp.width:.1f} cm wide, from above"
         elif plan.reason:
             self._grasp = plan.reason
         if self._rolling:
@@ -131,7 +131,7 @@ class Film:
         )
         draw.text((SCENE[0] - 20, middle), tally, fill=WHITE, font=_font(17), anchor="rm")
         if trial is not None:
-            color = GOOD if trial.right else BAD
+            color = color_of(trial)
             draw.rectangle((SCENE[0], SCENE[1], WIDTH, HEIGHT), fill=color)
             lines = wrapped(verdict(trial), _font(18), room, 2)
             for index, line in enumerate(lines):
@@ -147,8 +147,16 @@ def verdict(trial: Trial) -> str:
         return "rightly refused" if trial.right else f"refused, but there is the {trial.meant}"
     if trial.taken:
         return f"{trial.outcome.value}: {', '.join(trial.taken)}"
-    cannot = "" if trial.can_be_held else ", too wide for the hand"
-    return f"{trial.outcome.value}{cannot}"
+    if not trial.can_be_held:
+        return f"too big for the hand: {trial.meant}"
+    return trial.outcome.value
+
+
+def color_of(trial: Trial) -> tuple[int, int, int]:
+    """Green where it is right, grey where the gripper could not, red where it is wrong."""
+    if trial.right:
+        return GOOD
+    return BAD if trial.can_be_held else NEITHER
 
 
 def marked(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -193,7 +201,7 @@ def save_contact_sheet(path: Path, tiles: list[Tile]) -> None:
             sheet.paste(shown, (x + side * TILE[0], y))
         for row, line in enumerate(wrapped(tile.trial.instruction, _font(13), 2 * TILE[0] - 8, 1)):
             draw.text((x, y + TILE[1] + 5 + 17 * row), line, fill=WHITE, font=_font(13))
-        color = GOOD if tile.trial.right else BAD
+        color = color_of(tile.trial)
         words = wrapped(verdict(tile.trial), _font(13), 2 * TILE[0] - 30, 1)
         draw.rectangle((x, y + TILE[1] + 27, x + 10, y + TILE[1] + 37), fill=color)
         draw.text((x + 18, y + TILE[1] + 24), "".join(words), fill=PALE, font=_font(13))

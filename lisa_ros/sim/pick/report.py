@@ -72,11 +72,9 @@ def table(trials: Sequence[Trial], title: str) -> Table:
     from rich.table import Table
 
     shown = Table(title=title, title_justify="left", caption_justify="left")
-    columns = ("trials", "cannot be held", "lifted", "wrong object", "missed", "refused",
-               "no answer", "rate")  # fmt: skip
-    shown.add_column("instruction")
-    for name in columns:
-        shown.add_column(name, justify="right")
+    shown.add_column("instruction", no_wrap=True)
+    for name in ("trials", "too big", "lifted", "wrong", "missed", "refused", "silent", "rate"):
+        shown.add_column(name, justify="right", no_wrap=True)
     counts = summary(trials)
     absent = counts.pop("absent", None)
     keys = ("trials", "cannot_be_held", "lifted", "wrong", "missed", "refused", "no_answer")
@@ -91,10 +89,10 @@ def table(trials: Sequence[Trial], title: str) -> Table:
         shown.add_row("not there", *cells, _percent(absent["rate"]))
     waits = [trial.answer_seconds for trial in trials]
     shown.caption = (
-        "rate: lifted of those that can be held; where the thing is not there, rightly refused.\n"
+        "too big: for the gripper, whatever was answered; not counted in the columns that follow.\n"
+        "wrong: something else was lifted. missed: it was not touched, or it slipped.\n"
+        "rate: of those that were not too big. Where the thing is not there: rightly refused.\n"
         f"median time to an answer: {median(waits):.2f} s"
-        if waits
-        else ""
     )
     return shown
 
