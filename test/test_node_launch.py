@@ -111,12 +111,9 @@ def test_two_robots_side_by_side(tmp_path, domain):
         assert client.wait_for_service(10)
         names = ["model.path", "model.vision_tower", "autostart", "use_sim_time"]
         future = client.call_async(GetParameters.Request(names=names))
-        path, autostart, sim_time = wait_for(future.result, "the parameters").values
-        assert (path.string_value, autostart.bool_value, sim_time.bool_value) == (
-            "two",
-            True,
-            False,
-        )
+        path, tower, autostart, sim_time = wait_for(future.result, "the parameters").values
+        assert (path.string_value, tower.string_value) == ("two", "/clip")
+        assert autostart.bool_value and not sim_time.bool_value
     finally:
         code = launched.stop()
         for robot in robots:
