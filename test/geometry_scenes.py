@@ -36,7 +36,7 @@ class Cuboid:
 
     def hit(self, origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
         start, along = (origin - self.center) @ self.rotation, rays @ self.rotation
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):  # a ray along a face
             one, other = (-self.size / 2 - start) / along, (self.size / 2 - start) / along
         enter = np.minimum(one, other).max(axis=-1)
         leave = np.maximum(one, other).min(axis=-1)

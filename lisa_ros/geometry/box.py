@@ -8,7 +8,8 @@ import numpy as np
 
 from lisa_ros.geometry.frames import moved, quaternion
 
-TRIM = 0.0005  # share of the points that may stick out at each side of the box
+TRIM = 0.005  # share of the points at each end that may be strays
+ROUND_STEP = 1 / (2 ** (2 / 3) - 1)  # see `_extent`
 DIRECTIONS = 128
 OUTLINE, SAMPLE = 8000, 150  # points that the hull is sought among, and points for the closeness
 ROUNDS = 6
@@ -165,8 +166,18 @@ def _sphere(count: int) -> np.ndarray:
 
 
 def _extent(points: np.ndarray, rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest coordinate (3,) along the axes, but for the outermost `TRIM`."""
+    """Lowest and highest coordinate (3,) along the axes, without strays.
+
+    The outermost `TRIM` of the points are not looked at; the next as many say how dense the points
+    are there, and so where the end is. What is round thins out towards its end, so that `q` of its
+    points lie within a distance that grows as q^(2/3); for the face of a box, where it grows as q,
+    the same step goes too far by `TRIM` of its length at most.
+    """
     along = points @ rotation.astype(points.dtype)
-    skip = int(TRIM * len(along))
-    ordered = np.partition(along, [skip, len(along) - 1 - skip], axis=0)
-    return ordered[skip].astype(float), ordered[-1 - skip].astype(float)
+    last, skip = len(along) - 1, int(TRIM * len(along))
+    ordered = np.partition(along, [skip, 2 * skip, last - 2 * skip, last - skip], axis=0)
+    low, high = ordered[skip], ordered[last - skip]
+    low = low - ROUND_STEP * (ordered[2 * skip] - low)
+    high = high + ROUND_STEP * (high - ordered[last - 2 * skip])
+    low, high = np.maximum(low, along.min(axis=0)), np.minimum(high, along.max(axis=0))
+    return low.astype(float), high.astype(float)
