@@ -191,6 +191,16 @@ class Rig:
         if self._camera is not None:
             self._camera.join()
 
+    def do(self, call: Callable[[], Any]) -> Any:
+        """The call's result, made on the executor's thread.
+
+        rclpy's action client registers a request after it has sent it: from another thread the
+        response can come too early, and is then ignored.
+        """
+        task = self.executor.create_task(call)
+        wait_for(task.done, "the executor of the test")
+        return task.result()
+
     def say(self, text: str) -> None:
         """Publish an instruction and do not wait."""
         self.voice.publish(String(data=text))

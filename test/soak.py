@@ -112,6 +112,7 @@ def soak(queries: int, seed: int = 0, tell=lambda report: None) -> Report:
     began = time.monotonic()
     with rig() as robot:
         process = robot.start("-p", f"query.timeout:={TIMEOUT}")
+        program = Program(robot)
         robot.film(rate=20)
         wait_for(lambda: robot.ask("ready").status == Status.OK, "the first image")
         time.sleep(0.2)
@@ -123,7 +124,7 @@ def soak(queries: int, seed: int = 0, tell=lambda report: None) -> Report:
             limit = report.queries + report.goals - AHEAD
             wait_for(lambda n=limit: total(report, robot) >= n, "results to keep up", 60)
             if report.queries % CHECK == 0:
-                interlude(robot, report, random)
+                interlude(robot, program, report, random)
                 measure(report, process.process.pid)
                 tell(report)
         wait_for(lambda: total(report, robot) >= report.queries + report.goals, "the last results")
@@ -158,45 +159,49 @@ def measure(report: Report, process: int) -> None:
     report.files.append(len(list(Path(f"/proc/{process}/fd").iterdir())))
 
 
-def interlude(robot: Rig, report: Report, random: np.random.Generator) -> None:
+class Program:
+    """A lifecycle manager and an action client beside the voice."""
+
+    def __init__(self, robot: Rig) -> None:
+        self._change = robot.node.create_client(ChangeState, "perception/change_state")
+        self._do = robot.do
+        self._action = ActionClient(robot.node, Segment, "segment")
+        assert self._change.wait_for_service(20) and self._action.wait_for_server(20)
+
+    def change_state(self, *names: str) -> None:
+        for name in names:
+            number = getattr(Transition, f"TRANSITION_{name.upper()}")
+            request = ChangeState.Request(transition=Transition(id=number))
+            assert wait_for(self._change.call_async(request).result, name, 60).success
+
+    def cancel_goals(self, report: Report, random: np.random.Generator) -> None:
+        for _ in range(5):
+            goal = Segment.Goal(instruction="long:5", dialogue=str(random.integers(100)))
+            handle = wait_for(
+                self._do(lambda g=goal: self._action.send_goal_async(g)).result, "acceptance", 60
+            )
+            report.goals += 1
+            time.sleep(float(random.uniform(0, 0.06)))
+            wait_for(self._do(handle.cancel_goal_async).result, "the cancel response", 60)
+            wait_for(self._do(handle.get_result_async).result, "the goal's result", 60)
+
+
+def interlude(robot: Rig, program: Program, report: Report, random: np.random.Generator) -> None:
     """Something else than a query on the topic."""
     wait_for(lambda: total(report, robot) >= report.queries + report.goals, "quiet", 60)
     count(report, robot)
     choice = random.integers(4)
     if choice == 0:
-        change_state(robot, "deactivate", "activate")
+        program.change_state("deactivate", "activate")
     elif choice == 1:
-        change_state(robot, "deactivate", "cleanup", "configure", "activate")
+        program.change_state("deactivate", "cleanup", "configure", "activate")
     elif choice == 2:
         broken = image_message(picture())
         broken.step = int(random.integers(0, 100))
         for _ in range(3):
             robot.images.publish(broken)
     else:
-        cancelled_goals(robot, report, random)
-
-
-def change_state(robot: Rig, *names: str) -> None:
-    client = robot.node.create_client(ChangeState, "perception/change_state")
-    assert client.wait_for_service(20)
-    for name in names:
-        number = getattr(Transition, f"TRANSITION_{name.upper()}")
-        request = ChangeState.Request(transition=Transition(id=number))
-        assert wait_for(client.call_async(request).result, name, 30).success
-    robot.node.destroy_client(client)
-
-
-def cancelled_goals(robot: Rig, report: Report, random: np.random.Generator) -> None:
-    client = ActionClient(robot.node, Segment, "segment")
-    assert client.wait_for_server(20)
-    for _ in range(5):
-        goal = Segment.Goal(instruction="long:5", dialogue=str(random.integers(100)))
-        handle = wait_for(client.send_goal_async(goal).result, "the goal to be accepted")
-        report.goals += 1
-        time.sleep(float(random.uniform(0, 0.06)))
-        wait_for(handle.cancel_goal_async().result, "the cancel response")
-        wait_for(handle.get_result_async().result, "the goal's result")
-    client.destroy()
+        program.cancel_goals(report, random)
 
 
 def main() -> int:

@@ -21,6 +21,7 @@ class Client:
     """A program that sends goals and collects what comes back."""
 
     def __init__(self, robot) -> None:
+        self._do = robot.do
         self._client = ActionClient(robot.node, Segment, "segment")
         assert self._client.wait_for_server(20)
         self.feedback: list[Segment.Feedback] = []
@@ -29,18 +30,23 @@ class Client:
         goal = Segment.Goal(instruction=instruction, **fields)
         heard = self.feedback
 
-        future = self._client.send_goal_async(goal, lambda message: heard.append(message.feedback))
+        def send():
+            return self._client.send_goal_async(
+                goal, lambda message: heard.append(message.feedback)
+            )
+
+        future = self._do(send)
         handle = wait_for(future.result, "the goal to be accepted")
         assert handle.accepted
         return handle
 
     def end(self, handle, seconds: float = 20):
         """Status of the goal and the Segmentation in its result."""
-        response = wait_for(handle.get_result_async().result, "the result", seconds)
+        response = wait_for(self._do(handle.get_result_async).result, "the result", seconds)
         return response.status, response.result.segmentation
 
     def cancel(self, handle) -> bool:
-        response = wait_for(handle.cancel_goal_async().result, "the cancel response")
+        response = wait_for(self._do(handle.cancel_goal_async).result, "the cancel response")
         return bool(response.goals_canceling)
 
     def ask(self, instruction: str, **fields):

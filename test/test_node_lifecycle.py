@@ -195,9 +195,9 @@ def test_a_signal_brings_goals_in_flight_their_results():
         client = ActionClient(robot.node, Segment, "segment")
         assert client.wait_for_server(20)
         goals = [Segment.Goal(instruction=text) for text in ("endless", "waiting")]
-        sent = [client.send_goal_async(goal) for goal in goals]
+        sent = [robot.do(lambda g=goal: client.send_goal_async(g)) for goal in goals]
         handles = [wait_for(one.result, "acceptance") for one in sent]
-        results = [handle.get_result_async() for handle in handles]
+        results = [robot.do(handle.get_result_async) for handle in handles]
         time.sleep(0.3)
         assert process.stop() == 0
         for one in results:
