@@ -108,7 +108,7 @@ class Finder:
 
 def test_views_are_compared_by_where_the_object_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     # the central square of 64x48 begins at column 8; object n covers 4 n to 4 n + 8
-    monkeypatch.setattr(studies, "test_views", lambda n: [tabletop(4 * k + 4) for k in range(n)])
+    monkeypatch.setattr(studies, "_turned_views", lambda n: [tabletop(4 * k + 4) for k in range(n)])
     engines = {"all": Finder(until=99), "left": Finder(until=8)}
     everything, left = studies.compare_views(engines, scenes=6)
     assert everything.counts == left.counts == (4, 1)  # the one that is half shown is left out
