@@ -192,6 +192,6 @@ def test_goal_whose_client_has_gone(robot):
     client = Client(robot)
     before = len(robot.results)
     client.send("long:5 orphan")
-    client._client.destroy()
+    robot.do(client._client.destroy)
     wait_for(lambda: len(robot.results) > before, "the result on mask")
     assert robot.ask("next").status == Status.OK
