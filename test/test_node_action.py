@@ -60,7 +60,7 @@ def robot():
         robot.film()
         wait_for(lambda: robot.ask("ready").status == Status.OK, "the first image")
         yield robot
-        assert robot.processes[0].log.count("Traceback") == 1, "the one that was asked for"
+        assert robot.processes[0].log.count("Traceback") <= 1, "more than the one asked for"
 
 
 @pytest.fixture
