@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
+import lisa_ros.sim  # noqa: F401, I001  chooses how MuJoCo draws, which must be settled before
 import mujoco
 import numpy as np
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import lisa_ros.sim  # noqa: F401, I001  chooses how MuJoCo draws, which must be settled before
 import mujoco
 import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
