@@ -3,6 +3,8 @@
 Both ask about simulated tabletops that no training has seen.
 """
 
+# ruff: noqa: I001  lisa_ros.sim comes before mujoco
+
 from __future__ import annotations
 
 from collections import Counter
@@ -10,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
-import lisa_ros.sim  # noqa: F401, I001  chooses how MuJoCo draws, which must be settled before
+import lisa_ros.sim  # noqa: F401  chooses how MuJoCo draws, which is settled at its import
 import mujoco
 import numpy as np
 

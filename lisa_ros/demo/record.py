@@ -6,6 +6,8 @@ Takes a few pictures of every scene in questions.yaml while the camera swings ar
 scenes' seeds begin at 9,000,000: training draws below 5,000,000 and the evaluation from 8,000,000.
 """
 
+# ruff: noqa: I001  lisa_ros.sim comes before mujoco
+
 from __future__ import annotations
 
 import argparse
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import lisa_ros.sim  # noqa: F401, I001  chooses how MuJoCo draws, which must be settled before
+import lisa_ros.sim  # noqa: F401  chooses how MuJoCo draws, which is settled at its import
 import mujoco
 import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
