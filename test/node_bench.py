@@ -213,7 +213,9 @@ def delivery() -> list[str]:
     return rows
 
 
-def arrivals(profile: QoSProfile) -> tuple[list[int], list[float]]:
+def arrivals(
+    profile: QoSProfile, frames: int = FRAMES, rate: int = 30
+) -> tuple[list[int], list[float]]:
     """Numbers of the images that reach a subscriber, and their milliseconds on the way."""
     numbers: list[int] = []
     late: list[float] = []
@@ -223,10 +225,10 @@ def arrivals(profile: QoSProfile) -> tuple[list[int], list[float]]:
         late.append((time.time() - sent) * 1e3)
         numbers.append(int(message.header.frame_id))
 
-    with own_domain() as domain, role(domain, "camera", "1280", "720", "30"):
+    with own_domain() as domain, role(domain, "camera", "1280", "720", str(rate)):
         robot = Rig(domain)
         robot.node.create_subscription(Image, "image", on_image, profile)
-        wait_for(lambda: len(numbers) > FRAMES, "images", 60)
+        wait_for(lambda: len(numbers) > frames, "images", 60)
         robot.close()
     return numbers, late
 

@@ -13,6 +13,7 @@ import rclpy
 
 pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
+from node_bench import arrivals
 from node_rig import BEST_EFFORT, RELIABLE, Rig, image_message, picture, rig, wait_for
 from PIL import Image as Picture
 from rclpy.context import Context
@@ -257,3 +258,16 @@ def test_large_images_from_the_node_reach_a_best_effort_subscriber():
             assert robot.ask("hello").status == Status.OK
         wait_for(lambda: len(masks) >= 25 and len(overlays) >= 25, "all masks and overlays", 5)
         assert len(masks[0].data) == 1280 * 720 and len(overlays[0].data) == 1280 * 720 * 3
+
+
+@pytest.mark.parametrize("policy", [RELIABLE, BEST_EFFORT], ids=["reliable", "best effort"])
+def test_our_cameras_lose_nothing(policy):
+    """1280x720 from a process with our transport profile.
+
+    Slower than a camera, because a busy machine loses images for want of time; `make bench` has
+    the figures at 30 Hz.
+    """
+    profile = QoSProfile(depth=10, reliability=policy.reliability)
+    numbers, _ = arrivals(profile, frames=25, rate=6)
+    sent = numbers[-1] - numbers[0] + 1
+    assert len(numbers) == sent, f"{len(numbers)} of {sent}"
