@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from model_samples import noise_image, small_lisa
@@ -18,11 +19,12 @@ from lisa_ros.model.checkpoint import SHIPPED, Lisa, load, save
 from lisa_ros.model.conversion import convert, describe, sha256, verify
 from lisa_ros.model.prompt import build_prompt
 
+NOISE = noise_image(60, 80)
+
 
 @torch.no_grad()
-def mask_of(lisa: Lisa, question: str = "where is it?") -> Tensor:
+def mask_of(lisa: Lisa, question: str = "where is it?", image: np.ndarray = NOISE) -> Tensor:
     """Mask logits of the first [SEG] that could be said: a pass through everything."""
-    image = noise_image(60, 80)
     network, processor, config = lisa.network, lisa.processor, lisa.config
     prompt = build_prompt(config.conversation, [(question, None)], config.image_start_end)
     ids = torch.tensor([lisa.tokenizer.encode(prompt)])
