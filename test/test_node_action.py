@@ -69,13 +69,15 @@ def client(robot):
 
 
 def test_result_is_the_message_on_mask(robot, client):
-    before = len(robot.results)
     status, result = client.ask("the mug", mode="explain")
     assert status == GoalStatus.STATUS_SUCCEEDED and result.status == Status.OK
     assert (result.mode, result.source) == ("explain", result.SOURCE_ACTION)
     assert len(result.query_id) == 32 and len(result.instances) == 1
-    wait_for(lambda: len(robot.results) > before, "the message on mask")
-    assert serialize_message(robot.results[-1]) == serialize_message(result)
+
+    def twin():
+        return next((one for one in robot.results if one.query_id == result.query_id), None)
+
+    assert serialize_message(wait_for(twin, "the message on mask")) == serialize_message(result)
 
 
 def test_feedback_brings_the_early_mask_and_the_words_so_far(client):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 import subprocess
 import sys
@@ -26,8 +27,8 @@ INTERFACES = sorted([*ROOT.glob("msg/*.msg"), *ROOT.glob("action/*.action")])
 CMAKE = (ROOT / "CMakeLists.txt").read_text()
 
 
-def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+def run(*command: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
 
 
 @pytest.mark.parametrize("path", INTERFACES, ids=lambda path: path.name)
@@ -134,7 +135,9 @@ def test_installed_commands_start() -> None:
     missing = [str(path) for path in commands if not path.is_file()]
     if missing:
         pytest.skip(f"lisa_ros is not installed by pip in this environment: no {missing[0]}")
+    # the executables name no interpreter of their own, as in an environment that is activated
+    activated = {**os.environ, "PATH": f"{prefix / 'bin'}:{os.environ['PATH']}"}
     for path in commands:
-        result = run(str(path), "--help")
+        result = run(str(path), "--help", env=activated)
         assert result.returncode == 0, result.stderr
         assert "usage: lisa-ros" in result.stdout
