@@ -22,6 +22,7 @@ from lisa_ros.engine import (
     Status,
     TextDelta,
 )
+from lisa_ros.engine.clock import Clock
 from lisa_ros.engine.frames import FrameCache
 from lisa_ros.errors import ImageError, InstructionError
 from lisa_ros.model.checkpoint import Lisa
@@ -289,6 +290,20 @@ def test_a_batch_encodes_every_frame_once() -> None:
     assert sum(a.counters["sam_encodes"] for a in answers) == 2  # text needs no masks
 
 
+def test_no_questions_no_answers() -> None:
+    assert engine_saying("[SEG].").segment_batch([]) == []
+
+
+def test_two_questions_about_a_frame_whose_first_answer_was_broken_off() -> None:
+    engine = engine_saying("It is the red mug [SEG].", draft_tokens=0)
+    frame = engine.frames.get("a", (48, 64))
+    engine.vision.encode_views([frame], [picture()], Clock(engine.device))
+    questions = [Question(picture(), "the mug", key="a"), Question(picture(), "it", key="a")]
+    answers = engine.segment_batch(questions)
+    assert [a.text for a in answers] == ["It is the red mug."] * 2
+    assert len(frame.prefixes) == 1
+
+
 def test_cancel_between_tokens_keeps_what_there_is() -> None:
     engine = engine_saying("It is [SEG]. They can hold water", draft_tokens=0)
     cancel, events = threading.Event(), []
@@ -322,6 +337,7 @@ def test_an_abandoned_stream_leaves_the_engine_usable() -> None:
     stream = engine.stream(picture(), "the mug", key=1)
     next(stream)
     stream.close()
+    assert engine.frames.nbytes <= engine.config.cache_bytes
     assert engine.segment(picture(), "the mug", key=1).status is Status.OK
 
 

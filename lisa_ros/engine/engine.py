@@ -127,23 +127,26 @@ class Engine:
             check_image(question.image)
             check_question(question)
         clock, stop = Clock(self.device), Stop(cancel, deadline)
-        if reason := stop():
+        reason = stop()
+        if reason or not questions:
             yield from ((index, Finished(unasked(reason))) for index in range(len(questions)))
             return
-        groups = self._open(questions, clock)
-        single = all(len(group) == 1 for group in groups)
-        asks = [ask for group in groups for ask in group]
-        for ask, event in self._work(asks, clock, stop):
-            if single:
-                yield asks.index(ask), event
-        for index, group in enumerate(groups):
-            best = _surest(group)
-            if not single:
-                yield from ((index, event) for event in _replay(best))
-            if best.row.stopped_by in ("end", "tokens"):
-                self.memory.remember(best.question, best.row.ids)
-            yield index, Finished(best.answer(group, self.lisa.tokenizer, clock.timings()))
-        self.frames.trim()
+        try:
+            groups = self._open(questions, clock)
+            single = all(len(group) == 1 for group in groups)
+            asks = [ask for group in groups for ask in group]
+            for ask, event in self._work(asks, clock, stop):
+                if single:
+                    yield asks.index(ask), event
+            for index, group in enumerate(groups):
+                best = _surest(group)
+                if not single:
+                    yield from ((index, event) for event in _replay(best))
+                if best.row.stopped_by in ("end", "tokens"):
+                    self.memory.remember(best.question, best.row.ids)
+                yield index, Finished(best.answer(group, self.lisa.tokenizer, clock.timings()))
+        finally:
+            self.frames.trim()
 
     @torch.inference_mode()
     def prepare(self, image: np.ndarray, key: Hashable) -> None:
@@ -172,14 +175,15 @@ class Engine:
     def _open(self, questions: Sequence[Question], clock: Clock) -> list[list[Ask]]:
         """Encode what is new to the language model; one ask for every question and view."""
         frames = [self.frames.get(q.key, q.image.shape[:2]) for q in questions]
-        first = {id(f): i for i, f in reversed(list(enumerate(frames))) if not f.views}
+        first = {f: i for i, f in reversed(list(enumerate(frames))) if not f.views}
         if first:
-            images = [questions[i].image for i in first.values()]
-            self.vision.encode_views([frames[i] for i in first.values()], images, clock)
-        asked = Counter(map(id, frames))
-        cold = [frames[i] for i in first.values() if asked[id(frames[i])] > 1]
-        if cold:
-            self._fill_prefixes(cold, clock)
+            self.vision.encode_views(
+                list(first), [questions[i].image for i in first.values()], clock
+            )
+        # one question about a new frame goes through in one pass, several share its beginning
+        shared = [f for f, asked in Counter(frames).items() if asked > 1 and not f.prefixes]
+        if shared:
+            self._fill_prefixes(shared, clock)
         groups = [
             [Ask(q, f, self._row(q, f, view), self.prompts.refusal) for view in range(len(f.views))]
             for q, f in zip(questions, frames, strict=True)
@@ -234,7 +238,7 @@ class Engine:
         wants_mask = [ask for ask in asks if ask.question.mode != "text"]
         if self.device.type == "cuda" and not stop():
             self._encode_sam(wants_mask, clock)  # runs beside the language model
-        by_row = {id(ask.row): ask for ask in asks}
+        by_row = {ask.row: ask for ask in asks}
         passes = generate(self.decoder, [ask.row for ask in asks], self.limits, stop)
         stage = "prefill"
         while True:
@@ -244,7 +248,7 @@ class Engine:
                     self._keep_prefixes(asks)
             if steps is None:
                 break
-            todo = [(by_row[id(step.row)], step) for step in steps]
+            todo = [(by_row[step.row], step) for step in steps]
             masks = self._decode_masks(todo, clock)
             for (ask, step), logits in zip(todo, masks, strict=True):
                 for event in ask.events(self.lisa.tokenizer, step, logits):
@@ -258,21 +262,21 @@ class Engine:
 
     def _keep_prefixes(self, asks: list[Ask]) -> None:
         """After the first pass over whole prompts: keep the part that belongs to the frame."""
+        kept: dict[Frame, list[Tensor]] = {}
         for place, ask in enumerate(asks):
             if ask.row.prefix is None and ask.question.key is not None:
                 prefix = self.decoder.store_prefix(place, self.prefix_length)
-                ask.frame.prefixes.append(prefix)
+                kept.setdefault(ask.frame, []).append(prefix)
+        for frame, prefixes in kept.items():
+            frame.prefixes = prefixes
 
     def _encode_sam(self, asks: Sequence[Ask], clock: Clock) -> None:
         """Run SAM's encoder over the frames that lack it, each once."""
-        first = {id(ask.frame): ask for ask in reversed(asks) if ask.frame.sam is None}
-        if not first:
-            return
-        new = list(first.values())
-        self.vision.encode_sam(
-            [ask.frame for ask in new], [ask.question.image for ask in new], clock
-        )
-        for ask in new:
+        first = {ask.frame: ask for ask in reversed(asks) if ask.frame.sam is None}
+        if first:
+            images = [ask.question.image for ask in first.values()]
+            self.vision.encode_sam(list(first), images, clock)
+        for ask in first.values():
             ask.sam_encodes = 1
 
     def _decode_masks(self, todo: list[tuple[Ask, Step]], clock: Clock) -> list[dict[int, Tensor]]:
