@@ -12,7 +12,6 @@ from action_msgs.msg import GoalStatus
 from lisa_ros.action import Segment
 from node_rig import image_message, picture, rig, wait_for
 from rclpy.action import ActionClient
-from rclpy.serialization import serialize_message
 
 from lisa_ros.node.status import Status
 
