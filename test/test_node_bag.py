@@ -109,8 +109,8 @@ def test_recordings_without_type_descriptions_as_humble_makes_them(tmp_path):
         connection.execute("UPDATE topics SET type_description_hash = ''")
         connection.commit()
     metadata = source / "metadata.yaml"
-    text = re.sub(r"type_description_hash:\s*\S+", "type_description_hash: ''", metadata.read_text())
-    metadata.write_text(text)
+    hashes = r"type_description_hash:\s*\S+"
+    metadata.write_text(re.sub(hashes, "type_description_hash: ''", metadata.read_text()))
     annotator = Annotator(source, tmp_path / "out.mcap", ["the mug"], every=0)
     list(annotator.run(MODEL))
     after = read(tmp_path / "out.mcap")
