@@ -175,6 +175,20 @@ def test_the_cup_goes_on_the_middle_of_the_top(seed):
     assert gaps[~np.eye(len(places), dtype=bool)].min() >= 0.01
 
 
+def test_a_cup_needs_surface_all_around():
+    """A flat strip, seen from the front, is narrower than the cup; a wider one is not."""
+    scores = []
+    for width in (0.015, 0.06):
+        strip = Cuboid(np.array([0.0, 0.0, 0.6]), np.eye(3), np.array([0.15, width, 0.002]))
+        depth, seen = render([strip, Ground(np.array([0.0, 0.0, -1.0]), -0.9)])
+        found = suction_grasps(locate(seen == 0, depth, CAMERA), diameter=0.03)
+        scores.append(max((one.score for one in found), default=0))
+        for one in found:  # nor does it hang over an end
+            assert abs(one.pose[0, 3]) < 0.075 - 0.004
+    assert scores[0] < 0.2
+    assert scores[1] > 0.7
+
+
 def test_a_cup_does_not_seal_on_what_is_too_small_or_too_round():
     assert suction_grasps(place(on_table((0.12, 0.012, 0.012))), diameter=0.03) == []
     ball = Sphere(np.array([0.0, 0.0, 0.5]), 0.02)

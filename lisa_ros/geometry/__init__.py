@@ -12,7 +12,7 @@ from lisa_ros.geometry.depth import without_object
 from lisa_ros.geometry.faults import DepthError
 from lisa_ros.geometry.frames import moved, quaternion, rigid
 from lisa_ros.geometry.grasp import Grasp, Gripper, parallel_grasps
-from lisa_ros.geometry.locate import ObjectInSpace, cloud, locate
+from lisa_ros.geometry.object_in_space import ObjectInSpace, cloud, locate
 from lisa_ros.geometry.packing import XYZRGB, colors_at, pack
 from lisa_ros.geometry.plane import Plane
 from lisa_ros.geometry.suction import suction_grasps

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lisa_ros.geometry.box import Box
-from lisa_ros.geometry.locate import ObjectInSpace
+from lisa_ros.geometry.object_in_space import ObjectInSpace
 
 POINTS = 2000  # of the cloud that are looked at
 FRICTION = 0.5  # a contact that is tilted more than the arctangent of this slips
@@ -119,8 +119,10 @@ def _directions(box: Box, viewpoints: np.ndarray) -> Iterator[tuple[str, np.ndar
             for closing in range(3):
                 vertical = box.upright and closing == 2  # one finger would have to go underneath
                 if closing != axis and not vertical:
-                    y = box.rotation[:, closing]
-                    yield kind, np.stack([np.cross(y, approach), y, approach], axis=1)
+                    x = box.rotation[:, 3 - axis - closing]
+                    axes = np.stack([x, box.rotation[:, closing], approach], axis=1)
+                    axes[:, 0] *= np.sign(np.linalg.det(axes))
+                    yield kind, axes
 
 
 def _places(half: float, finger_width: float) -> np.ndarray:

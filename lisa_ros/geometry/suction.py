@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from lisa_ros.geometry.grasp import Grasp
-from lisa_ros.geometry.locate import ObjectInSpace
+from lisa_ros.geometry.object_in_space import ObjectInSpace
 
 POINTS, SEEDS = 2000, 80
 LEAST_POINTS = 10
 UNEVENNESS = 0.05  # of the cup's diameter: root mean square that its lip still seals
-HALF_DISC = 0.42  # the middle of half a disc lies so many radii from the middle of the disc
+HALF_DISC = 0.28  # spread of half a disc across its cut, where that of the whole disc is 1
 STEEP = 0.4  # worth of a vertical face where up is known
 
 
@@ -41,8 +41,7 @@ def suction_grasps(thing: ObjectInSpace, diameter: float = 0.02, most: int = 10)
     seeds, under, count = seeds[enough], under[enough], count[enough, None]
     if not len(seeds):
         return []
-    middles = under @ points / count
-    normals, roughness = _faces(points, under, count, middles)
+    normals, roughness, spread = _faces(points, under, count)
     sight = thing.viewpoints - center
     outward = np.einsum("vsk,sk->vs", sight[:, None] - seeds[None], normals)
     normals[outward[np.abs(outward).argmax(axis=0), np.arange(len(seeds))] < 0] *= -1
@@ -50,7 +49,7 @@ def suction_grasps(thing: ObjectInSpace, diameter: float = 0.02, most: int = 10)
     away = np.linalg.norm(seeds - normals * (seeds * normals).sum(1, keepdims=True), axis=1)
     score = (
         np.clip(1 - roughness / (UNEVENNESS * diameter), 0, 1)
-        * np.clip(1 - np.linalg.norm(middles - seeds, axis=1) / (HALF_DISC * reach), 0, 1)
+        * np.clip((4 * spread / reach**2 - HALF_DISC) / (1 - HALF_DISC), 0, 1)
         * (1 - 0.5 * np.clip(away / half, 0, 1))
     )
     if thing.up is not None:
@@ -65,14 +64,19 @@ def _near(seeds: np.ndarray, points: np.ndarray, reach: float) -> np.ndarray:
 
 
 def _faces(
-    points: np.ndarray, under: np.ndarray, count: np.ndarray, middles: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Normals (S,3) of the planes through the points under each cup, and the root mean squares of
-    the distances (S,) of the points from them."""
+    points: np.ndarray, under: np.ndarray, count: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Planes through the points under each cup.
+
+    Returns:
+        Normals (S,3), root mean squares of the distances (S,) of the points from their plane, and
+        their variances (S,) in it, in the direction in which they spread least.
+    """
+    middles = under @ points / count
     products = (points[:, :, None] * points[:, None, :]).reshape(-1, 9)
-    spread = (under @ products / count).reshape(-1, 3, 3) - middles[:, :, None] * middles[:, None]
-    values, vectors = np.linalg.eigh(spread)
-    return vectors[:, :, 0].copy(), np.sqrt(np.maximum(values[:, 0], 0))
+    moments = (under @ products / count).reshape(-1, 3, 3)
+    values, vectors = np.linalg.eigh(moments - middles[:, :, None] * middles[:, None])
+    return vectors[:, :, 0].copy(), np.sqrt(np.maximum(values[:, 0], 0)), values[:, 1]
 
 
 def _best(

@@ -13,8 +13,8 @@ from lisa_ros.geometry.cluster import voxel_keys
 from lisa_ros.geometry.depth import check_depth, jump, metres
 from lisa_ros.geometry.faults import DepthError
 from lisa_ros.geometry.frames import is_rigid, moved
-from lisa_ros.geometry.locate import LEAST_POINTS, ObjectInSpace, locate, make_box
 from lisa_ros.geometry.mask import fit_mask, grown
+from lisa_ros.geometry.object_in_space import LEAST_POINTS, ObjectInSpace, locate, make_box
 
 STRAY = 0.15  # cubes with less than this share of the usual number of points
 MASK_MARGIN = 2  # pixels: the middle of a cube need not lie on the very surface that the mask shows
