@@ -288,7 +288,7 @@ def test_the_mask_may_have_another_size_than_the_depth_image(scale):
     colour = CAMERA.resized(int(400 * scale), int(300 * scale))
     _, large = render(shapes, colour)
     found = locate(large == 0, depth, CAMERA, up=scene.up)
-    same = locate(seen == 0, depth, CAMERA, up=scene.up)
+    same = locate(seen == 0, depth, CAMERA, up=scene.up.tolist())
     # Half a pixel of the coarser image is 1.1 mm here at most.
     assert found.box.center == pytest.approx(same.box.center, abs=0.0015)
     assert found.box.size == pytest.approx(same.box.size, abs=0.003)

@@ -31,7 +31,7 @@ def is_the_thing(found, tolerance: float = 0.03) -> bool:
 
 
 def test_views_from_all_around_give_the_whole_object():
-    found = fuse(VIEWS, up=UP)
+    found = fuse(VIEWS, up=[0, 0, 1])
     assert found.reason == ""
     assert is_the_thing(found)
     assert found.views == 4

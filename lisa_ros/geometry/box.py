@@ -11,7 +11,7 @@ from lisa_ros.geometry.frames import moved, quaternion
 TRIM = 0.005  # share of the points at each end that may be strays
 ROUND_STEP = 1 / (2 ** (2 / 3) - 1)  # see `_extent`
 DIRECTIONS = 128
-OUTLINE, SAMPLE = 8000, 150  # points that the hull is sought among, and points for the closeness
+OUTLINE, SAMPLE = 6000, 150  # points that the hull is sought among, and points for the closeness
 ROUNDS = 6
 CLOSENESS = 0.5
 
@@ -168,11 +168,11 @@ def _extent(points: np.ndarray, rotation: np.ndarray) -> tuple[np.ndarray, np.nd
     points lie within a distance that grows as q^(2/3); for the face of a box, where it grows as q,
     the same step goes too far by `TRIM` of its length at most.
     """
-    along = points @ rotation.astype(points.dtype)
-    last, skip = len(along) - 1, int(TRIM * len(along))
-    ordered = np.partition(along, [skip, 2 * skip, last - 2 * skip, last - skip], axis=0)
-    low, high = ordered[skip], ordered[last - skip]
-    low = low - ROUND_STEP * (ordered[2 * skip] - low)
-    high = high + ROUND_STEP * (high - ordered[last - 2 * skip])
-    low, high = np.maximum(low, along.min(axis=0)), np.minimum(high, along.max(axis=0))
+    along = rotation.T.astype(points.dtype) @ points.T
+    last, skip = along.shape[1] - 1, int(TRIM * along.shape[1])
+    ordered = np.sort(along, axis=1)  # faster than a partition at four places
+    low, high = ordered[:, skip], ordered[:, last - skip]
+    low = low - ROUND_STEP * (ordered[:, 2 * skip] - low)
+    high = high + ROUND_STEP * (high - ordered[:, last - 2 * skip])
+    low, high = np.maximum(low, ordered[:, 0]), np.minimum(high, ordered[:, -1])
     return low.astype(float), high.astype(float)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -22,7 +23,7 @@ GAP = 0.015  # metres between parts of an object that still belong together
 STANDING = 0.75  # see `_floor`
 FLAT = 0.3  # see `_above`
 
-Up = np.ndarray | Literal["support"] | None
+Up = Sequence[float] | np.ndarray | Literal["support"] | None
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def _locate(mask: np.ndarray, depth: np.ndarray, camera: Intrinsics, up: Up) -> 
     step = float(jump(float(np.median(points[:, 2])), camera.fx))
     keep = main_parts(points, max(GAP, 1.5 * step))
     points, pixels = points[keep], pixels[keep]
-    known_up = up if isinstance(up, np.ndarray) else None
+    known_up = None if up is None or isinstance(up, str) else np.asarray(up, dtype=float)
     around = _surroundings(mask, depth, camera)
     support = support_plane(around, points, 0.5 * step, known_up)
     keep = _above(support, points)
@@ -136,7 +137,7 @@ def _locate(mask: np.ndarray, depth: np.ndarray, camera: Intrinsics, up: Up) -> 
             f"{LEAST_POINTS} are needed",
             depth_fraction=fraction,
         )
-    if up is not None and known_up is None and support is not None:
+    if isinstance(up, str) and support is not None:
         known_up = support.normal
     rows, columns = np.divmod(pixels, inside.shape[1])
     return ObjectInSpace(

@@ -40,7 +40,7 @@ class Sighting:
 
 
 def fuse(
-    sightings: Sequence[Sighting], *, up: np.ndarray | None = None, voxel: float = 0.005
+    sightings: Sequence[Sighting], *, up: Sequence[float] | None = None, voxel: float = 0.005
 ) -> ObjectInSpace:
     """One object out of several views of it, in the common frame.
 
@@ -62,11 +62,12 @@ def fuse(
         voxel: edge of the cubes, metres. Good is a twentieth of the object's size, but not less
             than the error of the poses.
     """
+    against_gravity = None if up is None else np.asarray(up, dtype=float)
     things, witnesses, faults = [], [], []
     for number, sighting in enumerate(sightings, start=1):
         try:
             witness = _Witness(sighting)
-            thing = _thing(sighting, up)
+            thing = _thing(sighting, against_gravity)
         except DepthError as error:
             faults.append(f"view {number}: {error}")
             continue
@@ -88,7 +89,7 @@ def fuse(
             agreement=0.0,
         )
     agreement = float(in_favour[keep].sum() / (in_favour + against)[keep].sum())
-    return _fused(things, middles[keep].astype(np.float32), witnesses, up, agreement)
+    return _fused(things, middles[keep].astype(np.float32), witnesses, against_gravity, agreement)
 
 
 class _Witness:
