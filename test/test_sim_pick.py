@@ -363,7 +363,15 @@ def test_a_node_that_says_nothing_is_given_up_with_a_sentence() -> None:
         asking.ask(view, question)
 
 
-def test_a_model_that_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_an_output_that_is_no_folder_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["sim-pick", "--perfect", "--output", str(tmp_path / "file")]) == 2
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+def test_a_model_that_is_missing_is_named(tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "lisa_ros.cli", "sim-pick", "--trials", "1"]
     command += ["--model", str(tmp_path / "nothing_here"), "--output", str(out)]

@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do the trials, show the table; write pick.mp4, pick.png, pick.json and the node's log."""
+    """Do the trials, show the table; write video, contact sheet, JSON and the node's log."""
+    if find_spec("mujoco") is None:
+        raise LisaError("the simulator needs MuJoCo: pip install 'lisa_ros[sim]'")
     from lisa_ros.sim.pick.scene import RUNS
 
     if args.trials <= 0:
@@ -49,11 +52,15 @@ def run(args: argparse.Namespace) -> int:
         raise LisaError(f"--filmed must not be negative, it is {args.filmed}")
     from rich.console import Console
 
-    args.output.mkdir(parents=True, exist_ok=True)
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LisaError(f"cannot write into {args.output}: {error.strerror}") from error
     console = Console(width=None if os.isatty(1) else 100)
     with _perception(args, console) as perception:
         _run(args, perception, console)
-    console.print(f"Video, contact sheet and every trial: {args.output}/pick.mp4, .png, .json")
+    names = ("pick.mp4",) * bool(args.filmed) + ("pick.png", "pick.json")
+    console.print(f"Written to {args.output}: {', '.join(names)}")
     return 0
 
 

@@ -21,7 +21,8 @@ KINDS_OF_QUESTION = {
 FEW, MANY = (2, 5), (3, 8)  # objects on an uncluttered table and on any other
 UNCLUTTERED_GAP = 0.04  # metres between all objects: room for a finger beside each
 PARK_DISTANCE, PARK_HEIGHT = 0.88, 0.28
-FILM_ANGLE = 42  # degrees
+FILM_DISTANCE, FILM_HEIGHT = 0.70, 0.68
+FILM_AZIMUTH, FILM_ANGLE = 0.9, 42  # radians from the robot's camera; field of view in degrees
 PROBES = 36  # directions in which the width of an object is taken
 
 
@@ -42,17 +43,14 @@ class PickScene:
         self.hand = Hand(self.table.model, self.table.data, watch)
 
     def open_camera(self) -> Camera:
-        """Place the camera, its opposite number that films, and the hand; close it when done."""
+        """Place the camera; the hand and the camera that films are placed to suit it."""
         camera = Camera(self.table)
         camera.move(np.random.default_rng((self.seed, 1)))
-        eye = camera.pose()[:3, 3]
-        toward = eye[:2] / np.linalg.norm(eye[:2])
-        self.hand.place(
-            np.array([*(PARK_DISTANCE * toward), PARK_HEIGHT]), np.arctan2(*toward[::-1])
-        )
-        side = np.deg2rad(50)
-        turned = np.array([[np.cos(side), -np.sin(side)], [np.sin(side), np.cos(side)]]) @ toward
-        aim(self.table.model, "film", np.array([*(0.70 * turned), 0.68]), np.array([0, 0, 0.10]))
+        x, y, _ = camera.pose()[:3, 3]
+        azimuth = float(np.arctan2(y, x))
+        self.hand.place(_around(azimuth, PARK_DISTANCE, PARK_HEIGHT), azimuth)
+        eye = _around(azimuth + FILM_AZIMUTH, FILM_DISTANCE, FILM_HEIGHT)
+        aim(self.table.model, "film", eye, target=np.array([0.0, 0.0, 0.10]))
         self.table.model.camera("film").fovy[:] = FILM_ANGLE
         mujoco.mj_forward(self.table.model, self.table.data)
         return camera
@@ -114,6 +112,11 @@ class PickScene:
         first, count = model.body_geomadr[item.body], model.body_geomnum[item.body]
         geoms = range(first, first + count)
         return [geom for geom in geoms if model.geom_group[geom] == COLLISION_GROUP]
+
+
+def _around(azimuth: float, distance: float, height: float) -> np.ndarray:
+    """A place (3,) around the middle of the table."""
+    return np.array([distance * np.cos(azimuth), distance * np.sin(azimuth), height])
 
 
 def _furnish(spec: mujoco.MjSpec) -> None:
