@@ -1,0 +1,198 @@
+"""Tableware and what is drunk from and eaten with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lisa_ros.sim.kinds.shape import Collider, Part, Shape, uniform
+from lisa_ros.sim.meshes import arc, lathe, prism, tube
+
+
+def mug(random: np.random.Generator) -> Shape:
+    r, h = uniform(random, 0.036, 0.047), uniform(random, 0.080, 0.115)
+    foot = r * uniform(random, 0.78, 1.0)
+    wall = 0.004
+    body = lathe(
+        [(0, 0), (foot, 0), (r, h * 0.35), (r, h), (r - wall, h), (r - wall, h * 0.3), (0, 0.006)]
+    )
+    grip = uniform(random, 0.26, 0.36) * h
+    handle = tube(arc(grip, -np.pi / 2, np.pi / 2), np.full(14, 0.0055))
+    wall_collider = Collider("cylinder", (r, h / 2, 0), (0, 0, h / 2))
+    reach = grip + 0.0055
+    return Shape(
+        [
+            Part(body),
+            Part(handle, position=(r - 0.003, 0, h * 0.52), euler=(np.pi / 2, 0, 0)),
+        ],
+        [wall_collider],
+        shine=0.6,
+        fine_colliders=[
+            wall_collider,
+            Collider("box", (reach / 2, 0.0055, reach), (r - 0.003 + reach / 2, 0, h * 0.52)),
+        ],
+    )
+
+
+def bottle(random: np.random.Generator) -> Shape:
+    r, h = uniform(random, 0.030, 0.041), uniform(random, 0.17, 0.25)
+    neck = r * uniform(random, 0.32, 0.45)
+    shoulder = h * uniform(random, 0.58, 0.68)
+    body = lathe(
+        [
+            (0, 0),
+            (r * 0.94, 0),
+            (r, 0.006),
+            (r, shoulder),
+            (r * 0.85, shoulder + 0.1 * h),
+            (neck, shoulder + 0.2 * h),
+            (neck, h),
+            (0, h),
+        ]
+    )
+    cap = Part("cylinder", "dark", (neck * 1.2, 0.010, 0), (0, 0, h + 0.004))
+    colliders = [
+        Collider("cylinder", (r, shoulder / 2, 0), (0, 0, shoulder / 2)),
+        Collider("cylinder", (neck, (h - shoulder) / 2, 0), (0, 0, (h + shoulder) / 2)),
+    ]
+    return Shape(
+        [Part(body), cap],
+        colliders,
+        lie=(np.pi / 2, 0, 0),
+        shine=0.7,
+        fine_colliders=[
+            *colliders,
+            Collider("cylinder", (r * 0.88, 0.05 * h, 0), (0, 0, shoulder + 0.05 * h)),
+            Collider("cylinder", ((r + neck) / 2, 0.03 * h, 0), (0, 0, shoulder + 0.13 * h)),
+            Collider("cylinder", cap.size, cap.position),
+        ],
+    )
+
+
+def bowl(random: np.random.Generator) -> Shape:
+    r, h = uniform(random, 0.060, 0.085), uniform(random, 0.045, 0.062)
+    foot = r * uniform(random, 0.40, 0.52)
+    wall = 0.005
+    body = lathe(
+        [
+            (0, 0),
+            (foot, 0),
+            (foot + 0.45 * (r - foot), 0.22 * h),
+            (foot + 0.8 * (r - foot), 0.55 * h),
+            (r, h),
+            (r - wall, h),
+            (foot + 0.8 * (r - foot) - wall, 0.58 * h),
+            (foot + 0.4 * (r - foot) - wall, 0.28 * h),
+            (0, 0.007),
+        ]
+    )
+    return Shape(
+        [Part(body)],
+        [Collider("cylinder", (0.85 * r, h / 2, 0), (0, 0, h / 2))],
+        shine=0.6,
+        fine_colliders=[
+            Collider("cylinder", (0.85 * r, h / 4, 0), (0, 0, h / 4)),
+            Collider("cylinder", (r, h / 4, 0), (0, 0, h * 3 / 4)),
+        ],
+    )
+
+
+def plate(random: np.random.Generator) -> Shape:
+    r, h = uniform(random, 0.085, 0.112), uniform(random, 0.015, 0.022)
+    flat = r * uniform(random, 0.60, 0.72)
+    body = lathe(
+        [
+            (0, 0),
+            (flat, 0),
+            (r, h),
+            (r - 0.002, h + 0.003),
+            (flat, 0.006),
+            (flat * 0.93, 0.004),
+            (0, 0.004),
+        ],
+        segments=36,
+    )
+    return Shape(
+        [Part(body)], [Collider("cylinder", (r * 0.9, h / 2, 0), (0, 0, h / 2))], shine=0.6
+    )
+
+
+def can(random: np.random.Generator) -> Shape:
+    r, h = uniform(random, 0.030, 0.037), uniform(random, 0.095, 0.130)
+    steel = lathe(
+        [
+            (0, 0),
+            (r * 0.86, 0),
+            (r * 0.99, 0.008),
+            (r * 0.99, h - 0.008),
+            (r * 0.86, h),
+            (r * 0.80, h),
+            (r * 0.78, h - 0.004),
+            (0, h - 0.004),
+        ]
+    )
+    label = Part("cylinder", "main", (r, h / 2 - 0.011, 0), (0, 0, h / 2))
+    return Shape(
+        [Part(steel, "steel"), label],
+        [Collider("cylinder", (r, h / 2, 0), (0, 0, h / 2))],
+        lie=(np.pi / 2, 0, 0),
+        shine=0.8,
+    )
+
+
+def spoon(random: np.random.Generator) -> Shape:
+    length, width = uniform(random, 0.15, 0.20), uniform(random, 0.021, 0.027)
+    head = width * uniform(random, 1.35, 1.6)
+    handle = length - 2 * head
+    parts = [
+        Part("ellipsoid", size=(head, width, 0.008), position=(length / 2 - head, 0, 0.008)),
+        Part(
+            "box",
+            size=(handle / 2 + 0.006, uniform(random, 0.006, 0.009), 0.003),
+            position=(-length / 2 + handle / 2, 0, 0.008),
+        ),
+    ]
+    stick_x, stick_y, _ = parts[1].size
+    return Shape(
+        parts,
+        [Collider("box", (length / 2, width * 0.7, 0.006), (0, 0, 0.006))],
+        shine=0.9,
+        fine_colliders=[
+            Collider("box", (head * 0.55, width * 0.85, 0.006), (length / 2 - head, 0, 0.006)),
+            Collider("box", (head * 0.95, width * 0.45, 0.006), (length / 2 - head, 0, 0.006)),
+            Collider("box", (stick_x, stick_y, 0.0055), (parts[1].position[0], 0, 0.0055)),
+        ],
+    )
+
+
+def knife(random: np.random.Generator) -> Shape:
+    blade, handle = uniform(random, 0.11, 0.15), uniform(random, 0.085, 0.105)
+    width = uniform(random, 0.026, 0.036)
+    edge = prism(
+        [
+            (0, -width / 2),
+            (blade * 0.65, -width / 2),
+            (blade, width * 0.35),
+            (blade * 0.95, width / 2),
+            (0, width / 2),
+        ],
+        0.004,
+    )
+    parts = [
+        Part(edge, "steel", position=(0, 0, 0.008)),
+        Part(
+            "box",
+            size=(handle / 2, width * 0.36, 0.008),
+            position=(-handle / 2, width * 0.1, 0.008),
+        ),
+    ]
+    middle = (blade - handle) / 2
+    grip_x, grip_y, grip_z = parts[1].size
+    return Shape(
+        parts,
+        [Collider("box", ((blade + handle) / 2, width / 2, 0.007), (middle, 0, 0.007))],
+        shine=0.8,
+        fine_colliders=[
+            Collider("box", (blade * 0.47, width * 0.48, 0.0055), (blade * 0.47, 0, 0.0055)),
+            Collider("box", (grip_x, grip_y, grip_z), parts[1].position),
+        ],
+    )

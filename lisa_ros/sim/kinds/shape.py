@@ -1,0 +1,96 @@
+"""What a builder of objects gives back, and the colours that its parts take.
+
+Parts carry a role instead of a colour: `main` takes the object's own colour (the one its
+description names), any other role is a fixed tint such as steel or wood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lisa_ros.sim.meshes import Mesh
+
+# Reference tints in RGB 0..1; each object jitters around its own.
+COLORS: dict[str, tuple[float, float, float]] = {
+    "red": (0.78, 0.08, 0.08),
+    "orange": (0.92, 0.45, 0.05),
+    "yellow": (0.93, 0.80, 0.12),
+    "green": (0.10, 0.52, 0.17),
+    "blue": (0.10, 0.25, 0.75),
+    "purple": (0.45, 0.15, 0.58),
+    "white": (0.92, 0.92, 0.90),
+    "black": (0.06, 0.06, 0.07),
+    "grey": (0.45, 0.46, 0.48),
+    "brown": (0.40, 0.24, 0.12),
+}
+TINTS: dict[str, tuple[float, float, float]] = {
+    "steel": (0.66, 0.67, 0.70),
+    "wood": (0.68, 0.50, 0.31),
+    "dark": (0.08, 0.08, 0.09),
+    "paper": (0.93, 0.91, 0.84),
+    "leaf": (0.15, 0.42, 0.10),
+    "stem": (0.30, 0.20, 0.10),
+    "screen": (0.12, 0.16, 0.24),
+    "rubber": (0.85, 0.50, 0.50),
+    "wick": (0.20, 0.18, 0.16),
+    "abrasive": (0.12, 0.30, 0.16),
+}
+PAINT = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black", "grey")
+
+Vector = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One drawn body: a mesh or a MuJoCo primitive (`box`, `cylinder`, `ellipsoid`, `capsule`)."""
+
+    shape: Mesh | str
+    role: str = "main"
+    size: Vector = (0.0, 0.0, 0.0)
+    position: Vector = (0.0, 0.0, 0.0)
+    euler: Vector = (0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Collider:
+    """A primitive that stands for the object in physics: type, half sizes and place in metres."""
+
+    shape: str
+    size: Vector
+    position: Vector
+    euler: Vector = (0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a builder returns; `lie` = euler angles of its other stable pose, if it has one.
+
+    The `colliders` decide where things are dropped and come to rest. Where they are too coarse for
+    fingers that close on the object, `fine_colliders` take their place in scenes with a gripper.
+    They reach down to the table wherever the coarse ones do, so that both rest in the same pose.
+    """
+
+    parts: list[Part]
+    colliders: list[Collider]
+    lie: Vector | None = None
+    shine: float = field(default=0.3)
+    fine_colliders: list[Collider] | None = None
+
+
+Builder = Callable[[np.random.Generator], Shape]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of object: its builder, the colours it comes in, the material it is described by."""
+
+    build: Builder
+    colors: tuple[str, ...]
+    material: str
+
+
+def uniform(random: np.random.Generator, low: float, high: float) -> float:
+    return float(random.uniform(low, high))
