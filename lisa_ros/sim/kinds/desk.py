@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from lisa_ros.sim.kinds.shape import Collider, Part, Shape, uniform
+from lisa_ros.sim.kinds.shape import Collider, Draw, Part, Shape
 from lisa_ros.sim.meshes import arc, lathe, prism, tube
 
 
-def scissors(random: np.random.Generator) -> Shape:
-    blade, ring = uniform(random, 0.080, 0.105), uniform(random, 0.019, 0.025)
-    open_angle = uniform(random, 0.15, 0.38)
+def scissors(draw: Draw) -> Shape:
+    blade, ring = draw(0.080, 0.105), draw(0.019, 0.025)
+    open_angle = draw(0.15, 0.38)
     edge = prism([(0, -0.008), (blade, -0.001), (blade, 0.002), (0, 0.008)], 0.004)
     loop = tube(arc(ring, 0, 2 * np.pi, 20), np.full(20, 0.0055))
     parts = []
@@ -47,8 +47,8 @@ def scissors(random: np.random.Generator) -> Shape:
     )
 
 
-def pencil(random: np.random.Generator) -> Shape:
-    length, thick = uniform(random, 0.13, 0.18), uniform(random, 0.0065, 0.0085)
+def pencil(draw: Draw) -> Shape:
+    length, thick = draw(0.13, 0.18), draw(0.0065, 0.0085)
     turned = {"euler": (0, np.pi / 2, 0)}
     tip = lathe([(0, 0), (thick, 0), (0.0012, 0.022), (0, 0.026)], 8)
     parts = [
@@ -59,9 +59,9 @@ def pencil(random: np.random.Generator) -> Shape:
     return Shape(parts, [Collider("box", (length / 2 + 0.015, thick * 0.9, thick), (0, 0, thick))])
 
 
-def book(random: np.random.Generator) -> Shape:
-    x, y = uniform(random, 0.055, 0.075), uniform(random, 0.080, 0.105)
-    z = uniform(random, 0.011, 0.020)
+def book(draw: Draw) -> Shape:
+    x, y = draw(0.055, 0.075), draw(0.080, 0.105)
+    z = draw(0.011, 0.020)
     parts = [
         Part("box", "main", (x, y, 0.002), (0, 0, 0.002)),
         Part("box", "main", (x, y, 0.002), (0, 0, 2 * z - 0.002)),
@@ -72,9 +72,9 @@ def book(random: np.random.Generator) -> Shape:
     return Shape(parts, [Collider("box", (x, y, z), (0, 0, z))])
 
 
-def tape(random: np.random.Generator) -> Shape:
-    outer, h = uniform(random, 0.036, 0.047), uniform(random, 0.020, 0.034)
-    inner = outer * uniform(random, 0.58, 0.70)
+def tape(draw: Draw) -> Shape:
+    outer, h = draw(0.036, 0.047), draw(0.020, 0.034)
+    inner = outer * draw(0.58, 0.70)
     core = inner * 0.9
     roll = lathe([(inner, 0), (outer, 0), (outer, h), (inner, h), (inner, 0)])
     lining = lathe(
@@ -86,8 +86,8 @@ def tape(random: np.random.Generator) -> Shape:
     )
 
 
-def phone(random: np.random.Generator) -> Shape:
-    x, y = uniform(random, 0.034, 0.040), uniform(random, 0.068, 0.080)
+def phone(draw: Draw) -> Shape:
+    x, y = draw(0.034, 0.040), draw(0.068, 0.080)
     z = 0.0055
     parts = [
         Part("box", "main", (x, y, z), (0, 0, z)),

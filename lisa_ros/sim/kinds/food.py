@@ -6,12 +6,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from lisa_ros.sim.kinds.shape import Collider, Part, Shape, uniform
+from lisa_ros.sim.kinds.shape import Collider, Draw, Part, Shape
 from lisa_ros.sim.meshes import arc, lathe, tube
 
 
-def apple(random: np.random.Generator) -> Shape:
-    r = uniform(random, 0.034, 0.043)
+def apple(draw: Draw) -> Shape:
+    r = draw(0.034, 0.043)
     angle = np.linspace(-np.pi / 2, np.pi / 2, 14)
     radius = r * np.cos(angle) * (1 + 0.08 * np.sin(angle))
     height = (
@@ -22,9 +22,9 @@ def apple(random: np.random.Generator) -> Shape:
     return Shape([Part(body), stem], [Collider("sphere", (r * 0.96, 0, 0), (0, 0, r * 0.96))])
 
 
-def banana(random: np.random.Generator) -> Shape:
-    bend, thick = uniform(random, 0.075, 0.10), uniform(random, 0.015, 0.019)
-    span = uniform(random, 1.7, 2.2)
+def banana(draw: Draw) -> Shape:
+    bend, thick = draw(0.075, 0.10), draw(0.015, 0.019)
+    span = draw(1.7, 2.2)
     path = arc(bend, -span / 2, span / 2, 18) - np.array([bend * 0.8, 0, 0])
     taper = thick * np.clip(1.05 - np.abs(np.linspace(-1, 1, 18)) ** 4, 0.28, 1)
     body = Part(tube(path, taper), position=(0, 0, thick))
@@ -49,8 +49,8 @@ def _banana_pieces(path: np.ndarray, taper: np.ndarray, thick: float) -> list[Co
     return pieces
 
 
-def carrot(random: np.random.Generator) -> Shape:
-    length, thick = uniform(random, 0.13, 0.18), uniform(random, 0.015, 0.020)
+def carrot(draw: Draw) -> Shape:
+    length, thick = draw(0.13, 0.18), draw(0.015, 0.020)
     along = np.linspace(0, 1, 10)
     path = np.column_stack([length * (along - 0.5), 0 * along, 0 * along])
     root = Part(tube(path, thick * (1.0 - 0.85 * along**1.3)), position=(0, 0, thick))

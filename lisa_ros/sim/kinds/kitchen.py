@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from lisa_ros.sim.kinds.shape import Collider, Part, Shape, uniform
+from lisa_ros.sim.kinds.shape import Collider, Draw, Part, Shape
 from lisa_ros.sim.meshes import arc, lathe, prism, tube
 
 
-def mug(random: np.random.Generator) -> Shape:
-    r, h = uniform(random, 0.036, 0.047), uniform(random, 0.080, 0.115)
-    foot = r * uniform(random, 0.78, 1.0)
+def mug(draw: Draw) -> Shape:
+    r, h = draw(0.036, 0.047), draw(0.080, 0.115)
+    foot = r * draw(0.78, 1.0)
     wall = 0.004
     body = lathe(
         [(0, 0), (foot, 0), (r, h * 0.35), (r, h), (r - wall, h), (r - wall, h * 0.3), (0, 0.006)]
     )
-    grip = uniform(random, 0.26, 0.36) * h
+    grip = draw(0.26, 0.36) * h
     handle = tube(arc(grip, -np.pi / 2, np.pi / 2), np.full(14, 0.0055))
     wall_collider = Collider("cylinder", (r, h / 2, 0), (0, 0, h / 2))
     reach = grip + 0.0055
@@ -33,10 +33,10 @@ def mug(random: np.random.Generator) -> Shape:
     )
 
 
-def bottle(random: np.random.Generator) -> Shape:
-    r, h = uniform(random, 0.030, 0.041), uniform(random, 0.17, 0.25)
-    neck = r * uniform(random, 0.32, 0.45)
-    shoulder = h * uniform(random, 0.58, 0.68)
+def bottle(draw: Draw) -> Shape:
+    r, h = draw(0.030, 0.041), draw(0.17, 0.25)
+    neck = r * draw(0.32, 0.45)
+    shoulder = h * draw(0.58, 0.68)
     body = lathe(
         [
             (0, 0),
@@ -68,9 +68,9 @@ def bottle(random: np.random.Generator) -> Shape:
     )
 
 
-def bowl(random: np.random.Generator) -> Shape:
-    r, h = uniform(random, 0.060, 0.085), uniform(random, 0.045, 0.062)
-    foot = r * uniform(random, 0.40, 0.52)
+def bowl(draw: Draw) -> Shape:
+    r, h = draw(0.060, 0.085), draw(0.045, 0.062)
+    foot = r * draw(0.40, 0.52)
     wall = 0.005
     body = lathe(
         [
@@ -96,9 +96,9 @@ def bowl(random: np.random.Generator) -> Shape:
     )
 
 
-def plate(random: np.random.Generator) -> Shape:
-    r, h = uniform(random, 0.085, 0.112), uniform(random, 0.015, 0.022)
-    flat = r * uniform(random, 0.60, 0.72)
+def plate(draw: Draw) -> Shape:
+    r, h = draw(0.085, 0.112), draw(0.015, 0.022)
+    flat = r * draw(0.60, 0.72)
     body = lathe(
         [
             (0, 0),
@@ -116,8 +116,8 @@ def plate(random: np.random.Generator) -> Shape:
     )
 
 
-def can(random: np.random.Generator) -> Shape:
-    r, h = uniform(random, 0.030, 0.037), uniform(random, 0.095, 0.130)
+def can(draw: Draw) -> Shape:
+    r, h = draw(0.030, 0.037), draw(0.095, 0.130)
     steel = lathe(
         [
             (0, 0),
@@ -139,15 +139,15 @@ def can(random: np.random.Generator) -> Shape:
     )
 
 
-def spoon(random: np.random.Generator) -> Shape:
-    length, width = uniform(random, 0.15, 0.20), uniform(random, 0.021, 0.027)
-    head = width * uniform(random, 1.35, 1.6)
+def spoon(draw: Draw) -> Shape:
+    length, width = draw(0.15, 0.20), draw(0.021, 0.027)
+    head = width * draw(1.35, 1.6)
     handle = length - 2 * head
     parts = [
         Part("ellipsoid", size=(head, width, 0.008), position=(length / 2 - head, 0, 0.008)),
         Part(
             "box",
-            size=(handle / 2 + 0.006, uniform(random, 0.006, 0.009), 0.003),
+            size=(handle / 2 + 0.006, draw(0.006, 0.009), 0.003),
             position=(-length / 2 + handle / 2, 0, 0.008),
         ),
     ]
@@ -164,9 +164,9 @@ def spoon(random: np.random.Generator) -> Shape:
     )
 
 
-def knife(random: np.random.Generator) -> Shape:
-    blade, handle = uniform(random, 0.11, 0.15), uniform(random, 0.085, 0.105)
-    width = uniform(random, 0.026, 0.036)
+def knife(draw: Draw) -> Shape:
+    blade, handle = draw(0.11, 0.15), draw(0.085, 0.105)
+    width = draw(0.026, 0.036)
     edge = prism(
         [
             (0, -width / 2),

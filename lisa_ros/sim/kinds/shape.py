@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -41,6 +42,7 @@ TINTS: dict[str, tuple[float, float, float]] = {
 PAINT = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black", "grey")
 
 Vector = tuple[float, float, float]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -80,17 +82,45 @@ class Shape:
     fine_colliders: list[Collider] | None = None
 
 
-Builder = Callable[[np.random.Generator], Shape]
+class Draw:
+    """The random numbers of one object.
+
+    Held-out objects are members of their kind that training never shows: each of their numbers
+    lies a little outside of the range that training draws it from, below or above.
+    """
+
+    def __init__(self, random: np.random.Generator, held_out: bool = False) -> None:
+        self._random, self._held_out = random, held_out
+
+    def __call__(self, low: float, high: float) -> float:
+        """A number from the range, or just beyond either end of it."""
+        if not self._held_out:
+            return float(self._random.uniform(low, high))
+        beyond = float(self._random.uniform(0.05, 0.25)) * (high - low)
+        return low - beyond if self._random.random() < 0.5 else high + beyond
+
+    def pick(self, *choices: T) -> T:
+        """One of several variants; the same ones in training and held out."""
+        return choices[int(self._random.integers(len(choices)))]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of object: its builder, the colours it comes in, the material it is described by."""
+    """A kind of object: its builder, the colours it comes in, the material it is described by.
 
-    build: Builder
+    `held_out_colors` are those that it never has in training; where there are none, held-out
+    objects have the usual colours.
+    """
+
+    builder: Callable[[Draw], Shape]
     colors: tuple[str, ...]
     material: str
+    held_out_colors: tuple[str, ...] = ()
 
+    def build(self, random: np.random.Generator, held_out: bool = False) -> Shape:
+        """Another member of the kind, or one of a shape that training never shows."""
+        return self.builder(Draw(random, held_out))
 
-def uniform(random: np.random.Generator, low: float, high: float) -> float:
-    return float(random.uniform(low, high))
+    def palette(self, held_out: bool = False) -> tuple[str, ...]:
+        """The colours to choose from."""
+        return (self.held_out_colors if held_out else ()) or self.colors

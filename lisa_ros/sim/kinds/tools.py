@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from lisa_ros.sim.kinds.shape import Collider, Part, Shape, uniform
+from lisa_ros.sim.kinds.shape import Collider, Draw, Part, Shape
 from lisa_ros.sim.meshes import lathe
 
 
-def hammer(random: np.random.Generator) -> Shape:
-    length, head = uniform(random, 0.20, 0.26), uniform(random, 0.038, 0.050)
-    thick = uniform(random, 0.012, 0.016)
+def hammer(draw: Draw) -> Shape:
+    length, head = draw(0.20, 0.26), draw(0.038, 0.050)
+    thick = draw(0.012, 0.016)
     parts = [
         Part("capsule", "main", (0.010, length / 2 - 0.01, 0), (0, 0, thick), (0, np.pi / 2, 0)),
         Part("box", "steel", (thick, head, thick), (length / 2, 0, thick)),
@@ -32,9 +32,9 @@ def hammer(random: np.random.Generator) -> Shape:
     )
 
 
-def screwdriver(random: np.random.Generator) -> Shape:
-    handle, shaft = uniform(random, 0.085, 0.105), uniform(random, 0.08, 0.12)
-    thick = uniform(random, 0.014, 0.018)
+def screwdriver(draw: Draw) -> Shape:
+    handle, shaft = draw(0.085, 0.105), draw(0.08, 0.12)
+    thick = draw(0.014, 0.018)
     grip = lathe(
         [
             (0, 0),
