@@ -50,7 +50,7 @@ def tube(path: np.ndarray, radii: np.ndarray, segments: int = 12, flatten: float
     angle = np.linspace(0, 2 * np.pi, segments, endpoint=False)
     ring = (
         side[:, None] * np.cos(angle)[None, :, None]
-        - flatten * up[None, None] * np.sin(angle)[None, :, None]
+        + flatten * up[None, None] * np.sin(angle)[None, :, None]
     )
     vertices = path[:, None] + ring * radii[:, None, None]
     caps = np.stack([path[0], path[-1]])
