@@ -3,7 +3,7 @@
 A builder returns a `Shape` standing on the plane z = 0.
 """
 
-from lisa_ros.sim.kinds import desk, food, home, kitchen, tools
+from lisa_ros.sim.kinds import containers, desk, food, home, kitchen, tools
 from lisa_ros.sim.kinds.shape import COLORS, PAINT, TINTS, Collider, Draw, Kind, Part, Shape
 
 __all__ = ["COLORS", "KINDS", "PAINT", "TINTS", "Collider", "Draw", "Kind", "Part", "Shape"]
@@ -74,4 +74,25 @@ KINDS: dict[str, Kind] = {
         desk.phone, ("black", "white", "grey", "blue", "red"), "plastic", ("green", "purple")
     ),
     "ball": Kind(home.ball, PAINT, "rubber", ("brown",)),
+    "box": Kind(
+        containers.box, ("brown", "white", "red", "blue", "green"), "paper", ("purple", "black")
+    ),
+    "tray": Kind(
+        containers.tray,
+        ("brown", "grey", "red", "blue", "green", "black", "white"),
+        "wood",
+        ("yellow", "purple"),
+    ),
+    "jar": Kind(
+        containers.jar, ("red", "yellow", "green", "blue", "white"), "glass", ("purple", "black")
+    ),
+    "pot": Kind(
+        containers.pot, ("grey", "red", "blue", "black", "green"), "metal", ("yellow", "white")
+    ),
+    "teapot": Kind(
+        containers.teapot,
+        ("white", "blue", "green", "red", "brown", "yellow"),
+        "ceramic",
+        ("purple", "black"),
+    ),
 }

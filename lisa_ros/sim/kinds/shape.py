@@ -38,6 +38,8 @@ TINTS: dict[str, tuple[float, float, float]] = {
     "rubber": (0.85, 0.50, 0.50),
     "wick": (0.20, 0.18, 0.16),
     "abrasive": (0.12, 0.30, 0.16),
+    "glass": (0.62, 0.74, 0.72),
+    "cream": (0.86, 0.76, 0.56),
 }
 PAINT = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black", "grey")
 
