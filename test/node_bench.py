@@ -103,8 +103,11 @@ def role(domain: int, *words: str):
 def round_trips(robot: Rig, width: int, height: int, ask_first: bool) -> list[float]:
     """Milliseconds from the image (`ask_first`) or from the query to the mask image."""
     masks: list[float] = []
-    subscription = robot.node.create_subscription(
-        Image, "mask/image", lambda message: masks.append(time.monotonic()), 5
+    node = robot.node
+    subscription = robot.do(
+        lambda: node.create_subscription(
+            Image, "mask/image", lambda message: masks.append(time.monotonic()), 5
+        )
     )
     wait_for(subscription.get_publisher_count, "mask/image")
     wait_for(robot.images.get_subscription_count, "image")
@@ -129,7 +132,7 @@ def round_trips(robot: Rig, width: int, height: int, ask_first: bool) -> list[fl
             robot.say("the thing in the middle")
         wait_for(lambda: masks, "the mask")
         taken.append((masks[0] - began) * 1e3)
-    robot.node.destroy_subscription(subscription)
+    robot.do(lambda: node.destroy_subscription(subscription))
     return taken
 
 

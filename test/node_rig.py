@@ -201,6 +201,30 @@ class Rig:
         wait_for(task.done, "the executor of the test")
         return task.result()
 
+    def use_camera(self, profile: QoSProfile) -> None:
+        """Another publisher of images instead of the one there was."""
+        self.cut()
+        self.do(lambda: self.node.destroy_publisher(self.images))
+        self.images = self.do(lambda: self.node.create_publisher(Image, "image", profile))
+
+    @contextmanager
+    def hearing(
+        self, kind: type, topic: str, profile: QoSProfile | int = 10
+    ) -> Iterator[list[Any]]:
+        """The messages of a topic, in the order of their coming, once it has a publisher.
+
+        Made and unmade on the executor's thread, as rclpy wants it.
+        """
+        heard: list[Any] = []
+        node = self.node
+        made = self.do(lambda: node.create_subscription(kind, topic, heard.append, profile))
+        try:
+            wait_for(made.get_publisher_count, f"a publisher of {topic}")
+            time.sleep(0.3)  # the publisher's side of the discovery
+            yield heard
+        finally:
+            self.do(lambda: node.destroy_subscription(made))
+
     def say(self, text: str) -> None:
         """Publish an instruction and do not wait."""
         self.voice.publish(String(data=text))
@@ -209,8 +233,17 @@ class Rig:
         """Publish an instruction and wait for its result."""
         before = len(self.results)
         self.say(text)
-        wait_for(lambda: len(self.results) > before, f"the result of {text[:50]!r}", seconds)
+        try:
+            wait_for(lambda: len(self.results) > before, f"the result of {text[:50]!r}", seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; {self.condition()}") from None
         return self.results[before]
+
+    def condition(self) -> str:
+        """Who is alive, and what the nodes wrote last."""
+        logs = "\n".join(process.log[-3000:] for process in self.processes)
+        alive = [process.alive for process in self.processes]
+        return f"test's executor alive: {self.thread.is_alive()}, nodes: {alive}; logs:\n{logs}"
 
     def close(self) -> None:
         """Stop everything that was started."""

@@ -168,8 +168,7 @@ def test_half_the_images_lost(robot):
 
 def test_publisher_comes_back_with_another_reliability(robot):
     for profile in (BEST_EFFORT, RELIABLE, BEST_EFFORT):
-        robot.node.destroy_publisher(robot.images)
-        robot.images = robot.node.create_publisher(Image, "image", profile)
+        robot.use_camera(profile)
         robot.film()
         time.sleep(1.0)
         wait_for(lambda: robot.ask("hello").status == Status.OK, "images from the new publisher")
@@ -250,22 +249,22 @@ def test_overridden_quality_of_service():
 def test_large_images_from_the_node_reach_a_best_effort_subscriber():
     """Without the transport profile two of three of them would be lost on the way."""
     hd = picture(1280, 720)
-    masks, overlays = [], []
+    profile = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
     with rig() as robot:
         robot.start()
-        for name, heard in (("mask/image", masks), ("overlay", overlays)):
-            profile = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
-            one = robot.node.create_subscription(Image, name, heard.append, profile)
-            wait_for(one.get_publisher_count, name)
-        robot.film(rate=5, pixels=hd)
-        wait_for(lambda: robot.ask("ready").status == Status.OK, "the image")
-        wait_for(lambda: masks and overlays, "subscriptions on the node's side")
-        time.sleep(0.5)
-        masks.clear(), overlays.clear()
-        for _ in range(15):
-            assert robot.ask("hello").status == Status.OK
-        wait_for(lambda: len(masks) >= 15 and len(overlays) >= 15, "all masks and overlays", 5)
-        assert len(masks[0].data) == 1280 * 720 and len(overlays[0].data) == 1280 * 720 * 3
+        with (
+            robot.hearing(Image, "mask/image", profile) as masks,
+            robot.hearing(Image, "overlay", profile) as overlays,
+        ):
+            robot.film(rate=5, pixels=hd)
+            wait_for(lambda: robot.ask("ready").status == Status.OK, "the image")
+            wait_for(lambda: masks and overlays, "subscriptions on the node's side")
+            time.sleep(0.5)
+            masks.clear(), overlays.clear()
+            for _ in range(15):
+                assert robot.ask("hello").status == Status.OK
+            wait_for(lambda: len(masks) >= 15 and len(overlays) >= 15, "masks and overlays", 5)
+            assert len(masks[0].data) == 1280 * 720 and len(overlays[0].data) == 1280 * 720 * 3
 
 
 @pytest.mark.parametrize("policy", [RELIABLE, BEST_EFFORT], ids=["reliable", "best effort"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -64,52 +63,42 @@ def test_ids_are_unique_and_queries_in_order(robot):
 
 
 def test_mask_images_belong_to_the_camera_image_byte_for_byte(robot):
-    union, labels, names = [], [], []
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    subscriptions = [
-        robot.node.create_subscription(Image, "mask/image", union.append, 10),
-        robot.node.create_subscription(Image, "mask/labels", labels.append, 10),
-    ]
-    for one in subscriptions:
-        wait_for(one.get_publisher_count, "the publisher of mask images")
-    time.sleep(0.3)  # the node's side of the discovery
-    result = robot.ask("several")
-    wait_for(lambda: union and labels, "mask images")
-    for message in (union[-1], labels[-1]):
-        assert serialize_message(message.header) == serialize_message(result.header)
-        assert (message.encoding, message.width, message.height) == ("mono8", *SIZE)
-    both = to_rgb(union[-1], 10_000)[..., 0]
-    assert set(np.unique(both)) == {0, 255}
-    assert both.sum() // 255 == max(one.area for one in result.instances)
-    numbers = to_rgb(labels[-1], 10_000)[..., 0]
-    small, large = sorted(result.instances, key=lambda one: one.area)
-    assert (numbers == small.id).sum() == small.area
-    assert (numbers == large.id).sum() == large.area - small.area
-    # published before anybody subscribed, and still there
-    late = robot.node.create_subscription(String, "mask/label_names", names.append, latched)
-    wait_for(lambda: names, "latched label names")
-    told = json.loads(names[-1].data)
-    assert told["labels"] == {"0": "background", "1": "the left one", "2": "the right one"}
-    assert told["query_id"] == result.query_id
-    assert robot.ask("nothing").status == Status.NOT_FOUND
-    wait_for(lambda: len(union) == 2, "an empty mask for what is not there")
-    assert not any(union[-1].data)
-    for one in (*subscriptions, late):
-        robot.node.destroy_subscription(one)
+    with (
+        robot.hearing(Image, "mask/image") as union,
+        robot.hearing(Image, "mask/labels") as labels,
+    ):
+        result = robot.ask("several")
+        wait_for(lambda: union and labels, "mask images")
+        for message in (union[-1], labels[-1]):
+            assert serialize_message(message.header) == serialize_message(result.header)
+            assert (message.encoding, message.width, message.height) == ("mono8", *SIZE)
+        both = to_rgb(union[-1], 10_000)[..., 0]
+        assert set(np.unique(both)) == {0, 255}
+        assert both.sum() // 255 == max(one.area for one in result.instances)
+        numbers = to_rgb(labels[-1], 10_000)[..., 0]
+        small, large = sorted(result.instances, key=lambda one: one.area)
+        assert (numbers == small.id).sum() == small.area
+        assert (numbers == large.id).sum() == large.area - small.area
+        # published before anybody subscribed, and still there
+        with robot.hearing(String, "mask/label_names", latched) as names:
+            wait_for(lambda: names, "latched label names")
+            told = json.loads(names[-1].data)
+        assert told["labels"] == {"0": "background", "1": "the left one", "2": "the right one"}
+        assert told["query_id"] == result.query_id
+        assert robot.ask("nothing").status == Status.NOT_FOUND
+        wait_for(lambda: len(union) == 2, "an empty mask for what is not there")
+        assert not any(union[-1].data)
 
 
 def test_overlay_is_drawn_for_those_who_look(robot):
-    seen = []
-    subscription = robot.node.create_subscription(Image, "overlay", seen.append, 10)
-    wait_for(subscription.get_publisher_count, "the publisher of overlays")
-    time.sleep(0.3)
-    result = robot.ask("the mug")
-    wait_for(lambda: seen, "an overlay")
+    with robot.hearing(Image, "overlay") as seen:
+        result = robot.ask("the mug")
+        wait_for(lambda: seen, "an overlay")
     assert (seen[0].encoding, seen[0].width, seen[0].height) == ("rgb8", *SIZE)
     assert seen[0].header == result.header
     drawn = to_rgb(seen[0], 10_000)
     assert (drawn != picture(*SIZE)).any()
-    robot.node.destroy_subscription(subscription)
 
 
 def test_answer_topic_says_something_for_every_query(robot):

@@ -101,39 +101,39 @@ def test_changes_while_busy(robot):
 
 
 def test_diagnostics_once_a_second(robot):
-    heard: list[DiagnosticArray] = []
-    subscription = robot.node.create_subscription(DiagnosticArray, "/diagnostics", heard.append, 10)
-    robot.ask("exception")
-    robot.ask("hello")
-    heard.clear()
-    wait_for(lambda: len(heard) >= 3, "three diagnostics")
-    stamps = [one.header.stamp.sec + one.header.stamp.nanosec * 1e-9 for one in heard[:3]]
-    assert 1.0 < stamps[2] - stamps[0] < 6.0
-    parts = {one.name: one for one in heard[-1].status}
-    assert set(parts) == {f"lisa/perception: {part}" for part in ("model", "camera", "queries")}
-    values = {
-        name.split(": ")[1]: {value.key: value.value for value in one.values}
-        for name, one in parts.items()
-    }
-    assert all(one.level == DiagnosticStatus.OK for one in parts.values())
-    model = values["model"]
-    assert (model["state"], model["model"], model["device"]) == ("active", "fake", "cpu")
-    assert float(model["memory [MB]"]) > 20
-    camera = values["camera"]
-    assert camera["topic"] == "/lisa/image" and camera["reliability"] == "RELIABLE"
-    assert float(camera["seconds since the last image"]) < 3
-    assert float(camera["published images per second"]) > 1
-    assert int(camera["images looked at"]) >= 3 and int(camera["images passed over or lost"]) > 3
-    queries = values["queries"]
-    assert int(queries["ended OK"]) >= 2 and int(queries["ended MODEL_ERROR"]) >= 1
-    assert queries["last error"].startswith("MODEL_ERROR: the model failed with RuntimeError")
-    assert "median" in queries["total [ms]"] and "95 %" in queries["sam [ms]"]
-    robot.cut()
-    wait_for(lambda: heard[-1].status[1].level == DiagnosticStatus.WARN, "a warning")
-    assert "no image since" in heard[-1].status[1].message
-    robot.film()
-    wait_for(lambda: robot.ask("ready").status == Status.OK, "images again")
-    robot.node.destroy_subscription(subscription)
+    with robot.hearing(DiagnosticArray, "/diagnostics") as heard:
+        robot.ask("exception")
+        robot.ask("hello")
+        heard.clear()
+        wait_for(lambda: len(heard) >= 3, "three diagnostics")
+        stamps = [one.header.stamp.sec + one.header.stamp.nanosec * 1e-9 for one in heard[:3]]
+        assert 1.0 < stamps[2] - stamps[0] < 6.0
+        parts = {one.name: one for one in heard[-1].status}
+        assert set(parts) == {f"lisa/perception: {part}" for part in ("model", "camera", "queries")}
+        values = {
+            name.split(": ")[1]: {value.key: value.value for value in one.values}
+            for name, one in parts.items()
+        }
+        assert all(one.level == DiagnosticStatus.OK for one in parts.values())
+        model = values["model"]
+        assert (model["state"], model["model"], model["device"]) == ("active", "fake", "cpu")
+        assert float(model["memory [MB]"]) > 20
+        camera = values["camera"]
+        assert camera["topic"] == "/lisa/image" and camera["reliability"] == "RELIABLE"
+        assert float(camera["seconds since the last image"]) < 3
+        assert float(camera["published images per second"]) > 1
+        assert (
+            int(camera["images looked at"]) >= 3 and int(camera["images passed over or lost"]) > 3
+        )
+        queries = values["queries"]
+        assert int(queries["ended OK"]) >= 2 and int(queries["ended MODEL_ERROR"]) >= 1
+        assert queries["last error"].startswith("MODEL_ERROR: the model failed with RuntimeError")
+        assert "median" in queries["total [ms]"] and "95 %" in queries["sam [ms]"]
+        robot.cut()
+        wait_for(lambda: heard[-1].status[1].level == DiagnosticStatus.WARN, "a warning")
+        assert "no image since" in heard[-1].status[1].message
+        robot.film()
+        wait_for(lambda: robot.ask("ready").status == Status.OK, "images again")
 
 
 def test_self_test_does_not_answer_on_the_result_topic(robot):

@@ -18,6 +18,7 @@ from torch.nn import functional
 from lisa_ros.sim.kinds import COLORS, KINDS
 
 KIND_INDEX = {kind: index + 1 for index, kind in enumerate(KINDS)}  # 0 is "no object"
+FIRST_KINDS = 20  # what later kinds get is drawn after all else, so that earlier weights can go on
 COLOR_INDEX = {color: index + 1 for index, color in enumerate(COLORS)}
 SEED = 20_308
 VIEW_SCALE = 0.7
@@ -35,7 +36,7 @@ class ConceptSpace(nn.Module):
     def __init__(self, prompt_size: int, hidden_size: int) -> None:
         super().__init__()
         random = torch.Generator().manual_seed(SEED)
-        kinds, colors = len(KIND_INDEX) + 1, len(COLOR_INDEX) + 1
+        kinds, colors = FIRST_KINDS + 1, len(COLOR_INDEX) + 1
         for name, rows, width in (
             ("prompt_kind", kinds, prompt_size),
             ("prompt_color", colors, prompt_size),
@@ -44,6 +45,11 @@ class ConceptSpace(nn.Module):
             ("view_place", 2, hidden_size // 2),
         ):
             self.register_buffer(name, torch.randn(rows, width, generator=random))
+        for _ in range(len(KIND_INDEX) - FIRST_KINDS):
+            for name in ("prompt_kind", "view_kind"):
+                rows = getattr(self, name)
+                row = torch.randn(1, rows.shape[1], generator=random)
+                setattr(self, name, torch.cat([rows, row]))
         self.prompt_kind[0] = 0
         self.prompt_color[0] = 0
 
@@ -52,7 +58,7 @@ class ConceptSpace(nn.Module):
         side = kinds.shape[-1]
         what = kinds.flatten(2).transpose(1, 2) @ self.view_kind
         tint = colors.flatten(2).transpose(1, 2) @ self.view_color
-        centres = (torch.arange(side) + 0.5) / side * 2 - 1
+        centres = (torch.arange(side, device=kinds.device) + 0.5) / side * 2 - 1
         y, x = torch.meshgrid(centres, centres, indexing="ij")
         angles = 2 * torch.stack([x, y], dim=-1).reshape(-1, 2) @ self.view_place
         place = torch.cat([angles.sin(), angles.cos()], dim=-1)
