@@ -162,7 +162,7 @@ def _random_object(random: Generator, kind: Kind, number: int) -> dict:
     return {
         "id": number,
         "kind": kind.key,
-        "color": pick(random, kind.colors),
+        "color": pick(random, (*kind.colors, *kind.also)),
         "material": pick(random, kind.materials),
         "size": [longest, longest * (0.3 + 0.7 * random.random()), longest * 0.6],
         "position": [(u - 320) / 900, (240 - v) / 900, longest * 0.3],

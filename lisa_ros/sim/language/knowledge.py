@@ -27,6 +27,8 @@ class Kind:
     size: tuple[float, float]
     about: str
     uses: Mapping[str, str]
+    also: tuple[str, ...] = ()
+    holds: str = ""
     groups: tuple[str, ...] = ()
     might: tuple[str, ...] = ()
     plurals: Mapping[str, str] = field(default_factory=dict)
@@ -93,7 +95,7 @@ def load_knowledge() -> Knowledge:
         _require((one, other), kinds, "pairs", "kinds")
         pairs[one][other] = pairs[other][one] = pair["because"]
     for key, kind in kinds.items():
-        _require(kind.colors, raw["colors"], key, "colors")
+        _require((*kind.colors, *kind.also), raw["colors"], key, "colors")
         _require(kind.materials, materials, key, "materials")
         _require(kind.uses, raw["uses"], key, "uses")
         _require(kind.groups, raw["groups"], key, "groups")
@@ -112,7 +114,7 @@ def load_knowledge() -> Knowledge:
 
 
 def _kind(key: str, entry: dict) -> Kind:
-    lists = ("names", "colors", "materials", "size", "groups", "might")
+    lists = ("names", "colors", "also", "materials", "size", "groups", "might")
     try:
         return Kind(key, **{k: tuple(v) if k in lists else v for k, v in entry.items()})
     except TypeError as fault:
