@@ -74,6 +74,33 @@ KINDS: dict[str, Kind] = {
         desk.phone, ("black", "white", "grey", "blue", "red"), "plastic", ("green", "purple")
     ),
     "ball": Kind(home.ball, PAINT, "rubber", ("brown",)),
+    "fork": Kind(
+        kitchen.fork, ("grey", "brown", "red", "blue", "green"), "metal", ("black", "yellow")
+    ),
+    "wrench": Kind(tools.wrench, ("grey", "red", "blue", "black"), "metal", ("yellow", "green")),
+    "flashlight": Kind(
+        tools.flashlight, ("black", "red", "yellow", "blue", "grey"), "plastic", ("green", "white")
+    ),
+    "paintbrush": Kind(
+        tools.paintbrush, ("red", "yellow", "blue", "green", "brown"), "wood", ("black", "purple")
+    ),
+    "car": Kind(
+        home.car,
+        ("red", "yellow", "green", "blue", "purple", "white", "black"),
+        "plastic",
+        ("orange", "brown"),
+    ),
+    "clock": Kind(
+        home.clock,
+        ("red", "yellow", "green", "blue", "white", "black"),
+        "plastic",
+        ("purple", "orange"),
+    ),
+    "pear": Kind(food.pear, ("green", "yellow"), "food"),
+    "bread": Kind(food.bread, ("brown",), "food"),
+    "stapler": Kind(
+        desk.stapler, ("black", "red", "blue", "grey", "green"), "plastic", ("yellow", "white")
+    ),
     "box": Kind(
         containers.box, ("brown", "white", "red", "blue", "green"), "paper", ("purple", "black")
     ),

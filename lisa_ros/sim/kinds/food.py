@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from lisa_ros.sim.kinds.shape import Collider, Draw, Part, Shape
-from lisa_ros.sim.meshes import arc, lathe, tube
+from lisa_ros.sim.meshes import arc, lathe, prism, tube
 
 
 def apple(draw: Draw) -> Shape:
@@ -77,3 +77,66 @@ def carrot(draw: Draw) -> Shape:
         [Collider("box", (length / 2, thick * 0.8, thick * 0.8), (0, 0, thick * 0.8))],
         fine_colliders=slices,
     )
+
+
+def pear(draw: Draw) -> Shape:
+    r, h = draw(0.033, 0.041), draw(0.092, 0.118)
+    neck, waist = r * draw(0.36, 0.48), draw(0.60, 0.68)
+    along = np.array([0.0, 0.0, 0.05, 0.16, 0.32, 0.46, waist, 0.80, 0.92, 0.98, 1.0])
+    radius = np.array([0.0, 0.40, 0.70, 0.94, 1.0, 0.90, 0.0, 0.0, 0.0, 0.0, 0.0]) * r
+    radius[6:] = neck * np.array([1.30, 1.02, 0.80, 0.45, 0.0])
+    body = lathe(list(zip(radius, along * h, strict=True)))
+    stem = Part("capsule", "stem", (0.0028, 0.011, 0), (0, 0.003, h + 0.007), (-0.3, 0, 0))
+    bulb, tip = 0.5 * h, 0.45 * h
+    return Shape(
+        [Part(body), stem],
+        [
+            Collider("cylinder", (0.93 * r, bulb / 2, 0), (0, 0, bulb / 2)),
+            Collider("cylinder", (neck, tip / 2, 0), (0, 0, bulb + tip / 2)),
+        ],
+        lie=(np.pi / 2, 0, 0),
+    )
+
+
+def bread(draw: Draw) -> Shape:
+    """A tin loaf that has been cut into, or a long one that was baked free."""
+    length, width, h = draw(0.125, 0.165), draw(0.030, 0.038), draw(0.055, 0.070)
+    dome = draw.pick(True, False)
+    parts = _tin_loaf(length, width, h) if dome else _free_loaf(length, width, h)
+    for at in np.linspace(-0.28, 0.28, round(draw(3, 4))):
+        top = h - (0.0 if dome else h * 0.35 * (2 * at) ** 2)
+        parts.append(
+            Part(
+                "ellipsoid",
+                "crumb",
+                (0.005, width * 0.62, 0.004),
+                (at * length, 0, top - 0.0015),
+                (0, 0, 0.5),
+            )
+        )
+    return Shape(
+        parts,
+        [Collider("box", (length * 0.48, width * 0.85, h / 2), (0, 0, h / 2))],
+        shine=0.1,
+    )
+
+
+def _tin_loaf(length: float, width: float, h: float) -> list[Part]:
+    angle = np.linspace(0, np.pi, 12)
+    dome = np.column_stack([1.08 * width * np.cos(angle), h * (0.6 + 0.4 * np.sin(angle))])
+    outline = np.array([(-0.88 * width, 0), (0.88 * width, 0), *dome])
+    # The outline stands in the y-z plane and is drawn out along x.
+    turned = (np.pi / 2, np.pi / 2, 0)
+    cut = prism(list(map(tuple, outline * 0.88)), 0.002)
+    return [
+        Part(prism(list(map(tuple, outline)), length), euler=turned),
+        Part(cut, "crumb", position=(length / 2, 0, 0.05 * h), euler=turned),
+    ]
+
+
+def _free_loaf(length: float, width: float, h: float) -> list[Part]:
+    angle = np.linspace(-np.pi / 2, np.pi / 2, 18)
+    path = np.column_stack([length / 2 * np.sin(angle), 0 * angle, 0 * angle])
+    radii = width * np.maximum(np.cos(angle), 0.02) ** 0.6
+    loaf = tube(path, radii, 20, flatten=h / 2 / width)
+    return [Part(loaf, position=(0, 0, h / 2))]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from lisa_ros.sim.kinds.shape import Collider, Draw, Part, Shape
-from lisa_ros.sim.meshes import lathe
+from lisa_ros.sim.meshes import lathe, prism
 
 
 def sponge(draw: Draw) -> Shape:
@@ -33,4 +35,87 @@ def ball(draw: Draw) -> Shape:
         [Part("ellipsoid", size=(r, r, r), position=(0, 0, r))],
         [Collider("sphere", (r, 0, 0), (0, 0, r))],
         shine=0.4,
+    )
+
+
+def car(draw: Draw) -> Shape:
+    """A toy car, seen from its side in the x-z plane and as wide along y."""
+    length, width = draw(0.095, 0.130), draw(0.024, 0.030)
+    wheel, sill = draw(0.0125, 0.0165), 0.007
+    deck, roof = sill + draw(0.019, 0.024), draw(0.015, 0.021)
+    start, stop = -length * draw(0.26, 0.46), length * draw(0.08, 0.22)
+    slope = roof * draw(0.35, 0.9)
+    top = deck + roof
+    side = {"euler": (np.pi / 2, 0, 0)}
+    half = length / 2
+    body = prism(
+        [
+            (-half, sill),
+            (half, sill),
+            (half, sill + 0.55 * (deck - sill)),
+            (half * 0.88, deck - 0.002),
+            (stop, deck),
+            (-half * 0.96, deck),
+            (-half, deck - 0.004),
+        ],
+        2 * width,
+    )
+    glass = prism(
+        [(start, deck), (stop, deck), (stop - slope, top), (start + slope * 0.4, top)],
+        1.76 * width,
+    )
+    middle, reach = (start + stop - 0.6 * slope) / 2, (stop - start - 1.4 * slope) / 2
+    parts = [
+        Part(body, **side),
+        Part(glass, "screen", **side),
+        Part("box", size=(reach, 0.86 * width, 0.0022), position=(middle, 0, top)),
+    ]
+    for x in (-0.31 * length, 0.31 * length):
+        tyre, hub = (wheel, 1.06 * width, 0), (wheel * 0.5, 1.09 * width, 0)
+        parts.append(Part("cylinder", "dark", tyre, (x, 0, wheel), **side))
+        parts.append(Part("cylinder", "steel", hub, (x, 0, wheel), **side))
+    for y in (-0.62 * width, 0.62 * width):
+        lamp = (0.002, 0.005, 0.004)
+        parts.append(Part("ellipsoid", "lens", lamp, (half, y, sill + 0.4 * (deck - sill))))
+    return Shape(
+        parts,
+        [
+            Collider("box", (half, width, deck / 2), (0, 0, deck / 2)),
+            Collider("box", (reach, 0.86 * width, roof / 2), (middle, 0, deck + roof / 2)),
+        ],
+        shine=0.7,
+    )
+
+
+def clock(draw: Draw) -> Shape:
+    """An alarm clock with two bells; its face looks along -y."""
+    r, deep = draw(0.036, 0.046), draw(0.017, 0.023)
+    bell, foot = r * draw(0.36, 0.48), draw(0.010, 0.016)
+    z = r + foot
+    side = {"euler": (np.pi / 2, 0, 0)}
+    front = -deep - 0.0005
+    parts = [
+        Part("cylinder", "main", (r, deep, 0), (0, 0, z), **side),
+        Part("cylinder", "paper", (r * 0.78, 0.001, 0), (0, front, z), **side),
+        Part("cylinder", "dark", (r * 0.08, 0.002, 0), (0, front - 0.002, z), **side),
+        Part("cylinder", "steel", (0.003, 0.008, 0), (0, 0, z + r + 0.007)),
+        Part("ellipsoid", "dark", (0.011, 0.004, 0.004), (0, 0, z + r + 0.015)),
+    ]
+    for reach, wide, turn in ((0.60, 0.0020, draw(0, 6.28)), (0.42, 0.0030, draw(0, 6.28))):
+        x, up = reach * r / 2 * np.sin(turn), reach * r / 2 * np.cos(turn)
+        hand = (wide, 0.0008, reach * r / 2)
+        parts.append(Part("box", "dark", hand, (x, front - 0.001, z + up), (0, turn, 0)))
+    for x in (-1, 1):
+        dome = (bell, bell, bell * 0.72)
+        parts.append(
+            Part("ellipsoid", "main", dome, (0.62 * r * x, 0, z + 0.95 * r), (0, 0.6 * x, 0))
+        )
+        leg = (0.62 * r * x, 0, z - 0.80 * r)
+        parts.append(Part("capsule", "dark", (0.006, foot * 0.55, 0), leg, (0, -0.6 * x, 0)))
+    height = z + r + 0.6 * bell
+    return Shape(
+        parts,
+        [Collider("box", (r * 0.9, deep, height / 2), (0, 0, height / 2))],
+        lie=(-np.pi / 2, 0, 0),
+        shine=0.6,
     )

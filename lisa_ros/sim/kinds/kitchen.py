@@ -196,3 +196,49 @@ def knife(draw: Draw) -> Shape:
             Collider("box", (grip_x, grip_y, grip_z), parts[1].position),
         ],
     )
+
+
+def fork(draw: Draw) -> Shape:
+    length, width = draw(0.16, 0.20), draw(0.019, 0.025)
+    tines, reach = draw.pick(3, 3, 4), draw(0.042, 0.058)
+    palm, stick = draw(0.024, 0.034), draw(0.006, 0.009)
+    root = length / 2 - reach
+    heel = root - palm
+    thick = 0.005
+    slot = 2 * width / (2 * tines - 1)
+    prong = prism([(0, -slot / 2), (reach, -slot / 4), (reach, slot / 4), (0, slot / 2)], thick)
+    plate = prism(
+        [
+            (heel, -stick),
+            (root - 0.5 * palm, -0.8 * width),
+            (root, -width),
+            (root, width),
+            (root - 0.5 * palm, 0.8 * width),
+            (heel, stick),
+        ],
+        thick,
+    )
+    grip = prism(
+        [
+            (-length / 2, -1.3 * stick),
+            (heel + 0.005, -0.7 * stick),
+            (heel + 0.005, 0.7 * stick),
+            (-length / 2, 1.3 * stick),
+        ],
+        thick,
+    )
+    parts = [Part(plate, position=(0, 0, 0.008)), Part(grip, position=(0, 0, 0.008))]
+    parts += [
+        Part(prong, position=(root - 0.002, (2 * i - tines + 1) * slot, 0.008))
+        for i in range(tines)
+    ]
+    handle = (heel + length / 2) / 2
+    return Shape(
+        parts,
+        [Collider("box", (length / 2, width * 0.8, 0.006), (0, 0, 0.006))],
+        shine=0.9,
+        fine_colliders=[
+            Collider("box", (reach / 2 + palm / 4, width, 0.006), (root + reach / 4, 0, 0.006)),
+            Collider("box", (handle + palm / 4, 1.3 * stick, 0.006), (heel - handle, 0, 0.006)),
+        ],
+    )
