@@ -99,40 +99,34 @@ def phone(draw: Draw) -> Shape:
 
 def stapler(draw: Draw) -> Shape:
     """Its side lies in the x-z plane; the jaws open towards +x."""
-    length, width = draw(0.115, 0.150), draw(0.015, 0.019)
-    tall, gape = draw(0.020, 0.026), draw(0.10, 0.20)
-    back, hinge = -length / 2, 0.014
-    side = {"euler": (np.pi / 2, 0, 0)}
+    length, width = draw(0.115, 0.150), draw(0.014, 0.018)
+    tall, gape = draw(0.018, 0.024), draw(0.14, 0.24)
+    back, hinge = -length / 2, 0.013
+    reach = length * draw(0.82, 0.90)
     arm = prism(
         [
             (0, 0),
-            (length * 0.94, 0),
-            (length, tall * 0.35),
-            (length * 0.97, tall * 0.75),
-            (length * 0.80, tall * 0.95),
-            (length * 0.35, tall),
-            (length * 0.08, tall * 0.8),
-            (0, tall * 0.5),
+            (reach, 0),
+            (reach, tall * 0.45),
+            (reach * 0.92, tall * 0.75),
+            (reach * 0.40, tall),
+            (reach * 0.10, tall * 0.8),
+            (0, tall * 0.4),
         ],
         2 * width,
     )
-    middle, lift = length * 0.5 * np.cos(gape), length * 0.5 * np.sin(gape)
+    middle, lift = length / 2 * np.cos(gape), length / 2 * np.sin(gape)
+    magazine = (length / 2, width * 0.7, 0.0055)
     parts = [
         Part(arm, position=(back, 0, hinge), euler=(np.pi / 2, 0, gape)),
-        Part(
-            "box",
-            "steel",
-            (length * 0.47, width * 0.72, 0.005),
-            (back + middle, 0, hinge + lift - 0.004),
-            (0, -gape, 0),
-        ),
-        Part("box", "dark", (length / 2, width * 1.05, 0.004), (0, 0, 0.004)),
-        Part("box", "steel", (0.012, width * 0.7, 0.001), (length / 2 - 0.016, 0, 0.0085)),
-        Part("cylinder", "dark", (0.010, width * 0.95, 0), (back + 0.012, 0, 0.012), **side),
+        Part("box", "steel", magazine, (back + middle, 0, hinge + lift - 0.003), (0, -gape, 0)),
+        Part("box", "dark", (length / 2, width * 1.2, 0.004), (0, 0, 0.004)),
+        Part("box", "steel", (0.010, width * 0.8, 0.0012), (length / 2 - 0.014, 0, 0.0082)),
+        Part("box", "dark", (0.012, width * 1.1, 0.010), (back + 0.012, 0, 0.010)),
     ]
-    top = hinge + lift + tall * 0.8
+    top = hinge + lift + tall * 0.7
     return Shape(
         parts,
-        [Collider("box", (length / 2, width, top / 2), (0, 0, top / 2))],
+        [Collider("box", (length / 2, width * 1.2, top / 2), (0, 0, top / 2))],
         shine=0.6,
     )

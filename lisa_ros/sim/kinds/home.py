@@ -110,8 +110,8 @@ def clock(draw: Draw) -> Shape:
         parts.append(
             Part("ellipsoid", "main", dome, (0.62 * r * x, 0, z + 0.95 * r), (0, 0.6 * x, 0))
         )
-        leg = (0.62 * r * x, 0, z - 0.80 * r)
-        parts.append(Part("capsule", "dark", (0.006, foot * 0.55, 0), leg, (0, -0.6 * x, 0)))
+        leg = (0.66 * r * x, 0, 0.006 + foot * 0.5)
+        parts.append(Part("capsule", "dark", (0.006, foot * 0.6, 0), leg, (0, -0.6 * x, 0)))
     height = z + r + 0.6 * bell
     return Shape(
         parts,

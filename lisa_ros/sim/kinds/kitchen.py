@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lisa_ros.sim.kinds.containers import hollow
 from lisa_ros.sim.kinds.shape import Collider, Draw, Part, Shape
 from lisa_ros.sim.meshes import arc, lathe, prism, tube
 
@@ -87,12 +88,9 @@ def bowl(draw: Draw) -> Shape:
     )
     return Shape(
         [Part(body)],
-        [Collider("cylinder", (0.85 * r, h / 2, 0), (0, 0, h / 2))],
+        # A wider foot makes up for the straight wall, which runs inside of the drawn curve.
+        hollow(foot + 0.3 * (r - foot), r, h, floor=0.007),
         shine=0.6,
-        fine_colliders=[
-            Collider("cylinder", (0.85 * r, h / 4, 0), (0, 0, h / 4)),
-            Collider("cylinder", (r, h / 4, 0), (0, 0, h * 3 / 4)),
-        ],
     )
 
 
@@ -111,9 +109,7 @@ def plate(draw: Draw) -> Shape:
         ],
         segments=36,
     )
-    return Shape(
-        [Part(body)], [Collider("cylinder", (r * 0.9, h / 2, 0), (0, 0, h / 2))], shine=0.6
-    )
+    return Shape([Part(body)], hollow(flat, r, h, floor=0.004), shine=0.6)
 
 
 def can(draw: Draw) -> Shape:
