@@ -8,6 +8,7 @@ patterns/. The code decides only what is true of a scene and clear enough to be 
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 
 from numpy.random import Generator
 
@@ -19,13 +20,13 @@ from lisa_ros.sim.language.scene import read_scene
 
 # How each type of question is made, and how often it is asked where the caller doesn't say.
 _MAKERS = {
-    "plain": (reference.plain, 0.20),
-    "attribute": (reference.attribute, 0.09),
-    "relation": (spatial.relation, 0.20),
-    "use": (reference.use, 0.22),
-    "two_hop": (spatial.two_hop, 0.06),
+    "plain": (reference.plain, 0.18),
+    "attribute": (reference.attribute, 0.08),
+    "relation": (spatial.relation, 0.18),
+    "use": (reference.use, 0.20),
+    "two_hop": (spatial.two_hop, 0.07),
     "plural": (several.plural, 0.08),
-    "absent": (missing.missing, 0.08),
+    "absent": (missing.missing, 0.14),
     "text": (dialogue.text, 0.03),
     "followup": (dialogue.followup, 0.04),
 }
@@ -151,6 +152,9 @@ def random_record(random: Generator, most: int = 9) -> dict:
     kinds = tuple(knowledge.kinds.values())
     number = 1 + int(random.random() * most)
     objects = [_random_object(random, pick(random, kinds), i + 1) for i in range(number)]
+    for upper, carrier in pairwise(objects):
+        if random.random() < 0.5 and knowledge.kind(carrier["kind"]).holds:
+            _rest(upper, carrier)
     return {"seed": -1, "width": 640, "height": 480, "objects": objects}
 
 
@@ -170,7 +174,17 @@ def _random_object(random: Generator, kind: Kind, number: int) -> dict:
         "box": [u - side / 2, v - side / 2, side, side],
         "area": side * side / 2,
         "visible": 1.0,
+        "on": 0,
     }
+
+
+def _rest(upper: dict, carrier: dict) -> None:
+    """Put one object in or on another, in the middle of it."""
+    dx, dy = (a - b for a, b in zip(carrier["center"], upper["center"], strict=True))
+    x, y, width, height = upper["box"]
+    upper["box"] = [x + dx, y + dy, width, height]
+    upper["on"], upper["center"] = carrier["id"], list(carrier["center"])
+    upper["position"] = [*carrier["position"][:2], upper["position"][2] + carrier["size"][2]]
 
 
 def scene_in_words(record: Mapping) -> str:

@@ -95,6 +95,13 @@ def anchor(context: Context, avoid: Thing | None = None) -> tuple[Thing, str] | 
     return (thing, words) if words else None
 
 
+def ask_place(context: Context, rel: str) -> str:
+    """'What is left of the book?' or 'Find the thing left of the book.'"""
+    if context.chance(0.5):
+        return context.frame("what_is", rel=rel)
+    return context.refer(f"{context.frame('thing')} {rel}")
+
+
 def absent(words: str) -> str:
     """'red mug' -> 'There is no red mug here.'"""
     return f"There is no {words} here."

@@ -96,6 +96,7 @@ def load_knowledge() -> Knowledge:
         pairs[one][other] = pairs[other][one] = pair["because"]
     for key, kind in kinds.items():
         _require((*kind.colors, *kind.also), raw["colors"], key, "colors")
+        _require((kind.holds,), ("", "in", "on"), key, "words for holds")
         _require(kind.materials, materials, key, "materials")
         _require(kind.uses, raw["uses"], key, "uses")
         _require(kind.groups, raw["groups"], key, "groups")

@@ -20,6 +20,8 @@ CLEARLY_LARGER = 1.2  # ratio of lengths
 
 def stands(thing: Thing, anchor: Thing, direction: str, scene: Scene) -> bool | None:
     """Whether `thing` is on that side of `anchor`; None where one could argue."""
+    if stacked(thing, anchor):
+        return False
     x, y = DIRECTIONS[direction]
     du, dv = thing.u - anchor.u, thing.v - anchor.v
     along, across = du * x + dv * y, abs(du * y) + abs(dv * x)
@@ -57,7 +59,7 @@ def nearest(candidates: Sequence[Thing], anchor: Thing, farthest: bool = False) 
     """The candidate clearly nearest to (farthest from) `anchor`, in picture and on table."""
     others = [thing for thing in candidates if thing is not anchor]
     order = sorted(others, key=lambda thing: pixel_distance(thing, anchor), reverse=farthest)
-    if not order or not order[0].askable:
+    if not order or not order[0].askable or stacked(order[0], anchor):
         return None
     first = order[0]
     for other in order[1:]:
@@ -85,6 +87,8 @@ def between(scene: Scene, one: Thing, other: Thing) -> Thing | None:
     for thing in scene.things:
         if thing is one or thing is other:
             continue
+        if stacked(thing, one) or stacked(thing, other):
+            return None
         du, dv = (other.u - one.u) / length, (other.v - one.v) / length
         along = ((thing.u - one.u) * du + (thing.v - one.v) * dv) / length
         across = abs((thing.v - one.v) * du - (thing.u - one.u) * dv) / length
@@ -132,6 +136,11 @@ def outermost(scene: Scene, candidates: Sequence[Thing], direction: str) -> Thin
     first, second = order[:2]
     ahead = (first.u - second.u) * x + (first.v - second.v) * y
     return first if ahead >= STEP * min(scene.width, scene.height) else None
+
+
+def stacked(one: Thing, other: Thing) -> bool:
+    """Whether one rests on or in the other: then neither is beside the other."""
+    return one.on == other.id or other.on == one.id
 
 
 def pixel_distance(one: Thing, other: Thing) -> float:

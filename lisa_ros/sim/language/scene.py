@@ -15,7 +15,8 @@ class Thing:
     """One object in the picture.
 
     `u`, `v`: centre, pixels; `size`: extent along the axes of the table frame as the object lies,
-    metres; `uses`: {use: reason}, those of the material included.
+    metres; `uses`: {use: reason}, those of the material included; `on`: id of the object that it
+    rests on or in, 0 for the table.
     """
 
     id: int
@@ -29,6 +30,7 @@ class Thing:
     area: float
     askable: bool
     uses: Mapping[str, str]
+    on: int = 0
 
     @property
     def noun(self) -> str:
@@ -53,6 +55,7 @@ class Scene:
     height: int
     things: tuple[Thing, ...]
     askable: tuple[Thing, ...]
+    knows_rests: bool = False  # whether the record says what rests on what
 
     def find(self, fits: Callable[[Thing], bool]) -> list[Thing] | None:
         """All that fit, left to right; None where one of them can't be asked for.
@@ -88,7 +91,8 @@ def read_scene(record: Mapping, knowledge: Knowledge) -> Scene:
     ]
     things.sort(key=lambda thing: (thing.u, thing.id))
     askable = tuple(thing for thing in things if thing.askable)
-    return Scene(width, height, tuple(things), askable)
+    knows_rests = any("on" in entry for entry in record["objects"])
+    return Scene(width, height, tuple(things), askable, knows_rests)
 
 
 def _thing(entry: Mapping, width: int, height: int, knowledge: Knowledge) -> Thing:
@@ -107,6 +111,7 @@ def _thing(entry: Mapping, width: int, height: int, knowledge: Knowledge) -> Thi
         area=entry["area"],
         askable=_is_askable(entry, width, height),
         uses=uses,
+        on=entry.get("on", 0),
     )
 
 

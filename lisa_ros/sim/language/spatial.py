@@ -1,20 +1,12 @@
-"""Questions by place and rank, and those that take two steps."""
+"""Questions by place, and those that take two steps."""
 
-from lisa_ros.sim.language import relations
-from lisa_ros.sim.language.asking import SIDES, Context, Draft, anchor, reference
+from lisa_ros.sim.language import rank, relations, resting
+from lisa_ros.sim.language.asking import SIDES, Context, Draft, anchor, ask_place, reference
 from lisa_ros.sim.language.scene import Thing
-
-_ORDINALS = ("first", "second", "third", "fourth")
-_OUTERMOST = {
-    "leftmost": ("left", "It is farthest to the left."),
-    "rightmost": ("right", "It is farthest to the right."),
-    "frontmost": ("front", "It is nearest to the camera."),
-    "backmost": ("behind", "It is farthest from the camera."),
-}
 
 
 def relation(context: Context) -> Draft | None:
-    """Left, right, in front, behind, next to, between, nearest, farthest, n-th, superlative."""
+    """Left, right, in front, behind, next to, between, nearest, n-th, superlative, in, on."""
     return context.pick(_RELATIONS)(context)
 
 
@@ -58,13 +50,6 @@ def next_object(context: Context, other: Thing, words: str) -> tuple[Thing, str,
     return thing, context.frame(direction, x=words), SIDES.get(direction, "next to")
 
 
-def ask_place(context: Context, rel: str) -> str:
-    """'What is left of the book?' or 'Find the thing left of the book.'"""
-    if context.chance(0.5):
-        return context.frame("what_is", rel=rel)
-    return context.refer(f"{context.frame('thing')} {rel}")
-
-
 def _between(context: Context) -> Draft | None:
     one = anchor(context)
     two = one and anchor(context, avoid=one[0])
@@ -83,7 +68,7 @@ def _by_distance(context: Context) -> Draft | None:
     if found is None:
         return None
     other, words = found
-    noun, candidates = _class_of_things(context)
+    noun, candidates = rank.one_class(context)
     farthest = context.chance(0.4)
     thing = relations.nearest(candidates, other, farthest)
     if thing is None or len(candidates) < 2:
@@ -93,68 +78,9 @@ def _by_distance(context: Context) -> Draft | None:
     return Draft(context.refer(f"{noun} {rel}"), [thing], because=because)
 
 
-def _class_of_things(context: Context) -> tuple[str, list[Thing]]:
-    """Either everything ('object') or all of one kind that is there several times ('mug')."""
-    things = context.scene.things
-    kinds = [thing.kind for thing in things]
-    several = [thing for thing in things if kinds.count(thing.kind) > 1]
-    if several and context.chance(0.5):
-        one = context.pick(several)
-        return context.name(one), [thing for thing in things if thing.kind is one.kind]
-    return context.frame("thing"), list(things)
-
-
-def _nth(context: Context) -> Draft | None:
-    """'the second object from the left'"""
-    noun, candidates = _class_of_things(context)
-    if len(candidates) < 2:
-        return None
-    n = 1 + int(context.random.random() * min(len(candidates), len(_ORDINALS)))
-    side = context.pick(("left", "right"))
-    thing = relations.nth_from(context.scene, candidates, n, side)
-    if thing is None:
-        return None
-    words = context.frame("nth", nth=_ORDINALS[n - 1], noun=noun, side=side)
-    because = f"It is the {_ORDINALS[n - 1]} one from the {side}."
-    return Draft(context.refer(words), [thing], because=because)
-
-
-def _superlative(context: Context) -> Draft | None:
-    noun, candidates = _class_of_things(context)
-    word = context.pick(("tallest", "largest", "smallest", "longest"))
-    if word == "tallest":
-        thing = relations.most(candidates, lambda one: one.height)
-    elif word == "longest":
-        thing = relations.longest(candidates)
-    else:
-        thing = _by_bulk(candidates, -1 if word == "smallest" else 1)
-    if thing is None:
-        return None
-    because = f"It is the {word} one."
-    return Draft(context.refer(context.frame(word, noun=noun)), [thing], because=because)
-
-
-def _by_bulk(candidates: list[Thing], power: int) -> Thing | None:
-    """The largest (power 1) or smallest (-1) by volume; the area in the picture must agree."""
-    thing = relations.most(candidates, lambda one: one.bulk**power)
-    agree = thing is not None and all(one.area**power <= thing.area**power for one in candidates)
-    return thing if agree else None
-
-
-def _outermost(context: Context) -> Draft | None:
-    """'the leftmost mug'"""
-    noun, candidates = _class_of_things(context)
-    word = context.pick(tuple(_OUTERMOST))
-    direction, because = _OUTERMOST[word]
-    thing = relations.outermost(context.scene, candidates, direction)
-    if thing is None:
-        return None
-    return Draft(context.refer(context.frame(word, noun=noun)), [thing], because=because)
-
-
 _RELATIONS = (
     *(_kind_on_side, _kind_on_side, _neighbour, _neighbour, _between),
-    *(_by_distance, _nth, _superlative, _outermost),
+    *(_by_distance, rank.ranked, rank.ranked, rank.ranked, resting.resting, resting.resting),
 )
 
 
@@ -173,15 +99,50 @@ def _indirect(context: Context) -> tuple[Thing, str, Thing] | None:
 
 
 def _partner(context: Context) -> Draft | None:
+    """'What belongs with what is left of the book?'"""
     found = _indirect(context)
-    if found is None:
-        return None
-    thing, words, origin = found
+    return found and _goes_with(context, *found)
+
+
+def _partner_of_named(context: Context) -> Draft | None:
+    """'What belongs with the book?'"""
+    found = anchor(context)
+    return found and _goes_with(context, *found, found[0])
+
+
+def _partner_of_ranked(context: Context) -> Draft | None:
+    """'What belongs with the largest object?'"""
+    first = rank.ranked_noun(context)
+    return first and _goes_with(context, first[1], f"the {first[0]}", first[1])
+
+
+def _goes_with(context: Context, thing: Thing, words: str, origin: Thing) -> Draft | None:
     partners = context.knowledge.pairs[thing.kind.key]
     target = context.scene.find_one(lambda one: one.kind.key in partners)
     if target is None or target is origin:
         return None
     return Draft(context.frame("partner", x=words), [target], because=partners[target.kind.key])
+
+
+def _beside_ranked(context: Context) -> Draft | None:
+    """'What is left of the largest object?'"""
+    first = rank.ranked_noun(context)
+    step = first and next_object(context, first[1], f"the {first[0]}")
+    if not step:
+        return None
+    thing, rel, side = step
+    return Draft(ask_place(context, rel), [thing], because=f"It is {side} the {first[1].noun}.")
+
+
+def _ranked_for_use(context: Context) -> Draft | None:
+    """'the largest thing to drink from'"""
+    thing = context.pick(context.scene.askable) if context.scene.askable else None
+    use = thing and context.pick(tuple(thing.uses))
+    fitting = use and context.scene.find_for(use)
+    if not fitting or len(fitting) < 2:
+        return None
+    noun = f"{context.frame('thing')} {context.knowledge.uses[use]}"
+    return rank.ranked(context, (noun, fitting))
 
 
 def _beside_use(context: Context) -> Draft | None:
@@ -200,15 +161,26 @@ def _beside_use(context: Context) -> Draft | None:
 
 
 def _same_color(context: Context) -> Draft | None:
-    found = _indirect(context)
+    return _same(context, "color", "same_color")
+
+
+def _same_material(context: Context) -> Draft | None:
+    return _same(context, "material", "same_material")
+
+
+def _same(context: Context, feature: str, frame: str) -> Draft | None:
+    """What shares a feature with a thing that is named, or told by its place."""
+    named = anchor(context) if context.chance(0.4) else None
+    found = (*named, named[0]) if named else _indirect(context)
     if found is None:
         return None
     thing, words, origin = found
-    target = context.scene.find_one(lambda one: one is not thing and one.color == thing.color)
-    if target is None or target is origin:
+    value = getattr(thing, feature)
+    target = context.scene.find_one(lambda one: one is not thing and getattr(one, feature) == value)
+    if target is None or target is origin or value == "food":
         return None
-    because = f"Both are {thing.color}."
-    return Draft(context.frame("same_color", x=words), [target], because=because)
+    because = f"Both are {value}." if feature == "color" else f"Both are made of {value}."
+    return Draft(context.frame(frame, x=words), [target], because=because)
 
 
 def _use_at_place(context: Context) -> Draft | None:
@@ -232,4 +204,7 @@ def _use_at_place(context: Context) -> Draft | None:
     return Draft(instruction, [thing], because=because)
 
 
-_TWO_HOPS = (_partner, _partner, _beside_use, _same_color, _use_at_place)
+_TWO_HOPS = (
+    *(_partner, _partner_of_named, _partner_of_ranked, _beside_use, _beside_ranked),
+    *(_same_color, _same_material, _use_at_place, _ranked_for_use),
+)
