@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 TRAIN_SEEDS = range(0, 5_000_000)
+VALIDATION_SEEDS = range(7_000_000, 8_000_000)
 TEST_SEEDS = range(8_000_000, 9_000_000)
 SHARD_SCENES, VIEWS = 50, 6
 RENDER_SIZE, STORE_SIZE = (320, 240), (160, 120)  # width, height
