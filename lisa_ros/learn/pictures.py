@@ -1,4 +1,4 @@
-"""Batches of stored scenes as the two towers see them, with light augmentation."""
+"""Batches of stored scenes as the two towers see them, mirrored and developed anew each time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.nn import functional
 from lisa_ros.learn.concepts import COLOR_INDEX, KIND_INDEX
 from lisa_ros.learn.scenes import Scenes
 from lisa_ros.model.config import LisaConfig
+from lisa_ros.sim.sensor import develop
 
 MAX_OBJECTS = 16
 # the means and deviations of the two towers, on the 0..255 scale (SAM) and 0..1 (CLIP)
@@ -47,7 +48,7 @@ class Pictures:
 def load_pictures(
     scenes: Scenes, chosen: np.ndarray, config: LisaConfig, random: np.random.Generator
 ) -> Pictures:
-    """Read the `chosen` views, mirrored and relit at random."""
+    """Read the `chosen` views, mirrored and taken by another camera at random."""
     maps = load_maps(scenes, chosen, random)
     rgb = torch.from_numpy(np.stack([scenes.rgb[i] for i in chosen])).permute(0, 3, 1, 2).float()
     rgb[maps.flipped] = rgb[maps.flipped].flip(-1)
@@ -87,20 +88,10 @@ def mirror(record: dict) -> dict:
 
 
 def relight(rgb: Tensor, random: np.random.Generator) -> Tensor:
-    """Exposure, contrast, white balance, blur and noise as cameras differ in them."""
-    batch = len(rgb)
-
-    def draw(low: float, high: float, channels: int = 1) -> Tensor:
-        values = random.uniform(low, high, (batch, channels, 1, 1))
-        return torch.from_numpy(values.astype(np.float32))
-
-    mean = rgb.mean((2, 3), keepdim=True)
-    rgb = (rgb - mean) * draw(0.8, 1.2) + mean
-    rgb = rgb * draw(0.75, 1.3) * draw(0.94, 1.06, 3)
-    soft = functional.avg_pool2d(functional.pad(rgb, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    rgb = rgb + (soft - rgb) * draw(-0.4, 0.8)
-    noise = torch.from_numpy(random.standard_normal(rgb.shape, dtype=np.float32))
-    return (rgb + noise * draw(0, 5)).clamp(0, 255)
+    """Pictures (B,3,H,W) in 0..255 as cameras of differing lens, setting and noise take them."""
+    clean = rgb.permute(0, 2, 3, 1).byte().numpy()
+    taken = np.stack([develop(np.ascontiguousarray(picture), random) for picture in clean])
+    return torch.from_numpy(taken).permute(0, 3, 1, 2).float()
 
 
 def _sam_pixels(rgb: Tensor, size: int) -> Tensor:
