@@ -148,7 +148,7 @@ class _Layers:
         self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // self.heads
         self.cos, self.sin = _rotary_tables(model, config.max_position_embeddings)
         shape = (len(self.blocks), 2, 0, self.kv_heads, 0, self.head_dim)
-        self.buffers = model.embed_tokens.weight.detach().new_zeros(shape)
+        self.buffers = model.norm.weight.detach().new_zeros(shape)
 
     def run(
         self, x: Tensor, positions: Tensor, mask: Tensor | None, slots: Tensor | slice
@@ -215,9 +215,9 @@ def _rotary_tables(model: nn.Module, length: int) -> tuple[Tensor, Tensor]:
 
     The first half of the sines is negated, so that turning a vector is: x cos + roll(x, d/2) sin.
     """
-    weight = model.embed_tokens.weight
-    positions = torch.arange(length, device=weight.device)[None]
-    cos, sin = model.rotary_emb(weight[:1], positions)
+    like = model.norm.weight
+    positions = torch.arange(length, device=like.device)[None]
+    cos, sin = model.rotary_emb(like, positions)
     half = sin.shape[-1] // 2
     return cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)
 

@@ -27,7 +27,7 @@ class Vision:
     def __init__(self, lisa: Lisa, clip_view: ClipView) -> None:
         network, device = lisa.network, lisa.network.lm_head.weight.device
         self.processor, self.clip_view, self.device = lisa.processor, clip_view, device
-        self.dtype = network.no_mask_embed.weight.dtype
+        self.dtype = network.dtype
         self.view, self.frame = network.encode_view, network.encode_frame
         self.low_res, self.beside = partial(_low_res_masks, network), None
         if device.type == "cuda":

@@ -20,6 +20,7 @@ from lisa_ros.model.processor import Processor
 from lisa_ros.model.quantization import quantize
 from lisa_ros.model.tokenizer import Tokenizer
 from lisa_ros.model.weights import Shard, check, empty_network, fill
+from lisa_ros.model.widening import multiplies, widen
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -60,6 +61,8 @@ def load(
     """Load a checkpoint, native or official, ready for inference.
 
     `path`: a folder, or the name of a model that ships with the package (`nano`).
+    `dtype`: half precision on a processor without instructions for it is used for the storage of
+    the large weights only, see `widening`.
     `vision_tower`: folder of the CLIP tower, for official checkpoints.
     `quantization`: see `quantization.quantize`. Raises CheckpointError; nothing is half loaded.
     """
@@ -68,6 +71,8 @@ def load(
     source.network.eval().requires_grad_(False)
     if quantization is not None:
         quantize(source.network, quantization)
+    elif not multiplies(dtype, torch.device(device)):
+        widen(source.network)
     return Lisa(source.network, source.tokenizer, Processor(source.config), source.config)
 
 

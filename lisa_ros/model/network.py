@@ -68,12 +68,17 @@ class LisaNetwork(nn.Module):
         self.shared_image_embedding = GaussianPositions(prompt)
         nn.init.normal_(self.lm_head.weight, std=0.02)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What features of pictures are computed in; large weights may be stored in less."""
+        return self.no_mask_embed.weight.dtype
+
     def encode_view(self, clip_pixels: Tensor) -> Tensor:
         """Turn what the language model sees, (B, 3, h, w), into its embeddings, (B, P, H)."""
         tower = self.vision_tower
         last = len(tower.encoder.layers) + 1 + self.config.clip_select_layer
         # layers above the selected one are never looked at, so they are not run
-        states = tower.pre_layrnorm(tower.embeddings(clip_pixels.to(tower.dtype)))
+        states = tower.pre_layrnorm(tower.embeddings(clip_pixels.to(self.dtype)))
         for layer in tower.encoder.layers[:last]:
             states = layer(states, None)
         return self.mm_projector(states[:, 1:])
@@ -81,14 +86,14 @@ class LisaNetwork(nn.Module):
     def encode_frame(self, sam_pixels: Tensor) -> Tensor:
         """Turn what SAM sees, (B, 3, S, S), into its features, (B, C, g, g)."""
         encoder = self.image_encoder
-        states = encoder.patch_embed(sam_pixels.to(encoder.patch_embed.projection.weight.dtype))
+        states = encoder.patch_embed(sam_pixels.to(self.dtype))
         if encoder.pos_embed is not None:
             states = states + encoder.pos_embed
         for layer in encoder.layers:
             states = layer(states)
         # the neck may be kept in float32: its activations overflow in float16
         features = encoder.neck(states.to(encoder.neck.conv1.weight.dtype))
-        return features.to(self.no_mask_embed.weight.dtype)
+        return features.to(self.dtype)
 
     def embed_prompt(self, ids: Tensor, view: Tensor) -> Tensor:
         """Embed ids (T,) and put `view` (P, H) where IMAGE_TOKEN stands: (T + P - 1, H).
@@ -124,7 +129,7 @@ class LisaNetwork(nn.Module):
 
     def seg_embeddings(self, states: Tensor) -> Tensor:
         """Turn the post-norm states that predict [SEG], (N, H), into SAM prompts, (N, C)."""
-        return self.text_hidden_fcs(states.to(self.text_hidden_fcs[0].weight.dtype))
+        return self.text_hidden_fcs(states.to(self.dtype))
 
     def decode_masks(self, frames: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
         """Decode one mask a prompt.
