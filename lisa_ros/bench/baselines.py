@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
 
 from lisa_ros.model.checkpoint import Lisa
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
 
 
 @dataclass
@@ -74,6 +77,8 @@ def library(lisa: Lisa, image: np.ndarray, prompt: list[int], count: int) -> Out
 
 def _causal(lisa: Lisa) -> LlamaForCausalLM:
     """transformers' generating class around the network's own modules."""
+    from transformers import LlamaForCausalLM  # behind lisa_ros.model, which keeps it quiet
+
     with torch.device("meta"):
         model = LlamaForCausalLM(lisa.network.language_model.config)
     model.model, model.lm_head = lisa.network.language_model, lisa.network.lm_head

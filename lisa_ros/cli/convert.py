@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from typing import get_args
 
-from lisa_ros.model.config import Conversation
-from lisa_ros.model.conversion import convert
+CONVERSATIONS = ("llava_v1", "llava_llama_2", "vicuna_v1", "nano")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
     parser.add_argument("source", help="folder of the official checkpoint")
     parser.add_argument("target", help="new folder for the native one")
     parser.add_argument("--vision-tower", help="folder of the CLIP tower")
     parser.add_argument(
         "--conversation",
-        choices=get_args(Conversation),
+        choices=CONVERSATIONS,
         help="prompt layout that the model was trained with (default: that of the released ones)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
+    """Convert; on failure nothing that looks finished is left."""
+    from lisa_ros.model.conversion import convert
+
     convert(
         args.source, args.target, vision_tower=args.vision_tower, conversation=args.conversation
     )

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 
 from lisa_ros.errors import CheckpointError
-from lisa_ros.model.checkpoint import find
-from lisa_ros.model.conversion import describe, verify
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
     parser.add_argument("path", help="model folder, or the name of a shipped model")
     parser.add_argument("--vision-tower", help="folder of the CLIP tower")
     parser.add_argument(
@@ -18,6 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Print what the folder is; with `--verify` also whether its weights are unchanged."""
+    from lisa_ros.model.checkpoint import find
+    from lisa_ros.model.conversion import describe, verify
+
     for heading, words in describe(args.path, args.vision_tower).items():
         print(f"{heading:>15}  {words}")
     if args.verify:
