@@ -80,7 +80,12 @@ def _missing_use(context: Context) -> Draft | None:
 
 
 def _absent_use(context: Context) -> str | None:
-    use = context.pick(tuple(context.patterns.uses))
+    """A use of a kind that isn't in the picture, found as that of a present one would be."""
+    kind = _absent_kind(context)
+    if kind is None:
+        return None
+    material = context.pick(kind.materials)
+    use = context.pick((*kind.uses, *context.knowledge.materials[material]))
     return use if context.scene.find_for(use) == [] else None
 
 
@@ -228,7 +233,8 @@ def _missing_nth(context: Context) -> Draft | None:
 
 def _missing_partner(context: Context) -> Draft | None:
     """'What belongs with the book?' where nothing does."""
-    found = anchor(context)
+    # most scenes have no partner for most things: asked more often, the sentence would tell
+    found = anchor(context) if context.chance(0.3) else None
     if found is None:
         return None
     partners = context.knowledge.pairs[found[0].kind.key]

@@ -79,7 +79,7 @@ def use(context: Context) -> Draft | None:
 
 def use_instruction(context: Context, use: str) -> str:
     """One of the hand-written sentences for `use`, at times a general frame."""
-    if context.chance(0.12):
+    if context.chance(0.15):
         return context.frame("use", to=context.knowledge.uses[use])
     sentence = context.pick(context.patterns.uses[use]).render(context.random)
     if context.chance(0.07):

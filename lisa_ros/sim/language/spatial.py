@@ -205,6 +205,13 @@ def _use_at_place(context: Context) -> Draft | None:
 
 
 _TWO_HOPS = (
-    *(_partner, _partner_of_named, _partner_of_ranked, _beside_use, _beside_ranked),
+    *(
+        _partner,
+        _partner_of_named,
+        _partner_of_named,
+        _partner_of_ranked,
+        _beside_use,
+        _beside_ranked,
+    ),
     *(_same_color, _same_material, _use_at_place, _ranked_for_use),
 )
