@@ -106,7 +106,7 @@ def clock(draw: Draw) -> Shape:
         hand = (wide, 0.0008, reach * r / 2)
         parts.append(Part("box", "dark", hand, (x, front - 0.001, z + up), (0, turn, 0)))
     for x in (-1, 1):
-        dome = (bell, bell, bell * 0.72)
+        dome = (bell, min(bell, 0.97 * deep), bell * 0.72)
         parts.append(
             Part("ellipsoid", "main", dome, (0.62 * r * x, 0, z + 0.95 * r), (0, 0.6 * x, 0))
         )

@@ -200,7 +200,7 @@ def fork(draw: Draw) -> Shape:
     palm, stick = draw(0.024, 0.034), draw(0.006, 0.009)
     root = length / 2 - reach
     heel = root - palm
-    thick = 0.005
+    thick = 0.006
     slot = 2 * width / (2 * tines - 1)
     prong = prism([(0, -slot / 2), (reach, -slot / 4), (reach, slot / 4), (0, slot / 2)], thick)
     plate = prism(
@@ -223,9 +223,9 @@ def fork(draw: Draw) -> Shape:
         ],
         thick,
     )
-    parts = [Part(plate, position=(0, 0, 0.008)), Part(grip, position=(0, 0, 0.008))]
+    parts = [Part(plate, position=(0, 0, 0.0055)), Part(grip, position=(0, 0, 0.0055))]
     parts += [
-        Part(prong, position=(root - 0.002, (2 * i - tines + 1) * slot, 0.008))
+        Part(prong, position=(root - 0.002, (2 * i - tines + 1) * slot, 0.0055))
         for i in range(tines)
     ]
     handle = (heel + length / 2) / 2

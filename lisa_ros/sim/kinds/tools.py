@@ -158,9 +158,9 @@ def paintbrush(draw: Draw) -> Shape:
     thick = 0.009
     along = np.array([0.0, 0.04, 0.15, 0.35, 0.55, 0.75, 0.92, 1.0])
     radii = np.array([0.35, 0.62, 0.85, 1.0, 0.78, 0.62, 0.0, 0.0]) * belly
-    radii[6:] = 0.85 * width
+    radii[6:] = 0.7 * width
     path = np.column_stack([handle * (along - 1), 0 * along, 0 * along])
-    grip = tube(path, radii, flatten=0.45)
+    grip = tube(path, radii, flatten=0.42)
     tuft = prism(
         [
             (0, -width * 0.95),
