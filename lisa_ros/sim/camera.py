@@ -80,7 +80,7 @@ class Camera:
         if random.random() < 0.4:  # a second shadow costs a fifth of the time of a view
             model.light_castshadow[1] = True
         shares = np.array([1.0, *random.uniform(0, 0.7, model.nlight - 1)])
-        for index, strength in enumerate(random.uniform(0.65, 1.15) * shares / shares.sum()):
+        for index, strength in enumerate(random.uniform(0.9, 1.5) * shares / shares.sum()):
             position = np.array([*random.uniform(-1.4, 1.4, 2), random.uniform(0.7, 2.0)])
             toward = np.array([*random.uniform(-0.25, 0.25, 2), 0]) - position
             model.light_pos[index] = position
@@ -89,7 +89,7 @@ class Camera:
             warmth = 1 + random.normal(0, 0.06, 3)
             model.light_diffuse[index] = np.clip(strength * warmth, 0, 1)
             model.light_specular[index] = 0.4 * strength
-        model.vis.headlight.ambient[:] = random.uniform(0.15, 0.4)
+        model.vis.headlight.ambient[:] = random.uniform(0.2, 0.4)
         model.vis.headlight.diffuse[:] = random.uniform(0.0, 0.25)
 
     def look(self) -> View:
