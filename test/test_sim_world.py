@@ -12,7 +12,8 @@ if find_spec("mujoco") is None:
 from lisa_ros.errors import LisaError
 from lisa_ros.sim.camera import Camera, View
 from lisa_ros.sim.kinds import COLORS, KINDS
-from lisa_ros.sim.world import AREA, Tabletop
+from lisa_ros.sim.placing import AREA
+from lisa_ros.sim.world import TABLE, VISUAL_GROUP, Tabletop
 
 
 def look(scene: Tabletop, seed: int = 0) -> View:
@@ -114,3 +115,79 @@ def test_an_object_behind_another_is_less_visible():
         if hidden:
             return
     pytest.fail("no scene had a hidden object")
+
+
+def test_things_lie_in_and_on_others_and_are_seen_there():
+    inside = seen = 0
+    for seed in range(60):
+        scene = Tabletop(seed)
+        things = {item.id: item for item in scene.items}
+        for item in scene.items:
+            if item.on == 0:
+                continue
+            carrier = things[item.on]
+            low, top = scene.points(item)[:, 2].min(), scene.points(carrier)[:, 2].max()
+            assert item.on != item.id
+            assert scene.data.xipos[item.body, 2] > scene.points(carrier)[:, 2].min()
+            inside += carrier.kind in ("bowl", "box", "pot", "tray", "plate") and low < top - 0.005
+        if seen < 3 and any(item.on for item in scene.items):
+            record = look(scene).record["objects"]
+            seen += any(thing["on"] and thing["visible"] > 0.3 for thing in record)
+    assert inside >= 8
+    assert seen >= 3
+
+
+def test_a_ball_lies_in_what_is_hollow_and_not_on_top_of_it():
+    found = set()
+    for seed in range(80):
+        scene = Tabletop(seed, kinds=("ball", "bowl", "box", "pot"))
+        things = {item.id: item for item in scene.items}
+        for ball in scene.items:
+            if ball.kind == "ball" and ball.on:
+                holder = things[ball.on]
+                radius = scene.model.geom_size[ball.geoms[0], 0]
+                above = scene.data.xipos[ball.body, 2] - radius - scene.points(holder)[:, 2].min()
+                if above < 0.015:
+                    found.add(holder.kind)
+    assert {"bowl", "box", "pot"} <= found
+
+
+def test_crowds_stay_on_the_table_and_keep_still():
+    counts = []
+    for seed in range(40):
+        scene = Tabletop(seed)
+        counts.append(len(scene.items))
+        centers = np.array([scene.data.xipos[item.body] for item in scene.items])
+        assert (np.abs(centers[:, :2]) < TABLE[:2]).all()
+        assert (centers[:, 2] > 0).all()
+    assert min(counts) >= 3
+    assert max(counts) == 10
+
+
+def test_what_has_fallen_off_the_table_is_no_part_of_the_scene():
+    def tilt(spec):
+        spec.option.gravity = [9, 0, -6]
+
+    scene = Tabletop(2, kinds=("ball",), count=(2, 2), extend=tilt)
+    assert scene.items == []
+    assert (scene.model.geom_rgba[scene.model.geom_group == VISUAL_GROUP, 3] == 0).all()
+    view = look(scene)
+    assert not view.instances.any()
+    assert view.record["objects"] == []
+
+
+def test_held_out_scenes_have_shapes_and_colours_that_the_others_never_have():
+    def balls(held_out):
+        scenes = [Tabletop(s, ("ball",), (3, 3), held_out=held_out) for s in range(15)]
+        colors = {item.color for scene in scenes for item in scene.items}
+        return colors, np.array([s.model.geom_size[i.geoms[0], 0] for s in scenes for i in s.items])
+
+    (usual_colors, usual), (colors, radii) = balls(False), balls(True)
+    assert not colors & usual_colors
+    assert ((radii < usual.min()) | (radii > usual.max())).all()
+    scene = Tabletop(7, held_out=True)
+    for _ in range(5):
+        scene.recolor(np.random.default_rng(1))
+        for item in scene.items:
+            if KINDS[item.kind].held_out_colors:
+                assert item.color not in KINDS[item.kind].colors

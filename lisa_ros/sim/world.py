@@ -13,10 +13,10 @@ import numpy as np
 
 from lisa_ros.sim.kinds import COLORS, KINDS, TINTS, Part, Shape
 from lisa_ros.sim.meshes import Mesh
+from lisa_ros.sim.placing import Pose, drop_poses, quaternion
 from lisa_ros.sim.textures import table_texture
 
 TABLE = (0.62, 0.47, 0.02)  # half sizes of the table top in metres; its upper face is z = 0
-AREA = (0.25, 0.20)  # half sizes of the region in which objects are dropped
 PRIMITIVES = {
     "box": mujoco.mjtGeom.mjGEOM_BOX,
     "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER,
@@ -25,12 +25,26 @@ PRIMITIVES = {
     "sphere": mujoco.mjtGeom.mjGEOM_SPHERE,
 }
 VISUAL_GROUP, COLLISION_GROUP = 1, 3
-SETTLE_SECONDS, TIME_STEP = 0.6, 0.004
+SETTLE_SECONDS, MOST_SECONDS, TIME_STEP = 0.6, 0.9, 0.004
+RESTING = 0.04  # metres per second; what moves faster gets up to MOST_SECONDS to come to rest
+USUAL, CROWD = (3, 8), (7, 10)  # fewest and most objects
+CROWDED, STACKED = 0.25, 0.30  # shares of scenes that are a crowd, that put a thing into another
+CROWD_AREA = 0.6  # of the side lengths of `AREA`
+CARRIERS = ("bowl", "plate", "book", "box", "tray", "pot")
+LOADS = (
+    "mug", "can", "spoon", "apple", "banana", "carrot", "scissors", "pencil", "tape", "sponge",
+    "candle", "phone", "ball", "fork", "car", "clock", "pear", "bread", "stapler",
+)  # fmt: skip
+CARRIED = 0.55  # share of its weight that an object puts on what it is said to lie on
+BREADTH = 0.7  # how broad that is at the least, compared with the object
 
 
 @dataclass
 class Item:
-    """One object: `id` is its value in the instance mask, `body` its body in the model."""
+    """One object: `id` is its value in the instance mask, `body` its body in the model.
+
+    `on` is the id of the object that it lies on or in, 0 for the table.
+    """
 
     id: int
     kind: str
@@ -39,6 +53,7 @@ class Item:
     body: int
     main_geoms: list[int]
     geoms: list[int]
+    on: int = 0
 
 
 class Tabletop:
@@ -47,34 +62,44 @@ class Tabletop:
     Args:
         seed: decides kinds, shapes, poses, colours and the table.
         kinds: draw from these kinds only (all by default).
-        count: (fewest, most) objects.
+        count: (fewest, most) objects, side by side where there is room. By default a mix: 3 to 8,
+            at times a crowd of up to 10, at times a thing or two in or on another.
         extend: adds something to the scene before it is compiled, such as a gripper. The objects
             then have their finer colliders; what is drawn and where it is dropped stays the same.
+        held_out: objects of shapes and colours that are not in the scenes without it.
+
+    `items` leaves out what fell off the table; that is not drawn either.
     """
 
     def __init__(
         self,
         seed: int,
         kinds: tuple[str, ...] = tuple(KINDS),
-        count: tuple[int, int] = (3, 8),
+        count: tuple[int, int] | None = None,
         extend: Callable[[mujoco.MjSpec], None] | None = None,
+        held_out: bool = False,
     ) -> None:
-        self.seed = seed
+        self.seed, self.held_out = seed, held_out
         random = np.random.default_rng(seed)
-        chosen = _choose_kinds(random, kinds, int(random.integers(count[0], count[1] + 1)))
-        shapes = [KINDS[kind].build(random) for kind in chosen]
-        self.model = _build(random, shapes, extend)
+        crowded = count is None and random.random() < CROWDED
+        fewest, most = count or (CROWD if crowded else USUAL)
+        chosen = _choose_kinds(random, kinds, int(random.integers(fewest, most + 1)))
+        pile = _choose_pile(random, kinds) if count is None and random.random() < STACKED else []
+        chosen[: len(pile)] = pile
+        shapes = [KINDS[kind].build(random, held_out) for kind in chosen]
+        poses = drop_poses(random, shapes, len(pile), CROWD_AREA if crowded else 1.0)
+        self.model = _build(random, shapes, poses, extend)
         self.data = mujoco.MjData(self.model)
         self.items = [self._item(index, kind) for index, kind in enumerate(chosen)]
         self.recolor(random)
-        for _ in range(int(SETTLE_SECONDS / self.model.opt.timestep)):
-            mujoco.mj_step(self.model, self.data)
-        mujoco.mj_forward(self.model, self.data)
+        self._settle()
+        for item in self.items:
+            item.on = self._support(item)
 
     def recolor(self, random: np.random.Generator) -> None:
         """Give every object another of its kind's colours."""
         for item in self.items:
-            item.color = str(random.choice(KINDS[item.kind].colors))
+            item.color = str(random.choice(KINDS[item.kind].palette(self.held_out)))
             tint = np.clip(np.array(COLORS[item.color]) + random.normal(0, 0.025, 3), 0.02, 1)
             tint = np.clip(tint * random.uniform(0.85, 1.1), 0.02, 1)
             self.model.geom_rgba[item.main_geoms, :3] = tint
@@ -88,6 +113,48 @@ class Tabletop:
             rotation = self.data.geom_xmat[geom].reshape(3, 3)
             corners.append(self.data.geom_xpos[geom] + (center + signs * half) @ rotation.T)
         return np.concatenate(corners)
+
+    def _settle(self) -> None:
+        """Let everything come to rest; what has left the table by then is no part of the scene."""
+        steps = range(int(MOST_SECONDS / TIME_STEP))
+        for step in steps:
+            mujoco.mj_step(self.model, self.data)
+            speeds = np.abs(self.data.qvel[: 6 * len(self.items)].reshape(-1, 6)[:, :3])
+            if step * TIME_STEP >= SETTLE_SECONDS and speeds.max() < RESTING:
+                break
+        mujoco.mj_forward(self.model, self.data)
+        fallen = [item for item in self.items if self.data.xipos[item.body, 2] < 0]
+        for item in fallen:
+            self.model.geom_rgba[item.geoms, 3] = 0
+        self.items = [item for item in self.items if item not in fallen]
+
+    def _support(self, item: Item) -> int:
+        """Id of the object that the item lies on or in; 0 if that is the table or several."""
+        model, data = self.model, self.data
+        lifts = dict.fromkeys((other.body for other in self.items), 0.0)
+        force = np.zeros(6)
+        for index in range(data.ncon):
+            contact = data.contact[index]
+            bodies = [int(model.geom_bodyid[geom]) for geom in contact.geom]
+            if item.body not in bodies:
+                continue
+            mujoco.mj_contactForce(model, data, index, force)
+            upward = contact.frame.reshape(3, 3)[:, 2] @ force[:3]  # on the second body
+            other = bodies[1 - bodies.index(item.body)]
+            if other in lifts:
+                lifts[other] += upward if bodies[1] == item.body else -upward
+        weight = -model.body_mass[item.body] * model.opt.gravity[2]
+        for carrier in self.items:
+            if lifts[carrier.body] > CARRIED * weight and self._is_over(item, carrier):
+                return carrier.id
+        return 0
+
+    def _is_over(self, item: Item, carrier: Item) -> bool:
+        """Whether one would say that it lies on the other, rather than leans on or covers it."""
+        above, below = self.points(item)[:, :2], self.points(carrier)[:, :2]
+        center = self.data.xipos[item.body, :2]
+        inside = ((center > below.min(0)) & (center < below.max(0))).all()
+        return bool(inside and np.ptp(below, 0).min() > BREADTH * np.ptp(above, 0).min())
 
     def _item(self, index: int, kind: str) -> Item:
         body = self.model.body(f"object_{index}").id
@@ -109,9 +176,20 @@ def _choose_kinds(random: np.random.Generator, kinds: tuple[str, ...], count: in
     return chosen
 
 
+def _choose_pile(random: np.random.Generator, kinds: tuple[str, ...]) -> list[str]:
+    """Something to lie on or in, and one or two things for it; empty if there are no such kinds."""
+    carriers = [kind for kind in CARRIERS if kind in kinds]
+    loads = [kind for kind in LOADS if kind in kinds]
+    if not carriers or not loads:
+        return []
+    count = 1 if random.random() < 0.75 else 2
+    return [str(random.choice(carriers)), *(str(kind) for kind in random.choice(loads, count))]
+
+
 def _build(
     random: np.random.Generator,
     shapes: list[Shape],
+    poses: list[Pose],
     extend: Callable[[mujoco.MjSpec], None] | None,
 ) -> mujoco.MjModel:
     spec = mujoco.MjSpec()
@@ -121,8 +199,8 @@ def _build(
     spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
     spec.visual.map.znear, spec.visual.map.zfar = 0.01, 10
     _add_surroundings(spec, random)
-    for index, (shape, place) in enumerate(zip(shapes, _places(random, shapes), strict=True)):
-        _add_object(spec, random, index, shape, place, fine=extend is not None)
+    for index, (shape, pose) in enumerate(zip(shapes, poses, strict=True)):
+        _add_object(spec, random, index, shape, pose, fine=extend is not None)
     if extend is not None:
         extend(spec)
     return spec.compile()
@@ -145,55 +223,29 @@ def _add_surroundings(spec: mujoco.MjSpec, random: np.random.Generator) -> None:
         name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[5, 5, 0.1], pos=[0, 0, -0.75],
         rgba=[*random.uniform(0.15, 0.75, 3), 1],
     )  # fmt: skip
-    for name, shadow in (("key", True), ("fill", False)):
-        world.add_light(name=name, pos=[0, 0, 2], dir=[0, 0, -1], castshadow=shadow)
+    wall = random.uniform(0.2, 0.85) * random.uniform(0.85, 1.0, 3)
+    spec.add_texture(
+        name="room", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
+        builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT, rgb1=wall, rgb2=0.7 * wall,
+        width=64, height=64,
+    )  # fmt: skip
+    for name in ("key", "fill", "back"):  # the camera places them
+        world.add_light(name=name, pos=[0, 0, 2], dir=[0, 0, -1])
     world.add_camera(name="camera")
     for shine in range(11):
         spec.add_material(name=f"shine_{shine}", specular=shine / 10, shininess=0.2 + 0.06 * shine)
 
 
-def _places(random: np.random.Generator, shapes: list[Shape]) -> list[np.ndarray]:
-    """Spots (x, y) on the table whose objects do not overlap; crowded scenes may touch."""
-    places: list[np.ndarray] = []
-    radii = [
-        max(np.linalg.norm(c.position[:2]) + max(c.size[:2]) for c in s.colliders) for s in shapes
-    ]
-    for radius in radii:
-        best, room = np.zeros(2), -np.inf
-        for _ in range(24):
-            spot = random.uniform(-1, 1, 2) * AREA
-            gaps = [np.linalg.norm(spot - p) - r for p, r in zip(places, radii, strict=False)]
-            free = min(gaps, default=1.0) - radius
-            if free > room:
-                best, room = spot, free
-            if free > 0.005:
-                break
-        places.append(best)
-    return places
-
-
-def _quaternion(euler: tuple[float, float, float]) -> np.ndarray:
-    result = np.zeros(4)
-    mujoco.mju_euler2Quat(result, np.array(euler, dtype=float), "xyz")
-    return result
-
-
 def _add_object(
-    spec: mujoco.MjSpec, random: np.random.Generator, index: int, shape: Shape, place: np.ndarray,
+    spec: mujoco.MjSpec, random: np.random.Generator, index: int, shape: Shape, pose: Pose,
     fine: bool,
 ) -> None:  # fmt: skip
-    yaw = _quaternion((0, 0, random.uniform(-np.pi, np.pi)))
-    height = 0.004
-    if shape.lie is not None and random.random() < 0.25:
-        turned = np.zeros(4)
-        mujoco.mju_mulQuat(turned, yaw, _quaternion(shape.lie))
-        yaw, height = turned, max(c.size[0] for c in shape.colliders) + 0.004
-    body = spec.worldbody.add_body(name=f"object_{index}", pos=[*place, height], quat=yaw)
+    body = spec.worldbody.add_body(name=f"object_{index}", pos=pose.position, quat=pose.quaternion)
     body.add_freejoint()
     for collider in (shape.fine_colliders if fine else None) or shape.colliders:
         body.add_geom(
             type=PRIMITIVES[collider.shape], size=collider.size, pos=collider.position,
-            quat=_quaternion(collider.euler), group=COLLISION_GROUP, rgba=[0, 0, 0, 0], density=500,
+            quat=quaternion(collider.euler), group=COLLISION_GROUP, rgba=[0, 0, 0, 0], density=500,
             friction=[0.9, 0.01, 0.004], condim=6,
         )  # fmt: skip
     for number, part in enumerate(shape.parts):
@@ -208,7 +260,7 @@ def _add_part(
     look = {
         "name": f"{part.role}_{name}",
         "pos": part.position,
-        "quat": _quaternion(part.euler),
+        "quat": quaternion(part.euler),
         "rgba": [*np.clip(np.array(tint) + random.normal(0, 0.03, 3), 0, 1), 1],
         "material": f"shine_{round(10 * shine)}",
         "group": VISUAL_GROUP,
