@@ -1,108 +1,26 @@
 """The tabletop's language: questions must be clear, answers true of the scene."""
 
 import re
-import time
-from itertools import chain
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.random import default_rng
+from tabletop_questions import (
+    KNOWLEDGE,
+    MIXED,
+    ROW,
+    SCENES,
+    TRAIN,
+    ask,
+    by_id,
+    find,
+    plain_text,
+    scene,
+    targets_of,
+    thing,
+)
 
 from lisa_ros.errors import LisaError
-from lisa_ros.sim.instructions import FORMS, SUFFIXES, TYPES, compose, corpus, random_record
-from lisa_ros.sim.kinds import KINDS
-from lisa_ros.sim.language.knowledge import load_knowledge
-from lisa_ros.sim.language.patterns import load_patterns
-
-KNOWLEDGE = load_knowledge()
-TRAIN, TEST = load_patterns("train"), load_patterns("test")
-NAMED = {"name": 1.0}
-
-
-def thing(number, kind, color, material, u, v, size=(0.1, 0.1, 0.1), **more):
-    """One object of a record, wholly visible unless `more` says otherwise."""
-    entry = {
-        "id": number,
-        "kind": kind,
-        "color": color,
-        "material": material,
-        "size": list(size),
-        "position": [u / 1000, -v / 1000, 0.05],
-        "center": [u, v],
-        "box": [u - 40, v - 40, 80, 80],
-        "area": 5000,
-        "visible": 1.0,
-    }
-    return {**entry, **more}
-
-
-def scene(*objects):
-    return {"seed": 0, "width": 640, "height": 480, "objects": list(objects)}
-
-
-# A row with gaps, everything in it of another kind.
-ROW = scene(
-    thing(1, "mug", "red", "ceramic", 120, 240),
-    thing(2, "book", "blue", "paper", 240, 245, size=(0.2, 0.15, 0.03), area=12000),
-    thing(3, "bottle", "green", "glass", 360, 240, size=(0.06, 0.06, 0.28)),
-    thing(4, "spoon", "grey", "metal", 520, 235, size=(0.15, 0.02, 0.01), area=1500),
-)
-# Two mugs of different colour and size, food and a plate, at different depths.
-MIXED = scene(
-    thing(5, "mug", "red", "ceramic", 200, 120, size=(0.08, 0.08, 0.08), area=3000),
-    thing(6, "mug", "blue", "ceramic", 420, 130, size=(0.12, 0.12, 0.12), area=8000),
-    thing(7, "apple", "red", "food", 310, 250),
-    thing(8, "plate", "white", "ceramic", 200, 400, size=(0.2, 0.2, 0.02), area=14000),
-    thing(9, "carrot", "orange", "food", 440, 380, size=(0.15, 0.03, 0.03)),
-)
-SCENES = (ROW, MIXED)
-
-
-def ask(record, kind, count=150, split="train", forms=NAMED, seed=0):
-    """Many questions of one type about one scene."""
-    return compose(record, default_rng(seed), count, split, types={kind: 1.0}, forms=forms)
-
-
-def names_of(kind):
-    names = KNOWLEDGE.kinds[kind].names
-    return sorted(chain(names, map(KNOWLEDGE.kinds[kind].plural, names)), key=len, reverse=True)
-
-
-def find(record, words):
-    """The ids of the objects that a noun such as 'red cup' or 'blue thing' fits."""
-    found = []
-    for entry in record["objects"]:
-        match = re.search(r"\b(" + "|".join(names_of(entry["kind"])) + r"|thing|object)\b", words)
-        colors = [color for color in KNOWLEDGE.colors if re.search(rf"\b{color}\b", words)]
-        if match and (not colors or entry["color"] in colors):
-            found.append(entry["id"])
-    return found
-
-
-def by_id(record, number):
-    return next(entry for entry in record["objects"] if entry["id"] == number)
-
-
-def plain_text(text):
-    """Lower case, without the end marks: what `compose` may vary."""
-    return re.sub(r"[.?]+$", "", text.lower()).strip()
-
-
-def targets_of(record, kind, pattern, count=400):
-    """The targets that every question whose instruction matches has; they must agree."""
-    found = [
-        question["targets"]
-        for question in ask(record, kind, count)
-        if re.search(pattern, plain_text(question["instruction"]))
-    ]
-    assert found, f"nothing asks for {pattern}"
-    assert all(targets == found[0] for targets in found), found
-    return found[0]
-
-
-# --- what is asked is true of the scene -----------------------------------------------------------
+from lisa_ros.sim.instructions import FORMS, SUFFIXES, TYPES, compose
 
 
 @pytest.mark.parametrize("record", SCENES)
@@ -227,7 +145,56 @@ def test_two_steps_lead_to_the_partner():
     assert targets_of(record, "two_hop", "right( side)? of the (thing|object) to read") == [3]
 
 
-# --- what isn't there, what can't be seen ---------------------------------------------------------
+def test_what_rests_in_or_on_something():
+    record = scene(
+        thing(1, "bowl", "red", "ceramic", 150, 240, on=0),
+        thing(2, "apple", "green", "food", 150, 235, on=1),
+        thing(3, "apple", "red", "food", 300, 240, on=0),
+        thing(4, "tray", "brown", "wood", 450, 240, on=0),
+        thing(5, "fork", "grey", "metal", 420, 240, on=4),
+        thing(6, "spoon", "grey", "metal", 480, 240, on=4),
+    )
+    in_bowl, on_tray = "in(side)?( of)? the (red )?bowl", "on( top of)? the (brown )?tray"
+    assert targets_of(record, "relation", f"apple {in_bowl}") == [2]
+    assert targets_of(record, "relation", f"(what|which).* {in_bowl}") == [2]
+    assert targets_of(record, "relation", f"everything (that is )?{on_tray}") == [5, 6]
+    assert targets_of(record, "relation", "what does the (grey )?fork lie on") == [4]
+    assert targets_of(record, "relation", "the bowl with the green apple in it") == [1]
+    refusals = {question["answer"] for question in ask(record, "absent", 900)}
+    assert "There is no spoon in the red bowl." in refusals
+    assert not any("apple in the" in refusal for refusal in refusals)
+    # what lies on the tray is on no side of it
+    for question in ask(record, "relation", 600):
+        if "left" in question["instruction"] and "tray" in question["instruction"]:
+            assert not {5, 6} & set(question["targets"]), question
+
+
+def test_a_record_that_does_not_say_what_rests_where_is_not_asked_about_it():
+    record = scene(
+        thing(1, "bowl", "red", "ceramic", 150, 240), thing(2, "apple", "green", "food", 300, 240)
+    )
+    for kind in ("relation", "absent"):
+        for question in ask(record, kind, 300):
+            assert not re.search(r"\b(in|inside|in it) the (red )?bowl", question["instruction"])
+
+
+def test_ranks_among_a_colour_or_a_group():
+    record = scene(
+        thing(1, "mug", "red", "ceramic", 150, 240),
+        thing(2, "hammer", "blue", "wood", 250, 240),
+        thing(3, "wrench", "red", "metal", 350, 240),
+        thing(4, "book", "red", "paper", 450, 240),
+    )
+    assert targets_of(record, "relation", "second red (thing|object) (counted )?from the left") == [
+        3
+    ]
+    assert targets_of(
+        record, "relation", "leftmost tool|tool (on the far left|farthest to the left)"
+    ) == [2]
+    assert targets_of(record, "relation", "middle red (thing|object)") == [3]
+    refusals = {question["answer"] for question in ask(record, "absent", 900)}
+    assert refusals & {"There is no third tool here.", "There is no fourth tool here."}
+    assert not refusals & {"There is no second tool here.", "There is no third red thing here."}
 
 
 @pytest.mark.parametrize("record", SCENES)
@@ -302,9 +269,6 @@ def test_followups_lean_on_the_turn_before():
     assert len(asked) == 3
 
 
-# --- forms ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_forms_of_the_answer(form):
     for question in ask(MIXED, "plural", 60, forms={form: 1.0}):
@@ -327,137 +291,3 @@ def test_types_and_count_are_the_callers():
 def test_an_unknown_kind_says_what_to_do():
     with pytest.raises(LisaError, match=r"'anvil' has no entry in knowledge\.yaml"):
         compose(scene(thing(1, "anvil", "red", "metal", 300, 240)), default_rng(0), 1)
-
-
-# --- the patterns ---------------------------------------------------------------------------------
-
-
-def test_enough_implicit_patterns_divided_into_train_and_test():
-    train, test = (sum(map(len, patterns.uses.values())) for patterns in (TRAIN, TEST))
-    assert train + test >= 400
-    assert 0.15 <= test / (train + test) <= 0.25
-    for kind in KNOWLEDGE.kinds.values():
-        assert sum(len(TRAIN.uses[use]) + len(TEST.uses[use]) for use in kind.uses) >= 20, kind.key
-    assert all(TRAIN.uses[use] and TEST.uses[use] for use in KNOWLEDGE.uses)
-
-
-def test_no_sentence_stands_twice_or_in_both_splits():
-    texts = [
-        plain_text(text)
-        for patterns in (TRAIN, TEST)
-        for pattern in chain.from_iterable(patterns.uses.values())
-        for text in pattern.every_text()
-    ]
-    assert len(texts) == len(set(texts))
-
-
-def test_implicit_patterns_never_name_what_they_ask_for():
-    for kind in KNOWLEDGE.kinds.values():
-        naming = re.compile(r"\b(" + "|".join([kind.key, *names_of(kind.key)]) + r")\b", re.I)
-        uses = {*kind.uses, *chain(*(KNOWLEDGE.materials[m] for m in kind.materials))}
-        for pattern in chain(*(TRAIN.uses[u] + TEST.uses[u] for u in uses)):
-            for text in pattern.every_text():
-                assert not naming.search(text), f"'{text}' names {kind.key}"
-
-
-def test_training_never_uses_a_test_sentence():
-    held_out = {
-        plain_text(text)
-        for name, patterns in chain(TEST.uses.items(), TEST.frames.items())
-        for pattern in patterns
-        if pattern not in TRAIN.frames.get(name, ())
-        for text in pattern.every_text()
-        if len(re.sub(r"\{\w+\}", "", text)) > 15  # long enough to be recognised
-    }
-    patterns = [re.sub(r"\\\{\w+\\\}", ".+", re.escape(text)) for text in held_out]
-    unseen = re.compile(f"({'|'.join(patterns)})$")
-    test_questions = [plain_text(q["instruction"]) for q in corpus(default_rng(3), 300, "test")]
-    assert any(unseen.search(text) for text in test_questions)
-    for question in corpus(default_rng(4), 1500):
-        text = plain_text(question["instruction"])
-        text = text.removesuffix(" please output segmentation mask")
-        assert not unseen.search(plain_text(text)), text
-
-
-def test_test_questions_by_use_are_all_unseen_in_training():
-    seen = {plain_text(t) for p in chain(*TRAIN.uses.values()) for t in p.every_text()}
-    for seed in range(40):
-        record = random_record(default_rng(seed))
-        for question in ask(record, "use", 10, split="test", seed=seed):
-            text = plain_text(question["instruction"])
-            assert not any(sentence in text for sentence in seen), text
-
-
-def test_every_kind_of_the_simulator_is_known_as_it_is_built():
-    for name, built in KINDS.items():
-        known = KNOWLEDGE.kind(name)
-        assert set(built.colors) <= set(known.colors), name
-        assert built.material in known.materials, name
-
-
-# --- any scene ------------------------------------------------------------------------------------
-
-
-@st.composite
-def records(draw):
-    """Scenes of up to nine objects, some hidden, some outside the central square."""
-    record = random_record(default_rng(draw(st.integers(0, 2**31))))
-    for entry in record["objects"]:
-        if draw(st.booleans()):
-            entry["center"] = [draw(st.floats(5, 635)), draw(st.floats(5, 475))]
-            entry["visible"] = draw(st.floats(0, 1))
-            entry["area"] = draw(st.integers(0, 20000))
-    return record
-
-
-@settings(max_examples=100, deadline=None)
-@given(records(), st.integers(0, 2**31), st.sampled_from(["train", "test"]))
-def test_questions_about_any_scene_are_well_formed(record, seed, split):
-    questions = compose(record, default_rng(seed), 10, split)
-    assert questions == compose(record, default_rng(seed), 10, split)
-    assert len({(q["instruction"], str(q.get("history"))) for q in questions}) == len(questions)
-    for question in questions:
-        instruction, answer, targets = (question[k] for k in ("instruction", "answer", "targets"))
-        assert answer.count("[SEG]") == len(targets) == len(set(targets)) <= 4
-        assert "[SEG]" not in instruction and not re.search(r"[{}|()]|  ", instruction + answer)
-        assert answer.endswith(".") and instruction == instruction.strip()
-        assert targets or question["form"] == "text" or answer.startswith("There is no")
-        assert not answer.startswith("There is no") or question["type"] == "absent"
-        chosen = [by_id(record, number) for number in targets]
-        assert chosen == sorted(chosen, key=lambda entry: entry["center"][0])
-        for entry in chosen:
-            assert entry["visible"] >= 0.4 and entry["area"] >= 0.0015 * 640 * 480
-            assert 80 <= entry["center"][0] <= 560
-        if question["form"] in ("name", "explain"):
-            said = re.findall(r"the (\w+) ([\w ]+?) \[SEG\]", answer)
-            names = [(e["color"], KNOWLEDGE.kinds[e["kind"]].name) for e in chosen]
-            assert said == names
-
-
-def test_the_corpus_is_repeatable_and_as_long_as_asked():
-    one, other = (list(corpus(default_rng(7), 50)) for _ in range(2))
-    assert one == other and len(one) == 50
-    assert all(sample["scene"].startswith("On the table: a ") for sample in one)
-
-
-class CountingGenerator(np.random.Generator):
-    """Counts the numbers drawn."""
-
-    drawn = 0
-
-    def random(self, *arguments, **options):
-        self.drawn += 1
-        return super().random(*arguments, **options)
-
-
-def test_composing_takes_few_draws():
-    """Eight questions about eight objects take half a millisecond; here the work is counted."""
-    makers = (random_record(default_rng(seed), most=16) for seed in range(1000))
-    scenes = [record for record in makers if len(record["objects"]) == 8][:40]
-    random = CountingGenerator(np.random.PCG64(0))
-    start = time.process_time()
-    made = sum(len(compose(record, random, 8)) for record in scenes)
-    each = 1000 * (time.process_time() - start) / len(scenes)
-    print(f"\n{each:.2f} ms of processor time for 8 questions")
-    assert made == 8 * len(scenes)
-    assert random.drawn < 60 * made
