@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 STAGES = ("render", "see", "look", "read", "join")
+PARTS = ("see", "look", "read")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--join-steps", type=int, default=900)
     parser.add_argument(
         "--stages", nargs="+", choices=STAGES, default=STAGES, help="only these, in this order"
+    )
+    parser.add_argument(
+        "--init",
+        metavar="MODEL",
+        help="begin stages that have no checkpoint yet with the parts of this model, as they fit",
+    )
+    parser.add_argument(
+        "--init-parts",
+        nargs="+",
+        choices=PARTS,
+        default=PARTS,
+        help="only these parts of it; `read` also brings its tokenizer",
+    )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="auto: the GPU where there is one; several GPUs: start the command with torchrun",
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads")
     parser.add_argument(

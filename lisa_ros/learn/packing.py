@@ -117,9 +117,9 @@ def run_packed(network: LisaNetwork, packed: Packed, views: Tensor) -> Tensor:
     """Post-norm states (B,L,H) of packed sequences about `views` (B,P,H)."""
     at_view = packed.ids == IMAGE_TOKEN
     embeds = network.language_model.embed_tokens(packed.ids.clamp(min=0))
-    embeds = embeds.masked_scatter(at_view[..., None], views)
+    embeds = embeds.masked_scatter(at_view[..., None], views.to(embeds.dtype))
     owner = packed.owner
-    earlier = torch.ones(owner.shape[1], owner.shape[1], dtype=torch.bool).tril()
+    earlier = owner.new_ones(owner.shape[1], owner.shape[1], dtype=torch.bool).tril()
     visible = (owner[:, None, :] == 0) | (owner[:, None, :] == owner[:, :, None])
     return network.language_model(
         inputs_embeds=embeds,

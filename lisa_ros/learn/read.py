@@ -78,6 +78,6 @@ def object_centres(ids: Tensor, identities: Tensor) -> Tensor:
     """Mean pixel (N,2) as x, y of object `identities` (N,) in their id pictures (N,H,W)."""
     mask = (ids == identities[:, None, None]).float()
     area = mask.sum((1, 2)).clamp(min=1)
-    x = (mask.sum(1) * torch.arange(ids.shape[2])).sum(1) / area
-    y = (mask.sum(2) * torch.arange(ids.shape[1])).sum(1) / area
+    x = (mask.sum(1) * torch.arange(ids.shape[2], device=ids.device)).sum(1) / area
+    y = (mask.sum(2) * torch.arange(ids.shape[1], device=ids.device)).sum(1) / area
     return torch.stack([x, y], dim=1)

@@ -4,41 +4,58 @@ from __future__ import annotations
 
 import argparse
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
+from lisa_ros.errors import LisaError
 from lisa_ros.learn.join import Join
 from lisa_ros.learn.look import Look
 from lisa_ros.learn.nano import nano_network, train_tokenizer
+from lisa_ros.learn.parts import PARTS, POSITIONS, begin_with, take_over
+from lisa_ros.learn.ranks import Rank, join_ranks
 from lisa_ros.learn.read import Read
 from lisa_ros.learn.scenes import open_scenes, render_scenes
 from lisa_ros.learn.see import See
-from lisa_ros.learn.training import Schedule, train
-from lisa_ros.model.checkpoint import Lisa, save
+from lisa_ros.learn.training import Schedule, Stage, train
+from lisa_ros.model.checkpoint import Lisa, find, load, save
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.processor import Processor
-from lisa_ros.model.tokenizer import Tokenizer
+from lisa_ros.model.tokenizer import MODEL_FILE, Tokenizer
 from lisa_ros.sim.instructions import corpus
 
 CORPUS = 40_000  # questions from which the tokenizer learns its pieces
-PARTS = {
-    "see": ("image_encoder.", "mask_decoder.", "no_mask_embed.", "shared_image_embedding."),
-    "look": ("vision_tower.", "mm_projector."),
-    "read": ("language_model.", "lm_head.", "text_hidden_fcs."),
-}
-BATCH = {"see": 8, "look": 32, "read": 8, "join": 8}
+BATCH = {"see": 8, "look": 32, "read": 8, "join": 8}  # in each process
+Plan = tuple[Stage, Sequence[nn.Module], Schedule]
 
 
 def train_nano(args: argparse.Namespace) -> None:
     """Run the stages named by the command's arguments."""
     torch.set_num_threads(args.threads)
-    stages = {"render": _render, "see": _see, "look": _look, "read": _read, "join": _join}
+    rank = join_ranks(args.device)
+    plans = {"see": _see, "look": _look, "read": _read, "join": _join}
+    if rank.first:
+        args.folder.mkdir(parents=True, exist_ok=True)
+        if "render" in args.stages:
+            _render(args)
+        if not {"read", "join"}.isdisjoint(args.stages):
+            _make_tokenizer(args)
+    rank.wait()
     for name in args.stages:
+        if name == "render":
+            continue
         # every stage begins with the same fresh network: SAM's positions are drawn with it
         torch.manual_seed(args.seed)
-        stages[name](args)
+        network = nano_network()
+        if args.init and name in PARTS and not (args.folder / f"{name}.pt").exists():
+            _begin(network, name, args, rank)
+        stage, modules, schedule = plans[name](args, network)
+        train(name, network, stage, modules, schedule, args.folder, args.seed, rank)
+        if name == "join" and rank.first:
+            _write(network, _tokenizer(args), args.folder / "checkpoint")
 
 
 def _render(args: argparse.Namespace) -> None:
@@ -46,71 +63,76 @@ def _render(args: argparse.Namespace) -> None:
         print(f"rendered {done.stem}", flush=True)
 
 
-def _see(args: argparse.Namespace) -> None:
-    network = nano_network()
+def _begin(network: LisaNetwork, stage: str, args: argparse.Namespace, rank: Rank) -> None:
+    """Begin a stage with an earlier model's part.
+
+    SAM's positions are taken for every stage: `read` must aim by those that `see` obeys.
+    """
+    prefixes = PARTS[stage] if stage in args.init_parts else ()
+    if "see" in args.init_parts:
+        prefixes = (*prefixes, POSITIONS)
+    sentence = begin_with(network, load(args.init), prefixes)
+    if rank.first:
+        print(f"{stage}: {sentence}", flush=True)
+
+
+def _see(args: argparse.Namespace, network: LisaNetwork) -> Plan:
     stage = See(network, open_scenes(args.folder / "scenes"), BATCH["see"])
     modules = [network.image_encoder, network.mask_decoder, network.no_mask_embed, stage]
-    train("see", network, stage, modules, Schedule(args.see_steps, 8e-4), args.folder, args.seed)
+    return stage, modules, Schedule(args.see_steps, 8e-4)
 
 
-def _look(args: argparse.Namespace) -> None:
-    network = nano_network()
+def _look(args: argparse.Namespace, network: LisaNetwork) -> Plan:
     stage = Look(network, open_scenes(args.folder / "scenes"), BATCH["look"])
-    modules = [network.vision_tower, network.mm_projector]
-    train("look", network, stage, modules, Schedule(args.look_steps, 1e-3), args.folder, args.seed)
+    return stage, [network.vision_tower, network.mm_projector], Schedule(args.look_steps, 1e-3)
 
 
-def _read(args: argparse.Namespace) -> None:
-    network = nano_network()
-    scenes = open_scenes(args.folder / "scenes")
-    stage = Read(network, scenes, _tokenizer(args), BATCH["read"])
+def _read(args: argparse.Namespace, network: LisaNetwork) -> Plan:
+    stage = Read(network, open_scenes(args.folder / "scenes"), _tokenizer(args), BATCH["read"])
     modules = [network.language_model, network.lm_head, network.text_hidden_fcs]
-    train("read", network, stage, modules, Schedule(args.read_steps, 1e-3), args.folder, args.seed)
+    return stage, modules, Schedule(args.read_steps, 1e-3)
 
 
-def _join(args: argparse.Namespace) -> None:
-    network = nano_network()
-    scenes, tokenizer = open_scenes(args.folder / "scenes"), _tokenizer(args)
-    _take_over(network, args.folder)
-    stage = Join(network, scenes, tokenizer, BATCH["join"])
-    train(
-        "join", network, stage, [network], Schedule(args.join_steps, 5e-4), args.folder, args.seed
-    )
-    _write(network, tokenizer, args.folder / "checkpoint")
-
-
-def _take_over(network: LisaNetwork, folder: Path) -> None:
-    """Begin with what each stage has taught its part."""
-    weights = {
-        name: torch.load(folder / f"{name}.pt", weights_only=True)["network"] for name in PARTS
-    }
-    state = {
-        name: tensor
-        for stage, parts in PARTS.items()
-        for name, tensor in weights[stage].items()
-        if name.startswith(parts)
-    }
-    network.load_state_dict(state)
+def _join(args: argparse.Namespace, network: LisaNetwork) -> Plan:
+    take_over(network, args.folder)
+    stage = Join(network, open_scenes(args.folder / "scenes"), _tokenizer(args), BATCH["join"])
+    return stage, [network], Schedule(args.join_steps, 5e-4)
 
 
 def _write(network: LisaNetwork, tokenizer: Tokenizer, folder: Path) -> None:
     """The native checkpoint, in half precision: it ships with the package."""
-    half = copy.deepcopy(network).half()
+    half = copy.deepcopy(network).cpu().half()
     half.shared_image_embedding.float()
     save(Lisa(half, tokenizer, Processor(network.config), network.config), folder)
 
 
-def _tokenizer(args: argparse.Namespace) -> Tokenizer:
-    """The run's tokenizer, made from the world's own sentences the first time."""
+def _make_tokenizer(args: argparse.Namespace) -> None:
+    """The run's tokenizer: that of the model whose language part goes on, or one of its own.
+
+    Made from the world's own sentences the first time. Raises LisaError where the language part is
+    to go on with other pieces than it has learnt.
+    """
     folder = args.folder / "tokenizer"
+    earlier = find(args.init) if args.init and "read" in args.init_parts else None
     if not folder.exists():
-        random = np.random.default_rng(args.seed)
-        texts = (
-            text
-            for question in corpus(random, CORPUS)
-            for text in (question["instruction"], question["answer"])
-        )
-        tokenizer = train_tokenizer(texts)
+        tokenizer = Tokenizer.from_folder(earlier) if earlier else _new_tokenizer(args.seed)
         folder.mkdir(parents=True)
         tokenizer.save(folder)
-    return Tokenizer.from_folder(folder)
+    elif earlier and (earlier / MODEL_FILE).read_bytes() != (folder / MODEL_FILE).read_bytes():
+        raise LisaError(
+            f"{args.init} was trained with another tokenizer than that of {args.folder}, so its"
+            " language part cannot go on here; give --init-parts see look"
+        )
+
+
+def _new_tokenizer(seed: int) -> Tokenizer:
+    random = np.random.default_rng(seed)
+    return train_tokenizer(
+        text
+        for question in corpus(random, CORPUS)
+        for text in (question["instruction"], question["answer"])
+    )
+
+
+def _tokenizer(args: argparse.Namespace) -> Tokenizer:
+    return Tokenizer.from_folder(args.folder / "tokenizer")

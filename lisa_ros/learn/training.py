@@ -16,9 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from lisa_ros.learn.ranks import Rank, move
 from lisa_ros.model.network import LisaNetwork
 
 LOG_EVERY, SAVE_EVERY = 20, 200
+ALONE = Rank()
 
 
 class Stage(Protocol):
@@ -52,17 +54,22 @@ def train(
     schedule: Schedule,
     folder: Path,
     seed: int,
+    rank: Rank = ALONE,
 ) -> None:
     """Train the parameters of `modules` until the schedule ends, resuming where it stopped.
 
-    Step k of a stage draws its batch from a generator seeded by (seed, name, k), so that an
-    interrupted run goes on exactly as if it had not been interrupted.
+    Step k of a stage draws its batch from a generator seeded by (seed, name, k, rank), so that an
+    interrupted run goes on exactly as if it had not been interrupted. On a GPU the products are
+    computed in bfloat16.
     """
+    network.to(rank.device)
+    if isinstance(stage, nn.Module):
+        stage.to(rank.device)
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     checkpoint = folder / f"{name}.pt"
-    start = _resume(checkpoint, network, stage, optimizer)
-    writer = SummaryWriter(str(folder / "log" / name))
+    start = _resume(checkpoint, network, stage, optimizer, rank.device)
+    writer = SummaryWriter(str(folder / "log" / name)) if rank.first else None
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -71,16 +78,21 @@ def train(
         TextColumn("{task.fields[logs]}"),
     )
     network.train()
-    with Progress(*columns) as progress:
+    with Progress(*columns, disable=not rank.first) as progress:
         task = progress.add_task(name, total=schedule.steps, completed=start, logs="")
-        for step, batch in _prefetch(stage, name, seed, start, schedule.steps):
+        for step, batch in _prefetch(stage, name, seed, start, schedule.steps, rank.number):
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
-            loss, logs = stage.loss(network, batch)
+            with torch.autocast("cuda", torch.bfloat16, enabled=rank.device.type == "cuda"):
+                loss, logs = stage.loss(network, move(batch, rank.device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            rank.average(parameters)
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
+            progress.advance(task)
+            if writer is None:
+                continue
             if step % LOG_EVERY == 0:
                 for key, value in logs.items():
                     writer.add_scalar(key, value, step)
@@ -91,13 +103,14 @@ def train(
             if (step + 1) % SAVE_EVERY == 0 or step + 1 == schedule.steps:
                 _save(checkpoint, network, stage, optimizer, step + 1)
                 writer.flush()
-            progress.advance(task)
-    writer.close()
+    if writer is not None:
+        writer.close()
+    rank.wait()  # what comes next may read the checkpoint
     network.eval()
 
 
 def _prefetch(
-    stage: Stage, name: str, seed: int, start: int, stop: int
+    stage: Stage, name: str, seed: int, start: int, stop: int, rank: int
 ) -> Iterator[tuple[int, Any]]:
     """Batches with their step numbers, prepared one ahead on a thread of their own."""
     ready: Queue[tuple[int, Any] | BaseException | None] = Queue(maxsize=2)
@@ -106,7 +119,8 @@ def _prefetch(
     def work() -> None:
         try:
             for step in range(start, stop):
-                ready.put((step, stage.prepare(np.random.default_rng([seed, *key, step]))))
+                random = np.random.default_rng([seed, *key, step, rank])
+                ready.put((step, stage.prepare(random)))
             ready.put(None)
         except BaseException as error:
             ready.put(error)
@@ -133,11 +147,15 @@ def _save(
 
 
 def _resume(
-    path: Path, network: LisaNetwork, stage: Stage, optimizer: torch.optim.Optimizer
+    path: Path,
+    network: LisaNetwork,
+    stage: Stage,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
 ) -> int:
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location=device)
     network.load_state_dict(state["network"])
     if isinstance(stage, nn.Module):
         stage.load_state_dict(state["stage"])
