@@ -14,14 +14,16 @@ from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 from launch import LaunchContext, LaunchDescription
 from lisa_ros.share import shared_file
 
-COMPRESSED = "/compressed"
+COMPRESSED, COMPRESSED_DEPTH = "/compressed", "/compressedDepth"
 ARGUMENTS = {
     "model": ("", "name of a shipped model, or a checkpoint's folder; empty: params_file's"),
     "device": ("", "auto, cpu, cuda or cuda:N; empty: params_file's"),
     "quantization": ("", "none, int8 or int4; empty: params_file's"),
     "vision_tower": ("", "CLIP's folder, for released checkpoints; empty: params_file's"),
     "image": ("image", "the camera's topic; .../compressed for JPEG or PNG"),
-    "depth": ("depth", "the depth image that belongs to the camera"),
+    "depth": ("depth", "the depth image, registered to the camera; .../compressedDepth for PNG"),
+    "camera_info": ("camera_info", "the intrinsics that are published beside the depth image"),
+    "target_frame": ("", "frame for poses and clouds, by tf; empty: params_file's"),
     "namespace": ("lisa", "where the node's names lie; one for each robot"),
     "params_file": (str(shared_file("config/perception.yaml")), "parameters (YAML)"),
     "use_sim_time": ("false", "take the time from /clock"),
@@ -38,16 +40,19 @@ def perception(context: LaunchContext) -> list[Node]:
         return LaunchConfiguration(name).perform(context)
 
     logger = ".".join([*text("namespace").strip("/").split("/"), "perception"]).lstrip(".")
-    camera = text("image")
-    topic = camera.removesuffix(COMPRESSED)
+    camera, depth = text("image"), text("depth")
+    topic, depth_topic = camera.removesuffix(COMPRESSED), depth.removesuffix(COMPRESSED_DEPTH)
     given = {
         "model.path": text("model"),
         "model.device": text("device"),
         "model.quantization": text("quantization"),
         "model.vision_tower": text("vision_tower"),
+        "target_frame": text("target_frame"),
     }
     if camera.endswith(COMPRESSED):
         given["input.transport"] = "compressed"
+    if depth.endswith(COMPRESSED_DEPTH):
+        given["depth.transport"] = "compressed"
     parameters = {
         name: ParameterValue(value, value_type=str) for name, value in given.items() if value
     }
@@ -64,7 +69,9 @@ def perception(context: LaunchContext) -> list[Node]:
             remappings=[
                 ("image", topic),
                 (f"image{COMPRESSED}", f"{topic}{COMPRESSED}"),
-                ("depth", text("depth")),
+                ("depth", depth_topic),
+                (f"depth{COMPRESSED_DEPTH}", f"{depth_topic}{COMPRESSED_DEPTH}"),
+                ("camera_info", text("camera_info")),
             ],
             ros_arguments=["--log-level", f"{logger}:={text('log_level')}"],
             respawn=text("use_respawn").lower() == "true",

@@ -61,7 +61,7 @@ def instance(mask: np.ndarray, label: str, score: float = 0.9) -> Instance:
     if len(rows):
         x, y = int(columns[0]), int(rows[0])
         box = (x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1)
-    return Instance(mask, score, 1.0, label, box, int(mask.sum()))
+    return Instance(mask, score, 0.75, label, box, int(mask.sum()))
 
 
 def middle(height: int, width: int, part: int = 4) -> np.ndarray:
@@ -74,7 +74,9 @@ def middle(height: int, width: int, part: int = 4) -> np.ndarray:
 class FakeEngine:
     """Answers at once, except where the instruction says otherwise."""
 
-    def __init__(self) -> None:
+    def __init__(self, masks: np.ndarray | None = None) -> None:
+        """`masks`: bool (N, H, W), what is answered with instead of the middle of the image."""
+        self.masks = masks
         self.threads: set[int] = set()
         self.keys: list[Any] = []
 
@@ -113,7 +115,8 @@ class FakeEngine:
                 instance(middle(height, width, 6), "the right one"),
             ]
         elif not {"nothing", "words", "key"} & set(names):
-            instances = [instance(middle(height, width), "it")]
+            found = [middle(height, width)] if self.masks is None else self.masks
+            instances = [instance(mask, "it") for mask in found]
         if "nan" in names:
             instances = [instance(middle(height, width), "it", float("nan"))]
         if "shape" in names:
@@ -147,6 +150,7 @@ class FakeEngine:
             status = Status.TEXT_ONLY if {"words", "history", "key"} & set(names) else status
         timings = {"clip": 1.0, "sam": 2.0, "prefill": 3.0, "decode": 4.0, "mask": 5.0}
         counters = {"sam_encodes": 1, "clip_encodes": 1, "forwards": 2, "tokens": 3}
+        counters |= {"drafted": 5, "accepted": 4}
         yield Finished(Answer(said, status, instances, timings, counters, stopped_by))
 
 
@@ -161,7 +165,8 @@ def load(parameters: Any) -> Model:
         raise ValueError("header too large")
     if name == "big":
         raise ModelUnavailable("not enough memory on cpu for big")
-    return Model(FakeEngine(), "fake", "cpu")
+    masks = np.load(number) if name == "masks" else None
+    return Model(FakeEngine(masks), "fake", "cpu")
 
 
 if __name__ == "__main__":

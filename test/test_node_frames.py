@@ -22,8 +22,9 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
-from lisa_ros.node.camera import Camera, OnDemand
+from lisa_ros.node.camera import Camera
 from lisa_ros.node.status import Status
+from lisa_ros.node.subscription import OnDemand
 
 
 @pytest.fixture(scope="module")

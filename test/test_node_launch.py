@@ -92,7 +92,8 @@ def test_two_robots_side_by_side(tmp_path, domain):
     launched = Launched(
         tmp_path,
         domain,
-        "namespace:=robot1 image:=/robot1/image model:=one",
+        "namespace:=robot1 image:=/robot1/image model:=one"
+        " depth:=/robot1/depth/compressedDepth camera_info:=/robot1/depth/camera_info",
         "namespace:=robot2 image:=/robot2/image model:=two vision_tower:=/clip log_level:=debug",
     )
     try:
@@ -114,6 +115,8 @@ def test_two_robots_side_by_side(tmp_path, domain):
         path, tower, autostart, sim_time = wait_for(future.result, "the parameters").values
         assert (path.string_value, tower.string_value) == ("two", "/clip")
         assert autostart.bool_value and not sim_time.bool_value
+        for topic in ("depth/compressedDepth", "depth/camera_info"):
+            assert robots[0].node.count_subscribers(f"/robot1/{topic}") == 1
     finally:
         code = launched.stop()
         for robot in robots:

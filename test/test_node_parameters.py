@@ -74,6 +74,8 @@ def test_interface_types_exist(interface):
     from importlib import import_module
 
     package, kind, name = interface.type.split("/")
+    if interface.name == "mask/label_info":
+        pytest.importorskip(package, reason=f"{package} is part of a ROS installation")
     assert hasattr(import_module(f"{package}.{kind}"), name)
 
 

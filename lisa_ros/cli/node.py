@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-COMPRESSED = "/compressed"
+COMPRESSED, COMPRESSED_DEPTH = "/compressed", "/compressedDepth"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image", metavar="TOPIC", help="the camera, for example /camera/color/image_raw"
     )
+    parser.add_argument("--depth", metavar="TOPIC", help="the depth image that is registered to it")
+    parser.add_argument("--camera-info", metavar="TOPIC", help="the depth image's intrinsics")
     parser.add_argument("--namespace", help="where the node's names lie; default /lisa")
     parser.add_argument(
         "--ros-args",
@@ -30,16 +32,27 @@ def ros_arguments(args: argparse.Namespace) -> list[str]:
     parameters = {"model.path": args.model, "model.device": args.device}
     if args.image and args.image.endswith(COMPRESSED):
         parameters["input.transport"] = "compressed"
+    if args.depth and args.depth.endswith(COMPRESSED_DEPTH):
+        parameters["depth.transport"] = "compressed"
     for name, value in parameters.items():
         if value:
             # quoted as YAML, or a folder called 7 would be a number
             words += ["-p", f"{name}:={json.dumps(value)}"]
     if args.image:
-        topic = args.image.removesuffix(COMPRESSED)
-        words += ["-r", f"image:={topic}", "-r", f"image{COMPRESSED}:={topic}{COMPRESSED}"]
+        words += _remapped("image", args.image, COMPRESSED)
+    if args.depth:
+        words += _remapped("depth", args.depth, COMPRESSED_DEPTH)
+    if args.camera_info:
+        words += ["-r", f"camera_info:={args.camera_info}"]
     if args.namespace:
         words += ["-r", f"__ns:=/{args.namespace.strip('/')}"]
     return ["--ros-args", *words, *args.ros_args]
+
+
+def _remapped(name: str, topic: str, compressed: str) -> list[str]:
+    """A topic and its compressed twin, whichever of the two was named."""
+    plain = topic.removesuffix(compressed)
+    return ["-r", f"{name}:={plain}", "-r", f"{name}{compressed}:={plain}{compressed}"]
 
 
 def run(args: argparse.Namespace) -> int:

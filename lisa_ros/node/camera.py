@@ -1,9 +1,4 @@
-"""The newest image of the camera.
-
-Messages are left with the middleware until somebody asks: its queue holds one image, and a newer
-one takes the place of the older. An image that nobody asks about costs no Python at all, which is
-a seventh of what a subscription with an empty callback costs (docs/reliability.md).
-"""
+"""The newest image of the camera."""
 
 from __future__ import annotations
 
@@ -13,26 +8,16 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
-from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
-from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
-try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
-except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
-
 from lisa_ros.node import image
+from lisa_ros.node.depth import Partner
 from lisa_ros.node.parameters import Parameters
-from lisa_ros.node.qos import choose_reliability, image_profile
 from lisa_ros.node.query import NotAnswered
 from lisa_ros.node.status import Status
+from lisa_ros.node.subscription import OnDemandSubscription
 
-# An executor that waits for an event of this subscription finds no sleep while an image lies there
-# untaken: both share one condition in the middleware. The watchdog looks at the graph instead.
-NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
 POLL = 0.002  # seconds between two looks for an image while a query waits for one
 
 
@@ -46,6 +31,8 @@ class Frame:
         self.arrived = time.monotonic() if arrived is None else arrived
         self.decoded: np.ndarray | None = None
         """the pixels, once somebody has needed them"""
+        self.partner = Partner()
+        """its depth image and camera_info, as far as somebody has looked for them"""
 
     @property
     def header(self) -> Any:
@@ -71,19 +58,6 @@ class Frame:
         return self.decoded
 
 
-class OnDemand(CallbackGroup):
-    """A callback group that keeps its subscription's messages away from the executor."""
-
-    def can_execute(self, entity: Any) -> bool:
-        return False
-
-    def beginning_execution(self, entity: Any) -> bool:
-        return False
-
-    def ending_execution(self, entity: Any) -> None:
-        pass
-
-
 class Camera:
     """The subscription to the camera and the newest image that it brought.
 
@@ -94,9 +68,8 @@ class Camera:
     def __init__(self, node: Node, parameters: Parameters) -> None:
         self._node = node
         self._parameters = parameters
-        self._group = OnDemand()
         self._lock = threading.Lock()
-        self._subscription: Subscription | None = None
+        self._subscription = OnDemandSubscription(node, parameters, kept=1, latched=False)
         self._frame: Frame | None = None
         self._count = 0
         self.opened = 0.0
@@ -119,9 +92,7 @@ class Camera:
     @property
     def reliability(self) -> str:
         """RELIABLE or BEST_EFFORT while it is open, else nothing."""
-        with self._lock:
-            subscription = self._subscription
-            return subscription.qos_profile.reliability.name if subscription else ""
+        return self._subscription.reliability
 
     @property
     def last(self) -> Frame | None:
@@ -131,58 +102,22 @@ class Camera:
     def open(self) -> None:
         """Subscribe."""
         self.opened = time.monotonic()
-        self._subscribe(choose_reliability(self._node, self.topic, self._parameters["input.qos"]))
+        self._subscription.open(self.type, self.topic)
 
     def close(self) -> None:
         """Unsubscribe and forget the last image."""
         with self._lock:
-            if self._subscription is not None:
-                self._node.destroy_subscription(self._subscription)
-            self._subscription = None
+            self._subscription.close()
             self._frame = None
 
     def follow_publishers(self) -> None:
         """Subscribe anew if `input.qos` is `auto` and the publishers' reliability has changed."""
-        if self._subscription is None or self._overrides() is not None:
-            return
-        wanted = choose_reliability(self._node, self.topic, self._parameters["input.qos"])
-        if wanted != self.reliability:
-            self._node.get_logger().info(f"{self.topic}: subscribing anew, {wanted}")
-            frame = self._frame
-            self.close()
-            self._frame = frame
-            self._subscribe(wanted)
-
-    def _subscribe(self, reliability: str) -> None:
-        subscription = self._node.create_subscription(
-            self.type,
-            self.topic,
-            lambda message: None,
-            image_profile(reliability),
-            callback_group=self._group,
-            event_callbacks=NO_EVENTS,
-            qos_overriding_options=self._overrides(),
-        )
-        with self._lock:
-            self._subscription = subscription
-
-    def _overrides(self) -> QoSOverridingOptions | None:
-        """What is needed to honour `qos_overrides.<topic>.subscription.*`, if the user gave any."""
-        start = f"qos_overrides.{self.topic}.subscription."
-        # rclpy offers no public view of the values from the command line and the parameter files
-        given = getattr(self._node, "_parameter_overrides", {})
-        if any(name.startswith(start) for name in given):
-            return QoSOverridingOptions.with_default_policies()
-        return None
+        self._subscription.follow_publishers()
 
     def newest(self) -> Frame | None:
         """The newest image, however old; None if there was none since `open`."""
         with self._lock:
-            while self._subscription is not None:
-                with self._subscription.handle:
-                    taken = self._subscription.handle.take_message(self.type, False)
-                if taken is None:
-                    break
+            while (taken := self._subscription.take()) is not None:
                 self._count += 1
                 message, details = taken
                 self._take_count(details.get("publication_sequence_number"))

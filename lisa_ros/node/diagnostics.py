@@ -101,7 +101,7 @@ class Diagnostics:
         }
         if not unready:
             return OK, "ready", values
-        failed = "could not be loaded" in unready
+        failed = "could not be configured" in unready
         return (ERROR if failed else WARN), unready, values
 
     def _queries(self) -> tuple[bytes, str, dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 from array import array
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,7 @@ class Layout:
     """How the samples of an encoding lie in memory."""
 
     kind: str
-    """color, bayer, yuv422 or yuv420"""
+    """color, bayer, yuv422, yuv420 or depth"""
     name: str
     """order of the colours, Bayer pattern, or OpenCV's name of the YUV layout"""
     channels: int
@@ -91,7 +92,7 @@ def to_rgb(message: Any, max_pixels: int) -> np.ndarray:
         return _decompress(message, max_pixels)
     check_size(message.width, message.height, max_pixels)
     layout = layout_of(message.encoding)
-    samples = _samples(message, layout)
+    samples = samples_of(message, layout)
     if layout.kind == "color":
         return _from_color(samples, layout)
     if layout.kind == "bayer":
@@ -112,8 +113,11 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _samples(message: Any, layout: Layout) -> np.ndarray:
-    """View of the buffer, (rows, W, channels), that skips what pads the rows."""
+def samples_of(message: Any, layout: Layout, kind: str = "u") -> np.ndarray:
+    """View of the buffer, (rows, W, channels), that skips what pads the rows.
+
+    `kind`: "u" for whole numbers, "f" for floating point.
+    """
     rows = message.height * 3 // 2 if layout.kind == "yuv420" else message.height
     odd_width = layout.kind in ("yuv422", "yuv420") and message.width % 2
     odd_height = layout.kind == "yuv420" and message.height % 2
@@ -139,7 +143,7 @@ def _samples(message: Any, layout: Layout) -> np.ndarray:
     order = ">" if message.is_bigendian else "<"
     return np.ndarray(
         (rows, message.width, layout.channels),
-        dtype=f"{order}u{size}",
+        dtype=f"{order}{kind}{size}",
         buffer=buffer,
         strides=(message.step, layout.channels * size, size),
     )
@@ -202,15 +206,26 @@ def _decompress(message: Any, max_pixels: int) -> np.ndarray:
 
 
 def to_message(pixels: np.ndarray, encoding: str, header: Any) -> Any:
-    """A `sensor_msgs/Image` of `pixels`, uint8 (H, W) for mono8 or (H, W, 3) for rgb8."""
+    """A `sensor_msgs/Image` of `pixels`.
+
+    They are uint8 (H, W) for mono8, (H, W, 3) for rgb8, uint16 (H, W) for 16UC1, float32 for 32FC1.
+    """
     from sensor_msgs.msg import Image
 
     height, width = pixels.shape[:2]
     message = Image(height=height, width=width, encoding=encoding)
     message.header = header
-    message.step = width * math.prod(pixels.shape[2:])
-    # Assigning the array itself walks over it byte by byte (66 ms at 640x480); this copies once.
-    data = array("B")
-    data.frombytes(memoryview(np.ascontiguousarray(pixels)).cast("B"))
-    message.data = data
+    message.step = width * math.prod(pixels.shape[2:]) * pixels.itemsize
+    message.is_bigendian = int(sys.byteorder == "big")
+    message.data = to_bytes(pixels)
     return message
+
+
+def to_bytes(samples: np.ndarray) -> array:
+    """What a message's field of bytes takes at once.
+
+    Assigning the array itself walks over it byte by byte (66 ms at 640x480); this copies once.
+    """
+    data = array("B")
+    data.frombytes(memoryview(np.ascontiguousarray(samples)).cast("B"))
+    return data

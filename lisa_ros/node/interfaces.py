@@ -34,6 +34,24 @@ INTERFACES: tuple[Interface, ...] = (
     ),
     Interface(
         "sub",
+        "depth",
+        "sensor_msgs/msg/Image",
+        "16UC1 (mm) or 32FC1 (m), registered to the image; the one nearest by stamp is taken",
+    ),
+    Interface(
+        "sub",
+        "depth/compressedDepth",
+        "sensor_msgs/msg/CompressedImage",
+        "the same, if `depth.transport` is `compressed`",
+    ),
+    Interface(
+        "sub",
+        "camera_info",
+        "sensor_msgs/msg/CameraInfo",
+        "intrinsics of the depth image, with each image or latched",
+    ),
+    Interface(
+        "sub",
         "query",
         "std_msgs/msg/String",
         "an instruction in plain words",
@@ -70,6 +88,12 @@ INTERFACES: tuple[Interface, ...] = (
     ),
     Interface(
         "pub",
+        "mask/label_info",
+        "vision_msgs/msg/LabelInfo",
+        "the same where vision_msgs is installed",
+    ),
+    Interface(
+        "pub",
         "answer",
         "std_msgs/msg/String",
         "what to say: the model's words, or the sentence that says why there are none",
@@ -79,6 +103,54 @@ INTERFACES: tuple[Interface, ...] = (
         "overlay",
         "sensor_msgs/msg/Image",
         "rgb8 for people: masks, contours and words over the image; only while someone looks",
+    ),
+    Interface(
+        "pub",
+        "points",
+        "sensor_msgs/msg/PointCloud2",
+        "coloured cloud of the objects; like all below only while someone listens, with depth",
+    ),
+    Interface(
+        "pub",
+        "scene/points",
+        "sensor_msgs/msg/PointCloud2",
+        "the scene without the objects, for maps of obstacles",
+    ),
+    Interface(
+        "pub",
+        "markers",
+        "visualization_msgs/msg/MarkerArray",
+        "boxes, their axes and labels, for RViz and Foxglove",
+    ),
+    Interface(
+        "pub",
+        "grasps",
+        "geometry_msgs/msg/PoseArray",
+        "grasps for `grasp.hand`, the best first; z approaches, the fingers close along y",
+    ),
+    Interface(
+        "pub",
+        "grasps/scores",
+        "std_msgs/msg/Float32MultiArray",
+        "a row for each of them: score 0 to 1, width in metres, `Instance.id`",
+    ),
+    Interface(
+        "pub",
+        "input/image",
+        "sensor_msgs/msg/Image",
+        "the image that was answered about, once more, in time for exact synchronisers",
+    ),
+    Interface(
+        "pub",
+        "input/depth",
+        "sensor_msgs/msg/Image",
+        "its depth image, with the header of the image",
+    ),
+    Interface(
+        "pub",
+        "input/camera_info",
+        "sensor_msgs/msg/CameraInfo",
+        "its camera_info, with the header of the image",
     ),
     Interface(
         "pub",

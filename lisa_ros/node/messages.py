@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion, Vector3
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Header
 
@@ -15,13 +16,16 @@ from lisa_ros.msg import Instance as InstanceMessage
 from lisa_ros.msg import Segmentation, Timings
 from lisa_ros.node.image import to_message
 from lisa_ros.node.query import Outcome, Query
+from lisa_ros.node.space import Space
 from lisa_ros.node.status import Status
 
 if TYPE_CHECKING:
     from lisa_ros.engine.answer import Instance
+    from lisa_ros.geometry import ObjectInSpace
 
 ENGINE_STAGES = ("clip", "sam", "prefill", "decode", "mask")
-COUNTERS = ("sam_encodes", "clip_encodes", "forwards", "tokens")
+COUNTERS = ("sam_encodes", "clip_encodes", "forwards", "tokens", "drafted", "accepted")
+UNFINISHED = "objects are placed in space once the answer is complete"
 
 
 def segmentation(query: Query, outcome: Outcome, model: str) -> Segmentation:
@@ -46,7 +50,8 @@ def segmentation(query: Query, outcome: Outcome, model: str) -> Segmentation:
         message.header = frame.header
         message.width, message.height = frame.size
     found = answer.instances if answer else query.instances if partial else []
-    message.instances = instance_messages(found, message.header)
+    space = outcome.space or Space.empty(len(found), UNFINISHED)
+    message.instances = instance_messages(found, message.header, space)
     for name in COUNTERS:
         setattr(message, name, answer.counters.get(name, 0) if answer else 0)
     return message
@@ -62,6 +67,8 @@ def _timings(query: Query, outcome: Outcome) -> Timings:
     if outcome.answer:
         for stage in ENGINE_STAGES:
             setattr(timings, stage, float(outcome.answer.timings.get(stage, 0.0)))
+    if outcome.space:
+        timings.geometry = outcome.space.seconds * 1e3
     return timings
 
 
@@ -70,9 +77,16 @@ def since(query: Query) -> float:
     return (time.monotonic() - query.arrived) * 1e3
 
 
-def instance_messages(instances: Sequence[Instance], header: Header) -> list[InstanceMessage]:
-    """The masks of an answer, each cut out to its box and numbered from 1."""
-    return [_instance(number, one, header) for number, one in enumerate(instances, start=1)]
+def instance_messages(
+    instances: Sequence[Instance], header: Header, space: Space
+) -> list[InstanceMessage]:
+    """The masks of an answer, each cut out to its box, numbered from 1 and placed in space."""
+    messages = []
+    for number, (one, thing) in enumerate(zip(instances, space.things, strict=True), start=1):
+        message = _instance(number, one, header)
+        _place(message, thing, Header(stamp=header.stamp, frame_id=space.frame_id))
+        messages.append(message)
+    return messages
 
 
 def _instance(number: int, instance: Instance, header: Header) -> InstanceMessage:
@@ -82,13 +96,36 @@ def _instance(number: int, instance: Instance, header: Header) -> InstanceMessag
         id=number,
         label=instance.label,
         score=float(instance.score),
+        seg_probability=float(instance.seg_probability),
         roi=RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height),
         mask=to_message(cut, "mono8", header),
         area=int(instance.area),
-        pose_reason="the node was not given a depth image",
-        views=1,
-        agreement=1.0,
     )
+
+
+def _place(message: InstanceMessage, thing: ObjectInSpace, header: Header) -> None:
+    """Fill in the 3-D part, or why there is none."""
+    message.pose_reason, message.has_pose = thing.reason, thing.box is not None
+    message.points = len(thing.points)
+    message.depth_fraction = float(thing.depth_fraction)
+    message.views, message.agreement = thing.views, float(thing.agreement)
+    if thing.box is not None:
+        message.pose = PoseStamped(
+            header=header, pose=pose_message(thing.box.center, thing.box.quaternion)
+        )
+        message.size = Vector3(**dict(zip("xyz", thing.box.size.tolist(), strict=True)))
+        message.centroid = point_message(thing.centroid)
+
+
+def pose_message(position: np.ndarray, quaternion: np.ndarray) -> Pose:
+    """A pose of a position (3,) in metres and a quaternion (x, y, z, w)."""
+    turn = Quaternion(**dict(zip("xyzw", quaternion.tolist(), strict=True)))
+    return Pose(position=point_message(position), orientation=turn)
+
+
+def point_message(position: np.ndarray) -> Point:
+    """A point of a position (3,)."""
+    return Point(**dict(zip("xyz", position.tolist(), strict=True)))
 
 
 def union_image(instances: Sequence[Instance], size: tuple[int, int], header: Header) -> Image:
@@ -123,3 +160,11 @@ def label_names(message: Segmentation) -> str:
             "labels": {"0": "background", **names},
         }
     )
+
+
+def label_info(message: Segmentation) -> Any:
+    """vision_msgs/LabelInfo: the same for programs that know this type."""
+    from vision_msgs.msg import LabelInfo, VisionClass
+
+    found = [VisionClass(class_id=one.id, class_name=one.label) for one in message.instances]
+    return LabelInfo(header=message.header, class_map=found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
@@ -10,8 +11,10 @@ from lisa_ros.msg import Segmentation
 from lisa_ros.node import messages
 from lisa_ros.node.image import to_message
 from lisa_ros.node.overlay import draw_overlay
+from lisa_ros.node.parameters import Parameters
 from lisa_ros.node.qos import kept, latched
 from lisa_ros.node.query import Outcome, Query
+from lisa_ros.node.space_outputs import SpaceOutputs
 from lisa_ros.node.status import ANSWERED, Status
 
 RESULTS_KEPT = 1000  # a flood of rejected queries must not overwrite results that are on their way
@@ -25,13 +28,15 @@ class Outputs:
     must be answered too. Publishing is safe from any thread.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, parameters: Parameters) -> None:
         self._result = node.create_publisher(Segmentation, "mask", kept(RESULTS_KEPT))
         self._union = node.create_publisher(Image, "mask/image", kept(IMAGES_KEPT))
         self._labels = node.create_publisher(Image, "mask/labels", kept(IMAGES_KEPT))
         self._names = node.create_publisher(String, "mask/label_names", latched())
         self._answer = node.create_publisher(String, "answer", kept(RESULTS_KEPT))
         self._overlay = node.create_publisher(Image, "overlay", kept(IMAGES_KEPT))
+        self._space = SpaceOutputs(node, parameters)
+        self._infos = label_info_publisher(node)
 
     def publish_result(self, query: Query, outcome: Outcome, model: str) -> Segmentation:
         """Send the result of a query out; returns it."""
@@ -52,6 +57,9 @@ class Outputs:
         if self._labels.get_subscription_count():
             self._labels.publish(messages.label_image(found, size, header))
         self._names.publish(String(data=messages.label_names(message)))
+        if self._infos is not None:
+            self._infos.publish(messages.label_info(message))
+        self._space.publish(query, outcome, message)
 
     def publish_overlay(self, query: Query, outcome: Outcome, message: Segmentation) -> None:
         """The picture for people; apart from the rest, so that nothing waits until it is drawn."""
@@ -74,3 +82,12 @@ class Outputs:
         from rclpy.duration import Duration
 
         self._result.wait_for_all_acked(Duration(seconds=seconds))
+
+
+def label_info_publisher(node: Node) -> Publisher | None:
+    """For `mask/label_info`, if vision_msgs is installed, which not every robot has."""
+    try:
+        from vision_msgs.msg import LabelInfo
+    except ImportError:
+        return None
+    return node.create_publisher(LabelInfo, "mask/label_info", latched())

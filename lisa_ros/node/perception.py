@@ -20,6 +20,7 @@ from lisa_ros.node.diagnostics import Diagnostics
 from lisa_ros.node.loading import Loader, load_model
 from lisa_ros.node.outputs import Outputs
 from lisa_ros.node.parameters import Parameters
+from lisa_ros.node.placing import Placing
 from lisa_ros.node.qos import kept
 from lisa_ros.node.queries import Queries
 from lisa_ros.node.query import Outcome, Query
@@ -52,10 +53,11 @@ class PerceptionNode(LifecycleNode):
         self.parameters = Parameters(self)
         self.camera = Camera(self, self.parameters)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.placing = Placing(self, self.parameters)
         self.worker = ModelWorker(
-            load, self.camera, self.parameters, self._finish, self.get_logger()
+            load, self.camera, self.placing, self.parameters, self._finish, self.get_logger()
         )
-        outputs = Outputs(self)
+        outputs = Outputs(self, self.parameters)
         self.queries = Queries(self, self.parameters, outputs, self.worker, steady)
         self.diagnostics = Diagnostics(self)
         self.queries.on_result = self.diagnostics.record
@@ -116,9 +118,10 @@ class PerceptionNode(LifecycleNode):
         self.get_logger().info(f"loading the model {path}")
         self.queries.unready = f"the model {path} is being loaded"
         try:
+            self.placing.configure()
             self._await_model(self.worker.load())
         except LisaError as error:
-            self.queries.unready = f"the model could not be loaded: {error}"
+            self.queries.unready = f"the node could not be configured: {error}"
             raise
         model = self.worker.model
         seconds = time.monotonic() - began
@@ -127,6 +130,7 @@ class PerceptionNode(LifecycleNode):
 
     def _activate(self) -> None:
         self.camera.open()
+        self.placing.depth.open()
         self._enter("active", "")
         asked, told = (self.resolve_topic_name(name) for name in ("query", "mask"))
         self.get_logger().info(
@@ -137,6 +141,7 @@ class PerceptionNode(LifecycleNode):
         self._enter("inactive", INACTIVE)
         self.queries.finish_all(Status.CANCELLED, "the node was deactivated")
         self.camera.close()
+        self.placing.depth.close()
 
     def _clean_up(self) -> None:
         self._enter("unconfigured", UNCONFIGURED)
@@ -157,6 +162,7 @@ class PerceptionNode(LifecycleNode):
         """End all queries, free the camera and the model's memory."""
         self.queries.finish_all(Status.CANCELLED, sentence)
         self.camera.close()
+        self.placing.close()
         self._await_model(self.worker.unload(), UNLOAD_LIMIT)
 
     def _await_model(self, future: Future[None], limit: float | None = None) -> None:
@@ -180,6 +186,7 @@ class PerceptionNode(LifecycleNode):
         """Last step: let go of everything; False if the model's thread still hangs."""
         self.flush(seconds / 2)
         self.camera.close()
+        self.placing.close()
         free = wait([self.worker.unload()], timeout=seconds / 2).done
         self.worker.close()
         return bool(free)
@@ -194,6 +201,7 @@ class PerceptionNode(LifecycleNode):
         if self.state == "active":
             self.camera.newest()
             self.camera.follow_publishers()
+            self.placing.depth.follow_publishers()
         self.standing.wake()
         self.self_test.give_up_if_overdue()
         self.diagnostics.publish_if_due()

@@ -1,4 +1,4 @@
-"""Quality of service of the image subscription, by name."""
+"""Quality of service of the subscriptions to cameras, by name."""
 
 from __future__ import annotations
 
@@ -26,13 +26,25 @@ def choose_reliability(node: Node, topic: str, name: str) -> str:
     return RELIABLE if all_reliable else BEST_EFFORT
 
 
-def image_profile(reliability: str) -> QoSProfile:
-    """The newest image only."""
+def choose_durability(node: Node, topic: str, may_latch: bool) -> str:
+    """TRANSIENT_LOCAL if that is allowed and all present publishers are; else VOLATILE.
+
+    A publisher that latches can be heard either way, but its last message from before the
+    subscription only by TRANSIENT_LOCAL, which other publishers do not match at all.
+    """
+    infos = node.get_publishers_info_by_topic(topic) if may_latch else []
+    latch = [one.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for one in infos]
+    chosen = DurabilityPolicy.TRANSIENT_LOCAL if latch and all(latch) else DurabilityPolicy.VOLATILE
+    return chosen.name
+
+
+def last_ones(kept: int, reliability: str, durability: str) -> QoSProfile:
+    """The last `kept` messages; newer ones take the place of the oldest."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
-        depth=1,
+        depth=kept,
         reliability=ReliabilityPolicy[reliability],
-        durability=DurabilityPolicy.VOLATILE,
+        durability=DurabilityPolicy[durability],
     )
 
 

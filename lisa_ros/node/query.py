@@ -13,6 +13,7 @@ from lisa_ros.node.status import Status
 if TYPE_CHECKING:
     from lisa_ros.engine.answer import Answer, Instance
     from lisa_ros.node.camera import Frame
+    from lisa_ros.node.space import Space
 
 
 class NotAnswered(Exception):
@@ -88,3 +89,5 @@ class Outcome:
     error: str = ""
     answer: Answer | None = None
     """the engine's answer; None where it gave none, and then the query's own progress counts"""
+    space: Space | None = None
+    """the objects of the answer in space; None where the answer is not complete"""

@@ -15,6 +15,7 @@ from lisa_ros.msg import Segmentation
 from lisa_ros.node import messages
 from lisa_ros.node.camera import Frame
 from lisa_ros.node.query import Query
+from lisa_ros.node.space import Space
 from lisa_ros.node.status import ANSWERED
 
 if TYPE_CHECKING:
@@ -144,13 +145,15 @@ class Progress:
             return
         self._sent, self._masks = now, len(query.instances)
         width, height = query.frame.size
+        header, found = query.frame.header, query.instances
+        space = Space.empty(len(found), messages.UNFINISHED)
         self._handle.publish_feedback(
             Segment.Feedback(
-                header=query.frame.header,
+                header=header,
                 width=width,
                 height=height,
                 text=query.said,
-                instances=messages.instance_messages(query.instances, query.frame.header),
+                instances=messages.instance_messages(found, header, space),
                 elapsed=now - query.arrived,
             )
         )

@@ -10,6 +10,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage
 
 from lisa_ros.node.camera import Camera
+from lisa_ros.node.interfaces import INTERFACES
 from lisa_ros.node.parameters import Parameters
 from lisa_ros.node.qos import BEST_EFFORT, RELIABLE
 
@@ -104,7 +105,7 @@ class Watchdog:
             for name, types in self._node.get_topic_names_and_types()
             if wanted in types and self._node.count_publishers(name)
         ]
-        own = {self._node.resolve_topic_name(n) for n in ("mask/image", "mask/labels", "overlay")}
+        own = {self._node.resolve_topic_name(one.name) for one in INTERFACES if one.kind == "pub"}
         cameras = [name for name in names if name not in own][:SHOWN]
         if cameras:
             return f"remap image to one of these: {', '.join(cameras)}"

@@ -14,9 +14,10 @@ from lisa_ros.errors import LisaError
 from lisa_ros.node.camera import Camera, Frame
 from lisa_ros.node.loading import Loader, Model, give_memory_back, is_out_of_memory
 from lisa_ros.node.parameters import Parameters
+from lisa_ros.node.placing import Placing
 from lisa_ros.node.query import NotAnswered, Outcome, Query
 from lisa_ros.node.sample import INSTRUCTION, sample_image
-from lisa_ros.node.status import Status
+from lisa_ros.node.status import ANSWERED, Status
 
 if TYPE_CHECKING:
     from lisa_ros.engine.answer import Answer, Instance
@@ -40,6 +41,7 @@ class ModelWorker:
         self,
         load: Loader,
         camera: Camera,
+        placing: Placing,
         parameters: Parameters,
         finish: Callable[[Query, Outcome], None],
         logger: Any,
@@ -47,6 +49,7 @@ class ModelWorker:
         """`finish` is called on the model's thread with each query's outcome."""
         self._load = load
         self._camera = camera
+        self._placing = placing
         self._parameters = parameters
         self._finish = finish
         self._logger = logger
@@ -128,13 +131,15 @@ class ModelWorker:
             began = time.monotonic()
             pixels = query.frame.pixels(self._parameters["input.max_pixels"])
             query.convert = time.monotonic() - began
+            self._placing.prepare(query)
             answer = self._ask(query, query.frame, pixels)
         except NotAnswered as reason:
             return Outcome(reason.status, str(reason))
         except LisaError as error:
             return Outcome(Status.REJECTED, str(error))
         status = Status[answer.status.name]
-        return Outcome(status, ENDED_BY_ENGINE.get(status, ""), answer)
+        space = self._placing.place(query, answer.instances) if status in ANSWERED else None
+        return Outcome(status, ENDED_BY_ENGINE.get(status, ""), answer, space)
 
     def _ask(self, query: Query, frame: Frame, pixels: np.ndarray) -> Answer:
         """Follow the engine's events, so that masks and words are known before the end."""
@@ -188,5 +193,5 @@ def check_instance(instance: Instance, pixels: np.ndarray) -> None:
     mask = instance.mask
     if mask.dtype != bool or mask.shape != pixels.shape[:2]:
         raise FaultyAnswer(f"a mask of {mask.dtype} {mask.shape} for an image {pixels.shape}")
-    if not np.isfinite(instance.score):
-        raise FaultyAnswer("the score of a mask is not a number")
+    if not np.isfinite([instance.score, instance.seg_probability]).all():
+        raise FaultyAnswer("the score or the probability of a mask is not a number")

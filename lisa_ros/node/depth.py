@@ -1,0 +1,168 @@
+"""The depth image and the camera_info that belong to an image of the camera."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from lisa_ros.node.parameters import Parameters
+from lisa_ros.node.subscription import OnDemandSubscription
+
+# Between an image and the question about it lie one or two periods of the camera, and drivers hand
+# colour out later than depth: a quarter of a second at 30 Hz. The middleware holds them meanwhile.
+KEPT = 8
+POLL = 0.002  # seconds between two looks for a depth image that is still on its way
+
+
+@dataclass(frozen=True)
+class Partner:
+    """What belongs to an image."""
+
+    depth: Any = None
+    """Image or CompressedImage; None if there is none"""
+    info: Any = None
+    """CameraInfo; None if there is none"""
+    reason: str = ""
+    """why there is no depth image, as a sentence without full stop"""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing."""
+        return self.depth is not None and self.info is not None
+
+
+class DepthInput:
+    """The subscriptions to `depth` and `camera_info`.
+
+    Like images, their messages stay with the middleware until there is a question. `open`, `close`
+    and `follow_publishers` belong to the executor's thread; `partner_of` to the model's.
+    """
+
+    def __init__(self, node: Node, parameters: Parameters) -> None:
+        self._node, self._parameters = node, parameters
+        self._lock = threading.Lock()
+        self._depth = _Stream(OnDemandSubscription(node, parameters, KEPT, latched=False))
+        self._info = _Stream(OnDemandSubscription(node, parameters, KEPT, latched=True))
+        self.found, self.missed = 0, 0
+        """images for which a depth image was looked for, and was there or not"""
+
+    @property
+    def type(self) -> type:
+        return CompressedImage if self._parameters["depth.transport"] == "compressed" else Image
+
+    @property
+    def topic(self) -> str:
+        """The resolved name of the depth topic."""
+        name = "depth/compressedDepth" if self.type is CompressedImage else "depth"
+        return self._node.resolve_topic_name(name)
+
+    @property
+    def heard(self) -> bool:
+        """Whether anybody publishes depth images."""
+        return self._depth.subscription.heard
+
+    def open(self) -> None:
+        """Subscribe."""
+        self._depth.subscription.open(self.type, self.topic)
+        self._info.subscription.open(CameraInfo, self._node.resolve_topic_name("camera_info"))
+
+    def close(self) -> None:
+        """Unsubscribe and forget what came."""
+        with self._lock:
+            for stream in (self._depth, self._info):
+                stream.subscription.close()
+                stream.messages.clear()
+
+    def follow_publishers(self) -> None:
+        """Subscribe anew where the publishers' quality of service has changed."""
+        self._depth.subscription.follow_publishers()
+        # the last camera_info holds on: its publisher may have sent it once and for all
+        self._info.subscription.follow_publishers(self._collect)
+
+    def partner_of(self, header: Any, arrived: float, ended: Callable[[], bool]) -> Partner:
+        """What belongs to an image, which is the nearest by stamp.
+
+        If it may still be on its way it is waited for, until `depth.slop` after the image arrived.
+
+        Args:
+            header: of the image.
+            arrived: when the image came, by `time.monotonic()`.
+            ended: true once nobody waits for the answer any more.
+        """
+        stamp, slop = _seconds(header), self._parameters["depth.slop"]
+        while True:
+            self._collect()
+            if self._settled(stamp) or time.monotonic() >= arrived + slop or ended():
+                break
+            time.sleep(POLL)
+        with self._lock:
+            depth, info = self._depth.nearest(stamp), self._info.nearest(stamp)
+        reason = self._why_not(depth, stamp, slop)
+        self.found, self.missed = self.found + (not reason), self.missed + bool(reason)
+        return Partner(None if reason else depth, info, reason)
+
+    def _collect(self) -> None:
+        with self._lock:
+            for stream in (self._depth, self._info):
+                stream.collect(self._parameters["depth.slop"])
+
+    def _settled(self, stamp: float) -> bool:
+        """Whether nothing that could still arrive would be nearer."""
+        if not self.heard:
+            return True
+        limit = stamp + self._parameters["depth.slop"]
+        with self._lock:
+            later = any(stamp <= _seconds(one.header) <= limit for one in self._depth.messages)
+            has_info = bool(self._info.messages)
+        return later and (has_info or not self._info.subscription.heard)
+
+    def _why_not(self, depth: Any, stamp: float, slop: float) -> str:
+        topic = self._depth.subscription.topic
+        if depth is None and not self.heard:
+            return f"no depth image: nobody publishes {topic}"
+        if depth is None:
+            return f"no depth image has arrived on {topic} yet"
+        away = _seconds(depth.header) - stamp
+        if abs(away) <= slop:
+            return ""
+        return (
+            f"no depth image within {slop:g} s of the image (depth.slop): by its stamp the nearest "
+            f"one is {abs(away):.3g} s {'younger' if away > 0 else 'older'}"
+        )
+
+
+class _Stream:
+    """A subscription and the last messages that were taken from it, in the order of coming."""
+
+    def __init__(self, subscription: OnDemandSubscription) -> None:
+        self.subscription = subscription
+        self.messages: deque[Any] = deque(maxlen=KEPT)
+
+    def collect(self, slop: float) -> None:
+        """Take what has come; what is from before a jump of time backwards is dropped."""
+        while (taken := self.subscription.take()) is not None:
+            message = taken[0]
+            last = self.messages[-1] if self.messages else message
+            if _seconds(message.header) < _seconds(last.header) - slop:
+                self.messages.clear()
+            self.messages.append(message)
+
+    def nearest(self, stamp: float) -> Any:
+        """The message nearest to a stamp, of equally near ones the last; None if there is none."""
+        return nearest(self.messages, stamp)
+
+
+def nearest(messages: Sequence[Any], stamp: float) -> Any:
+    """The message whose stamp is nearest, of equally near ones the last; None of none."""
+    return min(reversed(messages), key=lambda one: abs(_seconds(one.header) - stamp), default=None)
+
+
+def _seconds(header: Any) -> float:
+    return header.stamp.sec + header.stamp.nanosec * 1e-9

@@ -1,0 +1,485 @@
+"""Depth beside the camera: objects in space, what is published about them, and bad input."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import sys
+import time
+from array import array
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
+
+from geometry_msgs.msg import PoseArray
+from geometry_scenes import CAMERA, on_table, render
+from lisa_ros.action import Segment
+from lisa_ros.msg import Instance, Segmentation
+from node_rig import FAKE, ROOT, Rig, image_message, rig, wait_for
+from PIL import Image as Picture
+from rclpy.action import ActionClient
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_msgs.msg import Float32MultiArray, Header
+from visualization_msgs.msg import Marker, MarkerArray
+
+from lisa_ros.geometry import XYZRGB
+from lisa_ros.node.image import to_message
+from lisa_ros.node.sim_camera import depth_message
+from lisa_ros.node.status import Status
+
+SCENE = on_table((0.1, 0.06, 0.08))
+DEPTH, SEEN = render([SCENE.thing, SCENE.table])
+COLOR = np.where((SEEN == 0)[..., None], np.uint8([200, 100, 50]), np.uint8([90, 90, 90]))
+HEIGHT, WIDTH = DEPTH.shape
+K = [CAMERA.fx, 0.0, CAMERA.cx, 0.0, CAMERA.fy, CAMERA.cy, 0.0, 0.0, 1.0]
+INFO = CameraInfo(width=WIDTH, height=HEIGHT, k=K, distortion_model="plumb_bob", d=[0.0] * 5)
+FRAME = "camera_optical"
+
+
+class DepthCamera:
+    """Publishes camera_info, depth and image, each set with a stamp one second after the last."""
+
+    def __init__(self, robot: Rig) -> None:
+        self.robot, self.second = robot, 10
+        self.info = robot.node.create_publisher(CameraInfo, "camera_info", 10)
+        self.depth = robot.node.create_publisher(Image, "depth", 10)
+        for publisher in (self.info, self.depth, robot.images):
+            # subscribed anew, once the node has seen that the publisher is reliable
+            name = publisher.topic_name
+            wait_for(lambda topic=name: self.reliably_heard(topic), f"the node on {name}")
+
+    def reliably_heard(self, topic: str) -> bool:
+        found = self.robot.node.get_subscriptions_info_by_topic(topic)
+        return [one.qos_profile.reliability.name for one in found] == ["RELIABLE"]
+
+    def show(
+        self,
+        depth: Image | None = None,
+        info: CameraInfo | None = INFO,
+        away: float = 0.0,
+        image: np.ndarray = COLOR,
+    ) -> Header:
+        """One set, the depth image `away` seconds later by its stamp; the header of the image."""
+        self.second += 1
+        message = image_message(image, stamp=(self.second, 500_000_000))
+        if info is not None:
+            info.header = message.header
+            self.info.publish(info)
+        if depth is not None:
+            frame_id = depth.header.frame_id or FRAME
+            depth.header = Header(frame_id=frame_id, stamp=later(message.header, away))
+            self.depth.publish(depth)
+        self.robot.images.publish(message)
+        return message.header
+
+    def ask(self, text: str = "it", **given: Any) -> Segmentation:
+        """The answer about a new set."""
+        header = self.show(**given)
+
+        def answer() -> Segmentation | None:
+            result = self.robot.ask(text)
+            return result if result.header == header else None
+
+        result = wait_for(answer, "the new image")
+        assert result.status in (Status.OK, Status.NOT_FOUND) and result.error == ""
+        return result
+
+
+def later(header: Header, seconds: float) -> Any:
+    nanoseconds = header.stamp.sec * 10**9 + header.stamp.nanosec + round(seconds * 1e9)
+    return type(header.stamp)(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+
+
+def millimetres(depth: np.ndarray = DEPTH) -> Image:
+    return depth_message(depth, Header())
+
+
+def metres(depth: np.ndarray = DEPTH) -> Image:
+    return to_message(depth.astype(np.float32), "32FC1", Header())
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory) -> str:
+    """The true mask of the object, as a model that knows it."""
+    path = tmp_path_factory.mktemp("masks") / "masks.npy"
+    np.save(path, (SEEN == 0)[None])
+    return f"model.path:=masks:{path}"
+
+
+@pytest.fixture(scope="module")
+def camera(masks) -> Iterator[DepthCamera]:
+    with rig() as robot:
+        robot.start("-p", masks, "-p", "depth.slop:=0.1")
+        yield DepthCamera(robot)
+        assert "Traceback" not in robot.processes[0].log
+
+
+def check_is_the_thing(found: Instance, tolerance: float = 0.002) -> None:
+    """The box of the instance is the cuboid of the scene."""
+    middle, size, thing = found.pose.pose.position, found.size, SCENE.thing
+    assert found.has_pose and found.pose_reason == ""
+    assert np.allclose([middle.x, middle.y, middle.z], thing.center, atol=tolerance)
+    assert np.allclose([size.x, size.y, size.z], thing.size, atol=tolerance)
+
+
+@pytest.mark.parametrize("depth", [millimetres, metres])
+def test_the_object_in_space(camera, depth):
+    result = camera.ask(depth=depth())
+    [one] = result.instances
+    check_is_the_thing(one)
+    assert one.pose.header == result.header
+    assert one.points > 1000 and one.depth_fraction == 1.0
+    assert (one.views, one.agreement) == (1, 1.0)
+    assert one.centroid.z < SCENE.thing.center[2], "the side that was seen"
+    assert result.timings.geometry > 0
+    assert one.seg_probability == 0.75 and (result.drafted, result.accepted) == (5, 4)
+
+
+def test_a_depth_image_of_half_the_size(camera):
+    half = millimetres(np.ascontiguousarray(DEPTH[::2, ::2]))
+    check_is_the_thing(camera.ask(depth=half).instances[0], 0.004)
+
+
+def other(message: Image, **fields: Any) -> Image:
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
+
+
+BAD = {
+    "no depth image": (lambda: {}, "no depth image within 0.1 s"),
+    "too far away": (lambda: {"depth": millimetres(), "away": 0.25}, "0.25 s younger"),
+    "all zeros": (lambda: {"depth": millimetres(0 * DEPTH)}, "no measurement"),
+    "not a number": (lambda: {"depth": metres(np.nan * DEPTH)}, "no measurement"),
+    "millimetres as metres": (lambda: {"depth": metres(1000 * DEPTH)}, "millimetres declared"),
+    "metres as millimetres": (lambda: {"depth": millimetres(DEPTH / 1000)}, "metres declared"),
+    "few points": (
+        lambda: {"depth": metres(np.where(np.arange(WIDTH) % 40 == 0, DEPTH, 0))},
+        "30 are needed",
+    ),
+    "another view": (
+        lambda: {"depth": millimetres(DEPTH[:, :200])},
+        "the depth image 200x300, which cannot be the same view",
+    ),
+    "colour as depth": (lambda: {"depth": to_message(COLOR, "rgb8", Header())}, "'rgb8'"),
+    "ends early": (lambda: {"depth": other(millimetres(), data=array("B", b"12"))}, "ends early"),
+    "huge": (lambda: {"depth": other(millimetres(), width=2**31)}, "input.max_pixels"),
+    "not registered": (
+        lambda: {"depth": other(millimetres(), header=Header(frame_id="depth_optical"))},
+        "'depth_optical': use the depth image that is registered",
+    ),
+    "no focal length": (
+        lambda: {
+            "depth": millimetres(),
+            "info": CameraInfo(width=WIDTH, height=HEIGHT),
+        },
+        "no intrinsics",
+    ),
+    "unknown lens": (
+        lambda: {
+            "depth": millimetres(),
+            "info": CameraInfo(k=K, distortion_model="fisheye9", d=[0.1] * 4),
+        },
+        "fisheye9",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_without_usable_depth_the_mask_stands_and_says_why(camera, name):
+    make, words = BAD[name]
+    result = camera.ask(**make())
+    assert result.status == Status.OK
+    [one] = result.instances
+    assert words in one.pose_reason, one.pose_reason
+    assert not one.has_pose and one.area == (SEEN == 0).sum() and len(one.mask.data)
+    assert one.size.x == one.points == one.pose.pose.position.z == 0
+    assert result.timings.geometry > 0
+    check_is_the_thing(camera.ask(depth=millimetres()).instances[0])
+
+
+def test_the_nearest_depth_image_is_taken(camera):
+    wrong, right = millimetres(2 * DEPTH), millimetres()
+    for away, depth in ((0.09, wrong), (-0.02, right)):
+        depth.header.stamp = later(Header(stamp=_stamp(camera.second + 1)), away)
+        depth.header.frame_id = FRAME
+        camera.depth.publish(depth)
+    check_is_the_thing(camera.ask().instances[0])
+
+
+def _stamp(second: int) -> Any:
+    return Header().stamp.__class__(sec=second, nanosec=500_000_000)
+
+
+def test_depth_that_comes_after_its_image(camera):
+    """As many drivers send it; the query waits for the image meanwhile."""
+    robot = camera.robot
+    time.sleep(1.1)  # the image before is too old now
+    before = len(robot.results)
+    robot.say("it")
+    time.sleep(0.1)
+    header = camera.show()
+    time.sleep(0.03)
+    depth = millimetres()
+    depth.header = header
+    camera.depth.publish(depth)
+    wait_for(lambda: len(robot.results) > before, "the result")
+    check_is_the_thing(robot.results[-1].instances[0])
+
+
+def test_time_that_jumps_back_as_in_a_looped_bag(camera):
+    """What is kept from before would be as near by stamp as the right one, or nearer."""
+    camera.ask(depth=millimetres(2 * DEPTH))
+    camera.ask(depth=millimetres(2 * DEPTH))
+    camera.second -= 2
+    check_is_the_thing(camera.ask(depth=millimetres(), away=0.02).instances[0])
+
+
+def test_queries_about_one_image_share_its_depth(camera):
+    first = camera.ask(depth=millimetres())
+    second = camera.robot.ask("it")
+    assert second.header == first.header
+    check_is_the_thing(second.instances[0])
+
+
+def test_the_image_of_a_goal_has_no_depth(camera):
+    camera.ask(depth=millimetres())
+    client = ActionClient(camera.robot.node, Segment, "segment")
+    assert client.wait_for_server(10)
+    goal = Segment.Goal(instruction="it", image=image_message(COLOR))
+    feedback: list[Any] = []
+    sent = camera.robot.do(lambda: client.send_goal_async(goal, feedback.append))
+    handle = wait_for(sent.result, "the goal to be accepted")
+    ended = camera.robot.do(handle.get_result_async)
+    result = wait_for(ended.result, "the result").result.segmentation
+    assert "came with the question" in result.instances[0].pose_reason
+    wait_for(lambda: feedback, "the progress")
+    assert "once the answer is complete" in feedback[0].feedback.instances[0].pose_reason
+    camera.robot.do(client.destroy)
+
+
+HEARD = {
+    "points": PointCloud2,
+    "scene/points": PointCloud2,
+    "markers": MarkerArray,
+    "grasps": PoseArray,
+    "grasps/scores": Float32MultiArray,
+    "input/image": Image,
+    "input/depth": Image,
+    "input/camera_info": CameraInfo,
+}
+
+
+@contextmanager
+def listening(robot: Rig) -> Iterator[dict[str, list[Any]]]:
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(robot.hearing(kind, name)) for name, kind in HEARD.items()}
+
+
+def test_what_is_published_about_the_object(camera):
+    with listening(camera.robot) as heard:
+        depth = metres()
+        result = camera.ask(depth=depth, away=0.03)
+
+        def complete() -> dict[str, Any] | None:
+            last = {name: messages[-1] for name, messages in heard.items() if messages}
+            done = len(last) == len(HEARD) and all(
+                one.header == result.header for one in last.values() if hasattr(one, "header")
+            )
+            return last if done else None
+
+        got = wait_for(complete, f"all of {', '.join(HEARD)} with the header of the image")
+    points = np.frombuffer(got["points"].data, XYZRGB)
+    assert len(points) == got["points"].width == result.instances[0].points
+    assert {int(color) for color in points["rgb"].view(np.uint32)} == {0xC86432}
+    place = np.stack([points[axis] for axis in "xyz"], axis=1)
+    assert np.linalg.norm(place - SCENE.thing.center, axis=1).max() < 0.08
+    rest = np.frombuffer(got["scene/points"].data, XYZRGB)
+    rest = np.stack([rest[axis] for axis in "xyz"], axis=1)
+    assert len(rest) > 50_000
+    assert (np.abs(rest @ SCENE.up - SCENE.table.offset) < 1e-3).all(), "the table and nothing else"
+    assert bytes(got["input/depth"].data) == bytes(depth.data)
+    assert list(got["input/camera_info"].k) == K
+    assert bytes(got["input/image"].data) == COLOR.tobytes()
+    kinds = [one.type for one in got["markers"].markers[1:]]
+    assert got["markers"].markers[0].action == Marker.DELETEALL
+    assert kinds == [Marker.CUBE, Marker.LINE_LIST, Marker.TEXT_VIEW_FACING]
+    check_grasps(got["grasps"], got["grasps/scores"], result.query_id)
+
+
+def check_grasps(poses: PoseArray, scores: Float32MultiArray, query_id: str) -> None:
+    rows, columns = scores.layout.dim
+    assert (rows.label, rows.size) == (query_id, len(poses.poses)) and rows.size > 0
+    assert columns.label == "score,width,instance"
+    table = np.array(scores.data).reshape(rows.size, columns.size)
+    assert (np.diff(table[:, 0]) <= 0).all() and 0 < table[0, 0] <= 1
+    assert (np.abs(table[:, 1] - 0.06) < 0.005).any() and (table[:, 2] == 1).all()
+    best = poses.poses[0].position
+    assert np.linalg.norm(np.array([best.x, best.y, best.z]) - SCENE.thing.center) < 0.06
+
+
+def test_an_answer_without_objects_empties_what_was_shown(camera):
+    with listening(camera.robot) as heard:
+        result = camera.ask("nothing", depth=millimetres())
+        wait_for(lambda: all(heard.values()), "all topics")
+        last = {name: messages[-1] for name, messages in heard.items()}
+    assert result.status == Status.NOT_FOUND
+    assert last["points"].width == len(last["grasps"].poses) == 0
+    assert last["scene/points"].width == DEPTH.size
+    assert [one.action for one in last["markers"].markers] == [Marker.DELETEALL]
+
+
+def test_nothing_is_computed_for_nobody(camera):
+    """Clouds, markers and grasps are made only for those who listen."""
+    result = camera.ask(depth=millimetres())
+    with camera.robot.hearing(PoseArray, "grasps") as heard:
+        camera.ask(depth=millimetres())
+        wait_for(lambda: heard, "grasps")
+    assert result.instances[0].has_pose
+
+
+def test_compressed_depth_and_a_latched_camera_info(masks):
+    """compressedDepth as image_transport makes it; the camera_info was sent once, before."""
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    with rig() as robot:
+        info = robot.node.create_publisher(CameraInfo, "camera_info", latched)
+        info.publish(INFO)
+        robot.start("-p", masks, "-p", "depth.transport:=compressed", "-p", "depth.slop:=5.0")
+        depth = robot.node.create_publisher(CompressedImage, "depth/compressedDepth", 10)
+        wait_for(depth.get_subscription_count, "the node's subscription")
+
+        def placed(message: CompressedImage) -> Instance | None:
+            image = robot.show(COLOR)
+            message.header = image.header
+            depth.publish(message)
+            result = robot.ask("it")
+            return result.instances[0] if result.instances and result.instances[0].points else None
+
+        for encoding in ("16UC1", "32FC1"):
+            found = wait_for(lambda kind=encoding: placed(compressed(kind)), f"depth by {encoding}")
+            check_is_the_thing(found, 0.004)
+
+
+def compressed(encoding: str) -> CompressedImage:
+    """Depth as whole millimetres, or as inverse metres with a quantum and an offset."""
+    quantum, offset = 100.0, 1.5
+    whole = np.round(DEPTH * 1000) if encoding == "16UC1" else np.round(quantum / DEPTH + offset)
+    file = io.BytesIO()
+    Picture.fromarray(whole.astype(np.uint16)).save(file, "PNG")
+    data = struct.pack("<iff", 0, quantum, offset) + file.getvalue()
+    return CompressedImage(format=f"{encoding}; compressedDepth png", data=array("B", data))
+
+
+TF2 = '''
+"""A stand-in: the camera is a metre above the table's frame and looks straight down."""
+import json
+from types import SimpleNamespace
+
+class TransformException(Exception):
+    pass
+
+class Buffer:
+    def lookup_transform(self, target, source, time):
+        if target != "base":
+            raise TransformException(f'"{target}" passed to lookupTransform does not exist')
+        names = dict(stamp=time.nanoseconds, source=source)
+        print("asked", json.dumps(names), flush=True)
+        vector = SimpleNamespace(x=0.5, y=0.0, z=1.0)
+        turn = SimpleNamespace(x=1.0, y=0.0, z=0.0, w=0.0)
+        return SimpleNamespace(transform=SimpleNamespace(translation=vector, rotation=turn))
+
+class TransformListener:
+    def __init__(self, buffer, node, *, spin_thread):
+        assert not spin_thread
+    def unregister(self):
+        print("tf2 let go", flush=True)
+'''
+
+
+def with_tf2(folder) -> list[str]:
+    """The command of a node beside which a stand-in of tf2_ros is installed."""
+    (folder / "tf2_ros.py").write_text(TF2)
+    return ["env", f"PYTHONPATH={ROOT}:{folder}", *FAKE]
+
+
+def test_a_target_frame(masks, tmp_path):
+    command = with_tf2(tmp_path)
+    with rig() as robot:
+        values = ("-p", masks, "-p", "target_frame:=base", "-p", "depth.box:=support")
+        process = robot.start("--ros-args", *values, command=command)
+        camera = DepthCamera(robot)
+        with listening(robot) as heard:
+            result = camera.ask(depth=millimetres())
+            wait_for(lambda: all(heard.values()), "all topics")
+        [one] = result.instances
+        middle, thing = one.pose.pose.position, SCENE.thing.center
+        assert one.pose.header == Header(frame_id="base", stamp=result.header.stamp)
+        expected = np.array([0.5, 0.0, 1.0]) + thing * [1, -1, -1]
+        assert np.allclose([middle.x, middle.y, middle.z], expected, atol=0.002)
+        for name in ("points", "scene/points", "markers", "grasps"):
+            last = heard[name][-1]
+            header = last.markers[-1].header if name == "markers" else last.header
+            assert header.frame_id == "base", name
+        assert heard["input/depth"][-1].header.frame_id == FRAME
+        points = np.frombuffer(heard["points"][-1].data, XYZRGB)
+        assert abs(points["z"].mean() - one.centroid.z) < 1e-4
+        asked = json.loads(process.log.split("asked ")[-1].splitlines()[0])
+        stamp = result.header.stamp
+        assert asked == {"stamp": stamp.sec * 10**9 + stamp.nanosec, "source": FRAME}
+        process.stop()
+        assert "tf2 let go" in process.log and "Traceback" not in process.log
+
+
+def test_a_target_frame_that_tf_does_not_know(masks, tmp_path):
+    with rig() as robot:
+        values = ("--ros-args", "-p", masks, "-p", "target_frame:=moon")
+        robot.start(*values, command=with_tf2(tmp_path))
+        result = DepthCamera(robot).ask(depth=millimetres())
+        reason = result.instances[0].pose_reason
+        assert "no transform from 'camera_optical' to 'moon' at the stamp" in reason
+        assert '"moon" passed to lookupTransform does not exist' in reason
+
+
+@pytest.mark.skipif(find_spec("tf2_ros") is not None, reason="tf2_ros is installed here")
+def test_a_target_frame_without_tf2(masks):
+    with rig() as robot:
+        process = robot.start("-p", masks, "-p", "target_frame:=base", ready=False)
+        wait_for(lambda: "cannot configure" in process.log, "the refusal")
+        assert "tf2_ros cannot be imported" in process.log and "tf2-ros-py" in process.log
+        assert robot.ask("it").status == Status.NOT_READY
+        assert "tf2_ros" in robot.results[-1].error
+
+
+def test_upright_along_a_frame_that_is_not_named(masks):
+    with rig() as robot:
+        process = robot.start("-p", masks, "-p", "depth.box:=target_frame", ready=False)
+        wait_for(lambda: "no target_frame is set" in process.log, "the refusal")
+
+
+@dataclass
+class FakeLabelInfo:
+    header: Any
+    class_map: list[Any]
+
+
+def test_label_info_for_programs_that_know_it(monkeypatch):
+    """vision_msgs is not among the wheels; its two messages are plain fields."""
+    from lisa_ros.node.messages import label_info
+
+    module = SimpleNamespace(LabelInfo=FakeLabelInfo, VisionClass=SimpleNamespace)
+    monkeypatch.setitem(sys.modules, "vision_msgs", SimpleNamespace(msg=module))
+    monkeypatch.setitem(sys.modules, "vision_msgs.msg", module)
+    answer = Segmentation(instances=[Instance(id=1, label="a mug"), Instance(id=2, label="b")])
+    found = label_info(answer)
+    assert [(one.class_id, one.class_name) for one in found.class_map] == [(1, "a mug"), (2, "b")]
+    assert found.header == answer.header
