@@ -21,7 +21,7 @@ def nano_config() -> LisaConfig:
         llama={
             "hidden_size": 160,
             "intermediate_size": 432,
-            "num_hidden_layers": 4,
+            "num_hidden_layers": 6,
             "num_attention_heads": 5,
             "num_key_value_heads": 5,
             "vocab_size": PIECES + 1,

@@ -16,9 +16,12 @@ from lisa_ros.learn.scenes import Scenes
 from lisa_ros.learn.see import view_shares
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.tokenizer import Tokenizer
+from lisa_ros.sim.instructions import TYPES as WORLD_TYPES
 from lisa_ros.sim.instructions import compose
 
 QUESTIONS = 8  # asked about each view
+# plain names are learnt at once; what needs several steps of thought is asked more often
+TYPES = {**WORLD_TYPES, "plain": 0.08, "attribute": 0.06, "relation": 0.26, "two_hop": 0.10}
 VIEW_NOISE = 0.25  # of the view's embeddings, which the towers will not produce exactly
 
 
@@ -46,7 +49,7 @@ class Read(nn.Module):
         """Views that can be asked about, with their questions packed."""
         chosen = random.integers(len(self.scenes), size=self.batch)
         maps = load_maps(self.scenes, chosen, random)
-        questions = [compose(record, random, QUESTIONS) for record in maps.records]
+        questions = [compose(record, random, QUESTIONS, types=TYPES) for record in maps.records]
         packed = pack(questions, self.tokenizer, self.config)
         shape = (self.batch, self.config.image_tokens, self.config.hidden_size)
         noise = VIEW_NOISE * random.standard_normal(shape, dtype=np.float32)

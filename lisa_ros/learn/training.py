@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from lisa_ros.learn.optimizer import Optimizer
 from lisa_ros.learn.ranks import Rank, move
 from lisa_ros.model.network import LisaNetwork
 
@@ -37,7 +38,7 @@ class Schedule:
 
     steps: int
     peak: float
-    warm_up: int = 200
+    warm_up: int = 100
 
     def rate(self, step: int) -> float:
         if step < self.warm_up:
@@ -65,8 +66,8 @@ def train(
     network.to(rank.device)
     if isinstance(stage, nn.Module):
         stage.to(rank.device)
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
+    optimizer = Optimizer(modules)
+    parameters = optimizer.parameters
     checkpoint = folder / f"{name}.pt"
     start = _resume(checkpoint, network, stage, optimizer, rank.device)
     writer = SummaryWriter(str(folder / "log" / name)) if rank.first else None
@@ -81,8 +82,7 @@ def train(
     with Progress(*columns, disable=not rank.first) as progress:
         task = progress.add_task(name, total=schedule.steps, completed=start, logs="")
         for step, batch in _prefetch(stage, name, seed, start, schedule.steps, rank.number):
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.rate(step)
+            optimizer.set_rate(schedule.rate(step))
             with torch.autocast("cuda", torch.bfloat16, enabled=rank.device.type == "cuda"):
                 loss, logs = stage.loss(network, move(batch, rank.device))
             optimizer.zero_grad(set_to_none=True)
@@ -132,9 +132,7 @@ def _prefetch(
         yield item
 
 
-def _save(
-    path: Path, network: LisaNetwork, stage: Stage, optimizer: torch.optim.Optimizer, step: int
-) -> None:
+def _save(path: Path, network: LisaNetwork, stage: Stage, optimizer: Optimizer, step: int) -> None:
     state = {
         "step": step,
         "network": network.state_dict(),
@@ -150,7 +148,7 @@ def _resume(
     path: Path,
     network: LisaNetwork,
     stage: Stage,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     device: torch.device,
 ) -> int:
     if not path.exists():
