@@ -57,7 +57,13 @@ def test_the_command_prints_tables_and_writes_numbers(
     arguments = ["--presets", "tiny", "--rounds", "1", "--lengths", "8", "--json", str(numbers)]
     assert main(["bench", "--device", "cpu", *arguments]) == 0
     printed = capsys.readouterr().out
-    for text in ("reference schedule", "transformers generate", "of the roof", "n-th question"):
+    for text in (
+        "reference schedule",
+        "transformers generate",
+        "of the roof",
+        "times its bound",
+        "n-th question",
+    ):
         assert text in printed
     [preset] = json.loads(numbers.read_text())["presets"]
     passes = {timing["case"]: timing["forwards"] for timing in preset["timings"]}

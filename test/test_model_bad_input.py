@@ -223,7 +223,7 @@ def test_native_config_that_does_not_fit(native: Path, change: dict, sentence: s
 
 
 def test_an_unknown_quantization_is_named(native: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"unknown quantization 'int3'.*int8, int4, nf4"):
+    with pytest.raises(CheckpointError, match=r"unknown quantization 'int3'.*int8, fp8, int4, nf4"):
         load(native, quantization="int3")
 
 

@@ -23,13 +23,14 @@ from lisa_ros.demo.recording import read_questions, read_recording
 from lisa_ros.errors import CheckpointError
 from lisa_ros.model.checkpoint import SHIPPED, Lisa, load
 from lisa_ros.model.prompt import MODE_SUFFIXES
-from lisa_ros.model.quantization import quantize
+from lisa_ros.model.quantization import choose, quantize
 
 # Random weights leave many logits next to zero, so a few percent of the pixels flip for little;
 # a state read one position off gives an IoU of 0.62 to 0.76.
-LEAST_IOU = {"int8": 0.96, "int4": 0.8, "nf4": 0.7}
+LEAST_IOU = {"int8": 0.96, "fp8": 0.8, "int4": 0.8, "nf4": 0.7}
 METHODS = [
     pytest.param("int8", id="int8"),
+    pytest.param("fp8", id="fp8"),
     pytest.param("int4", id="int4"),
     pytest.param("nf4", id="nf4"),
 ]
@@ -113,7 +114,24 @@ def test_a_package_that_is_not_there_is_named(
         if name.split(".")[0] == package:
             monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(CheckpointError, match=f"{method} needs the package {package}"):
-        quantize(small_lisa().network, method)
+        quantize(small_lisa().network, method, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("free_gb", "expected"), [(13, None), (12, "int8"), (8.3, "int8"), (8, "int4"), (1, "int4")]
+)
+def test_auto_takes_the_mildest_method_that_fits(
+    free_gb: float, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network of 10 GB in bfloat16, of which 8 GB are layers, and 2.1 GB to work in."""
+    network = nn.Module()
+    network.language_model = nn.Module()
+    network.language_model.layers = nn.Linear(2_000_000, 2_000, bias=False, device="meta")
+    network.lm_head = nn.Linear(1_000_000, 1_000, bias=False, device="meta")
+    free = (int(free_gb * 1e9), int(80e9))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: free)
+    assert choose(network, torch.bfloat16, torch.device("cuda")) == expected
+    assert choose(network, torch.bfloat16, torch.device("cpu")) is None
 
 
 if __name__ == "__main__":
@@ -128,6 +146,7 @@ if __name__ == "__main__":
         {"dtype": torch.bfloat16},
         {"dtype": torch.float16},
         {"quantization": "int8"},
+        {"quantization": "fp8"},
         {"quantization": "int4"},
         {"quantization": "nf4"},
     ):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 PRESETS = ("tiny", "nano", "middle", "lisa-7b", "lisa-13b")
+QUANTIZATIONS = ("int8", "fp8", "int4")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -30,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 (default: a GPU if any)")
     parser.add_argument("--dtype", choices=DTYPES, help="default: bfloat16 on a GPU, else float32")
+    parser.add_argument(
+        "--quantization",
+        choices=QUANTIZATIONS,
+        help="compress the language model's weights before measuring",
+    )
     parser.add_argument("--threads", type=int, help="processor threads (default: torch's choice)")
     parser.add_argument("--rounds", type=int, default=5, help="repetitions of each case")
     parser.add_argument("--lengths", type=int, nargs="+", default=[8, 20, 100], metavar="TOKENS")
@@ -38,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--study",
         choices=("quantization", "views"),
-        help="masks of int8 and int4 beside full precision; center, squash and tiles",
+        help="masks of quantised models beside full precision; center, squash and tiles",
     )
     parser.add_argument("--model", default="nano", help="of a study (default: nano)")
     parser.add_argument("--vision-tower", help="of a study: folder of the CLIP tower")
@@ -67,6 +73,7 @@ def side_by_side(args: argparse.Namespace, device: torch.device, dtype: torch.dt
     from lisa_ros.bench.measure import SEG_PLACE, measure_preset
     from lisa_ros.bench.presets import random_lisa
     from lisa_ros.bench.report import as_data, as_text, draw
+    from lisa_ros.model.quantization import quantize
 
     if min(args.lengths) <= SEG_PLACE or args.rounds < 1:
         raise LisaError(f"answers need more than {SEG_PLACE} tokens, and at least one round")
@@ -76,6 +83,8 @@ def side_by_side(args: argparse.Namespace, device: torch.device, dtype: torch.dt
     results = []
     for preset in presets:
         lisa = random_lisa(preset, device=device, dtype=dtype)
+        if args.quantization:
+            quantize(lisa.network, args.quantization, device)
         results.append(measure_preset(lisa, args.lengths, args.rounds))
         del lisa
     print(as_text(machine, results))
@@ -104,7 +113,7 @@ def study(args: argparse.Namespace, device: torch.device, dtype: torch.dtype) ->
         )
 
     if args.study == "quantization":
-        quantised = {method: Engine(loaded(method)) for method in ("int8", "int4")}
+        quantised = {method: Engine(loaded(method)) for method in QUANTIZATIONS}
         return gates_as_text(quantization_gate(Engine(loaded()), quantised, args.scenes))
     lisa = loaded()
     engines = {view: Engine(lisa, EngineConfig(clip_view=view)) for view in get_args(ClipView)}

@@ -40,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--quantization",
-        choices=("int8", "int4", "nf4"),
-        help="compress the language model's weights",
+        choices=("auto", "int8", "fp8", "int4", "nf4"),
+        help="compress the language model's weights; auto: as far as a GPU's memory asks for it",
     )
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 (default: a GPU if any)")
     parser.add_argument("--dtype", choices=DTYPES, help="default: bfloat16 on a GPU, else float32")

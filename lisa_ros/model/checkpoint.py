@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import save_file
@@ -17,7 +18,7 @@ from lisa_ros.model.config import LisaConfig, Quantization
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.official import is_official, read_official
 from lisa_ros.model.processor import Processor
-from lisa_ros.model.quantization import quantize
+from lisa_ros.model.quantization import choose, quantize
 from lisa_ros.model.tokenizer import Tokenizer
 from lisa_ros.model.weights import Shard, check, empty_network, fill
 from lisa_ros.model.widening import multiplies, widen
@@ -56,7 +57,7 @@ def load(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     vision_tower: str | Path | None = None,
-    quantization: Quantization | None = None,
+    quantization: Quantization | Literal["auto"] | None = None,
 ) -> Lisa:
     """Load a checkpoint, native or official, ready for inference.
 
@@ -64,16 +65,21 @@ def load(
     `dtype`: half precision on a processor without instructions for it is used for the storage of
     the large weights only, see `widening`.
     `vision_tower`: folder of the CLIP tower, for official checkpoints.
-    `quantization`: see `quantization.quantize`. Raises CheckpointError; nothing is half loaded.
+    `quantization`: see `quantization.quantize`; `auto`: none on a processor, on a GPU the mildest
+    with which the model fits into the memory that is free.
+    Raises CheckpointError; nothing is half loaded.
     """
     source = open_checkpoint(path, vision_tower)
-    fill(source.network, source.shards, dtype, torch.device(device))
-    source.network.eval().requires_grad_(False)
+    network, device = source.network, torch.device(device)
+    if quantization == "auto":
+        quantization = choose(network, dtype, device)
+    fill(network, source.shards, dtype, device if quantization is None else torch.device("cpu"))
+    network.eval().requires_grad_(False)
     if quantization is not None:
-        quantize(source.network, quantization)
-    elif not multiplies(dtype, torch.device(device)):
-        widen(source.network)
-    return Lisa(source.network, source.tokenizer, Processor(source.config), source.config)
+        quantize(network, quantization, device)
+    elif not multiplies(dtype, device):
+        widen(network)
+    return Lisa(network, source.tokenizer, Processor(source.config), source.config)
 
 
 def open_checkpoint(path: str | Path, vision_tower: str | Path | None = None) -> Source:

@@ -13,7 +13,7 @@ IMAGE_TOKEN = -200
 """Stands in a list of ids where the view goes; no row of the embedding table."""
 
 Projector = Literal["linear", "mlp2x_gelu"]
-Quantization = Literal["int8", "int4", "nf4"]
+Quantization = Literal["int8", "fp8", "int4", "nf4"]
 Conversation = Literal["llava_v1", "llava_llama_2", "vicuna_v1", "nano"]
 
 
