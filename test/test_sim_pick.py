@@ -45,7 +45,7 @@ from lisa_ros.sim.pick.trial import Outcome, Reply, Trial, TrueMasks, judge, run
 from lisa_ros.sim.world import Tabletop
 
 PICTURE_FOLDER = "TEST_SIM_PICK_FOLDER"  # variable of the environment
-TOO_BIG = {"bowl", "plate", "book"}
+TOO_BIG = {"bowl", "plate", "book", "box", "tray", "pot", "teapot"}
 
 
 def seen(scene: PickScene) -> View:
