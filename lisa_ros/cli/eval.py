@@ -1,68 +1,139 @@
-"""`lisa-ros eval`: gIoU, cIoU and refusals on scenes and sentences that training never saw."""
+"""`lisa-ros eval`: gIoU, cIoU, refusals, AP50 and names on the fixed test set, or on ReasonSeg."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lisa_ros.cli.segment import DTYPES, write
+
+if TYPE_CHECKING:
+    from lisa_ros.engine import Answer, Engine
+    from lisa_ros.learn.evaluation import Sample
+    from lisa_ros.learn.reasonseg import Item
+    from lisa_ros.model.checkpoint import Lisa
+
+COLUMNS = {
+    "asked": "samples",
+    "gIoU": "giou",
+    "cIoU": "ciou",
+    "refused\nrightly": "refusal_accuracy",
+    "refused\nwrongly": "false_refusals",
+    "AP50": "ap50",
+    "names\nit": "named",
+    "and its\ncolour": "named_with_color",
+}
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The options that say which model is asked, and where it runs."""
+    parser.add_argument("--model", default="nano", help="model folder or name (default: nano)")
+    parser.add_argument("--vision-tower", help="folder of the CLIP tower, for official checkpoints")
+    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 (default: a GPU if any)")
+    parser.add_argument("--dtype", choices=DTYPES, help="default: bfloat16 on a GPU, else float32")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="nano", help="model folder or name (default: nano)")
-    parser.add_argument("--scenes", type=int, default=100, help="test scenes (default: 100)")
-    parser.add_argument("--questions", type=int, default=6, help="questions a scene (default: 6)")
+    add_model(parser)
     parser.add_argument(
-        "--split",
-        choices=("train", "test"),
-        default="train",
-        help="sentence patterns that training used, or those it never saw; scenes are always new",
+        "--dataset",
+        type=Path,
+        metavar="DIR",
+        help="folder of `lisa-ros sim-benchmark` or of ReasonSeg (default: the fixed test set,"
+        " drawn the first time)",
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("auto", "mask", "explain"),
+        default="auto",
+        help="how to ask: auto lets the model decide (default); mask always wants a mask, as LISA's"
+        " own evaluation does",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
-    parser.add_argument("--sheet", type=Path, metavar="PNG", help="write a sheet of 40 answers")
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help="draw 40 answers as they fall")
+    parser.add_argument(
+        "--reliability", type=Path, metavar="PNG", help="draw how far scores can be trusted"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Ask, print the table, write what was asked for."""
-    from rich.progress import Progress
-
+    from lisa_ros.cli.sim_benchmark import drawn_before
     from lisa_ros.engine import Engine
-    from lisa_ros.learn.evaluation import evaluate
-    from lisa_ros.model.checkpoint import load
+    from lisa_ros.learn import calibration
+    from lisa_ros.learn.benchmark import BENCHMARK
+    from lisa_ros.learn.contact_sheet import choose, contact_sheet
+    from lisa_ros.learn.evaluation import report
+    from lisa_ros.learn.reasonseg import read_dataset
 
-    engine = Engine(load(args.model))
-    samples, meters = [], {}
-    with Progress() as progress:
-        task = progress.add_task("asking", total=args.scenes)
-        for sample, meters in evaluate(engine, args.scenes, args.questions, args.split):  # noqa: B007
-            samples.append(sample)
-            progress.update(task, completed=len({s.view.record["seed"] for s in samples}))
-        progress.update(task, completed=args.scenes)
-    report = {name: meter.report() for name, meter in sorted(meters.items())}
-    named = [sample.named for sample in samples if sample.named is not None]
-    report["all"]["names_the_right_kind"] = sum(named) / max(1, len(named))
-    _print(report)
+    items = read_dataset(args.dataset or drawn_before("benchmark", BENCHMARK))
+    engine = Engine(load_model(args))
+    chosen = choose(len(items))
+    samples, shown = [], []
+    for index, (sample, answer) in enumerate(ask(engine, items, args.mode)):
+        samples.append(sample)
+        if index in chosen:
+            shown.append((sample, answer))
+    results, scores = report(samples), calibration.figures(samples)
+    _print(results, scores)
     if args.json:
-        args.json.write_text(json.dumps({**vars_of(args), "results": report}, indent=2) + "\n")
+        asked = {"model": args.model, "mode": args.mode, "questions": len(items)}
+        found = {**asked, "results": results, "scores": scores}
+        write(args.json, json.dumps(found, indent=2).encode() + b"\n")
     if args.sheet:
-        from lisa_ros.learn.contact_sheet import contact_sheet
-
-        contact_sheet(samples, args.sheet)
+        contact_sheet(shown, args.sheet)
+    if args.reliability:
+        calibration.draw_reliability(samples, args.reliability)
     return 0
 
 
-def vars_of(args: argparse.Namespace) -> dict:
-    """What the figures depend on."""
-    return {name: getattr(args, name) for name in ("model", "scenes", "questions", "split")}
+def load_model(args: argparse.Namespace) -> Lisa:
+    """The model that the options of `add_model` name."""
+    import torch
+
+    from lisa_ros.model.checkpoint import load
+
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = args.dtype or ("float32" if device == "cpu" else "bfloat16")
+    return load(
+        args.model, device=device, dtype=getattr(torch, dtype), vision_tower=args.vision_tower
+    )
 
 
-def _print(report: dict[str, dict]) -> None:
+def ask(engine: Engine, items: Sequence[Item], mode: str) -> Iterator[tuple[Sample, Answer]]:
+    """Ask every question, with a progress bar."""
+    from rich.progress import Progress
+
+    from lisa_ros.learn.evaluation import evaluate
+
+    with Progress(transient=True) as progress:
+        yield from progress.track(
+            evaluate(engine, items, mode), total=len(items), description=f"asking ({mode})"
+        )
+
+
+def _print(results: dict[str, dict[str, dict]], scores: dict) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("questions", "samples", "gIoU", "cIoU", "refused rightly", "refused wrongly")
-    for name, row in report.items():
-        values = (row["giou"], row["ciou"], row["refusal_accuracy"], row["false_refusals"])
-        cells = ("-" if value is None else f"{value:.3f}" for value in values)
-        table.add_row(name, str(row["samples"]), *cells)
+    table = Table("questions", box=SIMPLE_HEAD)
+    for name in COLUMNS:
+        table.add_column(name, justify="right", no_wrap=True)
+    for split, kinds in results.items():
+        table.add_row(f"[bold]{split}")
+        for kind, row in kinds.items():
+            table.add_row(f"  {kind}", *(_cell(row[name]) for name in COLUMNS.values()))
+        table.add_section()
     Console().print(table)
-    print(f"answers that name the right kind: {report['all']['names_the_right_kind']:.3f}")
+    print(
+        f"scores of {scores['masks']} masks, {scores['right']} of them right: calibration error "
+        f"{_cell(scores['calibration_error'])}, separation {_cell(scores['separation'])}"
+    )
+
+
+def _cell(value: float | int | None) -> str:
+    return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.3f}"

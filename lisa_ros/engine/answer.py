@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -43,8 +44,9 @@ class Instance:
     mask: np.ndarray
     """(H, W) bool, at the size of the image that was asked about"""
     score: float
-    """0..1: mean probability that the mask decoder gives to the pixels of the mask. It says how
-    sharp the mask is, not whether the right thing was meant; LISA never learnt to score masks."""
+    """0..1. With a model whose scores are calibrated: the probability that the mask shows what was
+    meant, overlapping it with an IoU above 0.5. With any other: mean probability that the mask
+    decoder gives to the pixels of the mask, which says how sharp it is and no more."""
     seg_probability: float
     """0..1: the probability that the language model gave to `[SEG]` at this place"""
     label: str
@@ -53,6 +55,8 @@ class Instance:
     """x, y, width, height in pixels; zeros for an empty mask"""
     area: int
     """pixels of the mask"""
+    evidence: Mapping[str, float] = field(default_factory=dict)
+    """what a calibrated score was made from (scoring.py); empty where it is not calibrated"""
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from lisa_ros.engine.answer import (
 from lisa_ros.engine.frames import Frame
 from lisa_ros.engine.generation import Row, Step
 from lisa_ros.engine.question import Question
+from lisa_ros.engine.scoring import evidence, probability, token_probabilities
 from lisa_ros.model.tokenizer import Tokenizer
 
 _BROKEN_OFF = {"cancel": Status.CANCELLED, "deadline": Status.TIMEOUT}
@@ -38,8 +39,12 @@ class Ask:
     row: Row
     refusal: list[int]
     """ids with which the model says that a thing is not there; empty: it never does"""
+    calibration: Mapping[str, float] | None = None
+    """what turns evidence into the score of a mask; None: the model has no such thing"""
     instances: list[Instance] = field(default_factory=list)
     said: str = ""
+    probabilities: list[float] = field(default_factory=list)
+    """of every token so far, where scores are calibrated"""
     sam_encodes: int = 0
     clip_encodes: int = 0
 
@@ -67,6 +72,8 @@ class Ask:
         `masks`: full-size logits (H, W) by the index of the state they come from.
         """
         before = len(self.row.ids) - len(step.tokens)
+        if self.calibration is not None:
+            self.probabilities += token_probabilities(step.logits, step.tokens)
         for place, logits in masks.items():
             raw = tokenizer.decode(self.row.ids[: before + place])
             yield from self._say("" if self.forced else settled_text(raw))
@@ -74,11 +81,20 @@ class Ask:
             label = label_of("" if self.forced else raw, self.question.instruction)
             instance = measure(logits, label, float(probability))
             if instance.area:
+                words = self.probabilities[: before + place] if plain_text(raw) else []
+                instance = self._calibrated(instance, words)
                 self.instances.append(instance)
                 yield MaskReady(instance)
         if not self.forced:
             raw = tokenizer.decode(self.row.ids)
             yield from self._say(plain_text(raw) if self.row.stopped_by else settled_text(raw))
+
+    def _calibrated(self, instance: Instance, words: list[float]) -> Instance:
+        """The instance with its score; `words`: probabilities of the tokens before its `[SEG]`."""
+        if self.calibration is None:
+            return instance
+        terms = evidence(instance.score, min(words, default=None))
+        return replace(instance, score=probability(terms, self.calibration), evidence=terms)
 
     def last_words(self, tokenizer: Tokenizer) -> Iterator[Event]:
         """The last words of an answer that was broken off between two steps."""

@@ -185,12 +185,16 @@ class Engine:
         if shared:
             self._fill_prefixes(shared, clock)
         groups = [
-            [Ask(q, f, self._row(q, f, view), self.prompts.refusal) for view in range(len(f.views))]
+            [self._ask(q, f, view) for view in range(len(f.views))]
             for q, f in zip(questions, frames, strict=True)
         ]
         for i in first.values():
             groups[i][0].clip_encodes = len(frames[i].views)
         return groups
+
+    def _ask(self, question: Question, frame: Frame, view: int) -> Ask:
+        row = self._row(question, frame, view)
+        return Ask(question, frame, row, self.prompts.refusal, self.lisa.config.score_calibration)
 
     def _fill_prefixes(self, frames: Sequence[Frame], clock: Clock) -> None:
         """One pass over the part of the prompt that all questions about a frame share."""

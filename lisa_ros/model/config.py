@@ -12,6 +12,7 @@ from lisa_ros.errors import CheckpointError
 IMAGE_TOKEN = -200
 """Stands in a list of ids where the view goes; no row of the embedding table."""
 
+SCORE_TERMS = ("bias", "mask", "words", "wordless")
 Projector = Literal["linear", "mlp2x_gelu"]
 Quantization = Literal["int8", "fp8", "int4", "nf4"]
 Conversation = Literal["llava_v1", "llava_llama_2", "vicuna_v1", "nano"]
@@ -25,7 +26,9 @@ class LisaConfig:
     `LlamaConfig`, `CLIPVisionConfig`, `SamVisionConfig` and `SamMaskDecoderConfig`.
     `clip_select_layer` counts CLIP's hidden states as transformers does: -1 is the output of the
     last layer, -2 the input of the last layer. `refusal_prefix` are the words with which this
-    model says that a thing is not there; empty if it never does.
+    model says that a thing is not there; empty if it never does. `score_calibration` weighs
+    SCORE_TERMS into the probability that a mask shows what was meant (engine/scoring.py); None if
+    that was never fitted.
     """
 
     name: str
@@ -40,6 +43,7 @@ class LisaConfig:
     clip_select_layer: int = -2
     mask_instances: bool = False
     refusal_prefix: str = ""
+    score_calibration: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         for field, allowed in (("projector", Projector), ("conversation", Conversation)):
@@ -48,6 +52,11 @@ class LisaConfig:
                 raise CheckpointError(
                     f"unknown {field} {value!r}; this version knows {', '.join(get_args(allowed))}"
                 )
+        weights = self.score_calibration
+        if weights is not None and set(weights) != set(SCORE_TERMS):
+            raise CheckpointError(
+                f"score_calibration must have {', '.join(SCORE_TERMS)}, not {', '.join(weights)}"
+            )
 
     @property
     def image_tokens(self) -> int:

@@ -1,0 +1,47 @@
+"""`lisa-ros calibrate`: fit what the score of a mask means, and write it into the model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+MODES = ("auto", "mask")  # the words before a mask are part of its score, or there are none
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from lisa_ros.cli.eval import add_model
+
+    add_model(parser)
+    parser.add_argument(
+        "--dataset",
+        type=Path,
+        metavar="DIR",
+        help="questions that the model was neither trained nor is tested on (default: the"
+        " simulator's validation tables, drawn the first time)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask every question with and without words, fit, write the model's config.json."""
+    from lisa_ros.cli.eval import ask, load_model
+    from lisa_ros.cli.sim_benchmark import drawn_before
+    from lisa_ros.engine import Engine
+    from lisa_ros.learn.benchmark import VALIDATION
+    from lisa_ros.learn.calibration import figures, fit, store, uncalibrated
+    from lisa_ros.learn.reasonseg import read_dataset
+    from lisa_ros.model.checkpoint import CONFIG_FILE, find
+    from lisa_ros.model.config import LisaConfig
+
+    folder = find(args.model)
+    LisaConfig.from_json(folder / CONFIG_FILE)  # only native models have a place for it
+    items = read_dataset(args.dataset or drawn_before("validation", VALIDATION))
+    lisa = uncalibrated(load_model(args))
+    engine = Engine(lisa)
+    samples = [sample for mode in MODES for sample, _ in ask(engine, items, mode)]
+    weights = fit(samples)
+    store(weights, folder)
+    found = figures(samples)
+    print(f"{found['masks']} masks, {found['right']} of them right")
+    print(f"calibration error before: {found['calibration_error']:.3f}")
+    print(f"written to {folder / CONFIG_FILE}: {weights}")
+    return 0
