@@ -16,10 +16,13 @@ pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
 from fake_engine import FakeEngine
 from lisa_ros.msg import Segmentation
+from node_rig import image_message
 from PIL import Image as Picture
-from rclpy.serialization import deserialize_message
+from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from sensor_msgs.msg import CameraInfo, Image
+from test_node_depth import COLOR, INFO, SEEN, check_is_the_thing, later, millimetres
 
 from lisa_ros.node.annotate import Annotator, RecordingError, describe
 from lisa_ros.node.image import to_rgb
@@ -28,6 +31,7 @@ from lisa_ros.node.status import Status
 
 MODEL = Model(FakeEngine(), "fake", "cpu")
 SECOND = 10**9
+DEPTH = "/cam/depth"
 STORE = get_typestore(Stores.ROS2_HUMBLE)
 STORE.register(get_types_from_msg("int32 gear\n", "truck_msgs/msg/Gear"))
 Time = STORE.types["builtin_interfaces/msg/Time"]
@@ -93,12 +97,49 @@ def test_recordings_come_back_with_answers(tmp_path, plugin, kind, suffix):
     ]
     assert {one.header.frame_id for one in results} == {"their_camera"}
     assert {one.source for one in results} == {Segmentation.SOURCE_RECORDING}
-    from sensor_msgs.msg import Image
-
     masks = [deserialize_message(data, Image) for _, data in after["/lisa/mask/image"]]
     assert to_rgb(masks[0], 10_000).any() and not to_rgb(masks[1], 10_000).any()
     assert len(after["/lisa/overlay"]) == len(after["/lisa/answer"]) == 6
     assert describe(annotator.summary) == "10 messages copied, 6 answers (3 OK, 3 NOT_FOUND)"
+
+
+def record_depth(path, late: float) -> None:
+    """Colour, depth (recorded after it, its stamp `late` seconds later) and camera_info, once."""
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        names = {"/cam/color": Image, DEPTH: Image, "/cam/info": CameraInfo}
+        topics = {
+            name: writer.add_connection(name, f"sensor_msgs/msg/{kind.__name__}", typestore=STORE)
+            for name, kind in names.items()
+        }
+        writer.write(topics["/cam/info"], 99 * SECOND, serialize_message(INFO))
+        for second in range(2):
+            image = image_message(COLOR, (second, 5))
+            depth = millimetres()
+            depth.header.frame_id = image.header.frame_id
+            depth.header.stamp = later(image.header, late)
+            recorded = (100 + second) * SECOND
+            writer.write(topics["/cam/color"], recorded, serialize_message(image))
+            writer.write(topics[DEPTH], recorded + SECOND // 50, serialize_message(depth))
+
+
+@pytest.mark.parametrize("late", [0.02, 0.4])
+def test_depth_of_the_recording_places_the_objects(tmp_path, late):
+    record_depth(tmp_path / "in", late)
+    model = Model(FakeEngine((SEEN == 0)[None]), "fake", "cpu")
+    with pytest.raises(RecordingError, match="no camera_info on /nowhere"):
+        Annotator(
+            tmp_path / "in", tmp_path / "x", ["it"], every=0, depth="/cam/depth", info="/nowhere"
+        )
+    target = tmp_path / "out.mcap"
+    list(Annotator(tmp_path / "in", target, ["it"], every=0, depth="/cam/depth").run(model))
+    results = [deserialize_message(data, Segmentation) for _, data in read(target)["/lisa/mask"]]
+    assert len(results) == 2
+    for result in results:
+        [one] = result.instances
+        if late < 0.1:
+            check_is_the_thing(one)
+        else:
+            assert "no depth image within 0.1 s" in one.pose_reason and one.area
 
 
 def test_recordings_without_type_descriptions_as_humble_makes_them(tmp_path):

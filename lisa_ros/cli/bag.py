@@ -21,6 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="recorded time from one question to the next; 0: every image (default: 1)",
     )
     parser.add_argument("--image", default="", metavar="TOPIC", help="the camera, if several")
+    parser.add_argument(
+        "--depth", default="", metavar="TOPIC", help="its registered depth images, for 3-D poses"
+    )
+    parser.add_argument(
+        "--camera-info", default="", metavar="TOPIC", help="their intrinsics, if several"
+    )
     parser.add_argument("--mode", default="auto", choices=("auto", "mask", "explain", "text"))
     parser.add_argument("--model", default="nano", help="a shipped model, or a checkpoint's folder")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -48,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
         args.query,
         every=args.every,
         topic=args.image,
+        depth=args.depth,
+        info=args.camera_info,
         mode=args.mode,
     )
     settings = {parameter.name: parameter.default for parameter in PARAMETERS}

@@ -27,7 +27,10 @@ from lisa_ros.node.camera import Frame
 from lisa_ros.node.image import to_message
 from lisa_ros.node.loading import Model
 from lisa_ros.node.overlay import draw_overlay
+from lisa_ros.node.parameters import BY_NAME
 from lisa_ros.node.query import Outcome, Query
+from lisa_ros.node.recorded_depth import RecordedDepth
+from lisa_ros.node.space import in_space
 from lisa_ros.node.status import ANSWERED, Status
 from lisa_ros.share import shared_file
 
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
     from lisa_ros.engine.answer import Answer
 
 CAMERAS = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+SETTINGS = {name: parameter.default for name, parameter in BY_NAME.items()}
 STORAGES = {".mcap": StoragePlugin.MCAP, ".db3": StoragePlugin.SQLITE3}
 TOPICS = {
     "/lisa/mask": "lisa_ros/msg/Segmentation",
@@ -72,6 +77,8 @@ class Annotator:
         *,
         every: float,
         topic: str = "",
+        depth: str = "",
+        info: str = "",
         mode: str = "auto",
         max_new_tokens: int = 256,
         max_pixels: int = 2**28,
@@ -83,6 +90,8 @@ class Annotator:
             questions: each is asked about each chosen image.
             every: seconds of recorded time from one chosen image to the next; 0: all images.
             topic: the camera; empty: the only topic with images.
+            depth: the depth images that are registered to it; empty: none, and so no 3-D part.
+            info: their camera_info; empty: the only topic with camera_info.
             mode, max_new_tokens, max_pixels: as the node's parameters.
         """
         if target.exists():
@@ -95,7 +104,8 @@ class Annotator:
         self.summary = Summary()
         try:
             with Reader(source) as reader:
-                self._topic = _camera(reader, topic)
+                self._topic = _camera(reader, topic, depth)
+                self._depth, self._info = depth, _camera_info(reader, info) if depth else ""
                 self.total = reader.message_count
                 """messages of the recording"""
         except (ReaderError, OSError) as error:
@@ -110,6 +120,9 @@ class Annotator:
         try:
             with ExitStack() as stack:
                 reader = stack.enter_context(Reader(self._source))
+                aside = stack.enter_context(Reader(self._source))
+                slop = SETTINGS["depth.slop"]
+                self._recorded = RecordedDepth(aside, self._depth, self._info, slop)
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self._parent())))
                 plugin = STORAGES.get(self._target.suffix, StoragePlugin.MCAP)
                 bag = folder / self._target.name
@@ -145,6 +158,7 @@ class Annotator:
             if connection.topic == self._topic and self._is_due(stamp):
                 message = deserialize_message(bytes(data), CAMERAS[connection.msgtype])
                 frame = Frame(message, ("recording", stamp))
+                frame.partner = self._recorded.partner_of(message.header, stamp)
                 for question in self._questions:
                     said.append(self._annotate(writer, outputs, stamp, frame, question, model))
             yield "\n".join(said)
@@ -220,19 +234,34 @@ class Annotator:
             answer = _last_answer(model, query, frame.pixels(self._max_pixels))
         except LisaError as error:
             return query, Outcome(Status.REJECTED, str(error))
-        return query, Outcome(Status[answer.status.name], "", answer)
+        masks = [one.mask for one in answer.instances]
+        space = in_space(masks, frame.partner, frame.header, SETTINGS)
+        return query, Outcome(Status[answer.status.name], "", answer, space)
 
 
-def _camera(reader: Reader, wanted: str) -> str:
-    """The topic to ask about."""
+def _camera(reader: Reader, wanted: str, depth: str) -> str:
+    """The topic to ask about; `depth` is another one."""
     found = {one.topic: one.msgcount for one in reader.connections if one.msgtype in CAMERAS}
-    cameras = {name: count for name, count in found.items() if name not in TOPICS}
+    if depth and depth not in found:
+        raise RecordingError(f"no depth images on {depth}; topics: {', '.join(sorted(found))}")
+    cameras = {name: count for name, count in found.items() if name not in {*TOPICS, depth}}
     listing = ", ".join(f"{name} ({count})" for name, count in sorted(cameras.items())) or "none"
     if wanted and wanted not in cameras:
         raise RecordingError(f"no images on {wanted}; topics with images: {listing}")
     if not wanted and len(cameras) != 1:
         raise RecordingError(f"choose the camera with --image; topics with images: {listing}")
     return wanted or next(iter(cameras))
+
+
+def _camera_info(reader: Reader, wanted: str) -> str:
+    """The topic with the intrinsics."""
+    found = sorted({one.topic for one in reader.connections if one.msgtype == CAMERA_INFO})
+    listing = ", ".join(found) or "none"
+    if wanted and wanted not in found:
+        raise RecordingError(f"no camera_info on {wanted}; topics with camera_info: {listing}")
+    if not wanted and len(found) != 1:
+        raise RecordingError(f"choose one with --camera-info; topics with camera_info: {listing}")
+    return wanted or found[0]
 
 
 def _last_answer(model: Model, query: Query, pixels: Any) -> Answer:

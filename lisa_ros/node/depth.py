@@ -96,15 +96,15 @@ class DepthInput:
             arrived: when the image came, by `time.monotonic()`.
             ended: true once nobody waits for the answer any more.
         """
-        stamp, slop = _seconds(header), self._parameters["depth.slop"]
+        slop = self._parameters["depth.slop"]
         while True:
             self._collect()
-            if self._settled(stamp) or time.monotonic() >= arrived + slop or ended():
+            if self._settled(header) or time.monotonic() >= arrived + slop or ended():
                 break
             time.sleep(POLL)
         with self._lock:
-            depth, info = self._depth.nearest(stamp), self._info.nearest(stamp)
-        reason = self._why_not(depth, stamp, slop)
+            depth, info = (nearest(one.messages, header) for one in (self._depth, self._info))
+        reason = self._why_not(depth, header, slop)
         self.found, self.missed = self.found + (not reason), self.missed + bool(reason)
         return Partner(None if reason else depth, info, reason)
 
@@ -113,28 +113,28 @@ class DepthInput:
             for stream in (self._depth, self._info):
                 stream.collect(self._parameters["depth.slop"])
 
-    def _settled(self, stamp: float) -> bool:
+    def _settled(self, header: Any) -> bool:
         """Whether nothing that could still arrive would be nearer."""
         if not self.heard:
             return True
-        limit = stamp + self._parameters["depth.slop"]
+        slop = self._parameters["depth.slop"]
         with self._lock:
-            later = any(stamp <= _seconds(one.header) <= limit for one in self._depth.messages)
+            later = any(0 <= away(one, header) <= slop for one in self._depth.messages)
             has_info = bool(self._info.messages)
         return later and (has_info or not self._info.subscription.heard)
 
-    def _why_not(self, depth: Any, stamp: float, slop: float) -> str:
+    def _why_not(self, depth: Any, header: Any, slop: float) -> str:
         topic = self._depth.subscription.topic
         if depth is None and not self.heard:
             return f"no depth image: nobody publishes {topic}"
         if depth is None:
             return f"no depth image has arrived on {topic} yet"
-        away = _seconds(depth.header) - stamp
-        if abs(away) <= slop:
+        seconds = away(depth, header)
+        if abs(seconds) <= slop:
             return ""
         return (
             f"no depth image within {slop:g} s of the image (depth.slop): by its stamp the nearest "
-            f"one is {abs(away):.3g} s {'younger' if away > 0 else 'older'}"
+            f"one is {abs(seconds):.3g} s {'younger' if seconds > 0 else 'older'}"
         )
 
 
@@ -149,20 +149,17 @@ class _Stream:
         """Take what has come; what is from before a jump of time backwards is dropped."""
         while (taken := self.subscription.take()) is not None:
             message = taken[0]
-            last = self.messages[-1] if self.messages else message
-            if _seconds(message.header) < _seconds(last.header) - slop:
+            if self.messages and away(message, self.messages[-1].header) < -slop:
                 self.messages.clear()
             self.messages.append(message)
 
-    def nearest(self, stamp: float) -> Any:
-        """The message nearest to a stamp, of equally near ones the last; None if there is none."""
-        return nearest(self.messages, stamp)
+
+def nearest(messages: Sequence[Any], header: Any) -> Any:
+    """The message whose stamp is nearest to a header's, of equally near ones the last; or None."""
+    return min(reversed(messages), key=lambda one: abs(away(one, header)), default=None)
 
 
-def nearest(messages: Sequence[Any], stamp: float) -> Any:
-    """The message whose stamp is nearest, of equally near ones the last; None of none."""
-    return min(reversed(messages), key=lambda one: abs(_seconds(one.header) - stamp), default=None)
-
-
-def _seconds(header: Any) -> float:
-    return header.stamp.sec + header.stamp.nanosec * 1e-9
+def away(message: Any, header: Any) -> float:
+    """Seconds by which a message is younger than a header says."""
+    one, other = message.header.stamp, header.stamp
+    return (one.sec - other.sec) + (one.nanosec - other.nanosec) * 1e-9
