@@ -15,7 +15,7 @@ from lisa_ros.errors import LisaError
 from lisa_ros.learn.join import Join
 from lisa_ros.learn.look import Look
 from lisa_ros.learn.nano import nano_network, train_tokenizer
-from lisa_ros.learn.parts import PARTS, POSITIONS, begin_with, take_over
+from lisa_ros.learn.parts import PARTS, aim_by, begin_with, take_over
 from lisa_ros.learn.ranks import Rank, join_ranks
 from lisa_ros.learn.read import Read
 from lisa_ros.learn.scenes import open_scenes, render_scenes
@@ -50,8 +50,11 @@ def train_nano(args: argparse.Namespace) -> None:
         # every stage begins with the same fresh network: SAM's positions are drawn with it
         torch.manual_seed(args.seed)
         network = nano_network()
-        if args.init and name in PARTS and not (args.folder / f"{name}.pt").exists():
+        fresh = not (args.folder / f"{name}.pt").exists()
+        if args.init and name in args.init_parts and fresh:
             _begin(network, name, args, rank)
+        if name == "read":
+            aim_by(network, args.folder)
         stage, modules, schedule = plans[name](args, network)
         train(name, network, stage, modules, schedule, args.folder, args.seed, rank)
         if name == "join" and rank.first:
@@ -64,14 +67,8 @@ def _render(args: argparse.Namespace) -> None:
 
 
 def _begin(network: LisaNetwork, stage: str, args: argparse.Namespace, rank: Rank) -> None:
-    """Begin a stage with an earlier model's part.
-
-    SAM's positions are taken for every stage: `read` must aim by those that `see` obeys.
-    """
-    prefixes = PARTS[stage] if stage in args.init_parts else ()
-    if "see" in args.init_parts:
-        prefixes = (*prefixes, POSITIONS)
-    sentence = begin_with(network, load(args.init), prefixes)
+    """Begin a stage with an earlier model's part."""
+    sentence = begin_with(network, load(args.init), PARTS[stage])
     if rank.first:
         print(f"{stage}: {sentence}", flush=True)
 
@@ -88,15 +85,27 @@ def _look(args: argparse.Namespace, network: LisaNetwork) -> Plan:
 
 
 def _read(args: argparse.Namespace, network: LisaNetwork) -> Plan:
-    stage = Read(network, open_scenes(args.folder / "scenes"), _tokenizer(args), BATCH["read"])
+    stage = Read(
+        network,
+        open_scenes(args.folder / "scenes"),
+        _tokenizer(args),
+        BATCH["read"],
+        implicit=not args.without_implicit,
+    )
     modules = [network.language_model, network.lm_head, network.text_hidden_fcs]
     return stage, modules, Schedule(args.read_steps, 1e-3)
 
 
 def _join(args: argparse.Namespace, network: LisaNetwork) -> Plan:
     take_over(network, args.folder)
-    stage = Join(network, open_scenes(args.folder / "scenes"), _tokenizer(args), BATCH["join"])
-    return stage, [network], Schedule(args.join_steps, 5e-4)
+    stage = Join(
+        network,
+        open_scenes(args.folder / "scenes"),
+        _tokenizer(args),
+        BATCH["join"],
+        implicit=not args.without_implicit,
+    )
+    return stage, [network], Schedule(args.join_steps, 3e-4)
 
 
 def _write(network: LisaNetwork, tokenizer: Tokenizer, folder: Path) -> None:
