@@ -39,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only these parts of it; `read` also brings its tokenizer",
     )
     parser.add_argument(
+        "--without-implicit",
+        action="store_true",
+        help="read and join never ask by use or in two steps (for the experiment of headline.py)",
+    )
+    parser.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),
         default="auto",

@@ -15,6 +15,7 @@ from torch.nn import functional
 from lisa_ros.learn.concepts import ConceptSpace
 from lisa_ros.learn.packing import Packed, answer_loss, pack, run_packed
 from lisa_ros.learn.pictures import Pictures, load_pictures
+from lisa_ros.learn.questions import questions_about
 from lisa_ros.learn.read import concepts_meant
 from lisa_ros.learn.scenes import Scenes
 from lisa_ros.learn.see import masks_loss, view_shares
@@ -22,7 +23,6 @@ from lisa_ros.model.losses import BCE_WEIGHT, CE_WEIGHT, DICE_WEIGHT
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.tokenizer import Tokenizer
 from lisa_ros.sim.instructions import TYPES as WORLD_TYPES
-from lisa_ros.sim.instructions import compose
 
 QUESTIONS = 5  # asked about each view: fewer than in `read`, here the pictures teach most
 # what a small model must get right first is asked more often than the world's own shares say
@@ -43,9 +43,17 @@ class Join(nn.Module):
     """LISA's loss on rendered pictures."""
 
     def __init__(
-        self, network: LisaNetwork, scenes: Scenes, tokenizer: Tokenizer, batch: int
+        self,
+        network: LisaNetwork,
+        scenes: Scenes,
+        tokenizer: Tokenizer,
+        batch: int,
+        *,
+        implicit: bool = True,
     ) -> None:
+        """`implicit`: questions that do not name what they mean are asked, too."""
         super().__init__()
+        self.implicit = implicit
         config = network.config
         self.scenes, self.tokenizer, self.batch, self.config = scenes, tokenizer, batch, config
         self.concepts = ConceptSpace(config.prompt_size, config.hidden_size)
@@ -55,7 +63,8 @@ class Join(nn.Module):
         chosen = random.integers(len(self.scenes), size=self.batch)
         pictures = load_pictures(self.scenes, chosen, self.config, random)
         questions = [
-            compose(record, random, QUESTIONS, types=TYPES) for record in pictures.maps.records
+            questions_about(record, random, QUESTIONS, TYPES, implicit=self.implicit)
+            for record in pictures.maps.records
         ]
         return Joint(pictures, pack(questions, self.tokenizer, self.config))
 

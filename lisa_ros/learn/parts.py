@@ -37,6 +37,12 @@ def begin_with(network: LisaNetwork, earlier: Lisa, prefixes: tuple[str, ...]) -
     return sentence
 
 
+def aim_by(network: LisaNetwork, folder: Path) -> None:
+    """Take SAM's positions of the run's stage `see`, if it has one: `read` aims by them."""
+    if (folder / "see.pt").exists():
+        network.load_state_dict({POSITIONS: _stage(folder, "see")[POSITIONS]}, strict=False)
+
+
 def take_over(network: LisaNetwork, folder: Path) -> None:
     """Begin with what each stage of the run in `folder` has taught its part.
 
@@ -46,7 +52,7 @@ def take_over(network: LisaNetwork, folder: Path) -> None:
     if not torch.equal(stages["see"][POSITIONS], stages["read"][POSITIONS]):
         raise LisaError(
             f"{folder}: the stages see and read began with other positions, so that one aims where"
-            " the other does not look; train read again with the --seed and --init of see"
+            " the other does not look; train read again, after see"
         )
     for name, prefixes in PARTS.items():
         network.load_state_dict(_chosen(stages[name], prefixes), strict=False)

@@ -12,12 +12,12 @@ from torch.nn import functional
 from lisa_ros.learn.concepts import ConceptSpace, encode_places
 from lisa_ros.learn.packing import Packed, answer_loss, pack, run_packed
 from lisa_ros.learn.pictures import Maps, load_maps
+from lisa_ros.learn.questions import questions_about
 from lisa_ros.learn.scenes import Scenes
 from lisa_ros.learn.see import view_shares
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.tokenizer import Tokenizer
 from lisa_ros.sim.instructions import TYPES as WORLD_TYPES
-from lisa_ros.sim.instructions import compose
 
 QUESTIONS = 8  # asked about each view
 # plain names are learnt at once; what needs several steps of thought is asked more often
@@ -38,9 +38,17 @@ class Read(nn.Module):
     """Cross entropy of the answers, and the distance of mask prompts from the concepts meant."""
 
     def __init__(
-        self, network: LisaNetwork, scenes: Scenes, tokenizer: Tokenizer, batch: int
+        self,
+        network: LisaNetwork,
+        scenes: Scenes,
+        tokenizer: Tokenizer,
+        batch: int,
+        *,
+        implicit: bool = True,
     ) -> None:
+        """`implicit`: questions that do not name what they mean are asked, too."""
         super().__init__()
+        self.implicit = implicit
         config = network.config
         self.scenes, self.tokenizer, self.batch, self.config = scenes, tokenizer, batch, config
         self.concepts = ConceptSpace(config.prompt_size, config.hidden_size)
@@ -49,7 +57,10 @@ class Read(nn.Module):
         """Views that can be asked about, with their questions packed."""
         chosen = random.integers(len(self.scenes), size=self.batch)
         maps = load_maps(self.scenes, chosen, random)
-        questions = [compose(record, random, QUESTIONS, types=TYPES) for record in maps.records]
+        questions = [
+            questions_about(record, random, QUESTIONS, TYPES, implicit=self.implicit)
+            for record in maps.records
+        ]
         packed = pack(questions, self.tokenizer, self.config)
         shape = (self.batch, self.config.image_tokens, self.config.hidden_size)
         noise = VIEW_NOISE * random.standard_normal(shape, dtype=np.float32)
