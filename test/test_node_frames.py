@@ -265,7 +265,7 @@ def test_large_images_from_the_node_reach_a_best_effort_subscriber():
             for _ in range(15):
                 assert robot.ask("hello").status == Status.OK
             wait_for(lambda: len(masks) >= 15 and len(overlays) >= 15, "masks and overlays", 5)
-            assert len(masks[0].data) == 1280 * 720 and len(overlays[0].data) == 1280 * 720 * 3
+            assert len(masks[0].data) == 1280 * 720 and len(overlays[0].data) > 1280 * 720 * 3
 
 
 @pytest.mark.parametrize("policy", [RELIABLE, BEST_EFFORT], ids=["reliable", "best effort"])

@@ -19,14 +19,15 @@ TOPICS = {one.name if one.name[0] == "/" else f"/lisa/{one.name}" for one in INT
 def test_rviz_configuration():
     tree = yaml.safe_load(shared_file("config/perception.rviz").read_text())
     displays = tree["Visualization Manager"]["Displays"]
-    assert {one["Topic"]["Value"] for one in displays} <= TOPICS and len(displays) >= 2
+    shown = {one["Topic"]["Value"] for one in displays}
+    assert shown <= TOPICS and {"/lisa/overlay", "/lisa/points", "/lisa/markers"} <= shown
 
 
 def test_foxglove_layout():
     layout = json.loads(shared_file("config/foxglove_layout.json").read_text())
     text = json.dumps(layout)
     named = {match.split(".")[0] for match in re.findall(r"/lisa/[\w/.]+|/diagnostics", text)}
-    assert named <= TOPICS and "/lisa/overlay" in named
+    assert named <= TOPICS and {"/lisa/overlay", "/lisa/points", "/lisa/markers"} <= named
     panels = set(re.findall(r'"(\w+!\w+)"', json.dumps(layout["layout"])))
     assert panels == set(layout["configById"])
 
@@ -46,7 +47,7 @@ GREY = np.full((240, 320, 3), 120, np.uint8)
 def test_overlay_marks_what_is_meant_and_dims_the_rest():
     [mask] = masks((100, 60, 60, 40))
     drawn = draw_overlay(GREY, [mask], "the box", "it is here")
-    assert drawn.shape == GREY.shape and drawn.dtype == np.uint8
+    assert drawn.shape[0] > 240 and drawn.shape[1:] == (320, 3) and drawn.dtype == np.uint8
     inside, outside = drawn[80, 130].astype(int), drawn[30, 20].astype(int)
     assert inside[0] > inside[2] + 30, "the first color is red"
     assert (outside < 120).all() and np.ptp(outside) == 0
@@ -60,13 +61,13 @@ def test_overlay_gives_every_object_a_color_of_its_own():
     assert len(colors) == 3
 
 
-@pytest.mark.parametrize("box", [(10, 200, 50, 30), (10, 5, 50, 30)])
-def test_the_words_stand_where_they_hide_less_of_the_masks(box):
-    [mask] = masks(box)
-    drawn = draw_overlay(GREY, [mask], "the box", "it is here")
-    x, y, width, height = box
-    marked = drawn[y : y + height, x : x + width].astype(int)
+@pytest.mark.parametrize("words", ["", "it is here", "words " * 500])
+def test_the_words_hide_nothing_and_the_size_does_not_depend_on_them(words):
+    [mask] = masks((0, 0, 320, 240))
+    drawn = draw_overlay(GREY, [mask], words, words)
+    marked = drawn[:240].astype(int)
     assert (marked[..., 0] > marked[..., 2] + 30).all(), "the object is covered by the words"
+    assert drawn.shape == draw_overlay(GREY, [], "a", "b").shape
 
 
 def test_a_failure_is_shown_in_a_warning_color():
@@ -81,4 +82,5 @@ def test_a_failure_is_shown_in_a_warning_color():
 def test_overlay_of_any_size_with_any_words(size, text):
     image = np.zeros((*size, 3), np.uint8)
     full, empty = np.ones(size, bool), np.zeros(size, bool)
-    assert draw_overlay(image, [full, empty], text, text).shape == image.shape
+    drawn = draw_overlay(image, [full, empty], text, text)
+    assert drawn.shape[1:] == image.shape[1:] and len(drawn) > len(image)

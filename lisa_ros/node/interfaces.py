@@ -102,7 +102,7 @@ INTERFACES: tuple[Interface, ...] = (
         "pub",
         "overlay",
         "sensor_msgs/msg/Image",
-        "rgb8 for people: masks, contours and words over the image; only while someone looks",
+        "rgb8 for people: the image with masks, a strip with the words below; while someone looks",
     ),
     Interface(
         "pub",

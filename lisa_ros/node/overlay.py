@@ -20,6 +20,7 @@ COLORS = (
 FILL = 0.45  # how much of the color the inside of a mask takes
 DIM = 0.72  # brightness of what is not meant
 BAR = (22, 24, 28)
+LINES, ASKED_LINES = 4, 2  # in the strip, and of these at most for the instruction
 ASKED, SAID, FAILED = (255, 255, 255), (170, 220, 190), (255, 150, 130)
 
 
@@ -41,15 +42,15 @@ def draw_overlay(
         failed: draw the answer in a warning colour.
 
     Returns:
-        uint8 (H, W, 3) RGB of the same size; the words stand in a bar at its lower or upper edge.
+        uint8 (H + h, W, 3) RGB: the image, and below it a strip with the words, which hides
+        nothing. `h` depends on the size of the image alone, so that a video keeps its size.
     """
-    picture = _mark(image, masks) if masks else image
-    canvas = Image.fromarray(picture)
+    picture = Image.fromarray(_mark(image, masks) if masks else image)
     if len(masks) > 1:
         for index, mask in enumerate(masks):
-            _badge(canvas, mask, index)
-    _caption(canvas, instruction, answer, failed, at_top=_lower_half_counts_more(masks))
-    return np.asarray(canvas)
+            _badge(picture, mask, index)
+    strip = _caption(picture, instruction, answer, failed)
+    return np.concatenate([np.asarray(picture), np.asarray(strip)])
 
 
 def _mark(image: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
@@ -76,13 +77,6 @@ def _color(index: int) -> tuple[int, int, int]:
     return COLORS[index % len(COLORS)]
 
 
-def _lower_half_counts_more(masks: Sequence[np.ndarray]) -> bool:
-    """Whether a bar at the lower edge would hide more of the masks than one at the upper edge."""
-    upper = sum(int(mask[: len(mask) // 4].sum()) for mask in masks)
-    lower = sum(int(mask[-len(mask) // 4 :].sum()) for mask in masks)
-    return lower > upper
-
-
 def _badge(canvas: Image.Image, mask: np.ndarray, index: int) -> None:
     """The number of the mask in the middle of its thickest part."""
     import cv2
@@ -97,23 +91,21 @@ def _badge(canvas: Image.Image, mask: np.ndarray, index: int) -> None:
     draw.text((x, y), str(index + 1), fill=(255, 255, 255), font=_font(size), anchor="mm")
 
 
-def _caption(
-    canvas: Image.Image, instruction: str, answer: str, failed: bool, *, at_top: bool
-) -> None:
-    """A translucent bar with the instruction and, below it, the answer."""
-    size = _font_size(canvas)
-    margin, step = size // 2, round(size * 1.35)
-    room = canvas.width - 2 * margin
-    asked = [(line, ASKED) for line in _wrap(instruction, _font(size), room, 2)]
-    said = [(line, FAILED if failed else SAID) for line in _wrap(answer, _font(size), room, 3)]
-    height = min(step * len(asked + said) + margin, canvas.height)
-    top = 0 if at_top else canvas.height - height
-    strip = canvas.crop((0, top, canvas.width, top + height))
-    canvas.paste(Image.blend(strip, Image.new("RGB", strip.size, BAR), 0.78), (0, top))
-    draw = ImageDraw.Draw(canvas)
-    for number, (line, color) in enumerate(asked + said):
-        place = (margin, top + margin // 2 + number * step)
-        draw.text(place, line, fill=color, font=_font(size))
+def _caption(picture: Image.Image, instruction: str, answer: str, failed: bool) -> Image.Image:
+    """A strip as wide as the picture: the instruction, and the answer in what room is left."""
+    size = _font_size(picture)
+    margin, step, font = size // 2, round(size * 1.35), _font(size)
+    room = picture.width - 2 * margin
+    lines = [(line, ASKED) for line in _wrap(instruction, font, room, ASKED_LINES)]
+    said = _wrap(answer, font, room, LINES - len(lines))
+    lines += [(line, FAILED if failed else SAID) for line in said]
+    height = step * LINES + margin
+    strip = Image.new("RGB", (picture.width, height + height % 2), BAR)
+    draw = ImageDraw.Draw(strip)
+    for number, (line, color) in enumerate(lines):
+        place = (margin, margin // 2 + number * step)
+        draw.text(place, line, fill=color, font=font)
+    return strip
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, room: int, most: int) -> list[str]:
