@@ -78,6 +78,19 @@ def test_a_stopped_run_goes_on_exactly(scenes, tmp_path):
     assert not torch.equal(whole[name], fresh[name])
 
 
+def test_batches_do_not_depend_on_who_prepares_them(scenes):
+    prepared = training.Steps(See(nano_network(), scenes, batch=2), "see", 3, rank=0)
+    on_a_thread = list(training.prepared_on_a_thread(prepared, range(5, 8)))
+    in_processes = list(training.prepared_in_processes(prepared, range(5, 8), 2))
+    assert len(on_a_thread) == len(in_processes) == 3
+    for (pictures, draws), (same_pictures, same_draws) in zip(
+        on_a_thread, in_processes, strict=True
+    ):
+        assert torch.equal(pictures.sam, same_pictures.sam)
+        assert torch.equal(draws.targets, same_draws.targets)
+    assert not torch.equal(on_a_thread[0][0].sam, on_a_thread[1][0].sam)
+
+
 def test_see_learns_to_segment_what_it_is_prompted_with(scenes, tmp_path):
     torch.manual_seed(0)
     network = nano_network()

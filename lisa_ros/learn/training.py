@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 
 from lisa_ros.learn.optimizer import Optimizer
@@ -21,6 +23,7 @@ from lisa_ros.learn.ranks import Rank, move
 from lisa_ros.model.network import LisaNetwork
 
 LOG_EVERY, SAVE_EVERY = 20, 200
+MOST_PROCESSES = 12  # that prepare batches for one GPU
 ALONE = Rank()
 
 
@@ -81,7 +84,8 @@ def train(
     network.train()
     with Progress(*columns, disable=not rank.first) as progress:
         task = progress.add_task(name, total=schedule.steps, completed=start, logs="")
-        for step, batch in _prefetch(stage, name, seed, start, schedule.steps, rank.number):
+        steps = range(start, schedule.steps)
+        for step, batch in zip(steps, _batches(stage, name, seed, steps, rank), strict=True):
             optimizer.set_rate(schedule.rate(step))
             with torch.autocast("cuda", torch.bfloat16, enabled=rank.device.type == "cuda"):
                 loss, logs = stage.loss(network, move(batch, rank.device))
@@ -109,27 +113,61 @@ def train(
     network.eval()
 
 
-def _prefetch(
-    stage: Stage, name: str, seed: int, start: int, stop: int, rank: int
-) -> Iterator[tuple[int, Any]]:
-    """Batches with their step numbers, prepared one ahead on a thread of their own."""
-    ready: Queue[tuple[int, Any] | BaseException | None] = Queue(maxsize=2)
-    key = list(name.encode())
+class Steps(Dataset):
+    """The batches of a stage, each by the number of its step and nothing else."""
+
+    def __init__(self, stage: Stage, name: str, seed: int, rank: int) -> None:
+        self.stage, self.rank = stage, rank
+        self.key = [seed, *name.encode()]
+
+    def __getitem__(self, step: int) -> Any:
+        return self.stage.prepare(np.random.default_rng([*self.key, step, self.rank]))
+
+
+def _batches(stage: Stage, name: str, seed: int, steps: Sequence[int], rank: Rank) -> Iterator[Any]:
+    prepared = Steps(stage, name, seed, rank.number)
+    if rank.device.type == "cpu":
+        return prepared_on_a_thread(prepared, steps)
+    # a GPU is faster than one processor core can draw questions
+    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return prepared_in_processes(prepared, steps, max(1, min(MOST_PROCESSES, cores - 1)))
+
+
+def prepared_on_a_thread(prepared: Steps, steps: Sequence[int]) -> Iterator[Any]:
+    """The batches of `steps`, prepared one ahead on a thread, so that no memory is copied."""
+    ready: Queue[tuple[Any, BaseException | None]] = Queue(maxsize=2)
 
     def work() -> None:
         try:
-            for step in range(start, stop):
-                random = np.random.default_rng([seed, *key, step, rank])
-                ready.put((step, stage.prepare(random)))
-            ready.put(None)
+            for step in steps:
+                ready.put((prepared[step], None))
         except BaseException as error:
-            ready.put(error)
+            ready.put((None, error))
 
     threading.Thread(target=work, daemon=True).start()
-    while (item := ready.get()) is not None:
-        if isinstance(item, BaseException):
-            raise item
-        yield item
+    for _ in steps:
+        batch, error = ready.get()
+        if error is not None:
+            raise error
+        yield batch
+
+
+def prepared_in_processes(prepared: Steps, steps: Sequence[int], processes: int) -> Iterator[Any]:
+    """The same batches, prepared by forked processes that share the scenes' memory maps."""
+    return iter(
+        DataLoader(
+            prepared,
+            batch_size=None,
+            sampler=steps,
+            num_workers=processes,
+            multiprocessing_context="fork",
+            collate_fn=_as_it_is,
+        )
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _save(path: Path, network: LisaNetwork, stage: Stage, optimizer: Optimizer, step: int) -> None:
