@@ -14,6 +14,7 @@ COMMANDS: dict[str, str] = {
     "demo": "play a recorded camera to the perception node and ask it five things",
     "node": "run the perception node without a launch system",
     "bag": "ask about the images of a recording",
+    "views": "ask from several poses of the camera and fuse the answers into one object",
     "sim": "publish the live tabletop camera",
     "sim-pick": "let a simulated gripper lift what instructions mean, and count",
     "sim-benchmark": "write the fixed test set of the simulator, for any system to be scored on",

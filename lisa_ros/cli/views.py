@@ -1,0 +1,131 @@
+"""`lisa-ros views`: one object out of several views of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lisa_ros.errors import LisaError
+
+if TYPE_CHECKING:
+    from lisa_ros.geometry import ObjectInSpace
+    from lisa_ros.views import Seen, Shot
+
+Z_UP = (0.0, 0.0, 1.0)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The views, the question and the model."""
+    parser.add_argument(
+        "views",
+        type=Path,
+        help="a folder with views.yaml (pictures, depth images, poses; docs/geometry.md), or a bag",
+    )
+    parser.add_argument("--query", required=True, help='what to look for, such as "the red mug"')
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for object.ply, object.json and pictures"
+    )
+    parser.add_argument(
+        "--voxel", type=float, default=0.005, metavar="METRES", help="default: 0.005"
+    )
+    bag = parser.add_argument_group("recordings")
+    bag.add_argument("--image", metavar="TOPIC", help="the camera")
+    bag.add_argument("--depth", metavar="TOPIC", help="the depth images registered to it")
+    bag.add_argument("--camera-info", metavar="TOPIC", help="their intrinsics")
+    bag.add_argument("--frame", help="the frame to fuse in, z up, such as map or base_link")
+    bag.add_argument(
+        "--every", type=float, default=1.0, metavar="SECONDS", help="between two views; default: 1"
+    )
+    parser.add_argument("--model", default="nano", help="a shipped model, or a checkpoint's folder")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read the views, ask, fuse, write; 1 if there is no object in space."""
+    if args.voxel <= 0:
+        raise LisaError("--voxel must be above 0")
+    shots, up = read_views(args)
+
+    from lisa_ros.node.loading import load_model
+    from lisa_ros.node.parameters import BY_NAME
+    from lisa_ros.views import ask_views
+
+    settings = {name: parameter.default for name, parameter in BY_NAME.items()}
+    settings |= {"model.path": args.model, "model.device": args.device}
+    engine = load_model(settings).engine
+    seen = ask_views(engine, shots, args.query, up=up, voxel=args.voxel)
+    write_results(args.out, shots, seen)
+    print(describe(shots, seen))
+    return 0 if seen.thing.box is not None else 1
+
+
+def read_views(args: argparse.Namespace) -> tuple[list[Shot], Any]:
+    """The views and the direction against gravity, if it is known."""
+    names = {"image", "depth", "camera_info", "frame"}
+    given = {name: value for name, value in vars(args).items() if name in names and value}
+    if not given:
+        from lisa_ros.views.folder import read_folder
+
+        return read_folder(args.views)
+    if set(given) != names:
+        missing = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(names - set(given)))
+        raise LisaError(f"a recording also needs {missing}")
+    from lisa_ros.views.recording import read_recording
+
+    topics = (args.image, args.depth, args.camera_info)
+    return read_recording(args.views, *topics, args.frame, args.every), Z_UP
+
+
+def write_results(out: Path, shots: list[Shot], seen: Seen) -> None:
+    """The cloud, the box and each view with its mask."""
+    from lisa_ros.cli.segment import overlay, save_picture, write
+    from lisa_ros.views.ply import ply
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LisaError(f"cannot make the folder {out}: {error.strerror}") from error
+    write(out / "object.ply", ply(seen.thing.points, seen.colors))
+    content = json.dumps(as_json(seen.thing), indent=2) + "\n"
+    write(out / "object.json", content.encode())
+    for number, (shot, answer) in enumerate(zip(shots, seen.answers, strict=True), start=1):
+        picture = overlay(shot.image, answer.instances[:1])
+        save_picture(out / f"view_{number:02d}.png", picture)
+
+
+def as_json(thing: ObjectInSpace) -> dict[str, Any]:
+    """Box, centroid and agreement as plain data; lengths in metres."""
+    result: dict[str, Any] = {
+        "reason": thing.reason,
+        "views": thing.views,
+        "agreement": round(thing.agreement, 4),
+        "points": len(thing.points),
+    }
+    if thing.box is not None and thing.centroid is not None:
+        box = thing.box
+        result |= {
+            "center": box.center.tolist(),
+            "quaternion": box.quaternion.tolist(),
+            "size": box.size.tolist(),
+            "centroid": thing.centroid.tolist(),
+        }
+    return result
+
+
+def describe(shots: list[Shot], seen: Seen) -> str:
+    """What was found in which view, and the object."""
+    lines = []
+    for shot, answer in zip(shots, seen.answers, strict=True):
+        first = answer.instances[:1]
+        found = f"{first[0].label}: {first[0].area} pixels" if first else answer.status.value
+        lines.append(f"view {shot.name}    {found}")
+    thing = seen.thing
+    if thing.box is None:
+        return "\n".join([*lines, f"no object: {thing.reason}"])
+    center = ", ".join(f"{value:.3f}" for value in thing.box.center)
+    size = " x ".join(f"{100 * value:.1f}" for value in thing.box.size)
+    lines.append(f"object    {size} cm at ({center}) m, {len(thing.points)} points")
+    lines.append(f"agreement {thing.agreement:.2f} of {thing.views} views")
+    return "\n".join(lines)
