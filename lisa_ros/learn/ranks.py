@@ -73,6 +73,11 @@ def join_ranks(device: str) -> Rank:
     return Rank(place, distributed.get_rank(), distributed.get_world_size())
 
 
+def own_share(cores: int) -> int:
+    """How many of this machine's processor cores are for each of its processes."""
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
 def move(batch: T, device: torch.device) -> T:
     """The batch with all its tensors on `device`: tuples and dataclasses, however nested."""
     if isinstance(batch, Tensor):

@@ -16,7 +16,7 @@ from lisa_ros.learn.join import Join
 from lisa_ros.learn.look import Look
 from lisa_ros.learn.nano import nano_network, train_tokenizer
 from lisa_ros.learn.parts import PARTS, aim_by, begin_with, take_over
-from lisa_ros.learn.ranks import Rank, join_ranks
+from lisa_ros.learn.ranks import Rank, join_ranks, own_share
 from lisa_ros.learn.read import Read
 from lisa_ros.learn.scenes import open_scenes, render_scenes
 from lisa_ros.learn.see import See
@@ -34,7 +34,7 @@ Plan = tuple[Stage, Sequence[nn.Module], Schedule]
 
 def train_nano(args: argparse.Namespace) -> None:
     """Run the stages named by the command's arguments."""
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(own_share(args.threads))
     rank = join_ranks(args.device)
     plans = {"see": _see, "look": _look, "read": _read, "join": _join}
     if rank.first:

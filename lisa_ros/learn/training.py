@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 
 from lisa_ros.learn.optimizer import Optimizer
-from lisa_ros.learn.ranks import Rank, move
+from lisa_ros.learn.ranks import Rank, move, own_share
 from lisa_ros.model.network import LisaNetwork
 
 LOG_EVERY, SAVE_EVERY = 20, 200
@@ -129,8 +129,8 @@ def _batches(stage: Stage, name: str, seed: int, steps: Sequence[int], rank: Ran
     if rank.device.type == "cpu":
         return prepared_on_a_thread(prepared, steps)
     # a GPU is faster than one processor core can draw questions
-    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return prepared_in_processes(prepared, steps, max(1, min(MOST_PROCESSES, cores - 1)))
+    processes = max(1, min(MOST_PROCESSES, own_share(os.cpu_count() or 1) - 1))
+    return prepared_in_processes(prepared, steps, processes)
 
 
 def prepared_on_a_thread(prepared: Steps, steps: Sequence[int]) -> Iterator[Any]:
