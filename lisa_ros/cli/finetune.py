@@ -50,6 +50,9 @@ def run(args: argparse.Namespace) -> int:
         raise LisaError(f"{args.output} holds a checkpoint already; name a new folder")
     try:
         from lisa_ros.learn.finetune import finetune, implicit_items, read_items, save_half
+
+        if args.questions:
+            import mujoco  # noqa: F401
     except ModuleNotFoundError as error:
         raise LisaError(f"fine-tuning needs {error.name}: pip install 'lisa_ros[train]'") from error
     lisa = load_model(args)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
+from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -76,8 +77,10 @@ def implicit_items(folder: Path, count: int, seed: int, processes: int) -> list[
         tables = TABLES[10_000 * seed :]
         split = Split(("train",), dict.fromkeys(IMPLICIT, 1.0), seeds=tables)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        for _ in write_splits(folder, {"train": split}, images, processes):
-            pass
+        with Progress(transient=True) as progress:
+            written = write_splits(folder, {"train": split}, images, processes)
+            for _ in progress.track(written, images, description="drawing tables"):
+                pass
     # the first questions of all pictures, then the second ones
     items = sorted(read_dataset(folder), key=lambda item: item.picture.stem.split("_")[::-1])
     if len(items) < count:

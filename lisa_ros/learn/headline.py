@@ -25,7 +25,7 @@ from rich.progress import Progress
 from lisa_ros.engine import Engine
 from lisa_ros.errors import LisaError
 from lisa_ros.learn import run_nano
-from lisa_ros.learn.benchmark import BENCHMARK, IMAGES, cached, write_splits
+from lisa_ros.learn.benchmark import BENCHMARK, IMAGES, cached, tables, write_splits
 from lisa_ros.learn.evaluation import Sample, evaluate, figures, measure
 from lisa_ros.learn.finetune import finetune, implicit_items, save_half
 from lisa_ros.learn.questions import IMPLICIT
@@ -196,8 +196,11 @@ def run(args: argparse.Namespace) -> None:
     base = train_base(args)
     if not dataset.exists():
         print(f"drawing {dataset}")
-        for _ in write_splits(dataset, BENCHMARK, IMAGES, args.threads):
-            pass
+        with Progress(transient=True) as progress:
+            written = write_splits(dataset, BENCHMARK, IMAGES, args.threads)
+            total = len(tables(BENCHMARK, IMAGES))
+            for _ in progress.track(written, total, description="drawing tables"):
+                pass
     groups = test_items(dataset)
     settings = {n: getattr(args, n) for n in SETTINGS}
     settings["asked"] = {name: len(items) for name, items in groups.items()}
