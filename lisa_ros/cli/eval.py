@@ -53,7 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " own evaluation does",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
-    parser.add_argument("--sheet", type=Path, metavar="PNG", help="draw 40 answers as they fall")
+    parser.add_argument(
+        "--sheet", type=Path, metavar="FILE", help="draw 40 answers as they fall (PNG or JPG)"
+    )
     parser.add_argument(
         "--reliability", type=Path, metavar="PNG", help="draw how far scores can be trusted"
     )

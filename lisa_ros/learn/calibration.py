@@ -108,6 +108,7 @@ def draw_reliability(samples: Sequence[Sample], path: Path) -> None:
     right.set(xlabel="threshold on the score", xlim=(0, 1), ylim=(0, 1.08))
     right.set_title("acting only on scores above a threshold", fontsize=10)
     for axis in (left, right):
+        axis.set_axisbelow(True)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     figure.tight_layout()

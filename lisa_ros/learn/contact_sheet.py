@@ -18,8 +18,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 COLUMNS, SAMPLES = 5, 40
-LINE = 46  # letters of a line above a picture
-PINK, GREY = np.array([255, 40, 160]), np.array([128, 128, 128])
+LINE = 44  # letters of a line above a picture
+PINK, WHITE, GREY = np.array([255, 40, 160]), np.array([255, 255, 255]), np.array([128, 128, 128])
 RIGHT, WRONG = "#1a7f37", "#b3261e"
 
 
@@ -33,14 +33,14 @@ def contact_sheet(answered: Sequence[tuple[Sample, Answer]], path: Path) -> None
     """Draw answers, right and wrong as they fall: masks pink, the truth outlined in white."""
     rows = -(-len(answered) // COLUMNS)
     figure, axes = pyplot.subplots(
-        rows, COLUMNS, figsize=(3.6 * COLUMNS, 3.7 * rows), squeeze=False
+        rows, COLUMNS, figsize=(3.6 * COLUMNS, 3.6 * rows), squeeze=False
     )
     for axis in axes.flat:
         axis.axis("off")
     for axis, (sample, answer) in zip(axes.flat, answered, strict=False):
         axis.imshow(_picture(sample, answer))
         color = RIGHT if sample.overlap.iou > 0.5 else WRONG
-        axis.set_title(_words(sample), fontsize=7.5, loc="left", color=color)
+        axis.set_title(_words(sample), fontsize=8.5, loc="left", color=color)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=80)
@@ -66,10 +66,11 @@ def _picture(sample: Sample, answer: Answer) -> np.ndarray:
     found = union(answer, truth.shape)
     for area, color in ((truth == IGNORED, GREY), (found, PINK)):
         picture[area] = (0.45 * picture[area] + 0.55 * color).astype(np.uint8)
-    for instance in instances:
-        lines, _ = cv2.findContours(
-            instance.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-        )
-        width = max(1, round(max(truth.shape) / 320))
-        cv2.drawContours(picture, lines, -1, (255, 255, 255), width)
+    width = max(1, round(max(truth.shape) / 320))
+    for areas, color in (((one.mask for one in answer.instances), PINK), (instances, WHITE)):
+        for area in areas:
+            lines, _ = cv2.findContours(
+                area.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+            )
+            cv2.drawContours(picture, lines, -1, color.tolist(), width)
     return picture
