@@ -135,3 +135,9 @@ def test_the_command_s_shorthands_in_ros_words():
     assert 'input.transport:="compressed"' in compressed and "image:=/cam/image" in compressed
     given = "--ros-args -r __node:=eye --params-file my.yaml --log-level debug"
     assert words_of(f"--device cpu {given}")[-6:] == given.split()[1:]
+    with_depth = words_of("--depth /cam/depth/compressedDepth --camera-info /cam/depth/info")
+    assert with_depth[1:] == [
+        *("-p", 'depth.transport:="compressed"', "-r", "depth:=/cam/depth"),
+        *("-r", "depth/compressedDepth:=/cam/depth/compressedDepth"),
+        *("-r", "camera_info:=/cam/depth/info"),
+    ]

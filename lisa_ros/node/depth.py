@@ -52,6 +52,8 @@ class DepthInput:
         self._info = _Stream(OnDemandSubscription(node, parameters, KEPT, latched=True))
         self.found, self.missed = 0, 0
         """images for which a depth image was looked for, and was there or not"""
+        self.reason = ""
+        """why the last one had none"""
 
     @property
     def type(self) -> type:
@@ -105,6 +107,7 @@ class DepthInput:
         with self._lock:
             depth, info = (nearest(one.messages, header) for one in (self._depth, self._info))
         reason = self._why_not(depth, header, slop)
+        self.reason = reason
         self.found, self.missed = self.found + (not reason), self.missed + bool(reason)
         return Partner(None if reason else depth, info, reason)
 

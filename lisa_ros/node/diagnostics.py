@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 PERIOD = 1.0  # seconds
 REMEMBERED = 200  # results that the percentiles rest on
-STAGES = ("wait", "convert", "clip", "sam", "prefill", "decode", "mask", "first_mask", "total")
+STAGES = (
+    *("wait", "convert", "clip", "sam", "prefill", "decode", "mask", "geometry"),
+    *("first_mask", "total"),
+)
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
@@ -83,6 +86,7 @@ class Diagnostics:
         return {
             "model": self._model(),
             "camera": self._watchdog.report(),
+            "depth": self._depth(),
             "queries": self._queries(),
         }
 
@@ -103,6 +107,20 @@ class Diagnostics:
             return OK, "ready", values
         failed = "could not be configured" in unready
         return (ERROR if failed else WARN), unready, values
+
+    def _depth(self) -> tuple[bytes, str, dict[str, Any]]:
+        """Whether depth images belong to the images, and why the last one had none."""
+        depth = self._node.placing.depth
+        values = {
+            "topic": depth.topic,
+            "images with depth": depth.found,
+            "images without": depth.missed,
+        }
+        if not depth.heard:
+            return OK, f"nobody publishes {depth.topic}: answers have no 3-D part", values
+        if depth.reason:
+            return WARN, depth.reason, values
+        return OK, "depth images fit", values
 
     def _queries(self) -> tuple[bytes, str, dict[str, Any]]:
         """Results by status, and where the time goes: median and 95th percentile per stage."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import array
-
 import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
@@ -45,13 +43,8 @@ class SimCamera(Node):
 
 def depth_message(depth: np.ndarray, header: Header) -> Image:
     """Depth (H,W) in metres as 16UC1 millimetres, 0 where it is beyond the encoding's 65 m."""
-    millimetres = np.where(depth < 65.0, np.round(depth * 1000), 0).astype("<u2")
-    data = array.array("B")
-    data.frombytes(millimetres.tobytes())
-    height, width = depth.shape
-    return Image(
-        header=header, height=height, width=width, encoding="16UC1", step=2 * width, data=data
-    )
+    millimetres = np.where(depth < 65.0, np.round(depth * 1000), 0).astype(np.uint16)
+    return to_message(millimetres, "16UC1", header)
 
 
 def camera_info(view: View, header: Header) -> CameraInfo:
