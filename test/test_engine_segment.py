@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from official_layout import GOLDEN, PARITY, TOWER, write_official
 from PIL import Image
 
 from lisa_ros.bench.presets import random_lisa
 from lisa_ros.cli import main
 from lisa_ros.cli.segment import run_lengths
-from lisa_ros.model.checkpoint import save
+from lisa_ros.engine import Engine
+from lisa_ros.model import weights
+from lisa_ros.model.checkpoint import load, save
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,27 @@ def test_an_answer_is_printed_and_written(
     changed = np.asarray(Image.open(shown)) != np.asarray(Image.open(picture))
     assert not changed.any(-1)[~mask.reshape(48, 64)].any()
     assert changed.any(-1)[mask.reshape(48, 64)].mean() > 0.9
+
+
+def test_a_released_folder_is_asked_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pickle shards and a tower in a folder of its own, a photo, no conversion, loading shown."""
+    monkeypatch.setattr(weights, "_WORTH_A_BAR", 0)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    photo, numbers = tmp_path / "photo.jpg", tmp_path / "answer.json"
+    Image.open(PARITY / "image_a.png").convert("RGB").save(photo)
+    folder = write_official(tmp_path / "LISA")
+    arguments = ["segment", str(photo), "the mug", "--mode", "mask", "--device", "cpu"]
+    tower = ["--vision-tower", str(TOWER), "--json", str(numbers)]
+    assert main([*arguments, "--model", str(folder), *tower]) == 0
+    printed = capsys.readouterr()
+    assert "status    OK" in printed.out
+    assert "loading" in printed.err
+    [instance] = json.loads(numbers.read_text())["instances"]
+    image = np.asarray(Image.open(photo).convert("RGB"))
+    answer = Engine(load(GOLDEN)).segment(image, "the mug", mode="mask")
+    assert instance["area"] == answer.instances[0].area
 
 
 @pytest.mark.parametrize("rows", ([[0, 1, 1], [1, 0, 0]], [[1, 1], [1, 1]], [[0, 0]]))

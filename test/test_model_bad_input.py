@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from model_samples import small_lisa
-from official_layout import TOWER, golden_tensors, write_official, write_tower
+from official_layout import PARITY, TOWER, golden_tensors, write_official, write_tower
 
 from lisa_ros.cli import main
 from lisa_ros.errors import CheckpointError
@@ -139,12 +139,17 @@ BAD = [
 
 
 @pytest.mark.parametrize("spoil", BAD, ids=lambda spoil: spoil.__name__)
-def test_official_folder(spoil: Callable[[Path], str], tmp_path: Path) -> None:
+def test_official_folder(
+    spoil: Callable[[Path], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sentence = spoil(tmp_path)
     with pytest.raises(CheckpointError, match=sentence) as caught:
         load(tmp_path, vision_tower=TOWER)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+    question = ["segment", str(PARITY / "image_a.png"), "the mug"]
+    assert main([*question, "--model", str(tmp_path), "--vision-tower", str(TOWER)]) == 2
+    assert capsys.readouterr().err == f"lisa-ros segment: {caught.value}\n"
     assert not (tmp_path / "ran").exists()
 
 

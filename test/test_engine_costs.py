@@ -1,0 +1,147 @@
+"""What an answer costs, in counters: encoders, passes, bytes that are kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from engine_samples import engine_saying, picture, random_questions, record_fed, speaker
+
+from lisa_ros.engine import Engine, Question
+from lisa_ros.engine.frames import FrameCache
+
+
+def test_mask_mode_takes_one_pass() -> None:
+    answer = engine_saying("It is red.").segment(picture(), "the mug", mode="mask")
+    assert answer.counters["forwards"] == 1
+    assert answer.counters["tokens"] == 0
+    assert answer.text == ""
+    assert answer.instances[0].label == "the mug"
+
+
+def test_a_second_question_costs_no_encoder_and_the_hundredth_no_more() -> None:
+    engine = engine_saying("It is the red mug [SEG].", draft_tokens=0)
+    first = engine.segment(picture(), "what is red?", key=1).counters
+    assert (first["sam_encodes"], first["clip_encodes"]) == (1, 1)
+    bytes_after, fed = set(), record_fed(engine)
+    for number in range(2, 101):
+        counters = engine.segment(picture(), f"what is red, {number:03}?", key=1).counters
+        assert (counters["sam_encodes"], counters["clip_encodes"]) == (0, 0)
+        bytes_after.add((engine.frames.nbytes, engine.decoder.buffers.nbytes))
+    assert len(bytes_after) == 1
+    prompt = engine.prompts.ids(Question(picture(), "what is red, 100?"))
+    assert max(fed) == len(prompt) - len(engine.prompts.prefix)  # never the image or the system
+
+
+@pytest.mark.parametrize("warm", (False, True))
+@pytest.mark.parametrize(
+    "script",
+    (
+        "[SEG].",
+        "Sure, [SEG].",
+        "It is [SEG].",
+        "Sure, it is [SEG].",
+        "Sure, the segmentation result is [SEG].",
+    ),
+)
+def test_a_templated_answer_takes_one_forward(script: str, warm: bool) -> None:
+    engine = engine_saying(script)
+    if warm:
+        engine.prepare(picture(), 1)
+    answer = engine.segment(picture(), "the mug", key=1)
+    assert answer.counters["forwards"] == 1
+    assert answer.counters["sam_encodes"] == answer.counters["clip_encodes"] == int(not warm)
+    assert len(answer.instances) == 1
+
+
+def test_a_standing_question_takes_one_forward_the_second_time() -> None:
+    engine = engine_saying("The blue bowl [SEG] can hold water.")
+    first = engine.segment(picture(0), "what holds water?")
+    second = engine.segment(picture(1), "what holds water?")
+    assert first.counters["forwards"] > 2
+    assert second.counters["forwards"] == 1
+    assert second.text == first.text
+
+
+def test_what_was_said_before_is_guessed_elsewhere() -> None:
+    """Another question with the same words in its answer takes fewer passes."""
+    script = "The blue bowl [SEG] can hold water."
+    engine = engine_saying(script)
+    first = engine.segment(picture(), "what holds water?").counters
+    other = engine.segment(picture(), "what can I drink from?").counters
+    assert other["tokens"] == first["tokens"]
+    assert other["forwards"] < first["forwards"] / 2
+
+
+def test_mask_mode_takes_the_first_state_whatever_the_model_would_say() -> None:
+    """An answer that begins like a refusal and is none must not move the mask."""
+    script = "There is the red mug."
+    cautious = engine_saying(script, refusal="There is no")
+    plain = engine_saying(script)
+    masks = []
+    for engine in (cautious, plain):
+        answer = engine.segment(picture(), "the mug", mode="mask")
+        assert answer.counters["forwards"] == 1
+        masks.append(answer.instances[0].mask)
+    assert (masks[0] == masks[1]).mean() > 0.999
+
+
+def test_masks_of_several_instances_take_one_pass_too() -> None:
+    lisa = speaker("[SEG].")
+    lisa = replace(lisa, config=replace(lisa.config, mask_instances=True))
+    answer = Engine(lisa).segment(picture(), "all mugs", mode="mask")
+    assert answer.counters["forwards"] == 1
+    assert len(answer.instances) == 1
+
+
+def test_cache_bytes_are_bounded_and_the_oldest_frame_goes() -> None:
+    engine = engine_saying("It is the mug [SEG].")
+    engine.segment(picture(), "the mug", key=0)
+    one = engine.frames.nbytes
+    engine = engine_saying("It is the mug [SEG].", cache_bytes=3 * one)
+    for key in (0, 1, 2, 0, 3):
+        engine.segment(picture(key), "the mug", key=key)
+        assert engine.frames.nbytes <= 3 * one
+    assert list(engine.frames.frames) == [2, 0, 3]
+    assert engine.segment(picture(0), "the mug", key=0).counters["sam_encodes"] == 0
+    assert engine.segment(picture(1), "the mug", key=1).counters["sam_encodes"] == 1
+
+
+def test_as_many_frames_go_as_must() -> None:
+    cache = FrameCache(limit=250)
+    for key in range(4):
+        cache.get(key, (1, 1)).views.append(torch.zeros(100, dtype=torch.uint8))
+    cache.trim()
+    assert list(cache.frames) == [2, 3]
+
+
+def test_a_frame_without_a_key_is_forgotten() -> None:
+    engine = engine_saying("It is the mug [SEG].")
+    engine.segment(picture(), "the mug")
+    assert engine.frames.nbytes == 0
+    assert engine.segment(picture(), "the mug").counters["sam_encodes"] == 1
+
+
+def test_a_key_that_comes_with_another_size_is_another_frame() -> None:
+    engine = engine_saying("It is the mug [SEG].")
+    engine.segment(picture(), "the mug", key=1)
+    answer = engine.segment(picture(height=64, width=32), "the mug", key=1)
+    assert answer.counters["sam_encodes"] == 1
+    assert answer.instances[0].mask.shape == (64, 32)
+
+
+def test_a_batch_encodes_every_frame_once() -> None:
+    engine = engine_saying("It is the mug [SEG].")
+    answers = engine.segment_batch(random_questions())
+    assert sum(a.counters["clip_encodes"] for a in answers) == 3
+    assert sum(a.counters["sam_encodes"] for a in answers) == 2  # text needs no masks
+
+
+def test_timings_name_the_stages_that_were_needed() -> None:
+    engine = engine_saying("It is the red mug [SEG].")
+    cold = engine.segment(picture(), "the mug", key=1).timings
+    warm = engine.segment(picture(), "the bowl", key=1).timings
+    assert {"clip", "sam", "prefill", "mask", "first_mask", "total"} <= cold.keys()
+    assert not {"clip", "sam"} & warm.keys()
+    assert 0 < cold["first_mask"] <= cold["total"]
