@@ -62,5 +62,5 @@ system-packages:
 
 ## make clean            remove everything that was built or installed here
 clean:
-	rm -rf $(VENV) build install log demo_output .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build install log demo_output sim_pick_output .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

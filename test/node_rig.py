@@ -110,6 +110,16 @@ class Process:
             self.process.kill()
             raise AssertionError(f"the node does not stop; its log:\n{self.log}") from None
 
+    def end(self) -> None:
+        """Stop it by a signal, so that it takes its shared memory along; kill what hangs."""
+        if self.alive:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(3.0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
 
 class Rig:
     """One domain with a robot's node in it: a camera, a voice, and ears for the results."""
@@ -249,9 +259,7 @@ class Rig:
         """Stop everything that was started."""
         self.cut()
         for process in self.processes:
-            if process.alive:
-                process.process.kill()
-                process.process.wait()
+            process.end()
             process.folder.cleanup()
         rclpy.shutdown(context=self.context)
         self.thread.join()

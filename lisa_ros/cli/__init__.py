@@ -11,7 +11,7 @@ from lisa_ros.errors import LisaError
 
 COMMANDS: dict[str, str] = {
     "segment": "answer an instruction about one picture",
-    "demo": "play a recorded camera to the perception node and ask it five things",
+    "demo": "play a recorded camera to the perception node and ask it about its pictures",
     "node": "run the perception node without a launch system",
     "bag": "ask about the images of a recording",
     "views": "ask from several poses of the camera and fuse the answers into one object",
