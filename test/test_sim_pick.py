@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,6 +31,7 @@ import rclpy
 from fake_engine import Answer, Finished, Instance, MaskReady, TextDelta
 from fake_engine import Status as AnswerStatus
 from node_rig import Process, own_domain
+from PIL import Image, ImageSequence
 
 from lisa_ros.cli import main
 from lisa_ros.errors import LisaError
@@ -168,6 +170,18 @@ def test_lifting_another_object_is_the_wrong_one() -> None:
     assert trial.overlap == 0.0
 
 
+def test_a_split_has_sentences_of_its_own() -> None:
+    sentences = {"train": set(), "test": set()}
+    for seed in scene_seeds(90)[:4]:
+        scene = PickScene(seed, uncluttered=True)
+        view = seen(scene)
+        for split, said in sentences.items():
+            question = question_about(view, seed, absent=False, split=split)
+            said.add(question["instruction"] if question else None)
+    assert len(sentences["train"]) > 1
+    assert not sentences["train"] & sentences["test"] - {None}
+
+
 def test_the_fingers_slip_off_without_friction() -> None:
     scene = graspable_scene()
     scene.table.model.geom_friction[:] = 1e-5
@@ -228,6 +242,15 @@ def trial(kind: str, outcome: Outcome, meant: str = "red mug", can_be_held: bool
     )
 
 
+def test_what_is_not_there_has_verdicts_of_its_own() -> None:
+    absent = {"kind": "absent", "meant": ""}
+    assert film.verdict(trial(outcome=Outcome.REFUSED, **absent)) == "rightly refused"
+    assert film.verdict(trial(outcome=Outcome.MISSED, **absent)) == "not there, but reached for"
+    taken = replace(trial(outcome=Outcome.WRONG, **absent), taken=["red mug"])
+    assert film.verdict(taken) == "not there, but lifted: red mug"
+    assert film.verdict(trial("use", Outcome.REFUSED)) == "refused, but there is the red mug"
+
+
 def test_the_report_keeps_apart_what_cannot_be_held_and_what_is_not_there() -> None:
     counts = summary(
         [
@@ -270,6 +293,10 @@ def test_the_command_writes_table_video_sheet_and_json(
     assert len(pictures) > film.ASKING + film.ANSWERED + film.ENDED
     assert not np.array_equal(pictures[0], pictures[-1])
     assert cv2.imread(str(tmp_path / "pick.png")).shape[2] == 3
+    with Image.open(tmp_path / "pick.gif") as animation:
+        shown = [frame.info["duration"] for frame in ImageSequence.Iterator(animation)]
+    assert abs(sum(shown) / 1000 - len(pictures) / film.RATE) < 0.1 + 0.005 * len(shown)
+    assert len(shown) < len(pictures) / 2
 
 
 def test_a_long_run_still_has_a_sheet(tmp_path: Path) -> None:

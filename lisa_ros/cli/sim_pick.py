@@ -31,7 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--uncluttered", action="store_true", help="only a few objects, well apart from each other"
     )
     parser.add_argument(
-        "--filmed", type=int, default=6, help="trials in the video, from the first (default: 6)"
+        "--split",
+        choices=("train", "test"),
+        default="test",
+        help="instructions in sentences that training used, or never used (default: test)",
+    )
+    parser.add_argument(
+        "--filmed",
+        type=int,
+        default=6,
+        help="trials in the video, from the first; four of them are in the GIF (default: 6)",
     )
     parser.add_argument(
         "--output", type=Path, default=Path("sim_pick_output"), help="folder for what is written"
@@ -59,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console(width=None if os.isatty(1) else 100)
     with _perception(args, console) as perception:
         _run(args, perception, console)
-    names = ("pick.mp4",) * bool(args.filmed) + ("pick.png", "pick.json")
+    names = ("pick.mp4", "pick.gif") * bool(args.filmed) + ("pick.png", "pick.json")
     console.print(f"Written to {args.output}: {', '.join(names)}")
     return 0
 
@@ -97,9 +106,9 @@ def _run(args: argparse.Namespace, perception: Perception, console: Console) -> 
 
     from lisa_ros.sim.pick.film import Film, save_contact_sheet, verdict
     from lisa_ros.sim.pick.report import save, table
-    from lisa_ros.sim.pick.series import run_trials
+    from lisa_ros.sim.pick.series import Series, run_trials
 
-    film = Film(args.output / "pick.mp4", args.filmed)
+    film = Film(args.output, args.filmed)
     trials: list[Trial] = []
     masks = "the simulator's own masks" if args.perfect else f"masks of {args.model}"
     columns = (
@@ -108,14 +117,11 @@ def _run(args: argparse.Namespace, perception: Perception, console: Console) -> 
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    series = run_trials(
-        args.seed, args.trials, perception, film,
-        uncluttered=args.uncluttered, absent=not args.perfect,
-    )  # fmt: skip
+    series = Series(args.seed, args.uncluttered, absent=not args.perfect, split=args.split)
     try:
         with Progress(*columns, console=console) as progress:
             task = progress.add_task(masks, total=args.trials)
-            for trial in series:
+            for trial in run_trials(series, args.trials, perception, film):
                 trials.append(trial)
                 progress.advance(task)
                 style = "green" if trial.right else "red" if trial.can_be_held else "dim"
@@ -125,5 +131,5 @@ def _run(args: argparse.Namespace, perception: Perception, console: Console) -> 
         if trials:
             console.print(table(trials, f"Simulated picks with {masks}"))
             save_contact_sheet(args.output / "pick.png", film.tiles)
-            keys = ("trials", "seed", "model", "perfect", "uncluttered")
+            keys = ("trials", "seed", "model", "perfect", "uncluttered", "split")
             save(args.output / "pick.json", trials, {key: getattr(args, key) for key in keys})

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lisa_ros.errors import LisaError
 from lisa_ros.sim.camera import Camera, View
+from lisa_ros.sim.pick.gif import Gif
 from lisa_ros.sim.pick.grasping import Plan
 from lisa_ros.sim.pick.trial import Outcome, Reply, Trial
 
@@ -20,6 +21,7 @@ PERIOD = 0.125  # simulated seconds between two of them: the video runs 1.5 time
 ASKING, ANSWERED, ENDED = 14, 14, 20  # pictures that these moments last
 WIDTH, HEIGHT = 960, 540
 SCENE, SEEN = (640, 480), (320, 240)  # places of the film camera's and the robot's pictures
+GIF_TRIALS = 4  # keeps it small enough for a page
 CODECS = ("vp09", "mp4v")  # browsers show the first; OpenCV without VP9 can write the second
 MARK, DIM, FILL = (255, 60, 150), 0.65, 0.5
 BACK, BAR, PALE, WHITE, SAID = (
@@ -42,18 +44,20 @@ class Film:
     """Films the first trials and keeps two pictures of each.
 
     Args:
-        path: of the video.
-        filmed: number of trials in it.
+        folder: takes the video `pick.mp4`, and `pick.gif` of its first `GIF_TRIALS` trials.
+        filmed: number of trials in the video.
     """
 
-    def __init__(self, path: Path, filmed: int) -> None:
-        self._path, self._filmed = path, filmed
+    def __init__(self, folder: Path, filmed: int) -> None:
+        self._folder, self._filmed = folder, filmed
         self._video: cv2.VideoWriter | None = None
+        self._gif = Gif(RATE)
         self.tiles: list[Tile] = []
         self._right = 0
 
     def begin(self, camera: Camera, view: View, question: dict) -> None:
         """A new trial, before it is asked."""
+        self._gif.cut()
         self._camera, self._question = camera, question
         self._seen, self._answer, self._grasp = view.rgb, "", ""
         self._next = 0.0
@@ -87,9 +91,14 @@ class Film:
         self.tiles.append(Tile(trial, self._seen, after))
 
     def close(self) -> None:
-        """Finish the video."""
+        """Finish the video and write the GIF.
+
+        Raises:
+            LisaError: it cannot be written.
+        """
         if self._video is not None:
             self._video.release()
+            self._gif.save(self._folder / "pick.gif")
 
     @property
     def _rolling(self) -> bool:
@@ -102,21 +111,23 @@ class Film:
         self._write_words(ImageDraw.Draw(frame), trial)
         pixels = cv2.cvtColor(np.asarray(frame), cv2.COLOR_RGB2BGR)
         if self._video is None:
-            self._video = open_video(self._path)
+            self._video = open_video(self._folder / "pick.mp4")
         for _ in range(times):
             self._video.write(pixels)
+        if len(self.tiles) < GIF_TRIALS:
+            self._gif.add(frame, times)
 
     def _write_words(self, draw: ImageDraw.ImageDraw, trial: Trial | None) -> None:
         """Instruction and answer below the robot's picture, the verdict at the bottom."""
         left, top, room = SCENE[0] + 16, SEEN[1] + 14, SEEN[0] - 32
         number, done = len(self.tiles) + 1, len(self.tiles) + (trial is not None)
         kind = self._question["type"].replace("_", " ")
-        draw.text((left, top), f"trial {number}  ·  {kind}", fill=PALE, font=_font(14))
-        top += 28
+        draw.text((left, top), f"trial {number}  ·  {kind}", fill=PALE, font=_font(16))
+        top += 30
         paragraphs = (
-            (self._question["instruction"], WHITE, 18),
-            (self._answer, SAID, 18),
-            (self._grasp, PALE, 14),
+            (self._question["instruction"], WHITE, 20),
+            (self._answer, SAID, 20),
+            (self._grasp, PALE, 16),
         )
         for text, color, size in paragraphs:
             for line in wrapped(text, _font(size), room, 3):
@@ -141,12 +152,15 @@ class Film:
 
 def verdict(trial: Trial) -> str:
     """How a trial ended, in words for the picture."""
+    taken = ", ".join(trial.taken)
     if trial.outcome is Outcome.LIFTED:
         return f"lifted: {trial.meant}"
     if trial.outcome is Outcome.REFUSED:
         return "rightly refused" if trial.right else f"refused, but there is the {trial.meant}"
-    if trial.taken:
-        return f"{trial.outcome.value}: {', '.join(trial.taken)}"
+    if not trial.meant and trial.outcome is not Outcome.FAILED:
+        return f"not there, but lifted: {taken}" if taken else "not there, but reached for"
+    if taken:
+        return f"{trial.outcome.value}: {taken}"
     if not trial.can_be_held:
         return f"too big for the hand: {trial.meant}"
     return trial.outcome.value

@@ -81,5 +81,5 @@ def _centered(grasp: Grasp, points: np.ndarray, gripper: Gripper) -> Grasp:
     if not len(strip) or np.ptp(strip) > gripper.opening - 2 * gripper.clearance:
         return grasp
     pose = grasp.pose.copy()
-    pose[:3, 3] += pose[:3, :3] @ [place, (strip.min() + strip.max()) / 2, 0.0]
-    return replace(grasp, pose=pose, width=float(np.ptp(strip)))
+    pose[:3, 3] += place * pose[:3, 0]
+    return replace(grasp, pose=pose)

@@ -22,7 +22,7 @@ FEW, MANY = (2, 5), (3, 8)  # objects on an uncluttered table and on any other
 UNCLUTTERED_GAP = 0.04  # metres between all objects: room for a finger beside each
 PARK_DISTANCE, PARK_HEIGHT = 0.88, 0.28
 FILM_DISTANCE, FILM_HEIGHT = 0.70, 0.68
-FILM_AZIMUTH, FILM_ANGLE = 0.9, 42  # radians from the robot's camera; field of view in degrees
+FILM_AZIMUTH, FILM_ANGLE = 0.9, 48  # radians from the robot's camera; field of view in degrees
 PROBES = 36  # directions in which the width of an object is taken
 
 
@@ -50,7 +50,7 @@ class PickScene:
         azimuth = float(np.arctan2(y, x))
         self.hand.place(_around(azimuth, PARK_DISTANCE, PARK_HEIGHT), azimuth)
         eye = _around(azimuth + FILM_AZIMUTH, FILM_DISTANCE, FILM_HEIGHT)
-        aim(self.table.model, "film", eye, target=np.array([0.0, 0.0, 0.10]))
+        aim(self.table.model, "film", eye, target=np.array([0.0, 0.0, 0.17]))
         self.table.model.camera("film").fovy[:] = FILM_ANGLE
         mujoco.mj_forward(self.table.model, self.table.data)
         return camera
@@ -124,15 +124,16 @@ def _furnish(spec: mujoco.MjSpec) -> None:
     spec.worldbody.add_camera(name="film")
 
 
-def question_about(view: View, seed: int, absent: bool) -> dict | None:
-    """One instruction that means one thing, in words that training never used; None if none fits.
+def question_about(view: View, seed: int, absent: bool, split: str = "test") -> dict | None:
+    """One instruction that means one thing; None if nothing can be asked about the scene.
 
     Args:
         absent: whether things that are not there may be asked for.
+        split: "train" or "test" sentences.
     """
     types = {name: share for name, share in KINDS_OF_QUESTION.items() if absent or name != "absent"}
     random = np.random.default_rng((seed, 2))
-    asked = compose(view.record, random, 4, "test", types=types, forms={"name": 1.0})
+    asked = compose(view.record, random, 4, split, types=types, forms={"name": 1.0})
     return next((question for question in asked if len(question["targets"]) <= 1), None)
 
 

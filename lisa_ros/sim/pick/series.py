@@ -3,28 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from lisa_ros.errors import LisaError
 from lisa_ros.sim.pick.film import Film
 from lisa_ros.sim.pick.scene import UNCLUTTERED_GAP, PickScene, question_about, scene_seeds
 from lisa_ros.sim.pick.trial import Perception, Trial, run_trial
+from lisa_ros.sim.sensor import develop
 
 
-def run_trials(
-    run: int, count: int, perception: Perception, film: Film, *, uncluttered: bool, absent: bool
-) -> Iterator[Trial]:
-    """`count` trials; scenes of which nothing can be asked are passed over.
+@dataclass(frozen=True)
+class Series:
+    """Which scenes and questions.
 
-    Args:
-        run: the number of the run; it decides everything but the perception's answers.
+    Attributes:
+        run: decides everything but the answers.
         uncluttered: a few objects, each with `UNCLUTTERED_GAP` around it.
         absent: whether things that are not there are asked for, too.
+        split: "train" or "test" sentences.
+    """
+
+    run: int
+    uncluttered: bool = False
+    absent: bool = True
+    split: str = "test"
+
+
+def run_trials(series: Series, count: int, perception: Perception, film: Film) -> Iterator[Trial]:
+    """`count` trials; scenes of which nothing can be asked are passed over.
+
+    Raises:
+        LisaError: the series has not so many scenes.
     """
     done = 0
-    for seed in scene_seeds(run):
+    for seed in scene_seeds(series.run):
         if done == count:
             return
-        trial = _trial(seed, perception, film, uncluttered, absent)
+        trial = _trial(seed, series, perception, film)
         if trial is not None:
             done += 1
             yield trial
@@ -32,17 +49,16 @@ def run_trials(
         raise LisaError(f"one run has scenes for {done} trials only: ask for fewer")
 
 
-def _trial(
-    seed: int, perception: Perception, film: Film, uncluttered: bool, absent: bool
-) -> Trial | None:
+def _trial(seed: int, series: Series, perception: Perception, film: Film) -> Trial | None:
     """None if the scene of this seed is not to be used."""
-    scene = PickScene(seed, uncluttered, film.watch)
-    if uncluttered and scene.gap() < UNCLUTTERED_GAP:
+    scene = PickScene(seed, series.uncluttered, film.watch)
+    if series.uncluttered and scene.gap() < UNCLUTTERED_GAP:
         return None
     camera = scene.open_camera()
     try:
         view = camera.look()
-        question = question_about(view, seed, absent)
+        view = replace(view, rgb=develop(view.rgb, np.random.default_rng((seed, 3))))
+        question = question_about(view, seed, series.absent, series.split)
         if question is None:
             return None
         film.begin(camera, view, question)
