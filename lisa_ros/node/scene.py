@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,9 @@ from lisa_ros.geometry import (
     suction_grasps,
     without_object,
 )
-from lisa_ros.geometry.mask import fit_mask
+from lisa_ros.geometry.camera import rays
+from lisa_ros.geometry.depth import metres
+from lisa_ros.geometry.mask import fit_mask, grown, window
 from lisa_ros.node.space import Space
 
 MARGIN = 5  # pixels around a mask that are neither scene nor obstacle: a mask is never quite exact
@@ -48,7 +49,8 @@ def scene_cloud(space: Space, rgb: np.ndarray, masks: Sequence[np.ndarray]) -> n
     for mask in masks:
         depth = without_object(depth, fit_mask(mask, depth.shape), MARGIN)
     points, pixels = cloud(depth, space.camera)
-    return pack(moved(points, space.pose), colors_at(rgb, pixels, depth.shape))
+    points = moved(points, space.pose)
+    return pack(points, colors_at(rgb, pixels, depth.shape))
 
 
 def grasps(space: Space, masks: Sequence[np.ndarray], settings: Any) -> list[tuple[int, Grasp]]:
@@ -73,26 +75,17 @@ def grasps(space: Space, masks: Sequence[np.ndarray], settings: Any) -> list[tup
 
 def _obstacles(space: Space, thing: ObjectInSpace, mask: np.ndarray) -> np.ndarray:
     """Points (M,3) around an object that stand up from its support, in the frame of the space."""
-    rest = without_object(space.depth, fit_mask(mask, space.depth.shape), MARGIN)
-    coarse = rest[::COARSE, ::COARSE]
     height, width = space.depth.shape
     camera = space.camera.resized(width, height)
-    # Every second pixel, not the mean of two: the middle of the first one stays where it is.
-    camera = replace(
-        camera,
-        width=coarse.shape[1],
-        height=coarse.shape[0],
-        fx=camera.fx / COARSE,
-        fy=camera.fy / COARSE,
-        cx=camera.cx / COARSE,
-        cy=camera.cy / COARSE,
-    )
-    if not np.nan_to_num(coarse).any():
-        return np.zeros((0, 3), np.float32)
-    points = moved(cloud(coarse, camera)[0], space.pose)
-    reach = np.linalg.norm(thing.box.size) / 2 + REACH
-    near = (np.abs(points - thing.box.center.astype(points.dtype)) < reach).all(axis=1)
-    points = points[near]
+    inside = fit_mask(mask, space.depth.shape)
+    away = float(np.linalg.norm(thing.box.center - space.pose[:3, 3]))
+    rows, columns = window(inside, 0.0, least=round(REACH * camera.fx / away))
+    part = slice(rows.start, rows.stop, COARSE), slice(columns.start, columns.stop, COARSE)
+    z, sight = metres(space.depth[part]), rays(camera)[part]
+    free = np.isfinite(z) & ~grown(inside[part], MARGIN // COARSE + 1)
+    points = np.concatenate([sight[free], np.ones((int(free.sum()), 1), np.float32)], axis=1)
+    points = moved(points * z[free][:, None], space.pose)
+    points = points[np.isfinite(points[:, 0])]
     if thing.support is None:
         return points
     return points[thing.support.height(points) > STANDS_UP + 3 * thing.support.spread]
