@@ -26,7 +26,7 @@ from lisa_ros.geometry.mask import fit_mask, grown, window
 from lisa_ros.node.space import Space
 
 MARGIN = 5  # pixels around a mask that are neither scene nor obstacle: a mask is never quite exact
-COARSE = 2  # obstacles are looked for in every second row and column
+COARSE = 3  # obstacles are looked for in every third row and column
 STANDS_UP = 0.006  # metres above the support from which on a point is an obstacle
 REACH = 0.15  # metres around the object in which a hand could hit something
 
