@@ -28,6 +28,7 @@ from std_msgs.msg import String
 ROOT = Path(__file__).resolve().parent.parent
 FAKE = [sys.executable, str(ROOT / "test" / "fake_engine.py")]
 WAIT = 15.0  # seconds after which something that should have happened has not
+START = 90.0  # seconds in which a process starts, on a busy machine too
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=1)
 
@@ -155,7 +156,7 @@ class Rig:
         *ros: str,
         command: list[str] | None = None,
         ready: bool = True,
-        seconds: float = WAIT,
+        seconds: float = START,
     ) -> Process:
         """Start a perception node; wait until it hears and speaks and, with `ready`, is active."""
         arguments = ["--ros-args", *ros] if command is None else list(ros)

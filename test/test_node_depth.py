@@ -45,7 +45,6 @@ HEIGHT, WIDTH = DEPTH.shape
 K = [CAMERA.fx, 0.0, CAMERA.cx, 0.0, CAMERA.fy, CAMERA.cy, 0.0, 0.0, 1.0]
 INFO = CameraInfo(width=WIDTH, height=HEIGHT, k=K, distortion_model="plumb_bob", d=[0.0] * 5)
 FRAME = "camera_optical"
-PATIENCE = 60.0  # seconds in which a node starts, on a busy machine too
 
 
 class DepthCamera:
@@ -121,7 +120,7 @@ def masks(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def camera(masks) -> Iterator[DepthCamera]:
     with rig() as robot:
-        robot.start("-p", masks, "-p", "depth.slop:=0.1", seconds=PATIENCE)
+        robot.start("-p", masks, "-p", "depth.slop:=0.1")
         yield DepthCamera(robot)
         assert "Traceback" not in robot.processes[0].log
 
@@ -351,15 +350,7 @@ def test_compressed_depth_and_a_latched_camera_info(masks):
     with rig() as robot:
         info = robot.node.create_publisher(CameraInfo, "camera_info", latched)
         info.publish(INFO)
-        robot.start(
-            "-p",
-            masks,
-            "-p",
-            "depth.transport:=compressed",
-            "-p",
-            "depth.slop:=5.0",
-            seconds=PATIENCE,
-        )
+        robot.start("-p", masks, "-p", "depth.transport:=compressed", "-p", "depth.slop:=5.0")
         depth = robot.node.create_publisher(CompressedImage, "depth/compressedDepth", 10)
         wait_for(depth.get_subscription_count, "the node's subscription")
 
@@ -421,7 +412,7 @@ def test_a_target_frame(masks, tmp_path):
     command = with_tf2(tmp_path)
     with rig() as robot:
         values = ("-p", masks, "-p", "target_frame:=base", "-p", "depth.box:=support")
-        process = robot.start("--ros-args", *values, command=command, seconds=PATIENCE)
+        process = robot.start("--ros-args", *values, command=command)
         camera = DepthCamera(robot)
         with listening(robot) as heard:
             result = camera.ask(depth=millimetres())
@@ -456,7 +447,7 @@ def test_the_simulator_s_truth(tmp_path):
     truth = max(whole, key=lambda one: one["size"][2])
     np.save(tmp_path / "masks.npy", (view.instances == truth["id"])[None])
     with rig() as robot:
-        robot.start("-p", f"model.path:=masks:{tmp_path / 'masks.npy'}", seconds=PATIENCE)
+        robot.start("-p", f"model.path:=masks:{tmp_path / 'masks.npy'}")
         camera = DepthCamera(robot)
         info = camera_info(view, Header())
         [one] = camera.ask(
@@ -490,7 +481,7 @@ def simulated_view(seed: int) -> Any:
 def test_a_target_frame_that_tf_does_not_know(masks, tmp_path):
     with rig() as robot:
         values = ("--ros-args", "-p", masks, "-p", "target_frame:=moon")
-        robot.start(*values, command=with_tf2(tmp_path), seconds=PATIENCE)
+        robot.start(*values, command=with_tf2(tmp_path))
         result = DepthCamera(robot).ask(depth=millimetres())
         reason = result.instances[0].pose_reason
         assert "no transform from 'camera_optical' to 'moon' at the stamp" in reason
@@ -500,9 +491,7 @@ def test_a_target_frame_that_tf_does_not_know(masks, tmp_path):
 @pytest.mark.skipif(find_spec("tf2_ros") is not None, reason="tf2_ros is installed here")
 def test_a_target_frame_without_tf2(masks):
     with rig() as robot:
-        process = robot.start(
-            "-p", masks, "-p", "target_frame:=base", ready=False, seconds=PATIENCE
-        )
+        process = robot.start("-p", masks, "-p", "target_frame:=base", ready=False)
         wait_for(lambda: "cannot configure" in process.log, "the refusal")
         assert "tf2_ros cannot be imported" in process.log and "tf2-ros-py" in process.log
         assert robot.ask("it").status == Status.NOT_READY
@@ -511,9 +500,7 @@ def test_a_target_frame_without_tf2(masks):
 
 def test_upright_along_a_frame_that_is_not_named(masks):
     with rig() as robot:
-        process = robot.start(
-            "-p", masks, "-p", "depth.box:=target_frame", ready=False, seconds=PATIENCE
-        )
+        process = robot.start("-p", masks, "-p", "depth.box:=target_frame", ready=False)
         wait_for(lambda: "no target_frame is set" in process.log, "the refusal")
 
 
