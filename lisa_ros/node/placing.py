@@ -58,7 +58,7 @@ class Placing:
         if frame.key is None:
             frame.partner = NOT_OURS
         elif not frame.partner.complete:
-            found = self.depth.partner_of(frame.header, frame.arrived, lambda: query.ended)
+            found = self.depth.partner_of(frame.header, frame.arrived, query.cancel.is_set)
             if frame.partner.depth is not None:  # only the camera_info was missing
                 found = replace(found, depth=frame.partner.depth, reason="")
             frame.partner = found
