@@ -292,7 +292,7 @@ def test_the_command_writes_table_video_sheet_and_json(
     assert pictures[0].shape == (540, 960, 3)
     assert len(pictures) > film.ASKING + film.ANSWERED + film.ENDED
     assert not np.array_equal(pictures[0], pictures[-1])
-    assert cv2.imread(str(tmp_path / "pick.png")).shape[2] == 3
+    assert cv2.imread(str(tmp_path / "pick.jpg")).shape[2] == 3
     with Image.open(tmp_path / "pick.gif") as animation:
         shown = [frame.info["duration"] for frame in ImageSequence.Iterator(animation)]
     assert abs(sum(shown) / 1000 - len(pictures) / film.RATE) < 0.1 + 0.005 * len(shown)
@@ -302,10 +302,10 @@ def test_the_command_writes_table_video_sheet_and_json(
 def test_a_long_run_still_has_a_sheet(tmp_path: Path) -> None:
     picture = np.zeros((48, 64, 3), np.uint8)
     tiles = [Tile(trial("plain", Outcome.LIFTED), picture, picture)] * (MOST_TILES + 40)
-    save_contact_sheet(tmp_path / "sheet.png", tiles)
-    assert (tmp_path / "sheet.png").stat().st_size > 0
+    save_contact_sheet(tmp_path / "sheet.jpg", tiles)
+    assert (tmp_path / "sheet.jpg").stat().st_size > 0
     with pytest.raises(LisaError, match="cannot write"):
-        save_contact_sheet(tmp_path / "missing" / "sheet.png", tiles)
+        save_contact_sheet(tmp_path / "missing" / "sheet.jpg", tiles)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console(width=None if os.isatty(1) else 100)
     with _perception(args, console) as perception:
         _run(args, perception, console)
-    names = ("pick.mp4", "pick.gif") * bool(args.filmed) + ("pick.png", "pick.json")
+    names = ("pick.mp4", "pick.gif") * bool(args.filmed) + ("pick.jpg", "pick.json")
     console.print(f"Written to {args.output}: {', '.join(names)}")
     return 0
 
@@ -130,6 +130,6 @@ def _run(args: argparse.Namespace, perception: Perception, console: Console) -> 
         film.close()
         if trials:
             console.print(table(trials, f"Simulated picks with {masks}"))
-            save_contact_sheet(args.output / "pick.png", film.tiles)
+            save_contact_sheet(args.output / "pick.jpg", film.tiles)
             keys = ("trials", "seed", "model", "perfect", "uncluttered", "split")
             save(args.output / "pick.json", trials, {key: getattr(args, key) for key in keys})

@@ -220,7 +220,7 @@ def save_contact_sheet(path: Path, tiles: list[Tile]) -> None:
         draw.rectangle((x, y + TILE[1] + 27, x + 10, y + TILE[1] + 37), fill=color)
         draw.text((x + 18, y + TILE[1] + 24), "".join(words), fill=PALE, font=_font(13))
     try:
-        sheet.quantize(255).save(path, optimize=True)
+        sheet.save(path, quality=88)
     except OSError as error:
         raise LisaError(f"cannot write {path}: {error}") from error
 
