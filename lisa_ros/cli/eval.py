@@ -122,7 +122,8 @@ def _print(results: dict[str, dict[str, dict]], scores: dict) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("questions", box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("questions", no_wrap=True)
     for name in COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
     for split, kinds in results.items():
