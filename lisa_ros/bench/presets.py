@@ -18,6 +18,7 @@ from lisa_ros.model.processor import Processor
 from lisa_ros.model.prompt import build_prompt
 from lisa_ros.model.tokenizer import Tokenizer
 from lisa_ros.model.weights import precision
+from lisa_ros.model.widening import multiplies, widen
 
 LOUD = 100.0  # spread of the word embeddings
 _TEXT = (
@@ -58,9 +59,10 @@ def random_lisa(
     network.language_model.rotary_emb.float()
     _spread(network)
     network.lm_head.weight.data[tokenizer.size :] = 0  # the tokenizer has no words for these
-    return Lisa(
-        network.to(device).eval().requires_grad_(False), tokenizer, Processor(config), config
-    )
+    network.to(device).eval().requires_grad_(False)
+    if not multiplies(dtype, torch.device(device)):
+        widen(network)
+    return Lisa(network, tokenizer, Processor(config), config)
 
 
 def teach(lisa: Lisa, answer: Sequence[int]) -> None:

@@ -69,17 +69,20 @@ def run(args: argparse.Namespace) -> int:
 
 def side_by_side(args: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> None:
     """All presets, all schedules, all stages."""
+    import torch
+
     from lisa_ros.bench.machine import measure
     from lisa_ros.bench.measure import SEG_PLACE, measure_preset
     from lisa_ros.bench.presets import random_lisa
     from lisa_ros.bench.report import as_data, as_text, draw
     from lisa_ros.model.quantization import quantize
+    from lisa_ros.model.widening import multiplies
 
     if min(args.lengths) <= SEG_PLACE or args.rounds < 1:
         raise LisaError(f"answers need more than {SEG_PLACE} tokens, and at least one round")
     presets = args.presets or ["nano", "middle", *(["lisa-7b"] if device.type == "cuda" else [])]
     print("measuring the machine", file=sys.stderr)
-    machine = measure(device, dtype)
+    machine = measure(device, dtype if multiplies(dtype, device) else torch.float32)
     results = []
     for preset in presets:
         lisa = random_lisa(preset, device=device, dtype=dtype)
