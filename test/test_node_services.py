@@ -100,6 +100,9 @@ def test_changes_while_busy(robot):
     assert change(robot, query__timeout=30.0, input__max_age=1.0).successful
 
 
+PARTS = ("model", "camera", "depth", "queries")
+
+
 def test_diagnostics_once_a_second(robot):
     with robot.hearing(DiagnosticArray, "/diagnostics") as heard:
         robot.ask("exception")
@@ -109,7 +112,7 @@ def test_diagnostics_once_a_second(robot):
         stamps = [one.header.stamp.sec + one.header.stamp.nanosec * 1e-9 for one in heard[:3]]
         assert 1.0 < stamps[2] - stamps[0] < 6.0
         parts = {one.name: one for one in heard[-1].status}
-        assert set(parts) == {f"lisa/perception: {part}" for part in ("model", "camera", "queries")}
+        assert set(parts) == {f"lisa/perception: {part}" for part in PARTS}
         values = {
             name.split(": ")[1]: {value.key: value.value for value in one.values}
             for name, one in parts.items()
