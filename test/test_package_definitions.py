@@ -128,6 +128,27 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     assert f"usage: lisa-ros {name}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("package", "extra", "command"),
+    [
+        ("mujoco", "sim", ["sim-benchmark", "somewhere"]),
+        ("matplotlib", "train", ["eval", "--dataset", "nowhere"]),
+        ("peft", "train", ["finetune", "--dataset", "nowhere", "--output", "new"]),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(
+    package: str, extra: str, command: list[str], tmp_path: Path
+) -> None:
+    block = f"import sys; sys.modules[{package!r}] = None; sys.path.insert(0, {str(ROOT)!r})"
+    start = f"{block}; from lisa_ros.cli import main; sys.exit(main({command!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", start], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2, done.stderr
+    assert f"needs the package {package}: pip install 'lisa_ros[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_installed_commands_start() -> None:
     """`lisa-ros` on the PATH, and the executable that `ros2 run lisa_ros lisa-ros` starts."""
     prefix = Path(sys.executable).parent.parent

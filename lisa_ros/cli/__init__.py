@@ -27,6 +27,9 @@ COMMANDS: dict[str, str] = {
     "bench": "measure the engine beside the reference schedule",
 }
 
+EXTRAS = {"mujoco": "sim", "matplotlib": "train", "peft": "train", "tensorboard": "train"}
+"""Packages that only some commands need, and the extra that brings each."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command; return its exit code (2 for a fault that the user can mend)."""
@@ -46,6 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return args.run(args)
     except LisaError as error:
         print(f"lisa-ros {args.command}: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        extra = f"pip install 'lisa_ros[{EXTRAS[package]}]'"
+        print(f"lisa-ros {args.command}: needs the package {package}: {extra}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

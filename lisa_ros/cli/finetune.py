@@ -48,13 +48,8 @@ def run(args: argparse.Namespace) -> int:
         raise LisaError(f"{args.output} is a file; name a folder for the new checkpoint")
     if (args.output / "config.json").exists():
         raise LisaError(f"{args.output} holds a checkpoint already; name a new folder")
-    try:
-        from lisa_ros.learn.finetune import finetune, implicit_items, read_items, save_half
+    from lisa_ros.learn.finetune import finetune, implicit_items, read_items, save_half
 
-        if args.questions:
-            import mujoco  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise LisaError(f"fine-tuning needs {error.name}: pip install 'lisa_ros[train]'") from error
     lisa = load_model(args)
     if args.dataset:
         items = read_items(args.dataset)
