@@ -8,7 +8,7 @@ from PIL import Image
 
 from lisa_ros.errors import LisaError
 
-SIZE, COLORS = (800, 450), 128
+SIZE, COLORS = (800, 450), 255
 
 
 class Gif:
@@ -43,7 +43,8 @@ class Gif:
         strip = Image.new("RGB", (SIZE[0], SIZE[1] * len(samples)))
         for row, sample in enumerate(samples):
             strip.paste(sample, (0, row * SIZE[1]))
-        palette = strip.quantize(COLORS)
+        # an octree keeps small patches of a colour of their own, such as the mask
+        palette = strip.quantize(COLORS, method=Image.Quantize.FASTOCTREE)
         self._done += [
             picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in self._trial
         ]
