@@ -6,7 +6,6 @@ import argparse
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,8 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do the trials, show the table; write video, contact sheet, JSON and the node's log."""
-    if find_spec("mujoco") is None:
-        raise LisaError("the simulator needs MuJoCo: pip install 'lisa_ros[sim]'")
     from lisa_ros.sim.pick.scene import RUNS
 
     if args.trials <= 0:
