@@ -44,7 +44,7 @@ def car(draw: Draw) -> Shape:
     wheel, sill = draw(0.0125, 0.0165), 0.007
     deck, roof = sill + draw(0.019, 0.024), draw(0.015, 0.021)
     start, stop = -length * draw(0.26, 0.46), length * draw(0.08, 0.22)
-    slope = roof * draw(0.35, 0.9)
+    slope = min(roof * draw(0.35, 0.9), 0.6 * (stop - start))  # held-out cabins are short
     top = deck + roof
     side = {"euler": (np.pi / 2, 0, 0)}
     half = length / 2
