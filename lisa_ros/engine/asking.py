@@ -22,7 +22,7 @@ from lisa_ros.engine.answer import (
     settled_text,
 )
 from lisa_ros.engine.frames import Frame
-from lisa_ros.engine.generation import Row, Step
+from lisa_ros.engine.generation import BROKEN_NUMBERS, Row, Step
 from lisa_ros.engine.question import Question
 from lisa_ros.engine.scoring import evidence, probability, token_probabilities
 from lisa_ros.model.tokenizer import Tokenizer
@@ -148,7 +148,13 @@ def unasked(reason: str) -> Answer:
 
 
 def measure(logits: Tensor, label: str, seg_probability: float) -> Instance:
-    """Turn mask logits (H, W) into an instance; the mask is where they are above zero."""
+    """Turn mask logits (H, W) into an instance; the mask is where they are above zero.
+
+    Raises:
+        FloatingPointError: a logit is not a finite number, so that nothing can be told by them.
+    """
+    if not logits.isfinite().all():
+        raise FloatingPointError(f"mask logits are not finite: {BROKEN_NUMBERS}")
     inside = logits > 0
     area = int(inside.sum())
     mask = inside.cpu().numpy()

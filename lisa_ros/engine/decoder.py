@@ -92,6 +92,10 @@ class Decoder:
         kept = self.buffers[:, :, row, :, source]
         self.buffers[:, :, row, :, start : start + len(path)] = kept
 
+    def clear(self) -> None:
+        """Zero the buffers: a NaN in an unused slot would spoil later passes, masked or not."""
+        self.buffers.zero_()
+
     def move_row(self, source: int, target: int, length: int) -> None:
         """Copy what row `source` holds to row `target`."""
         self.buffers[:, :, target, :, :length] = self.buffers[:, :, source, :, :length]

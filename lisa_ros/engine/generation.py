@@ -12,6 +12,8 @@ from lisa_ros.engine.decoder import Chunk, Decoder
 from lisa_ros.engine.drafts import DraftTree
 
 REPEAT_PERIOD = 8  # tokens: the longest pattern that counts as running in circles
+NO_TOKEN = -1  # stands where the logits are not finite
+BROKEN_NUMBERS = "the weights are damaged, or their number format is too narrow for this model"
 
 
 @dataclass
@@ -72,6 +74,9 @@ def generate(
 
     `stop()` is asked between passes and ends everything by giving a reason. Rows that are done give
     their place in the buffers to the last one that is not, so that a pass holds live rows only.
+
+    Raises:
+        FloatingPointError: the logits of a token are not finite numbers.
     """
     held, fed = max(row.length for row in rows), max(len(row.pending) for row in rows)
     answered = max(row.limit for row in rows) + limits.draft_tokens
@@ -101,13 +106,16 @@ def _advance(decoder: Decoder, live: list[Row], limits: Limits) -> list[Step]:
     ]
     sizes = [len(part) for part in states]
     all_logits = decoder.head(torch.cat(states))
-    choices = all_logits.argmax(-1).cpu().split(sizes)
+    choices = _choose(all_logits).split(sizes)
     logits = all_logits.split(sizes)
     steps = []
     for place, (row, tree) in enumerate(zip(live, trees, strict=True)):
         chosen = choices[place].tolist()
         path = tree.accept(chosen[0], chosen[1:])
         tokens = _until_end(row, [chosen[0], *(chosen[1 + node] for node in path)], limits)
+        if NO_TOKEN in tokens:
+            decoder.clear()
+            raise FloatingPointError(f"token logits are not finite: {BROKEN_NUMBERS}")
         path = path[: len(tokens) - 1]
         fed = row.length + len(row.pending)
         decoder.keep_path(place, fed, path)
@@ -122,6 +130,16 @@ def _advance(decoder: Decoder, live: list[Row], limits: Limits) -> list[Step]:
     for row, last in zip(live, embedded.split(1), strict=True):
         row.pending = last
     return steps
+
+
+def _choose(logits: Tensor) -> Tensor:
+    """The likeliest token of each row of logits (n, V), on the processor.
+
+    A maximum is not finite if any of its values is NaN or +inf, so that the check costs nothing:
+    no other look at the logits and no other wait for a GPU.
+    """
+    best, tokens = logits.max(-1)
+    return tokens.masked_fill(~best.isfinite(), NO_TOKEN).cpu()
 
 
 def _plan(row: Row, limits: Limits) -> DraftTree:

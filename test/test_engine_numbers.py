@@ -1,0 +1,75 @@
+"""Weights that are not numbers: the engine says so and never guesses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from engine_samples import engine_saying, picture
+from torch import Tensor
+
+from lisa_ros.engine import Engine, Question, Status
+
+SCRIPT = "It is the red mug [SEG]."
+
+
+@contextmanager
+def poisoned(weight: Tensor, value: float = float("nan")) -> Iterator[None]:
+    """One number of a weight replaced, and put back afterwards."""
+    first = (0,) * weight.dim()
+    kept = weight[first].item()
+    with torch.no_grad():
+        weight[first] = value
+        try:
+            yield
+        finally:
+            weight[first] = kept
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return engine_saying(SCRIPT)
+
+
+def weights_of(engine: Engine, part: str) -> Tensor:
+    return next(w for name, w in engine.network.named_parameters() if name.startswith(part))
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ("lm_head", "token logits"),
+        ("mm_projector", "token logits"),
+        ("text_hidden_fcs", "mask logits"),
+        ("mask_decoder", "mask logits"),
+        ("image_encoder", "mask logits"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["auto", "mask"])
+def test_poisoned_weights_are_an_error_and_no_answer(engine, part, words, mode) -> None:
+    with (
+        poisoned(weights_of(engine, part)),
+        pytest.raises(FloatingPointError, match=words),
+    ):
+        engine.segment(picture(), "the mug", mode=mode)
+
+
+def test_infinite_numbers_count_as_well(engine) -> None:
+    with poisoned(weights_of(engine, "lm_head"), float("inf")), pytest.raises(FloatingPointError):
+        engine.segment(picture(), "the mug")
+
+
+def test_nothing_of_it_stays_behind(engine) -> None:
+    """What a spoilt answer left in the buffers lies behind the shorter row of the next batch."""
+    whole = engine_saying(SCRIPT)
+    long, short = "the mug that stands behind the blue book on the shelf", "it"
+    with poisoned(weights_of(engine, "mm_projector")), pytest.raises(FloatingPointError):
+        engine.segment(picture(), long)
+    questions = [Question(picture(), long), Question(picture(), short)]
+    answers, expected = engine.segment_batch(questions), whole.segment_batch(questions)
+    assert [one.status for one in answers] == [Status.OK] * 2
+    for one, other in zip(answers, expected, strict=True):
+        assert one.text == other.text
+        assert (one.instances[0].mask == other.instances[0].mask).all()
