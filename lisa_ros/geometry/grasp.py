@@ -20,6 +20,7 @@ FRICTION = 0.5  # a contact that is tilted more than the arctangent of this slip
 FULL_ROOM = 0.1  # share of the opening left over that counts as plenty
 FULL_HOLD, LEAST_HOLD = 0.015, 0.004  # metres between the fingers along the approach
 LEAST_POINTS = 8
+CENTERING_STEPS = 3
 UNBALANCED = 0.6  # lost at the end of the object
 FACING = 0.2  # cosine between approach and line of sight: the hand comes from a side that was seen
 HIDDEN = 0.3  # cosine between line of sight and closing direction that leaves the far side unseen
@@ -74,8 +75,9 @@ def parallel_grasps(
 
     An upright box is approached from above and from the sides that a camera saw, any other box
     along those of its axes that lead away from a camera. The fingers close along the other axes, at
-    several places along the object. There the object must be narrower than the opening less the
-    clearances, and the fingers must neither touch the support nor an obstacle.
+    several places along the object, moved to the middle of narrow parts. There the object must be
+    narrower than the opening less the clearances, and the fingers must neither touch the support
+    nor an obstacle.
 
     The score is the product of
         room: 1 if a tenth of the opening is left over, falling to 0 with nothing left;
@@ -172,11 +174,13 @@ class _Local:
         held = strip[strip[:, 2] <= tip]
         if tip - near < LEAST_HOLD or len(held) < LEAST_POINTS:
             return None
+        place, held = self._centered(place, tip, held, gripper)
         left, right = self._outline(held)
         room = gripper.opening - (right - left) - 2 * gripper.clearance
         middle = np.array([place, (left + right) / 2, tip])
         if room < 0 or self._blocked(middle, right - left, first, gripper):
             return None
+        beside = np.abs(self.points[:, 0] - place)
         around = self.points[(beside < gripper.finger_width) & (self.points[:, 2] <= tip)]
         score = (
             min(1.0, room / (FULL_ROOM * gripper.opening))
@@ -190,6 +194,26 @@ class _Local:
         pose = np.eye(4)
         pose[:3, :3], pose[:3, 3] = self.axes, self.origin + self.axes @ middle
         return Grasp(pose, right - left, score, kind)
+
+    def _centered(
+        self, place: float, tip: float, held: np.ndarray, gripper: Gripper
+    ) -> tuple[float, np.ndarray]:
+        """A place and what is held there (N,3), moved to the middle of what the fingers reach.
+
+        Places lie at fixed steps, so that a narrow neck can end up at the edge of the fingers.
+        """
+        above = self.points[self.points[:, 2] <= tip]
+        middle = place
+        for _ in range(CENTERING_STEPS):
+            across = above[np.abs(above[:, 0] - middle) < gripper.finger_width, 0]
+            if not len(across):
+                return place, held
+            middle = float(across.min() + across.max()) / 2
+        there = above[np.abs(above[:, 0] - middle) < gripper.finger_width / 2]
+        wide = gripper.opening - 2 * gripper.clearance
+        if len(there) < LEAST_POINTS or np.ptp(there[:, 1]) > wide:
+            return place, held
+        return middle, there
 
     def _outline(self, held: np.ndarray) -> tuple[float, float]:
         """How far points (N,3) reach along the closing direction, to the left and to the right.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from lisa_ros.geometry import Grasp, Intrinsics
 from lisa_ros.sim.camera import View
-from lisa_ros.sim.pick.grasping import Plan, plan_grasp
+from lisa_ros.sim.pick.grasping import Plan, Target, choose, locate_target
+from lisa_ros.sim.pick.hand import GRIPPER
 from lisa_ros.sim.pick.scene import PickScene
 from lisa_ros.sim.world import Item
 
@@ -45,6 +46,7 @@ class Reply:
         status: OK, NOT_FOUND, ...: the name of the result's status.
         error: why there is no answer.
         seconds: from the instruction to the answer.
+        target: the thing behind the mask.
     """
 
     mask: np.ndarray | None
@@ -52,6 +54,7 @@ class Reply:
     status: str = "OK"
     error: str = ""
     seconds: float = 0.0
+    target: Target = field(default_factory=Target)
 
 
 class Perception(Protocol):
@@ -65,7 +68,16 @@ class TrueMasks:
 
     def ask(self, view: View, question: dict) -> Reply:
         answer = question["answer"].replace(" [SEG]", "")
-        return Reply(view.instances == question["targets"][0], answer)
+        return reply_with(view, view.instances == question["targets"][0], answer)
+
+
+def reply_with(view: View, mask: np.ndarray, answer: str) -> Reply:
+    """A reply with a mask from anywhere; the thing behind it is located here, without a node."""
+    height, width = view.depth.shape
+    camera = Intrinsics.from_matrix(view.intrinsics, width, height)
+    millimetres = np.round(1000 * view.depth).astype(np.uint16)  # as depth cameras give it
+    target = locate_target(mask, millimetres, camera, view.camera_pose)
+    return Reply(mask, answer, target=target)
 
 
 @dataclass(frozen=True)
@@ -120,11 +132,11 @@ def run_trial(
     meant = next((item for item in scene.table.items if item.id in question["targets"]), None)
     can_be_held = meant is None or scene.can_be_held(meant)
     reply = perception.ask(view, question)
-    plan = _plan(view, reply)
+    plan = choose(reply.target) if reply.mask is not None else Plan()
     planned(reply, plan)
     before = scene.lowest()
     if plan.grasp is not None:
-        pick(scene, plan.grasp, plan.opening)
+        pick(scene, plan.grasp)
     outcome, taken = judge(scene, before, meant)
     if plan.grasp is None:
         outcome = _outcome_without_grasp(reply)
@@ -144,16 +156,11 @@ def run_trial(
     )
 
 
-def pick(scene: PickScene, grasp: Grasp, opening: float) -> None:
-    """Approach from above, close, lift, and hold for two seconds.
-
-    Args:
-        grasp: in the table's frame.
-        opening: between the fingers on the way down, metres.
-    """
+def pick(scene: PickScene, grasp: Grasp) -> None:
+    """Approach from above, close, lift, and hold for two seconds. `grasp`: in the table's frame."""
     hand, place = scene.hand, grasp.pose[:3, 3]
     yaw = float(np.arctan2(-grasp.pose[0, 1], grasp.pose[1, 1]))
-    hand.grip(opening, 0.1)
+    hand.grip(GRIPPER.opening, 0.1)
     hand.move(np.array([hand.position[0], hand.position[1], TRAVEL_HEIGHT]), yaw)
     hand.move(np.array([place[0], place[1], TRAVEL_HEIGHT]), yaw)
     hand.move(place, yaw, SPEED_NEAR_THINGS)
@@ -181,15 +188,6 @@ def judge(scene: PickScene, before: np.ndarray, meant: Item | None) -> tuple[Out
     if any(new < FALLEN for item, new in zip(items, now, strict=True) if item is not meant):
         return Outcome.PUSHED, taken
     return (Outcome.LIFTED if taken else Outcome.MISSED), taken
-
-
-def _plan(view: View, reply: Reply) -> Plan:
-    if reply.mask is None:
-        return Plan()
-    height, width = view.depth.shape
-    camera = Intrinsics.from_matrix(view.intrinsics, width, height)
-    millimetres = np.round(1000 * view.depth).astype(np.uint16)  # as depth cameras give it
-    return plan_grasp(reply.mask, millimetres, camera, view.camera_pose)
 
 
 def _outcome_without_grasp(reply: Reply) -> Outcome:
