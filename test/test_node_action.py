@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
@@ -10,7 +11,7 @@ pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
 from action_msgs.msg import GoalStatus
 from lisa_ros.action import Segment
-from node_rig import image_message, picture, rig, wait_for
+from node_rig import FAKE, image_message, picture, rig, wait_for
 from rclpy.action import ActionClient
 
 from lisa_ros.node.status import Status
@@ -187,6 +188,33 @@ def test_cancel_at_every_moment_gives_one_result_each(robot, client):
         assert status in expected and result.status in (Status.OK, Status.CANCELLED)
     wait_for(lambda: len(robot.results) == before + 12, "twelve results")
     assert robot.ask("next").status == Status.OK
+
+
+def test_a_result_can_be_fetched_for_a_while_and_then_no_more():
+    """With a shorter while than the node's own, for the sake of the test."""
+    code = "\n".join(
+        [
+            "import runpy",
+            "from lisa_ros.node import segment_action",
+            "segment_action.RESULT_KEPT = 3",
+            f"runpy.run_path({FAKE[-1]!r}, run_name='__main__')",
+        ]
+    )
+    with rig() as robot:
+        process = robot.start(command=[sys.executable, "-c", code])
+        robot.film()
+        wait_for(lambda: robot.ask("ready").status == Status.OK, "the first image")
+        client = Client(robot)
+        before = len(robot.results)
+        handle = client.send("the mug")
+        wait_for(lambda: len(robot.results) > before, "the answer on mask")
+        status, result = client.end(handle)
+        assert (status, result.status) == (GoalStatus.STATUS_SUCCEEDED, Status.OK)
+        time.sleep(4.0)
+        status, result = client.end(handle)
+        assert status == GoalStatus.STATUS_UNKNOWN and not result.instances
+        assert client.ask("the mug")[0] == GoalStatus.STATUS_SUCCEEDED
+        assert "Traceback" not in process.log
 
 
 def test_goal_whose_client_has_gone(robot):

@@ -27,6 +27,8 @@ from lisa_ros.action import Segment
 from lisa_ros.msg import Instance, Segmentation
 from node_rig import FAKE, ROOT, Rig, image_message, rig, wait_for
 from PIL import Image as Picture
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
@@ -331,6 +333,53 @@ def check_grasps(poses: PoseArray, scores: Float32MultiArray, query_id: str) -> 
     assert (np.abs(table[:, 1] - 0.06) < 0.005).any() and (table[:, 2] == 1).all()
     best = poses.poses[0].position
     assert np.linalg.norm(np.array([best.x, best.y, best.z]) - SCENE.thing.center) < 0.06
+
+
+def test_grasps_are_for_the_hand_of_the_parameter(camera):
+    """Changed while the node runs: a cup on the top face of the cuboid, and fingers again."""
+    with (
+        camera.robot.hearing(PoseArray, "grasps") as poses,
+        camera.robot.hearing(Float32MultiArray, "grasps/scores") as scores,
+    ):
+        for hand in ("suction", "parallel"):
+            choose_hand(camera.robot, hand)
+            poses.clear(), scores.clear()
+            result = camera.ask(depth=metres())
+            wait_for(
+                lambda one=result: poses and scores and poses[-1].header == one.header, "grasps"
+            )
+            if hand == "parallel":
+                check_grasps(poses[-1], scores[-1], result.query_id)
+            else:
+                check_cup(poses[-1], scores[-1], result.query_id)
+
+
+def choose_hand(robot: Rig, hand: str) -> None:
+    client = robot.node.create_client(SetParameters, "perception/set_parameters")
+    assert client.wait_for_service(20)
+    value = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=hand)
+    request = SetParameters.Request(parameters=[Parameter(name="grasp.hand", value=value)])
+    changed = robot.do(lambda: client.call_async(request))
+    assert wait_for(changed.result, "the parameter").results[0].successful
+    robot.do(lambda: robot.node.destroy_client(client))
+
+
+def check_cup(poses: PoseArray, scores: Float32MultiArray, query_id: str) -> None:
+    rows, columns = scores.layout.dim
+    assert (rows.label, rows.size) == (query_id, len(poses.poses)) and rows.size > 0
+    table = np.array(scores.data).reshape(rows.size, columns.size)
+    assert (table[:, 1] == 0).all(), "a cup has no width between fingers"
+    best, turn = poses.poses[0].position, poses.poses[0].orientation
+    place = np.array([best.x, best.y, best.z]) - SCENE.thing.center
+    assert abs(place @ SCENE.up - SCENE.thing.size[2] / 2) < 0.005, "on the top face"
+    approach = np.array(
+        [
+            2 * (turn.x * turn.z + turn.w * turn.y),
+            2 * (turn.y * turn.z - turn.w * turn.x),
+            1 - 2 * (turn.x**2 + turn.y**2),
+        ]
+    )
+    assert approach @ SCENE.up < -0.98, "from above"
 
 
 def test_an_answer_without_objects_empties_what_was_shown(camera):

@@ -167,6 +167,31 @@ def test_stopping_in_the_middle_of_an_answer(robot, manager, transitions, work):
     assert len({one.query_id for one in robot.results}) == len(robot.results)
 
 
+@pytest.mark.parametrize("work", ["endless", "stall:2"])
+def test_the_shutdown_transition_in_the_middle_of_an_answer(work):
+    with rig() as robot:
+        process = robot.start()
+        robot.film()
+        wait_for(lambda: robot.ask("hello").status == Status.OK, "an answer")
+        manager = Manager(robot)
+        before = len(robot.results)
+        robot.say(work)
+        robot.say("waiting behind it")
+        time.sleep(0.5)
+        assert len(robot.results) == before
+        assert manager.change("active_shutdown") and manager.state == "finalized"
+        wait_for(lambda: len(robot.results) == before + 2, "the results")
+        assert [one.status for one in robot.results[before:]] == [Status.CANCELLED] * 2
+        assert all("shut down" in one.error for one in robot.results[before:])
+        refused = robot.ask("too late")
+        assert refused.status == Status.NOT_READY and "shut down" in refused.error
+        assert process.alive and robot.images.get_subscription_count() == 0
+        time.sleep(0.5)
+        assert len(robot.results) == before + 3, "the first answer came after its cancellation"
+        assert process.stop() == 0
+        assert "Traceback" not in process.log
+
+
 @pytest.mark.parametrize(
     ("number", "work"), [(signal.SIGINT, "stall:30"), (signal.SIGTERM, "endless")]
 )
