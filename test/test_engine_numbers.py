@@ -61,13 +61,13 @@ def test_infinite_numbers_count_as_well(engine) -> None:
         engine.segment(picture(), "the mug")
 
 
-def test_nothing_of_it_stays_behind(engine) -> None:
+def test_nothing_of_it_stays_behind() -> None:
     """What a spoilt answer left in the buffers lies behind the shorter row of the next batch."""
-    whole = engine_saying(SCRIPT)
+    engine, whole = (engine_saying(SCRIPT, draft_tokens=0) for _ in range(2))
     long, short = "the mug that stands behind the blue book on the shelf", "it"
     with poisoned(weights_of(engine, "mm_projector")), pytest.raises(FloatingPointError):
-        engine.segment(picture(), long)
-    questions = [Question(picture(), long), Question(picture(), short)]
+        engine.segment(picture(), " ".join([long] * 3))
+    questions = [Question(picture(), short), Question(picture(), long)]
     answers, expected = engine.segment_batch(questions), whole.segment_batch(questions)
     assert [one.status for one in answers] == [Status.OK] * 2
     for one, other in zip(answers, expected, strict=True):
