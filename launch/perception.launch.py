@@ -12,13 +12,14 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 
 from launch import LaunchContext, LaunchDescription
+from lisa_ros.node.parameters import BY_NAME
 from lisa_ros.share import shared_file
 
 COMPRESSED, COMPRESSED_DEPTH = "/compressed", "/compressedDepth"
 ARGUMENTS = {
     "model": ("", "name of a shipped model, or a checkpoint's folder; empty: params_file's"),
     "device": ("", "auto, cpu, cuda or cuda:N; empty: params_file's"),
-    "quantization": ("", "none, int8 or int4; empty: params_file's"),
+    "quantization": ("", f"{BY_NAME['model.quantization'].allowed}; empty: params_file's"),
     "vision_tower": ("", "CLIP's folder, for released checkpoints; empty: params_file's"),
     "image": ("image", "the camera's topic; .../compressed for JPEG or PNG"),
     "depth": ("depth", "the depth image, registered to the camera; .../compressedDepth for PNG"),

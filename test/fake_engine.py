@@ -103,6 +103,9 @@ class FakeEngine:
         names = {name: number for name, _, number in words}
         yield from self._answer(image, names, history, cancel, max_new_tokens, deadline)
 
+    def prepare(self, image: np.ndarray, key: Any) -> None:
+        """What `stream` would do first; here there is nothing to do."""
+
     def _answer(self, image, names, history, cancel, max_new_tokens, deadline) -> Iterator[Any]:
         height, width = image.shape[:2]
         instances: list[Instance] = []
@@ -166,7 +169,10 @@ def load(parameters: Any) -> Model:
     if name == "big":
         raise ModelUnavailable("not enough memory on cpu for big")
     masks = np.load(number) if name == "masks" else None
-    return Model(FakeEngine(masks), "fake", "cpu")
+    engine = FakeEngine(masks)
+    if name == "unprepared":
+        engine.prepare = lambda image, key: _raise(RuntimeError, "prepare fails")(0.0)
+    return Model(engine, "fake", "cpu")
 
 
 if __name__ == "__main__":

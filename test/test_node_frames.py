@@ -275,6 +275,17 @@ def test_compressed_images():
         assert "damaged" in robot.results[-1].error
 
 
+def test_a_fault_while_encoding_ahead_is_told_once_and_queries_go_on():
+    with rig() as robot:
+        prepare = ("-p", "model.prepare_frames:=true")
+        process = robot.start("-p", "model.path:=unprepared", *prepare)
+        robot.film()
+        wait_for(lambda: "not encoded ahead any more" in process.log, "the warning")
+        time.sleep(1.0)
+        assert robot.ask("hello").status == Status.OK
+        assert process.log.count("the model failed") == 1
+
+
 def test_overridden_quality_of_service():
     with rig() as robot:
         override = "qos_overrides./lisa/image.subscription.reliability:=best_effort"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+from typing import get_args
 
 import pytest
 import yaml
 
 from lisa_ros.cli import node
+from lisa_ros.model.config import Quantization
 from lisa_ros.node import tables
 from lisa_ros.node.interfaces import INTERFACES
 from lisa_ros.node.parameters import BY_NAME, PARAMETERS, ParameterError
@@ -83,6 +85,12 @@ def test_defaults_are_allowed():
     for parameter in PARAMETERS:
         assert parameter.check(parameter.default) == parameter.default
         assert (parameter.low is None) == (parameter.high is None)
+
+
+def test_quantization_is_offered_as_the_loader_knows_it():
+    offered = BY_NAME["model.quantization"].choices
+    assert set(offered) == {"none", "auto", *get_args(Quantization)}
+    assert {"int8", "int4", "fp8", "nf4"} < set(offered)
 
 
 def test_a_whole_number_is_taken_where_a_float_is_meant():

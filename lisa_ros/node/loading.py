@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lisa_ros.errors import LisaError
@@ -24,7 +25,7 @@ class Model:
     """An engine with what there is to say about it."""
 
     engine: Engine
-    """anything with the engine's `stream`"""
+    """anything with the engine's `stream` and `prepare`"""
     name: str
     device: str
 
@@ -48,6 +49,7 @@ def load_model(parameters: Settings) -> Model:
     from lisa_ros.engine.engine import Engine, EngineConfig
     from lisa_ros.model.checkpoint import load
 
+    threads = _threads_at_start()
     wanted = parameters["model.device"]
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         raise ModelUnavailable(
@@ -74,8 +76,19 @@ def load_model(parameters: Settings) -> Model:
             f"not enough memory on {device} for {parameters['model.path']}: choose a smaller "
             "model, or set model.quantization to int8 or int4"
         ) from None
-    config = EngineConfig(max_new_tokens=parameters["query.max_new_tokens"])
+    config = EngineConfig(
+        max_new_tokens=parameters["query.max_new_tokens"],
+        threads=parameters["model.threads"] or threads,
+    )
     return Model(Engine(lisa, config), lisa.config.name, device)
+
+
+@cache
+def _threads_at_start() -> int:
+    """How many threads PyTorch chose, before any model set another number."""
+    import torch
+
+    return torch.get_num_threads()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -10,9 +10,10 @@ import difflib
 import math
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from lisa_ros.errors import LisaError
+from lisa_ros.model.config import Quantization
 
 Value = bool | int | float | str
 
@@ -110,9 +111,23 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "model.quantization",
         "none",
-        "compress the language model's weights to 8 or 4 bits",
-        choices=("none", "int8", "int4"),
+        "compress the language model's weights; auto: as far as a GPU's memory asks for it",
+        choices=("none", "auto", *get_args(Quantization)),
         change="unconfigured",
+    ),
+    Parameter(
+        "model.threads",
+        0,
+        "processor threads that the model computes with; 0: as many as PyTorch chooses",
+        low=0,
+        high=1024,
+        change="unconfigured",
+    ),
+    Parameter(
+        "model.prepare_frames",
+        False,
+        "encode the newest image while nobody asks: a query is then about the last one so encoded "
+        "while input.max_age allows it, and answered sooner; an idle robot computes all the time",
     ),
     Parameter(
         "model.vision_tower",

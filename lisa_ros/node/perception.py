@@ -21,6 +21,7 @@ from lisa_ros.node.loading import Loader, load_model
 from lisa_ros.node.outputs import Outputs
 from lisa_ros.node.parameters import Parameters
 from lisa_ros.node.placing import Placing
+from lisa_ros.node.preparing import Preparing
 from lisa_ros.node.qos import kept
 from lisa_ros.node.queries import Queries
 from lisa_ros.node.query import Outcome, Query
@@ -64,6 +65,7 @@ class PerceptionNode(LifecycleNode):
         self.queries.unready = UNCONFIGURED
         self.flush = outputs.flush
         self.standing = StandingQuery(self, steady)
+        self.preparing = Preparing(self, steady)
         self.self_test = SelfTest(self)
         self.action = SegmentAction(self)
         self.create_subscription(String, "query", self._on_query, kept(QUERIES_KEPT))
@@ -203,6 +205,7 @@ class PerceptionNode(LifecycleNode):
             self.camera.follow_publishers()
             self.placing.depth.follow_publishers()
         self.standing.wake()
+        self.preparing.wake()
         self.self_test.give_up_if_overdue()
         self.diagnostics.publish_if_due()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from lisa_ros.node.transforms import Transforms
 
 if TYPE_CHECKING:
     from lisa_ros.engine.answer import Instance
+    from lisa_ros.node.camera import Frame
 
 NOT_OURS = Partner(
     reason="the image came with the question, and only the camera's own images have a depth image"
@@ -52,13 +53,15 @@ class Placing:
         self.depth.close()
         self._transforms.close()
 
-    def prepare(self, query: Query) -> None:
-        """Take what belongs to the query's image, before newer messages push it out."""
-        frame = query.frame
+    def prepare(self, frame: Frame, ended: Callable[[], bool]) -> None:
+        """Take what belongs to an image, before newer messages push it out.
+
+        `ended`: true once nobody waits for it any more.
+        """
         if frame.key is None:
             frame.partner = NOT_OURS
         elif not frame.partner.complete:
-            found = self.depth.partner_of(frame.header, frame.arrived, query.cancel.is_set)
+            found = self.depth.partner_of(frame.header, frame.arrived, ended)
             if frame.partner.depth is not None:  # only the camera_info was missing
                 found = replace(found, depth=frame.partner.depth, reason="")
             frame.partner = found

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lisa_ros.errors import LisaError
+from lisa_ros.msg import Segmentation
 from lisa_ros.node.camera import Camera, Frame
 from lisa_ros.node.loading import Loader, Model, give_memory_back, is_out_of_memory
 from lisa_ros.node.parameters import Parameters
@@ -57,6 +58,11 @@ class ModelWorker:
         self.model: Model | None = None
         self.busy: Query | None = None
         """the query that is being answered"""
+        self._ahead: Frame | None = None
+        """the last frame that was encoded before anybody asked"""
+        self._preparing: Future[None] | None = None
+        self.can_prepare = True
+        """false once encoding ahead has failed, until the next model"""
 
     def load(self) -> Future[None]:
         """Begin to load what the parameters `model.*` describe."""
@@ -73,6 +79,11 @@ class ModelWorker:
     def try_out(self, query: Query, tell: Callable[[Outcome], None]) -> None:
         """Ask outside of the node's queries; `tell` is called on the model's thread."""
         self._thread.submit(lambda: tell(self._outcome_of(query)))
+
+    def prepare_newest(self) -> None:
+        """Encode the newest image of the camera, unless that is being done or has been."""
+        if self._preparing is None or self._preparing.done():
+            self._preparing = self._thread.submit(self._prepare)
 
     def close(self) -> None:
         """Take nothing more; what is queued is dropped."""
@@ -101,8 +112,41 @@ class ModelWorker:
             self._failure(error)
 
     def _unload_model(self) -> None:
-        self.model = None
+        self.model, self._ahead, self.can_prepare = None, None, True
         give_memory_back()
+
+    def _prepare(self) -> None:
+        """Encode the newest frame and take its depth image; the first fault is the last."""
+        frame = self._camera.newest()
+        if self.model is None or frame is None or frame is self._ahead:
+            return
+        try:
+            pixels = frame.pixels(self._parameters["input.max_pixels"])
+            self._placing.prepare(frame, lambda: False)
+            self.model.engine.prepare(pixels, frame.key)
+            self._ahead = frame
+        except LisaError:
+            pass  # the image cannot be used, which a query about it will be told
+        except Exception as error:
+            self._failure(error)
+            self.can_prepare = False
+            self._logger.warning("images are not encoded ahead any more until the next configure")
+
+    def _frame_for(self, query: Query) -> Frame:
+        """The image that a query is about: one that is encoded already, or the newest.
+
+        A standing query may have been woken by what the newest one alone shows.
+        """
+        ahead = self._ahead
+        if (
+            ahead is not None
+            and self._parameters["model.prepare_frames"]
+            and query.source != Segmentation.SOURCE_STANDING
+            and ahead.arrived >= self._camera.opened
+            and ahead.age <= self._parameters["input.max_age"]
+        ):
+            return ahead
+        return self._camera.fresh(lambda: query.ended)
 
     def _answer(self, query: Query) -> None:
         """Bring one query to its end, whatever happens."""
@@ -127,11 +171,11 @@ class ModelWorker:
             return Outcome(Status.NOT_READY, "the model is not loaded")
         try:
             if query.frame is None:
-                query.frame = self._camera.fresh(lambda: query.ended)
+                query.frame = self._frame_for(query)
             began = time.monotonic()
             pixels = query.frame.pixels(self._parameters["input.max_pixels"])
             query.convert = time.monotonic() - began
-            self._placing.prepare(query)
+            self._placing.prepare(query.frame, query.cancel.is_set)
             answer = self._ask(query, query.frame, pixels)
         except NotAnswered as reason:
             return Outcome(reason.status, str(reason))
