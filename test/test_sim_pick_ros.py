@@ -82,7 +82,7 @@ def test_an_object_that_the_node_cannot_place_has_its_reason(tmp_path: Path) -> 
     speck[240:243, 320:323] = True
     with robot(*knowing([speck], tmp_path), *HAND) as asking:
         trial = run_trial(scene, view, about(scene, 0), asking)
-    assert trial.outcome is Outcome.MISSED and "points" in trial.reason
+    assert trial.outcome is Outcome.MISSED and "30 are needed" in trial.reason
 
 
 def test_a_node_that_says_nothing_is_given_up_with_a_sentence() -> None:

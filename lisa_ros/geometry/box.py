@@ -63,6 +63,7 @@ def free_box(points: np.ndarray) -> Box:
     # A surface seen from the front has no thickness, yet its two sides must count.
     thinnest = 0.01 * float(np.ptp(hull, axis=0).max())
     volume = np.inf
+    some = some.astype(float)
     for _ in range(ROUNDS):
         for axis in range(3):
             one, other = (axis + 1) % 3, (axis + 2) % 3

@@ -20,7 +20,7 @@ FRICTION = 0.5  # a contact that is tilted more than the arctangent of this slip
 FULL_ROOM = 0.1  # share of the opening left over that counts as plenty
 FULL_HOLD, LEAST_HOLD = 0.015, 0.004  # metres between the fingers along the approach
 LEAST_POINTS = 8
-CENTERING_STEPS = 3
+CENTERING_STEPS, CENTERED = 3, 0.001  # metres that are near enough to the middle
 UNBALANCED = 0.6  # lost at the end of the object
 FACING = 0.2  # cosine between approach and line of sight: the hand comes from a side that was seen
 HIDDEN = 0.3  # cosine between line of sight and closing direction that leaves the far side unseen
@@ -150,7 +150,9 @@ class _Local:
         assert thing.box is not None
         self.axes, self.origin = axes, thing.box.center
         self.half = np.abs(axes.T @ thing.box.rotation) @ thing.box.size / 2
-        self.points = (points - self.origin) @ axes
+        points = (points - self.origin) @ axes
+        self.points = points[points[:, 0].argsort()]
+        """In the order across, so that what lies around a place is one slice."""
         self.obstacles = None if obstacles is None else (obstacles - self.origin) @ axes
         self.support = thing.support
         sight = ((self.origin - thing.viewpoints) @ axes)[:, 1] / np.linalg.norm(
@@ -162,26 +164,26 @@ class _Local:
 
     def grasp(self, place: float, kind: str, gripper: Gripper) -> Grasp | None:
         """The grasp at one place across, or None if there is none."""
-        beside = np.abs(self.points[:, 0] - place)
-        strip = self.points[beside < gripper.finger_width / 2]
+        strip = self._strip(place, gripper.finger_width / 2)
         if len(strip) < LEAST_POINTS:
             return None
         near = float(strip[:, 2].min())
         # The hand behind the fingers must not hit what stands up beside the grasp.
-        first = float(self.points[beside < gripper.hand_width / 2, 2].min())
+        first = float(self._strip(place, gripper.hand_width / 2)[:, 2].min())
         tip = min(first + gripper.finger_length, float(self.half[2]))
         tip = min(tip, self._lowest(place, kind, gripper))
         held = strip[strip[:, 2] <= tip]
         if tip - near < LEAST_HOLD or len(held) < LEAST_POINTS:
             return None
-        place, held = self._centered(place, tip, held, gripper)
         left, right = self._outline(held)
         room = gripper.opening - (right - left) - 2 * gripper.clearance
-        middle = np.array([place, (left + right) / 2, tip])
-        if room < 0 or self._blocked(middle, right - left, first, gripper):
+        if room < 0:
             return None
-        beside = np.abs(self.points[:, 0] - place)
-        around = self.points[(beside < gripper.finger_width) & (self.points[:, 2] <= tip)]
+        middle = np.array([self._centered(place, tip, gripper), (left + right) / 2, tip])
+        if self._blocked(middle, right - left, first, gripper):
+            return None
+        around = self._strip(place, gripper.finger_width)
+        around = around[around[:, 2] <= tip]
         score = (
             min(1.0, room / (FULL_ROOM * gripper.opening))
             * max(0.0, 1 - _tilt(around, place, gripper.finger_width) / FRICTION)
@@ -195,25 +197,29 @@ class _Local:
         pose[:3, :3], pose[:3, 3] = self.axes, self.origin + self.axes @ middle
         return Grasp(pose, right - left, score, kind)
 
-    def _centered(
-        self, place: float, tip: float, held: np.ndarray, gripper: Gripper
-    ) -> tuple[float, np.ndarray]:
-        """A place and what is held there (N,3), moved to the middle of what the fingers reach.
+    def _strip(self, place: float, half: float) -> np.ndarray:
+        """The points (N,3) that are less than `half` away from a place, across."""
+        ends = np.searchsorted(self.points[:, 0], (place - half, place + half))
+        return self.points[ends[0] : ends[1]]
+
+    def _centered(self, place: float, tip: float, gripper: Gripper) -> float:
+        """A place moved to the middle of what the fingers reach there.
 
         Places lie at fixed steps, so that a narrow neck can end up at the edge of the fingers.
         """
-        above = self.points[self.points[:, 2] <= tip]
         middle = place
         for _ in range(CENTERING_STEPS):
-            across = above[np.abs(above[:, 0] - middle) < gripper.finger_width, 0]
+            part = self._strip(middle, gripper.finger_width)
+            across = part[part[:, 2] <= tip, 0]
             if not len(across):
-                return place, held
-            middle = float(across.min() + across.max()) / 2
-        there = above[np.abs(above[:, 0] - middle) < gripper.finger_width / 2]
-        wide = gripper.opening - 2 * gripper.clearance
-        if len(there) < LEAST_POINTS or np.ptp(there[:, 1]) > wide:
-            return place, held
-        return middle, there
+                return place
+            before, middle = middle, float(across[0] + across[-1]) / 2
+            if abs(middle - before) < CENTERED:
+                break
+        there = self._strip(middle, gripper.finger_width / 2)
+        there = there[there[:, 2] <= tip, 1]
+        fits = len(there) > 0 and np.ptp(there) <= gripper.opening - 2 * gripper.clearance
+        return middle if fits else place
 
     def _outline(self, held: np.ndarray) -> tuple[float, float]:
         """How far points (N,3) reach along the closing direction, to the left and to the right.
