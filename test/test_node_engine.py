@@ -79,13 +79,20 @@ def test_no_question_encodes_anything_where_images_are_prepared(model):
         robot.start("--model", str(model), *ros, command=COMMAND)
         robot.film(rate=10)
         wait_for(lambda: robot.ask("ready").status in ANSWERED, "the first answer")
-        first = wait_for(lambda: encoded_ahead(robot.ask("the mug")), "a prepared image", 60)
+        first = wait_for(lambda: about_another_image(robot), "a prepared image", 60)
         for words in ("the blue mug", "a spoon", "the plate"):
             assert encoded_ahead(robot.ask(words)), words
         before = first.header.stamp.sec
         wait_for(lambda: robot.ask("it").header.stamp.sec > before, "a newer image", 60)
         assert encoded_ahead(robot.ask("it"))
         assert "Traceback" not in robot.processes[0].log
+
+
+def about_another_image(robot):
+    """The answer after a rest, if it needed no encoder and is not about the image before."""
+    time.sleep(0.5)
+    before, result = robot.results[-1].header, robot.ask("the mug")
+    return encoded_ahead(result) if result.header != before else None
 
 
 def encoded_ahead(result):
