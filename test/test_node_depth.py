@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 import struct
-import sys
 import time
 from array import array
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,103 +15,48 @@ import pytest
 
 pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
+from depth_rig import (
+    COLOR,
+    DEPTH,
+    FRAME,
+    HEARD,
+    HEIGHT,
+    INFO,
+    SCENE,
+    SEEN,
+    WIDTH,
+    DepthCamera,
+    K,
+    check_is_the_thing,
+    later,
+    listening,
+    metres,
+    millimetres,
+    true_mask,
+)
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseArray
-from geometry_scenes import CAMERA, on_table, render
 from lisa_ros.action import Segment
-from lisa_ros.msg import Instance, Segmentation
-from node_rig import FAKE, ROOT, Rig, image_message, rig, wait_for
+from lisa_ros.msg import Instance
+from node_rig import Rig, image_message, rig, wait_for
 from PIL import Image as Picture
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32MultiArray, Header
-from visualization_msgs.msg import Marker, MarkerArray
+from visualization_msgs.msg import Marker
 
 from lisa_ros.errors import LisaError
 from lisa_ros.geometry import XYZRGB, rigid
 from lisa_ros.node.image import to_message
 from lisa_ros.node.status import Status
 
-SCENE = on_table((0.1, 0.06, 0.08))
-DEPTH, SEEN = render([SCENE.thing, SCENE.table])
-COLOR = np.where((SEEN == 0)[..., None], np.uint8([200, 100, 50]), np.uint8([90, 90, 90]))
-HEIGHT, WIDTH = DEPTH.shape
-K = [CAMERA.fx, 0.0, CAMERA.cx, 0.0, CAMERA.fy, CAMERA.cy, 0.0, 0.0, 1.0]
-INFO = CameraInfo(width=WIDTH, height=HEIGHT, k=K, distortion_model="plumb_bob", d=[0.0] * 5)
-FRAME = "camera_optical"
-
-
-class DepthCamera:
-    """Publishes camera_info, depth and image, each set with a stamp one second after the last."""
-
-    def __init__(self, robot: Rig) -> None:
-        self.robot, self.second = robot, 10
-        self.info = robot.node.create_publisher(CameraInfo, "camera_info", 10)
-        self.depth = robot.node.create_publisher(Image, "depth", 10)
-        for publisher in (self.info, self.depth, robot.images):
-            # subscribed anew, once the node has seen that the publisher is reliable
-            name = publisher.topic_name
-            wait_for(lambda topic=name: self.reliably_heard(topic), f"the node on {name}")
-
-    def reliably_heard(self, topic: str) -> bool:
-        found = self.robot.node.get_subscriptions_info_by_topic(topic)
-        return [one.qos_profile.reliability.name for one in found] == ["RELIABLE"]
-
-    def show(
-        self,
-        depth: Image | None = None,
-        info: CameraInfo | None = INFO,
-        away: float = 0.0,
-        image: np.ndarray = COLOR,
-    ) -> Header:
-        """One set, the depth image `away` seconds later by its stamp; the header of the image."""
-        self.second += 1
-        message = image_message(image, stamp=(self.second, 500_000_000))
-        if info is not None:
-            info.header = message.header
-            self.info.publish(info)
-        if depth is not None:
-            frame_id = depth.header.frame_id or FRAME
-            depth.header = Header(frame_id=frame_id, stamp=later(message.header, away))
-            self.depth.publish(depth)
-        self.robot.images.publish(message)
-        return message.header
-
-    def ask(self, text: str = "it", **given: Any) -> Segmentation:
-        """The answer about a new set."""
-        header = self.show(**given)
-
-        def answer() -> Segmentation | None:
-            result = self.robot.ask(text)
-            return result if result.header == header else None
-
-        result = wait_for(answer, "the new image")
-        assert result.status in (Status.OK, Status.NOT_FOUND) and result.error == ""
-        return result
-
-
-def later(header: Header, seconds: float) -> Any:
-    nanoseconds = header.stamp.sec * 10**9 + header.stamp.nanosec + round(seconds * 1e9)
-    return type(header.stamp)(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
-
-
-def millimetres(depth: np.ndarray = DEPTH) -> Image:
-    return to_message(np.round(depth * 1000).astype(np.uint16), "16UC1", Header())
-
-
-def metres(depth: np.ndarray = DEPTH) -> Image:
-    return to_message(depth.astype(np.float32), "32FC1", Header())
-
 
 @pytest.fixture(scope="module")
 def masks(tmp_path_factory) -> str:
-    """The true mask of the object, as a model that knows it."""
-    path = tmp_path_factory.mktemp("masks") / "masks.npy"
-    np.save(path, (SEEN == 0)[None])
-    return f"model.path:=masks:{path}"
+    return true_mask(tmp_path_factory.mktemp("masks"))
 
 
 @pytest.fixture(scope="module")
@@ -125,14 +65,6 @@ def camera(masks) -> Iterator[DepthCamera]:
         robot.start("-p", masks, "-p", "depth.slop:=0.1")
         yield DepthCamera(robot)
         assert "Traceback" not in robot.processes[0].log
-
-
-def check_is_the_thing(found: Instance, tolerance: float = 0.002) -> None:
-    """The box of the instance is the cuboid of the scene."""
-    middle, size, thing = found.pose.pose.position, found.size, SCENE.thing
-    assert found.has_pose and found.pose_reason == ""
-    assert np.allclose([middle.x, middle.y, middle.z], thing.center, atol=tolerance)
-    assert np.allclose([size.x, size.y, size.z], thing.size, atol=tolerance)
 
 
 @pytest.mark.parametrize("depth", [millimetres, metres])
@@ -275,24 +207,6 @@ def test_the_image_of_a_goal_has_no_depth(camera):
     camera.robot.do(client.destroy)
 
 
-HEARD = {
-    "points": PointCloud2,
-    "scene/points": PointCloud2,
-    "markers": MarkerArray,
-    "grasps": PoseArray,
-    "grasps/scores": Float32MultiArray,
-    "input/image": Image,
-    "input/depth": Image,
-    "input/camera_info": CameraInfo,
-}
-
-
-@contextmanager
-def listening(robot: Rig) -> Iterator[dict[str, list[Any]]]:
-    with ExitStack() as stack:
-        yield {name: stack.enter_context(robot.hearing(kind, name)) for name, kind in HEARD.items()}
-
-
 def test_what_is_published_about_the_object(camera):
     with listening(camera.robot) as heard:
         depth = metres()
@@ -425,66 +339,6 @@ def compressed(encoding: str) -> CompressedImage:
     return CompressedImage(format=f"{encoding}; compressedDepth png", data=array("B", data))
 
 
-TF2 = '''
-"""A stand-in: the camera is a metre above the table's frame and looks straight down."""
-import json
-from types import SimpleNamespace
-
-class TransformException(Exception):
-    pass
-
-class Buffer:
-    def lookup_transform(self, target, source, time):
-        if target != "base":
-            raise TransformException(f'"{target}" passed to lookupTransform does not exist')
-        names = dict(stamp=time.nanoseconds, source=source)
-        print("asked", json.dumps(names), flush=True)
-        vector = SimpleNamespace(x=0.5, y=0.0, z=1.0)
-        turn = SimpleNamespace(x=1.0, y=0.0, z=0.0, w=0.0)
-        return SimpleNamespace(transform=SimpleNamespace(translation=vector, rotation=turn))
-
-class TransformListener:
-    def __init__(self, buffer, node, *, spin_thread):
-        assert not spin_thread
-    def unregister(self):
-        print("tf2 let go", flush=True)
-'''
-
-
-def with_tf2(folder) -> list[str]:
-    """The command of a node beside which a stand-in of tf2_ros is installed."""
-    (folder / "tf2_ros.py").write_text(TF2)
-    return ["env", f"PYTHONPATH={ROOT}:{folder}", *FAKE]
-
-
-def test_a_target_frame(masks, tmp_path):
-    command = with_tf2(tmp_path)
-    with rig() as robot:
-        values = ("-p", masks, "-p", "target_frame:=base", "-p", "depth.box:=support")
-        process = robot.start("--ros-args", *values, command=command)
-        camera = DepthCamera(robot)
-        with listening(robot) as heard:
-            result = camera.ask(depth=millimetres())
-            wait_for(lambda: all(heard.values()), "all topics")
-        [one] = result.instances
-        middle, thing = one.pose.pose.position, SCENE.thing.center
-        assert one.pose.header == Header(frame_id="base", stamp=result.header.stamp)
-        expected = np.array([0.5, 0.0, 1.0]) + thing * [1, -1, -1]
-        assert np.allclose([middle.x, middle.y, middle.z], expected, atol=0.002)
-        for name in ("points", "scene/points", "markers", "grasps"):
-            last = heard[name][-1]
-            header = last.markers[-1].header if name == "markers" else last.header
-            assert header.frame_id == "base", name
-        assert heard["input/depth"][-1].header.frame_id == FRAME
-        points = np.frombuffer(heard["points"][-1].data, XYZRGB)
-        assert abs(points["z"].mean() - one.centroid.z) < 1e-4
-        asked = json.loads(process.log.split("asked ")[-1].splitlines()[0])
-        stamp = result.header.stamp
-        assert asked == {"stamp": stamp.sec * 10**9 + stamp.nanosec, "source": FRAME}
-        process.stop()
-        assert "tf2 let go" in process.log and "Traceback" not in process.log
-
-
 def test_the_simulator_s_truth(tmp_path):
     """What SimCamera publishes, with the exact mask: box and centroid where the object stands."""
     if find_spec("mujoco") is None:
@@ -525,48 +379,3 @@ def simulated_view(seed: int) -> Any:
     view = camera.look()
     camera.close()
     return view
-
-
-def test_a_target_frame_that_tf_does_not_know(masks, tmp_path):
-    with rig() as robot:
-        values = ("--ros-args", "-p", masks, "-p", "target_frame:=moon")
-        robot.start(*values, command=with_tf2(tmp_path))
-        result = DepthCamera(robot).ask(depth=millimetres())
-        reason = result.instances[0].pose_reason
-        assert "no transform from 'camera_optical' to 'moon' at the stamp" in reason
-        assert '"moon" passed to lookupTransform does not exist' in reason
-
-
-@pytest.mark.skipif(find_spec("tf2_ros") is not None, reason="tf2_ros is installed here")
-def test_a_target_frame_without_tf2(masks):
-    with rig() as robot:
-        process = robot.start("-p", masks, "-p", "target_frame:=base", ready=False)
-        wait_for(lambda: "cannot configure" in process.log, "the refusal")
-        assert "tf2_ros cannot be imported" in process.log and "tf2-ros-py" in process.log
-        assert robot.ask("it").status == Status.NOT_READY
-        assert "tf2_ros" in robot.results[-1].error
-
-
-def test_upright_along_a_frame_that_is_not_named(masks):
-    with rig() as robot:
-        process = robot.start("-p", masks, "-p", "depth.box:=target_frame", ready=False)
-        wait_for(lambda: "no target_frame is set" in process.log, "the refusal")
-
-
-@dataclass
-class FakeLabelInfo:
-    header: Any
-    class_map: list[Any]
-
-
-def test_label_info_for_programs_that_know_it(monkeypatch):
-    """vision_msgs is not among the wheels; its two messages are plain fields."""
-    from lisa_ros.node.messages import label_info
-
-    module = SimpleNamespace(LabelInfo=FakeLabelInfo, VisionClass=SimpleNamespace)
-    monkeypatch.setitem(sys.modules, "vision_msgs", SimpleNamespace(msg=module))
-    monkeypatch.setitem(sys.modules, "vision_msgs.msg", module)
-    answer = Segmentation(instances=[Instance(id=1, label="a mug"), Instance(id=2, label="b")])
-    found = label_info(answer)
-    assert [(one.class_id, one.class_name) for one in found.class_map] == [(1, "a mug"), (2, "b")]
-    assert found.header == answer.header

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
+from lisa_ros.msg import Instance, Segmentation
 from node_rig import picture, rig, wait_for
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message, serialize_message
@@ -213,3 +218,22 @@ def test_two_questions_about_one_frame_share_its_key(robot):
     assert robot.ask("key").answer == "2 keys", "an equal stamp is no equal image"
     robot.film(pixels=picture(*SIZE))
     wait_for(lambda: robot.ask("ready").status == Status.OK, "images")
+
+
+@dataclass
+class FakeLabelInfo:
+    header: Any
+    class_map: list[Any]
+
+
+def test_label_info_for_programs_that_know_it(monkeypatch):
+    """vision_msgs is not among the wheels; its two messages are plain fields."""
+    from lisa_ros.node.messages import label_info
+
+    module = SimpleNamespace(LabelInfo=FakeLabelInfo, VisionClass=SimpleNamespace)
+    monkeypatch.setitem(sys.modules, "vision_msgs", SimpleNamespace(msg=module))
+    monkeypatch.setitem(sys.modules, "vision_msgs.msg", module)
+    answer = Segmentation(instances=[Instance(id=1, label="a mug"), Instance(id=2, label="b")])
+    found = label_info(answer)
+    assert [(one.class_id, one.class_name) for one in found.class_map] == [(1, "a mug"), (2, "b")]
+    assert found.header == answer.header
