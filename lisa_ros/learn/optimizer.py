@@ -1,8 +1,7 @@
 """The optimizer of all stages: Muon for the layers' matrices, AdamW for everything else.
 
 Muon (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks") replaces the
-momentum of a matrix by the nearest orthogonal one. Beside AdamW alone, stage `read` needs about
-six tenths of the steps for the same loss.
+momentum of a matrix by the nearest orthogonal one, and needs fewer steps for the same loss.
 """
 
 from __future__ import annotations
