@@ -38,7 +38,7 @@ def test_packed_dialogues_have_the_states_of_dialogues_alone(scenes, tokenizer):
     view = torch.randn(1, config.image_tokens, config.hidden_size)
     packed = pack([questions], tokenizer, config)
     with torch.no_grad():
-        together = run_packed(network, packed, view)[0]
+        together = run_packed(network, packed, view)[0][0]
         for number, question in enumerate(questions, start=1):
             prompt, answer = encode_dialogue(question, tokenizer, config)
             alone = network(torch.tensor([prompt + answer]), view)[0]

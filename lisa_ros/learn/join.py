@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lisa_ros.learn.concepts import ConceptSpace
+from lisa_ros.learn.look import view_error
 from lisa_ros.learn.packing import Packed, answer_loss, pack, run_packed
 from lisa_ros.learn.pictures import Pictures, load_pictures
+from lisa_ros.learn.pointing import pointing_loss
 from lisa_ros.learn.questions import questions_about
-from lisa_ros.learn.read import concepts_meant
+from lisa_ros.learn.read import POINTING, concepts_meant
 from lisa_ros.learn.scenes import Scenes
 from lisa_ros.learn.see import masks_loss, view_shares
 from lisa_ros.model.losses import BCE_WEIGHT, CE_WEIGHT, DICE_WEIGHT
@@ -71,18 +73,19 @@ class Join(nn.Module):
     def loss(self, network: LisaNetwork, batch: Joint) -> tuple[Tensor, dict[str, float]]:
         maps, packed = batch.pictures.maps, batch.packed
         views = network.encode_view(batch.pictures.clip)
-        states = run_packed(network, packed, views)
+        states, layers = run_packed(network, packed, views)
         ce, right = answer_loss(network, states, packed)
         rows = packed.segs[:, 0]
         prompts = network.seg_embeddings(states[tuple(packed.segs.T)])
         truth = (maps.ids[rows] == packed.targets[:, None, None]).float()
         frames = network.encode_frame(batch.pictures.sam)
         bce, dice, quality, iou = masks_loss(network, frames[rows], prompts, truth)
-        view = functional.mse_loss(
-            views, self.concepts.view(*view_shares(self.concepts, maps, self.config))
-        )
+        kinds, colors = view_shares(self.concepts, maps, self.config)
+        view, _ = view_error(self.concepts, views, kinds, colors)
+        pointing, hit = pointing_loss(network, packed, layers, maps, kinds)
         aim = functional.mse_loss(prompts, concepts_meant(network, self.concepts, maps, packed))
         loss = CE_WEIGHT * ce + BCE_WEIGHT * bce + DICE_WEIGHT * dice
-        loss = loss + HOLD * (view + aim) + QUALITY * quality
+        loss = loss + HOLD * (view + aim + POINTING * pointing) + QUALITY * quality
         logs = {"ce": ce, "right": right, "bce": bce, "dice": dice, "iou": iou, "aim": aim}
+        logs |= {"view": view, "hit": hit}
         return loss, {name: value.item() for name, value in logs.items()}

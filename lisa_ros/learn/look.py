@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lisa_ros.learn.concepts import ConceptSpace, shares
+from lisa_ros.learn.concepts import VIEW_SCALE, ConceptSpace, shares
 from lisa_ros.learn.pictures import classes_of, clip_pixels, relight
 from lisa_ros.learn.scenes import Scenes
 from lisa_ros.model.network import LisaNetwork
 
 SMALLEST_CUT = 0.75  # of the picture's height: views are cut at random, not only at the centre
+NAMING = 0.1  # weight of naming kinds and colours, beside the distance of the embeddings
+SHARPNESS = 8.0  # of the names, whose shares lie between 0 and 1
 BACKGROUND = 0.15  # weight of a patch without any object beside one that is full of one
 
 
@@ -76,13 +78,43 @@ class Look(nn.Module):
 
     def loss(self, network: LisaNetwork, batch: Looks) -> tuple[Tensor, dict[str, float]]:
         said = network.encode_view(batch.clip)
-        wanted = self.concepts.view(batch.kinds, batch.colors)
-        error = (said - wanted).square().mean(-1)
-        covered = 1 - batch.kinds[:, 0].flatten(1)
-        weight = BACKGROUND + (1 - BACKGROUND) * covered
-        loss = (error * weight).sum() / weight.sum()
-        objects = (error * covered).sum() / covered.sum().clamp(min=1)
-        return loss, {"view": loss.item(), "objects": objects.item()}
+        view, objects = view_error(self.concepts, said, batch.kinds, batch.colors)
+        naming = naming_error(self.concepts, said, batch.kinds, batch.colors)
+        logs = {"view": view.item(), "objects": objects.item(), "naming": naming.item()}
+        return view + NAMING * naming, logs
+
+
+def view_error(
+    concepts: ConceptSpace, said: Tensor, kinds: Tensor, colors: Tensor
+) -> tuple[Tensor, Tensor]:
+    """How far embeddings (B,P,H) are from what the view holds, and how far where there are objects.
+
+    kinds and colors: shares of the patches, (B,K,s,s).
+    """
+    error = (said - concepts.view(kinds, colors)).square().mean(-1)
+    covered, weight = _weights(kinds)
+    objects = (error * covered).sum() / covered.sum().clamp(min=1)
+    return (error * weight).sum() / weight.sum(), objects
+
+
+def naming_error(concepts: ConceptSpace, said: Tensor, kinds: Tensor, colors: Tensor) -> Tensor:
+    """Cross entropy of the kinds and colours that embeddings (B,P,H) are most like.
+
+    A distance is content with the mean of what a patch may be; this asks which it is.
+    """
+    total = said.new_zeros(())
+    for vectors, shared in ((concepts.view_kind, kinds), (concepts.view_color, colors)):
+        alike = said @ vectors.T / (VIEW_SCALE * vectors.square().sum(1))
+        wanted = shared.flatten(2).transpose(1, 2)
+        total = total - (wanted * (SHARPNESS * alike).log_softmax(-1)).sum(-1)
+    _, weight = _weights(kinds)
+    return (total * weight).sum() / weight.sum()
+
+
+def _weights(kinds: Tensor) -> tuple[Tensor, Tensor]:
+    """How much of each patch is covered by objects, and what the patch counts, (B,P) each."""
+    covered = 1 - kinds[:, 0].flatten(1)
+    return covered, BACKGROUND + (1 - BACKGROUND) * covered
 
 
 def _resize_ids(ids: Tensor, side: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch.nn import functional
 from lisa_ros.learn.concepts import ConceptSpace, encode_places
 from lisa_ros.learn.packing import Packed, answer_loss, pack, run_packed
 from lisa_ros.learn.pictures import Maps, load_maps
+from lisa_ros.learn.pointing import pointing_loss
 from lisa_ros.learn.questions import questions_about
 from lisa_ros.learn.scenes import Scenes
 from lisa_ros.learn.see import view_shares
@@ -21,7 +22,8 @@ from lisa_ros.sim.instructions import TYPES as WORLD_TYPES
 
 QUESTIONS = 8  # asked about each view
 # plain names are learnt at once; what needs several steps of thought is asked more often
-TYPES = {**WORLD_TYPES, "plain": 0.08, "attribute": 0.06, "relation": 0.26, "two_hop": 0.10}
+TYPES = {**WORLD_TYPES, "plain": 0.05, "attribute": 0.06, "relation": 0.28, "two_hop": 0.13}
+POINTING = 0.5  # weight of where the attention lies
 VIEW_NOISE = 0.25  # of the view's embeddings, which the towers will not produce exactly
 
 
@@ -35,7 +37,7 @@ class Reading:
 
 
 class Read(nn.Module):
-    """Cross entropy of the answers, and the distance of mask prompts from the concepts meant."""
+    """Cross entropy of the answers, distance of mask prompts from the concepts meant, pointing."""
 
     def __init__(
         self,
@@ -67,13 +69,16 @@ class Read(nn.Module):
         return Reading(maps, packed, torch.from_numpy(noise))
 
     def loss(self, network: LisaNetwork, batch: Reading) -> tuple[Tensor, dict[str, float]]:
-        views = self.concepts.view(*view_shares(self.concepts, batch.maps, self.config))
-        states = run_packed(network, batch.packed, views + batch.noise)
+        kinds, colors = view_shares(self.concepts, batch.maps, self.config)
+        views = self.concepts.view(kinds, colors) + batch.noise
+        states, layers = run_packed(network, batch.packed, views)
         ce, right = answer_loss(network, states, batch.packed)
         prompts = network.seg_embeddings(states[tuple(batch.packed.segs.T)])
         wanted = concepts_meant(network, self.concepts, batch.maps, batch.packed)
         aim = functional.mse_loss(prompts, wanted)
-        return ce + aim, {"ce": ce.item(), "right": right.item(), "aim": aim.item()}
+        pointing, hit = pointing_loss(network, batch.packed, layers, batch.maps, kinds)
+        logs = {"ce": ce, "right": right, "aim": aim, "pointing": pointing, "hit": hit}
+        return ce + aim + POINTING * pointing, {name: value.item() for name, value in logs.items()}
 
 
 def concepts_meant(

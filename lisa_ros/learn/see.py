@@ -1,4 +1,4 @@
-"""Stage `see`: SAM learns to name what every patch holds and to obey mask prompts."""
+"""Stage `see`: SAM learns to name and outline what every patch holds and to obey mask prompts."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from lisa_ros.model.network import LisaNetwork
 PROMPTS = 4  # mask prompts drawn per picture
 SMALLEST = 25  # pixels of the stored picture; smaller objects are not asked for
 FORM_SHARES = (0.9, 0.8, 0.6)  # how often a prompt says kind, colour and place
+FINE = 5  # cells along each side of a patch in which the encoder says what belongs together
 PLACE_NOISE = 2.5  # pixels of the stored picture: the language model will not point exactly
 
 
@@ -32,6 +33,7 @@ class See(nn.Module):
         self.concepts = ConceptSpace(config.prompt_size, config.hidden_size)
         self.kind_head = nn.Conv2d(config.prompt_size, len(self.concepts.view_kind), 1)
         self.color_head = nn.Conv2d(config.prompt_size, len(self.concepts.view_color), 1)
+        self.outline_head = nn.Conv2d(config.prompt_size, 3 * FINE**2, 1)
 
     def prepare(self, random: np.random.Generator) -> tuple[Pictures, Draws]:
         """One augmented batch and the mask prompts drawn for it."""
@@ -42,15 +44,17 @@ class See(nn.Module):
     def loss(
         self, network: LisaNetwork, batch: tuple[Pictures, Draws]
     ) -> tuple[Tensor, dict[str, float]]:
-        """Patch naming, and LISA's mask losses on concept prompts."""
+        """Naming and outlining by patch, and LISA's mask losses on concept prompts."""
         pictures, draws = batch
         frames = network.encode_frame(pictures.sam)
         naming = self._naming_loss(frames, pictures.maps)
+        outline = self._outline_loss(frames, pictures.maps)
         prompts = self._prompt_vectors(network, draws)
         bce, dice, quality, iou = masks_loss(network, frames[draws.rows], prompts, draws.targets)
-        loss = naming + 2.0 * bce + 0.5 * dice + 0.1 * quality
+        loss = naming + outline + 2.0 * bce + 0.5 * dice + 0.1 * quality
         return loss, {
             "naming": naming.item(),
+            "outline": outline.item(),
             "bce": bce.item(),
             "dice": dice.item(),
             "iou": iou.item(),
@@ -64,6 +68,20 @@ class See(nn.Module):
             target = shares(padded, table, head.out_channels, side)
             total = total - (target * head(frames).log_softmax(1)).sum(1).mean()
         return total
+
+    def _outline_loss(self, frames: Tensor, maps: Maps) -> Tensor:
+        """Whether there is an object in every cell, and how far its centre is off, in patches.
+
+        A mask prompt teaches the outline of one object; this teaches those of all in the picture.
+        """
+        said = functional.pixel_shuffle(self.outline_head(frames), FINE)
+        ids = _pad_ids(maps.ids)
+        step = ids.shape[-1] // said.shape[-1]
+        ids = ids[:, step // 2 :: step, step // 2 :: step]
+        there = ids > 0
+        error = (said[:, 1:] - offsets_to_centres(ids) / FINE).abs().sum(1)
+        presence = functional.binary_cross_entropy_with_logits(said[:, 0], there.float())
+        return presence + error[there].mean()
 
     def _prompt_vectors(self, network: LisaNetwork, draws: Draws) -> Tensor:
         size = self.config.sam_vision["image_size"]
@@ -130,6 +148,19 @@ def view_shares(concepts: ConceptSpace, maps: Maps, config: LisaConfig) -> tuple
         shares(ids, maps.kinds, len(concepts.view_kind), side),
         shares(ids, maps.colors, len(concepts.view_color), side),
     )
+
+
+def offsets_to_centres(ids: Tensor) -> Tensor:
+    """From every cell of id pictures (B,h,w) to its object's mean cell: (B,2,h,w) as x, y."""
+    one_hot = functional.one_hot(ids.flatten(1), MAX_OBJECTS + 1).float()
+    y, x = torch.meshgrid(
+        *(torch.arange(n, device=ids.device) for n in ids.shape[1:]), indexing="ij"
+    )
+    cells = torch.stack([x, y]).flatten(1).float()
+    sums = cells @ one_hot
+    centres = sums / one_hot.sum(1, keepdim=True).clamp(min=1)
+    offsets = centres.gather(2, ids.flatten(1)[:, None].expand(-1, 2, -1)) - cells
+    return offsets.view(len(ids), 2, *ids.shape[1:])
 
 
 def _pad_ids(ids: Tensor) -> Tensor:

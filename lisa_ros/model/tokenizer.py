@@ -96,6 +96,15 @@ class Tokenizer:
                 ids.extend(self._pieces.encode(chunk))
         return ids
 
+    def spelled(self, ids: Iterable[int]) -> list[str]:
+        """What each id adds to a text, blanks included; nothing for added and control ids."""
+        return [
+            self._pieces.id_to_piece(i).replace("\u2581", " ")
+            if 0 <= i < len(self._pieces) and i not in self._silent
+            else ""
+            for i in ids
+        ]
+
     def decode(self, ids: Iterable[int]) -> str:
         """Turn ids into readable text; control ids and IMAGE_TOKEN leave no trace.
 
