@@ -28,8 +28,8 @@ from lisa_ros.sim.instructions import TYPES as WORLD_TYPES
 
 QUESTIONS = 5  # asked about each view: fewer than in `read`, here the pictures teach most
 # what a small model must get right first is asked more often than the world's own shares say
-TYPES = {**WORLD_TYPES, "plain": 0.26, "absent": 0.14, "attribute": 0.12, "relation": 0.16}
-HOLD = 0.3  # weight of the losses that tie the two seams to the concept space
+TYPES = {**WORLD_TYPES, "plain": 0.22, "absent": 0.20, "attribute": 0.10, "relation": 0.20}
+HOLD = 0.5  # weight of the losses that tie the two seams to the concept space
 QUALITY = 0.1  # weight of the error of SAM's guess at its own IoU
 
 

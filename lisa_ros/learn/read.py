@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lisa_ros.learn.concepts import ConceptSpace, encode_places
+from lisa_ros.learn.concepts import KIND_INDEX, ConceptSpace, encode_places
 from lisa_ros.learn.packing import Packed, answer_loss, pack, run_packed
 from lisa_ros.learn.pictures import Maps, load_maps
 from lisa_ros.learn.pointing import pointing_loss
@@ -24,15 +24,22 @@ QUESTIONS = 8  # asked about each view
 # plain names are learnt at once; what needs several steps of thought is asked more often
 TYPES = {**WORLD_TYPES, "plain": 0.05, "attribute": 0.06, "relation": 0.28, "two_hop": 0.13}
 POINTING = 0.5  # weight of where the attention lies
+DOUBT = 0.6  # share that a view gives at most to another kind than what is there
 VIEW_NOISE = 0.25  # of the view's embeddings, which the towers will not produce exactly
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A batch: what the views hold, and the questions about them."""
+    """A batch: what the views hold, and the questions about them.
+
+    The views are in doubt, as towers are: a share `doubt` (B,1,1,1) of every object is taken for
+    another kind, `others` (B, ids), and `noise` (B,P,H) is on top.
+    """
 
     maps: Maps
     packed: Packed
+    others: Tensor
+    doubt: Tensor
     noise: Tensor
 
 
@@ -66,11 +73,14 @@ class Read(nn.Module):
         packed = pack(questions, self.tokenizer, self.config)
         shape = (self.batch, self.config.image_tokens, self.config.hidden_size)
         noise = VIEW_NOISE * random.standard_normal(shape, dtype=np.float32)
-        return Reading(maps, packed, torch.from_numpy(noise))
+        return Reading(maps, packed, *_doubts(maps, random), torch.from_numpy(noise))
 
     def loss(self, network: LisaNetwork, batch: Reading) -> tuple[Tensor, dict[str, float]]:
         kinds, colors = view_shares(self.concepts, batch.maps, self.config)
-        views = self.concepts.view(kinds, colors) + batch.noise
+        mistaken = replace(batch.maps, kinds=batch.others)
+        others, _ = view_shares(self.concepts, mistaken, self.config)
+        seen = torch.lerp(kinds, others, batch.doubt)
+        views = self.concepts.view(seen, colors) + batch.noise
         states, layers = run_packed(network, batch.packed, views)
         ce, right = answer_loss(network, states, batch.packed)
         prompts = network.seg_embeddings(states[tuple(batch.packed.segs.T)])
@@ -79,6 +89,14 @@ class Read(nn.Module):
         pointing, hit = pointing_loss(network, batch.packed, layers, batch.maps, kinds)
         logs = {"ce": ce, "right": right, "aim": aim, "pointing": pointing, "hit": hit}
         return ce + aim + POINTING * pointing, {name: value.item() for name, value in logs.items()}
+
+
+def _doubts(maps: Maps, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Another kind for every object id (B, ids), and in how much doubt each view is (B,1,1,1)."""
+    others = 1 + random.integers(len(KIND_INDEX), size=tuple(maps.kinds.shape))
+    doubt = DOUBT * np.maximum(0, random.uniform(-1, 1, len(maps.kinds)))  # half of them have none
+    there = maps.kinds > 0
+    return torch.from_numpy(others) * there, torch.from_numpy(doubt).float().view(-1, 1, 1, 1)
 
 
 def concepts_meant(
