@@ -14,9 +14,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lisa_ros.errors import LisaError
 
 SHOWN = {
-    "see": {"iou": "IoU of prompted masks", "naming": "patch naming loss", "dice": "Dice loss"},
+    "see": {
+        "iou": "IoU of prompted masks",
+        "naming": "patch naming loss",
+        "outline": "outline loss",
+    },
     "look": {"objects": "view error on objects", "view": "view error, weighted"},
-    "read": {"right": "answer tokens right", "ce": "cross entropy", "aim": "mask prompt error"},
+    "read": {
+        "right": "answer tokens right",
+        "hit": "looks at what is meant",
+        "ce": "cross entropy",
+    },
     "join": {"iou": "IoU of answered masks", "right": "answer tokens right", "dice": "Dice loss"},
 }
 SMOOTH = 9  # logged points averaged; the raw curve stays behind, paler
