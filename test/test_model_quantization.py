@@ -71,6 +71,11 @@ def test_half_precision_on_the_golden_images(dtype: torch.dtype, least: float) -
         assert overlap > least, name
 
 
+needs_nano = pytest.mark.skipif(
+    not (SHIPPED / "nano").is_dir(), reason="nano's weights are not in this tree"
+)
+
+
 def nano_masks(lisa: Lisa) -> list[torch.Tensor]:
     """Masks for the demonstration's questions about one thing, in its recorded pictures."""
     scenes = {scene.seed: scene.frames[0].image.data for scene in read_recording()}
@@ -83,15 +88,27 @@ def nano_masks(lisa: Lisa) -> list[torch.Tensor]:
     return masks
 
 
-@pytest.mark.skipif(not (SHIPPED / "nano").is_dir(), reason="nano's weights are not in this tree")
-@pytest.mark.parametrize("method", METHODS)
-def test_masks_of_nano(method: str) -> None:
-    expected, found = nano_masks(load("nano")), nano_masks(loaded("nano", method))
+def check_masks_of_nano(lisa: Lisa, name: str) -> None:
+    """Where the model wavers between two things, a rounded weight may tip the scales."""
+    expected, found = nano_masks(load("nano")), nano_masks(lisa)
     assert len(expected) > 5
     assert all(mask.any() for mask in expected)
     overlaps = [iou(a, b) for a, b in zip(found, expected, strict=True)]
-    # where the model wavers between two things, a rounded weight may tip the scales
-    assert np.median(overlaps) > 0.9 and np.mean(overlaps) > 0.75
+    median, mean = np.median(overlaps), np.mean(overlaps)
+    print(f"{name}: median {median:.3f}, mean {mean:.3f} of {len(overlaps)}")  # shown by pytest -s
+    assert median > 0.9 and mean > 0.85
+
+
+@needs_nano
+@pytest.mark.parametrize("method", METHODS)
+def test_masks_of_nano(method: str) -> None:
+    check_masks_of_nano(loaded("nano", method), method)
+
+
+@needs_nano
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_masks_of_nano_in_half_precision(dtype: torch.dtype) -> None:
+    check_masks_of_nano(load("nano", dtype=dtype), str(dtype))
 
 
 @pytest.mark.parametrize("method", METHODS)
