@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from drawn_questions import QUESTIONS, drawn_dataset, drawn_view
+from drawn_questions import QUESTIONS
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -19,16 +19,6 @@ from lisa_ros.learn.benchmark import BENCHMARK, VALIDATION, ask, compare, summar
 from lisa_ros.learn.reasonseg import DatasetError, draw, outlines, read_dataset
 from lisa_ros.learn.scenes import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS
 from lisa_ros.sim.camera import View
-
-
-@pytest.fixture(scope="module")
-def view() -> View:
-    return drawn_view()
-
-
-@pytest.fixture
-def dataset(view, tmp_path) -> Path:
-    return drawn_dataset(tmp_path / "set", view)
 
 
 def reads_reasonseg(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, list[str], bool]:

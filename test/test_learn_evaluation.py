@@ -1,12 +1,11 @@
 """The figures and the scores, on questions about drawn things and a scripted engine."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from drawn_questions import QUESTIONS, drawn_dataset, drawn_view
+from drawn_questions import QUESTIONS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -19,18 +18,6 @@ from lisa_ros.learn.contact_sheet import choose, contact_sheet
 from lisa_ros.learn.evaluation import evaluate, figures, report
 from lisa_ros.learn.reasonseg import read_dataset
 from lisa_ros.model.config import SCORE_TERMS
-from lisa_ros.sim.camera import View
-
-
-@pytest.fixture(scope="module")
-def view() -> View:
-    return drawn_view()
-
-
-@pytest.fixture
-def dataset(view, tmp_path) -> Path:
-    return drawn_dataset(tmp_path / "set", view)
-
 
 truths = arrays(np.uint8, (3, 4), elements=st.sampled_from([0, 1, 255]))
 

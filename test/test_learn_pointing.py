@@ -6,7 +6,7 @@ import torch
 from square_scenes import square_scenes
 
 from lisa_ros.learn.concepts import KIND_INDEX, ConceptSpace
-from lisa_ros.learn.nano import nano_config, nano_network, train_tokenizer
+from lisa_ros.learn.nano import nano_config, nano_network
 from lisa_ros.learn.nouns import nouns_in
 from lisa_ros.learn.packing import encode_dialogue, pack, run_packed
 from lisa_ros.learn.pictures import load_maps
@@ -19,13 +19,7 @@ from lisa_ros.learn.pointing import (
 )
 from lisa_ros.learn.see import offsets_to_centres, view_shares
 from lisa_ros.model.network import IMAGE_TOKEN
-from lisa_ros.sim.instructions import compose, corpus
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    questions = list(corpus(np.random.default_rng(0), 4000))
-    return train_tokenizer(q[key] for q in questions for key in ("instruction", "answer"))
+from lisa_ros.sim.instructions import compose
 
 
 def batch(tokenizer):
@@ -92,6 +86,17 @@ def test_a_choice_is_about_the_object_of_the_next_seg(tokenizer):
     assert packed.chosen.tolist().count(5) == segs[1] - segs[0]
     assert packed.chosen.tolist().count(0) == 1
     assert len(packed.nouns) == 3
+
+
+def test_questions_that_name_nothing_teach_nothing_about_names(tokenizer):
+    maps, _, _, (kinds, colors) = batch(tokenizer)
+    asked = {"instruction": "What is this?", "answer": "No.", "targets": [], "form": "text"}
+    packed = pack([[asked], [asked]], tokenizer, nano_config())
+    network = nano_network()
+    views = ConceptSpace(nano_config().prompt_size, nano_config().hidden_size).view(kinds, colors)
+    _, layers = run_packed(network, packed, views)
+    loss, _ = pointing_loss(network, packed, layers, maps, kinds)
+    assert loss.item() == 0
 
 
 def test_attention_learns_where_to_lie(tokenizer):

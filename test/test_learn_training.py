@@ -8,21 +8,14 @@ import torch
 from square_scenes import square_scenes
 
 from lisa_ros.learn import training
-from lisa_ros.learn.nano import nano_config, nano_network, train_tokenizer
+from lisa_ros.learn.nano import nano_config, nano_network
 from lisa_ros.learn.packing import encode_dialogue, pack, run_packed
 from lisa_ros.learn.pictures import load_maps, mirror
 from lisa_ros.learn.read import Read, object_centres
 from lisa_ros.learn.scenes import Scenes
 from lisa_ros.learn.see import See
 from lisa_ros.model.network import IMAGE_TOKEN
-from lisa_ros.sim.instructions import compose, corpus
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    random = np.random.default_rng(0)
-    questions = list(corpus(random, 4000))
-    return train_tokenizer(q[key] for q in questions for key in ("instruction", "answer"))
+from lisa_ros.sim.instructions import compose
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
@@ -20,11 +21,10 @@ def nouns_in(ids: Sequence[int], tokenizer: Tokenizer) -> list[tuple[int, int]]:
     pieces = tokenizer.spelled(ids)
     ends = list(accumulate(map(len, pieces)))
     pattern, kinds = _names()
-    found = []
-    for match in pattern.finditer("".join(pieces)):
-        place = next(i for i, end in enumerate(ends) if end >= match.end())
-        found.append((place, kinds[match[0].lower()]))
-    return found
+    return [
+        (bisect_left(ends, match.end()), kinds[match[0].lower()])
+        for match in pattern.finditer("".join(pieces))
+    ]
 
 
 @lru_cache(maxsize=1)

@@ -59,7 +59,7 @@ def pack(questions: Sequence[Sequence[dict]], tokenizer: Tokenizer, config: Lisa
 
     def gathered(name: str) -> Tensor:
         pairs = [(b, column) for b, row in enumerate(rows) for column in getattr(row, name)]
-        return torch.tensor(pairs).view(-1, 2)
+        return torch.tensor(pairs, dtype=torch.long).view(-1, 2)
 
     def joined(name: str) -> Tensor:
         return torch.tensor([x for row in rows for x in getattr(row, name)], dtype=torch.long)

@@ -101,12 +101,18 @@ def _sam_pixels(rgb: Tensor, size: int) -> Tensor:
     return functional.pad((rgb - mean) / std, (0, size - width, 0, size - height))
 
 
+def central_square(pictures: Tensor) -> Tensor:
+    """What the language model is shown of pictures (...,H,W), W the longer side: (...,H,H)."""
+    height, width = pictures.shape[-2:]
+    left = (width - height) // 2
+    return pictures[..., left : left + height]
+
+
 def clip_pixels(rgb: Tensor, size: int) -> Tensor:
     """Cut the central square of pictures in 0..255, resize and normalise it: (B,3,size,size)."""
-    height, width = rgb.shape[-2:]
-    left = (width - height) // 2
-    square = rgb[..., left : left + height]
-    square = functional.interpolate(square, (size, size), mode="bicubic", antialias=True)
+    square = functional.interpolate(
+        central_square(rgb), (size, size), mode="bicubic", antialias=True
+    )
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
     return (square.clamp(0, 255) / 255 - mean) / std
 

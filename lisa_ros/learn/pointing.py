@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers.models.llama.modeling_llama import rotate_half
 
 from lisa_ros.learn.packing import Packed
-from lisa_ros.learn.pictures import Maps
+from lisa_ros.learn.pictures import Maps, central_square
 from lisa_ros.model.config import LisaConfig
 from lisa_ros.model.network import IMAGE_TOKEN, LisaNetwork
 
@@ -95,10 +95,8 @@ def _rotated(vectors: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
 
 def _object_shares(maps: Maps, packed: Packed, config: LisaConfig) -> Tensor:
     """How much of each patch of the view the object that a choice is about covers: (K,P)."""
-    height, width = maps.ids.shape[1:]
-    patch = height // (config.clip["image_size"] // config.clip["patch_size"])
-    left = (width - height) // 2
-    ids = maps.ids[packed.choices[:, 0], :, left : left + height]
+    ids = central_square(maps.ids)[packed.choices[:, 0]]
+    patch = ids.shape[1] // (config.clip["image_size"] // config.clip["patch_size"])
     covered = (ids == packed.chosen[:, None, None]) & (packed.chosen > 0)[:, None, None]
     return functional.avg_pool2d(covered.float()[:, None], patch).flatten(1)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lisa_ros.learn.concepts import ConceptSpace, encode_places, shares
-from lisa_ros.learn.pictures import MAX_OBJECTS, Maps, Pictures, load_pictures
+from lisa_ros.learn.pictures import MAX_OBJECTS, Maps, Pictures, central_square, load_pictures
 from lisa_ros.learn.scenes import Scenes
 from lisa_ros.model.config import LisaConfig
 from lisa_ros.model.losses import bce_loss, dice_loss
@@ -78,10 +78,10 @@ class See(nn.Module):
         ids = _pad_ids(maps.ids)
         step = ids.shape[-1] // said.shape[-1]
         ids = ids[:, step // 2 :: step, step // 2 :: step]
-        there = ids > 0
+        there = (ids > 0).float()
         error = (said[:, 1:] - offsets_to_centres(ids) / FINE).abs().sum(1)
-        presence = functional.binary_cross_entropy_with_logits(said[:, 0], there.float())
-        return presence + error[there].mean()
+        presence = functional.binary_cross_entropy_with_logits(said[:, 0], there)
+        return presence + (error * there).sum() / there.sum().clamp(min=1)
 
     def _prompt_vectors(self, network: LisaNetwork, draws: Draws) -> Tensor:
         size = self.config.sam_vision["image_size"]
@@ -140,10 +140,8 @@ def draw_prompts(maps: Maps, random: np.random.Generator) -> Draws:
 
 def view_shares(concepts: ConceptSpace, maps: Maps, config: LisaConfig) -> tuple[Tensor, Tensor]:
     """Kind and colour shares of the patches of the view: the central square of the picture."""
-    height, width = maps.ids.shape[1:]
     side = config.clip["image_size"] // config.clip["patch_size"]
-    left = (width - height) // 2
-    ids = maps.ids[:, :, left : left + height]
+    ids = central_square(maps.ids)
     return (
         shares(ids, maps.kinds, len(concepts.view_kind), side),
         shares(ids, maps.colors, len(concepts.view_color), side),
