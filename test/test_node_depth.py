@@ -176,6 +176,23 @@ def test_depth_that_comes_after_its_image(camera):
     check_is_the_thing(robot.results[-1].instances[0])
 
 
+def test_the_first_depth_image_of_all_may_be_late(masks):
+    """A subscription that was only just made has not found its publisher yet."""
+    with rig() as robot:
+        robot.start("-p", masks, "-p", "depth.slop:=0.02")
+        camera = DepthCamera(robot)  # its end is the moment of the new subscriptions
+        header = camera.show()
+        robot.say("it")
+        time.sleep(0.3)
+        depth = millimetres()
+        depth.header = header
+        camera.depth.publish(depth)
+        wait_for(lambda: robot.results, "the result")
+        check_is_the_thing(robot.results[-1].instances[0])
+        last = camera.ask().instances[0]  # the next one is not waited for any longer than usual
+        assert not last.has_pose and "within 0.02 s" in last.pose_reason
+
+
 def test_time_that_jumps_back_as_in_a_looped_bag(camera):
     """What is kept from before would be as near by stamp as the right one, or nearer."""
     camera.ask(depth=millimetres(2 * DEPTH))

@@ -18,6 +18,7 @@ from lisa_ros.node.subscription import OnDemandSubscription
 # Between an image and the question about it lie one or two periods of the camera, and drivers hand
 # colour out later than depth: a quarter of a second at 30 Hz. The middleware holds them meanwhile.
 KEPT = 8
+DISCOVERY = 2.0  # seconds that a publisher and a new subscription may take to find each other
 POLL = 0.002  # seconds between two looks for a depth image that is still on its way
 
 
@@ -84,14 +85,16 @@ class DepthInput:
 
     def follow_publishers(self) -> None:
         """Subscribe anew where the publishers' quality of service has changed."""
-        self._depth.subscription.follow_publishers()
-        # the last camera_info holds on: its publisher may have sent it once and for all
-        self._info.subscription.follow_publishers(self._collect)
+        for stream in (self._depth, self._info):
+            # what has come holds on: a depth image may be of the newest image, and the publisher
+            # of camera_info may have sent it once and for all
+            stream.subscription.follow_publishers(self._collect)
 
     def partner_of(self, header: Any, arrived: float, ended: Callable[[], bool]) -> Partner:
         """What belongs to an image, which is the nearest by stamp.
 
-        If it may still be on its way it is waited for, until `depth.slop` after the image arrived.
+        If it may still be on its way it is waited for, until `depth.slop` after the image arrived;
+        the very first one longer, for the subscription may only just have been made.
 
         Args:
             header: of the image.
@@ -101,7 +104,7 @@ class DepthInput:
         slop = self._parameters["depth.slop"]
         while True:
             self._collect()
-            if self._settled(header) or time.monotonic() >= arrived + slop or ended():
+            if self._settled(header) or time.monotonic() >= self._latest(arrived + slop) or ended():
                 break
             time.sleep(POLL)
         with self._lock:
@@ -125,6 +128,13 @@ class DepthInput:
             later = any(0 <= away(one, header) <= slop for one in self._depth.messages)
             has_info = bool(self._info.messages)
         return later and (has_info or not self._info.subscription.heard)
+
+    def _latest(self, usual: float) -> float:
+        """Until when a depth image is waited for; `usual` if any has come so far."""
+        with self._lock:
+            if self._depth.messages:
+                return usual
+        return max(usual, self._depth.subscription.since + DISCOVERY)
 
     def _why_not(self, depth: Any, header: Any, slop: float) -> str:
         topic = self._depth.subscription.topic

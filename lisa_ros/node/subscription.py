@@ -8,6 +8,7 @@ empty callback costs (docs/reliability.md).
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -66,6 +67,8 @@ class OnDemandSubscription:
         self._kind: type = object
         self.topic = ""
         """resolved name, remappings applied"""
+        self.since = 0.0
+        """when it last subscribed, by `time.monotonic()`"""
 
     @property
     def reliability(self) -> str:
@@ -125,6 +128,7 @@ class OnDemandSubscription:
             return profile.reliability.name, profile.durability.name
 
     def _subscribe(self, quality: tuple[str, str]) -> None:
+        self.since = time.monotonic()
         subscription = self._node.create_subscription(
             self._kind,
             self.topic,
