@@ -1,15 +1,19 @@
 """A stage begins with what an earlier model or an earlier stage has learnt."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from square_scenes import square_scenes
 
 from lisa_ros.cli import main
 from lisa_ros.errors import LisaError
+from lisa_ros.learn.join import MASKS, Join, joined_parts
 from lisa_ros.learn.nano import nano_config, nano_network, train_tokenizer
 from lisa_ros.learn.parts import PARTS, POSITIONS, begin_with, take_over
+from lisa_ros.learn.training import Schedule, train
 from lisa_ros.model.checkpoint import Lisa
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.sim.instructions import corpus
@@ -59,6 +63,24 @@ def test_the_join_takes_each_part_from_its_stage(tmp_path):
         for name, tensor in network.state_dict().items():
             if name.startswith(prefixes):
                 assert torch.equal(joined.state_dict()[name], tensor), name
+
+
+def test_the_join_teaches_all_but_sams_encoder(tmp_path, tokenizer):
+    torch.manual_seed(0)
+    network = nano_network()
+    before = copy.deepcopy(network.state_dict())
+    stage = Join(network, square_scenes(), tokenizer, batch=2)
+    batch = stage.prepare(np.random.default_rng(0))
+    assert len(batch.drawn) == MASKS * 2 < len(batch.packed.segs)
+    parts = joined_parts(network)
+    train("join", network, stage, parts, Schedule(2, 1e-2), tmp_path, seed=0)
+    learnt = {
+        name.split(".")[0]
+        for name, tensor in network.state_dict().items()
+        if not torch.equal(tensor, before[name])
+    }
+    fixed = {"image_encoder", "shared_image_embedding"}
+    assert learnt == {name for name, _ in network.named_children()} - fixed
 
 
 def test_stages_that_do_not_fit_are_refused(tmp_path):

@@ -1,7 +1,10 @@
 """Stage `join`: the whole network on pictures and questions, with LISA's own losses.
 
-Lai et al. (arXiv 2308.00692): cross entropy 1, BCE 2, Dice 0.5. What the parts learnt apart is
-held by small weights on the losses of the stages before.
+Lai et al. (arXiv 2308.00692): cross entropy 1, BCE 2, Dice 0.5; SAM's encoder stays as it is. What
+the parts learnt apart is held by small weights on the losses of the stages before.
+
+What the language model has to learn here is to read the views that the tower really writes, so
+there are many questions about each picture, and masks are drawn for some of the answers only.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,7 +30,8 @@ from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.tokenizer import Tokenizer
 from lisa_ros.sim.instructions import TYPES as WORLD_TYPES
 
-QUESTIONS = 5  # asked about each view: fewer than in `read`, here the pictures teach most
+QUESTIONS = 6  # asked about each view
+MASKS = 2  # drawn for each view of a batch, on average: drawing costs more than answering
 # what a small model must get right first is asked more often than the world's own shares say
 TYPES = {**WORLD_TYPES, "plain": 0.22, "absent": 0.20, "attribute": 0.10, "relation": 0.20}
 HOLD = 0.5  # weight of the losses that tie the two seams to the concept space
@@ -35,10 +40,11 @@ QUALITY = 0.1  # weight of the error of SAM's guess at its own IoU
 
 @dataclass(frozen=True)
 class Joint:
-    """A batch: pictures and the packed questions about them."""
+    """A batch: pictures, the packed questions about them, which of their N masks are drawn (M,)."""
 
     pictures: Pictures
     packed: Packed
+    drawn: Tensor
 
 
 class Join(nn.Module):
@@ -68,18 +74,21 @@ class Join(nn.Module):
             questions_about(record, random, QUESTIONS, TYPES, implicit=self.implicit)
             for record in pictures.maps.records
         ]
-        return Joint(pictures, pack(questions, self.tokenizer, self.config))
+        packed = pack(questions, self.tokenizer, self.config)
+        drawn = random.permutation(len(packed.segs))[: MASKS * self.batch]
+        return Joint(pictures, packed, torch.from_numpy(drawn))
 
     def loss(self, network: LisaNetwork, batch: Joint) -> tuple[Tensor, dict[str, float]]:
         maps, packed = batch.pictures.maps, batch.packed
         views = network.encode_view(batch.pictures.clip)
         states, layers = run_packed(network, packed, views)
         ce, right = answer_loss(network, states, packed)
-        rows = packed.segs[:, 0]
         prompts = network.seg_embeddings(states[tuple(packed.segs.T)])
-        truth = (maps.ids[rows] == packed.targets[:, None, None]).float()
-        frames = network.encode_frame(batch.pictures.sam)
-        bce, dice, quality, iou = masks_loss(network, frames[rows], prompts, truth)
+        rows, targets = packed.segs[batch.drawn, 0], packed.targets[batch.drawn]
+        truth = (maps.ids[rows] == targets[:, None, None]).float()
+        with torch.no_grad():
+            frames = network.encode_frame(batch.pictures.sam)
+        bce, dice, quality, iou = masks_loss(network, frames[rows], prompts[batch.drawn], truth)
         kinds, colors = view_shares(self.concepts, maps, self.config)
         view, _ = view_error(self.concepts, views, kinds, colors)
         pointing, hit = pointing_loss(network, packed, layers, maps, kinds)
@@ -89,3 +98,8 @@ class Join(nn.Module):
         logs = {"ce": ce, "right": right, "bce": bce, "dice": dice, "iou": iou, "aim": aim}
         logs |= {"view": view, "hit": hit}
         return loss, {name: value.item() for name, value in logs.items()}
+
+
+def joined_parts(network: LisaNetwork) -> list[nn.Module]:
+    """What the stage teaches: everything but SAM's encoder."""
+    return [part for name, part in network.named_children() if name != "image_encoder"]

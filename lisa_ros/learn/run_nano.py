@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from lisa_ros.errors import LisaError
-from lisa_ros.learn.join import Join
+from lisa_ros.learn.join import Join, joined_parts
 from lisa_ros.learn.look import Look
 from lisa_ros.learn.nano import nano_network, train_tokenizer
 from lisa_ros.learn.parts import PARTS, aim_by, begin_with, take_over
@@ -105,7 +105,7 @@ def _join(args: argparse.Namespace, network: LisaNetwork) -> Plan:
         BATCH["join"],
         implicit=not args.without_implicit,
     )
-    return stage, [network], Schedule(args.join_steps, 3e-4)
+    return stage, joined_parts(network), Schedule(args.join_steps, 3e-4)
 
 
 def _write(network: LisaNetwork, tokenizer: Tokenizer, folder: Path) -> None:
