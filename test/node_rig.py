@@ -27,8 +27,8 @@ from std_msgs.msg import String
 
 ROOT = Path(__file__).resolve().parent.parent
 FAKE = [sys.executable, str(ROOT / "test" / "fake_engine.py")]
-WAIT = 15.0  # seconds after which something that should have happened has not
-START = 90.0  # seconds in which a process starts, on a busy machine too
+WAIT = 25.0  # seconds after which something that should have happened has not
+START = 180.0  # seconds in which a process starts, on a busy machine too
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=1)
 

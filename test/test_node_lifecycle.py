@@ -14,7 +14,7 @@ pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from lisa_ros.action import Segment
-from node_rig import Process, Rig, own_domain, rig, wait_for
+from node_rig import START, Process, Rig, own_domain, rig, wait_for
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
@@ -205,7 +205,7 @@ def test_a_signal_ends_the_process_and_answers_what_is_in_flight(number, work):
         time.sleep(0.4)
         began = time.monotonic()
         assert process.stop(number) == 0
-        assert time.monotonic() - began < 4, "two seconds, and some for a busy machine"
+        assert time.monotonic() - began < 20, "long before the model would have answered"
         wait_for(lambda: len(robot.results) == before + 1, "the result")
         result = robot.results[-1]
         assert result.status == Status.CANCELLED and "stopped" in result.error
@@ -265,7 +265,7 @@ def test_unusable_parameters_end_the_start_with_a_sentence(arguments, words):
     command = [sys.executable, "-m", "lisa_ros.cli", "node", "--ros-args", *arguments.split()]
     with own_domain() as domain:
         process = Process(command, domain)
-        assert process.process.wait(30) == 2
+        assert process.process.wait(START) == 2
         assert words in process.log and "Traceback" not in process.log
         process.folder.cleanup()
 

@@ -81,7 +81,7 @@ def test_large_images_arrive_over_best_effort() -> None:
             executor.spin_once(timeout_sec=0.1)
             quiet = 0 if len(received) > before else quiet + 1
             assert sender.poll() is None
-        sender.communicate(timeout=30)
+        sender.communicate(timeout=60)
         executor.shutdown()
         node.destroy_node()
         context.try_shutdown()
