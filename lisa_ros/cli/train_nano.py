@@ -18,11 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where the run lives; a second start goes on",
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--shards", type=int, default=33, help="rendered shards of 300 views each")
-    parser.add_argument("--see-steps", type=int, default=3800)
-    parser.add_argument("--look-steps", type=int, default=7000)
+    parser.add_argument("--shards", type=int, default=48, help="rendered shards of 300 views each")
+    parser.add_argument("--see-steps", type=int, default=8200)
+    parser.add_argument("--look-steps", type=int, default=14200)
     parser.add_argument("--read-steps", type=int, default=5300)
-    parser.add_argument("--join-steps", type=int, default=600)
+    parser.add_argument("--join-steps", type=int, default=1600)
     parser.add_argument(
         "--stages", nargs="+", choices=STAGES, default=STAGES, help="only these, in this order"
     )
