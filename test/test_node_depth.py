@@ -43,7 +43,7 @@ from PIL import Image as Picture
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32MultiArray, Header
 from visualization_msgs.msg import Marker
@@ -191,6 +191,20 @@ def test_the_first_depth_image_of_all_may_be_late(masks):
         check_is_the_thing(robot.results[-1].instances[0])
         last = camera.ask().instances[0]  # the next one is not waited for any longer than usual
         assert not last.has_pose and "within 0.02 s" in last.pose_reason
+
+
+def test_what_has_come_survives_a_new_subscription(masks):
+    """Here another publisher appears that is not reliable, so that the node subscribes anew."""
+    with rig() as robot:
+        robot.start("-p", masks, "-p", "input.max_age:=60.0")
+        camera = DepthCamera(robot)
+        header = camera.show(depth=millimetres())
+        robot.node.create_publisher(Image, "depth", qos_profile_sensor_data)
+        name = camera.depth.topic_name
+        wait_for(lambda: not camera.reliably_heard(name), "the new subscription")
+        result = robot.ask("it")
+        assert result.header == header
+        check_is_the_thing(result.instances[0])
 
 
 def test_time_that_jumps_back_as_in_a_looped_bag(camera):
