@@ -37,3 +37,23 @@ def dataset(view, tmp_path) -> Path:
     from drawn_questions import drawn_dataset
 
     return drawn_dataset(tmp_path / "set", view)
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory) -> str:
+    """The node's parameter for the true mask of the scene of depth_rig.py."""
+    from depth_rig import true_mask
+
+    return true_mask(tmp_path_factory.mktemp("masks"))
+
+
+@pytest.fixture(scope="module")
+def camera(masks):
+    """A camera with depth over that scene, and a node that hears it (depth_rig.py)."""
+    from depth_rig import DepthCamera
+    from node_rig import rig
+
+    with rig() as robot:
+        robot.start("-p", masks, "-p", "depth.slop:=0.1")
+        yield DepthCamera(robot)
+        assert "Traceback" not in robot.processes[0].log

@@ -10,17 +10,12 @@ import pytest
 
 pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
-from depth_rig import FRAME, SCENE, DepthCamera, listening, millimetres, true_mask
+from depth_rig import FRAME, SCENE, DepthCamera, listening, millimetres
 from node_rig import FAKE, ROOT, rig, wait_for
 from std_msgs.msg import Header
 
 from lisa_ros.geometry import XYZRGB
 from lisa_ros.node.status import Status
-
-
-@pytest.fixture(scope="module")
-def masks(tmp_path_factory) -> str:
-    return true_mask(tmp_path_factory.mktemp("masks"))
 
 
 TF2 = '''

@@ -31,7 +31,7 @@ from lisa_ros.model.tokenizer import Tokenizer
 from lisa_ros.sim.instructions import TYPES as WORLD_TYPES
 
 QUESTIONS = 6  # asked about each view
-MASKS = 2  # drawn for each view of a batch, on average: drawing costs more than answering
+MASKS = 2  # drawn for each view of a batch, on average: the time is for questions
 # what a small model must get right first is asked more often than the world's own shares say
 TYPES = {**WORLD_TYPES, "plain": 0.22, "absent": 0.20, "attribute": 0.10, "relation": 0.20}
 HOLD = 0.5  # weight of the losses that tie the two seams to the concept space
