@@ -17,7 +17,6 @@ from std_msgs.msg import Header
 from lisa_ros.geometry import XYZRGB
 from lisa_ros.node.status import Status
 
-
 TF2 = '''
 """A stand-in: the camera is a metre above the table's frame and looks straight down."""
 import json
