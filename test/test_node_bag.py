@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
+from depth_rig import COLOR, INFO, SEEN, check_is_the_thing, later, millimetres
 from fake_engine import FakeEngine
 from lisa_ros.msg import Segmentation
 from node_rig import image_message
@@ -22,7 +23,6 @@ from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from sensor_msgs.msg import CameraInfo, Image
-from test_node_depth import COLOR, INFO, SEEN, check_is_the_thing, later, millimetres
 
 from lisa_ros.node.annotate import Annotator, RecordingError, describe
 from lisa_ros.node.image import to_rgb
