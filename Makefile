@@ -41,11 +41,11 @@ lint: setup
 ## make bench            measure the engine beside the reference schedule, and what the node adds; ARGS for the first
 bench: setup
 	@$(VENV)/bin/lisa-ros bench $(ARGS)
-	@$(VENV)/bin/python test/node_bench.py
+	@PYTHONPATH=test $(VENV)/bin/python -m benchmarks.node_bench
 
 ## make soak             100,000 queries with faults at random; the report goes to docs/reliability.md
 soak: setup
-	@$(VENV)/bin/python test/soak.py --queries 100000 --write docs/reliability.md
+	@PYTHONPATH=test $(VENV)/bin/python -m benchmarks.soak --queries 100000 --write docs/reliability.md
 
 ## make system-packages  install the Debian libraries with which the simulator draws without a screen
 system-packages:

@@ -16,8 +16,8 @@ use_large_image_transport()
 @pytest.fixture(scope="session")
 def tokenizer():
     """One trained on the tabletop's sentences."""
-    from lisa_ros.learn.nano import train_tokenizer
-    from lisa_ros.sim.instructions import corpus
+    from lisa_tabletop.language.instructions import corpus
+    from lisa_tabletop.training.nano import train_tokenizer
 
     questions = corpus(np.random.default_rng(0), 4000)
     return train_tokenizer(q[key] for q in questions for key in ("instruction", "answer"))

@@ -16,7 +16,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Float32MultiArray, Header
 from visualization_msgs.msg import MarkerArray
 
-from lisa_ros.node.image import to_message
+from lisa_ros.node.inputs.image_conversion import to_message
 from lisa_ros.node.status import Status
 
 SCENE = on_table((0.1, 0.06, 0.08))

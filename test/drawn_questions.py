@@ -5,8 +5,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lisa_ros.learn.benchmark import write_questions
-from lisa_ros.sim.camera import View
+from lisa_tabletop.evaluation.fixed_test_set import write_questions
+from lisa_tabletop.world.camera import View
 
 SHAPES = {
     1: ("mug", "red", (52, 60)),

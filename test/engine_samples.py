@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from lisa_ros.bench.presets import random_lisa
+from benchmarks.presets import random_lisa
 from lisa_ros.engine import Engine, EngineConfig, Question
 from lisa_ros.model.checkpoint import Lisa
 from lisa_ros.model.prompt import build_prompt

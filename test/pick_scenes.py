@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lisa_ros.errors import LisaError
-from lisa_ros.sim.camera import View
-from lisa_ros.sim.pick.scene import FIRST_SEED, PickScene
+from lisa_tabletop.pick.scene import FIRST_SEED, PickScene
+from lisa_tabletop.world.camera import View
 
 
 def seen(scene: PickScene) -> View:

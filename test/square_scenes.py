@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lisa_ros.learn.scenes import Scenes
+from lisa_tabletop.training.scenes import Scenes
 
 
 def square_scenes() -> Scenes:

@@ -5,9 +5,9 @@ from itertools import chain
 
 from numpy.random import default_rng
 
-from lisa_ros.sim.instructions import compose
-from lisa_ros.sim.language.knowledge import load_knowledge
-from lisa_ros.sim.language.patterns import load_patterns
+from lisa_tabletop.language.instructions import compose
+from lisa_tabletop.language.knowledge import load_knowledge
+from lisa_tabletop.language.patterns import load_patterns
 
 KNOWLEDGE = load_knowledge()
 TRAIN, TEST = load_patterns("train"), load_patterns("test")

@@ -10,10 +10,10 @@ import torch
 from square_scenes import square_scenes
 from torch import distributed
 
-from lisa_ros.learn.nano import nano_network
-from lisa_ros.learn.ranks import join_ranks
-from lisa_ros.learn.see import See
-from lisa_ros.learn.training import Schedule, train
+from lisa_ros.training.loop import Schedule, train
+from lisa_ros.training.ranks import join_ranks
+from lisa_tabletop.training.nano import nano_network
+from lisa_tabletop.training.pretrain_sam import See
 
 
 class Watched(See):

@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> int:
         TimeRemainingColumn,
     )
 
-    from lisa_ros.node.annotate import Annotator, describe
     from lisa_ros.node.loading import load_model
     from lisa_ros.node.parameters import PARAMETERS
+    from lisa_ros.recordings.annotate import Annotator, describe
 
     console = Console()
     annotator = Annotator(

@@ -24,13 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Ask every question with and without words, fit, write the model's config.json."""
     from lisa_ros.cli.eval import ask, load_model
-    from lisa_ros.cli.sim_benchmark import drawn_before
     from lisa_ros.engine import Engine
-    from lisa_ros.learn.benchmark import VALIDATION
-    from lisa_ros.learn.calibration import figures, fit, store, uncalibrated
-    from lisa_ros.learn.reasonseg import read_dataset
+    from lisa_ros.evaluation.calibration import figures, fit, store, uncalibrated
+    from lisa_ros.evaluation.reasonseg import read_dataset
     from lisa_ros.model.checkpoint import CONFIG_FILE, find
     from lisa_ros.model.config import LisaConfig
+    from lisa_tabletop.cli.sim_benchmark import drawn_before
+    from lisa_tabletop.evaluation.fixed_test_set import VALIDATION
 
     folder = find(args.model)
     LisaConfig.from_json(folder / CONFIG_FILE)  # only native models have a place for it

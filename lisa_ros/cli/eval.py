@@ -12,8 +12,8 @@ from lisa_ros.cli.segment import DTYPES, write
 
 if TYPE_CHECKING:
     from lisa_ros.engine import Answer, Engine
-    from lisa_ros.learn.evaluation import Sample
-    from lisa_ros.learn.reasonseg import Item
+    from lisa_ros.evaluation.evaluate import Sample
+    from lisa_ros.evaluation.reasonseg import Item
     from lisa_ros.model.checkpoint import Lisa
 
 COLUMNS = {
@@ -63,13 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask, print the table, write what was asked for."""
-    from lisa_ros.cli.sim_benchmark import drawn_before
     from lisa_ros.engine import Engine
-    from lisa_ros.learn import calibration
-    from lisa_ros.learn.benchmark import BENCHMARK
-    from lisa_ros.learn.contact_sheet import choose, contact_sheet
-    from lisa_ros.learn.evaluation import report
-    from lisa_ros.learn.reasonseg import read_dataset
+    from lisa_ros.evaluation import calibration
+    from lisa_ros.evaluation.contact_sheet import choose, contact_sheet
+    from lisa_ros.evaluation.evaluate import report
+    from lisa_ros.evaluation.reasonseg import read_dataset
+    from lisa_tabletop.cli.sim_benchmark import drawn_before
+    from lisa_tabletop.evaluation.fixed_test_set import BENCHMARK
 
     items = read_dataset(args.dataset or drawn_before("benchmark", BENCHMARK))
     engine = Engine(load_model(args))
@@ -109,7 +109,7 @@ def ask(engine: Engine, items: Sequence[Item], mode: str) -> Iterator[tuple[Samp
     """Ask every question, with a progress bar."""
     from rich.progress import Progress
 
-    from lisa_ros.learn.evaluation import evaluate
+    from lisa_ros.evaluation.evaluate import evaluate
 
     with Progress(transient=True) as progress:
         yield from progress.track(

@@ -1,6 +1,6 @@
 """`lisa-ros finetune`: teach a model the questions of a folder, or implicit ones of the simulator.
 
-The experiment of the paper with 239 questions is `python -m lisa_ros.learn.headline`.
+The experiment of the paper with 239 questions is `python -m benchmarks.implicit_questions`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         raise LisaError(f"{args.output} is a file; name a folder for the new checkpoint")
     if (args.output / "config.json").exists():
         raise LisaError(f"{args.output} holds a checkpoint already; name a new folder")
-    from lisa_ros.learn.finetune import finetune, implicit_items, read_items, save_half
+    from lisa_ros.training.finetune import finetune, implicit_items, read_items, save_half
 
     lisa = load_model(args)
     if args.dataset:

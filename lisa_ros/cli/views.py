@@ -11,7 +11,7 @@ from lisa_ros.errors import LisaError
 
 if TYPE_CHECKING:
     from lisa_ros.geometry import ObjectInSpace
-    from lisa_ros.views import Seen, Shot
+    from lisa_ros.recordings import Seen, Shot
 
 Z_UP = (0.0, 0.0, 1.0)
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
     from lisa_ros.node.loading import load_model
     from lisa_ros.node.parameters import BY_NAME
-    from lisa_ros.views import ask_views
+    from lisa_ros.recordings import ask_views
 
     settings = {name: parameter.default for name, parameter in BY_NAME.items()}
     settings |= {"model.path": args.model, "model.device": args.device}
@@ -66,13 +66,13 @@ def read_views(args: argparse.Namespace) -> tuple[list[Shot], Any]:
     names = {"image", "depth", "camera_info", "frame"}
     given = {name: value for name, value in vars(args).items() if name in names and value}
     if not given:
-        from lisa_ros.views.folder import read_folder
+        from lisa_ros.recordings.view_folder import read_folder
 
         return read_folder(args.views)
     if set(given) != names:
         missing = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(names - set(given)))
         raise LisaError(f"a recording also needs {missing}")
-    from lisa_ros.views.recording import read_recording
+    from lisa_ros.recordings.view_bag import read_recording
 
     topics = (args.image, args.depth, args.camera_info)
     return read_recording(args.views, *topics, args.frame, args.every), Z_UP
@@ -81,7 +81,7 @@ def read_views(args: argparse.Namespace) -> tuple[list[Shot], Any]:
 def write_results(out: Path, shots: list[Shot], seen: Seen) -> None:
     """The cloud, the box and each view with its mask."""
     from lisa_ros.cli.segment import overlay, save_picture, write
-    from lisa_ros.views.ply import ply
+    from lisa_ros.recordings.ply import ply
 
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from lisa_ros.engine.answer import Answer, Event, Finished, MaskReady, TextDelta
-from lisa_ros.engine.asking import Ask, unasked
 from lisa_ros.engine.clock import Clock
 from lisa_ros.engine.config import EngineConfig
 from lisa_ros.engine.decoder import Chunk, Decoder
-from lisa_ros.engine.drafts import DraftMemory
 from lisa_ros.engine.frames import Frame, FrameCache, check_image
 from lisa_ros.engine.generation import Limits, Row, Step, generate
+from lisa_ros.engine.image_features import Vision
 from lisa_ros.engine.prompting import Prompts
 from lisa_ros.engine.question import Mode, Question, check_question
+from lisa_ros.engine.request_state import Ask, unasked
+from lisa_ros.engine.speculative import DraftMemory
 from lisa_ros.engine.stopping import Cancel, Stop
-from lisa_ros.engine.vision import Vision
 from lisa_ros.errors import InstructionError
 from lisa_ros.model.checkpoint import Lisa
 

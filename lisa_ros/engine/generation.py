@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lisa_ros.engine.decoder import Chunk, Decoder
-from lisa_ros.engine.drafts import DraftTree
+from lisa_ros.engine.speculative import DraftTree
 
 REPEAT_PERIOD = 8  # tokens: the longest pattern that counts as running in circles
 NO_TOKEN = -1  # stands where the logits are not finite

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lisa_ros.engine.answer import SEG
-from lisa_ros.engine.drafts import known_texts
 from lisa_ros.engine.question import Mode, Question
+from lisa_ros.engine.speculative import known_texts
 from lisa_ros.model.checkpoint import Lisa
 from lisa_ros.model.network import IMAGE_TOKEN
 from lisa_ros.model.prompt import (

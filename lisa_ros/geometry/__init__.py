@@ -10,13 +10,13 @@ from lisa_ros.geometry.box import Box
 from lisa_ros.geometry.camera import Intrinsics
 from lisa_ros.geometry.depth import without_object
 from lisa_ros.geometry.faults import DepthError
-from lisa_ros.geometry.frames import moved, quaternion, rigid
+from lisa_ros.geometry.fusion import Sighting, fuse
 from lisa_ros.geometry.grasp import Grasp, Gripper, parallel_grasps
-from lisa_ros.geometry.object_in_space import ObjectInSpace, cloud, locate
-from lisa_ros.geometry.packing import XYZRGB, colors_at, pack
+from lisa_ros.geometry.object3d import ObjectInSpace, cloud, locate
 from lisa_ros.geometry.plane import Plane
+from lisa_ros.geometry.pointcloud import XYZRGB, colors_at, pack
 from lisa_ros.geometry.suction import suction_grasps
-from lisa_ros.geometry.views import Sighting, fuse
+from lisa_ros.geometry.transforms import moved, quaternion, rigid
 
 __all__ = [
     "XYZRGB",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lisa_ros.geometry.frames import moved, quaternion
+from lisa_ros.geometry.transforms import moved, quaternion
 
 TRIM = 0.005  # share of the points at each end that may be strays
 ROUND_STEP = 1 / (2 ** (2 / 3) - 1)  # see `_extent`

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lisa_ros.geometry.box import Box
-from lisa_ros.geometry.object_in_space import ObjectInSpace
+from lisa_ros.geometry.object3d import ObjectInSpace
 
 POINTS = 2000  # of the cloud that are looked at
 FRICTION = 0.5  # a contact that is tilted more than the arctangent of this slips

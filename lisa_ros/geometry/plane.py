@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lisa_ros.geometry.frames import moved
+from lisa_ros.geometry.transforms import moved
 
 TRIALS = 100
 LEAST_SHARE = 0.3  # of the surroundings that must lie in the plane

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lisa_ros.geometry.grasp import Grasp
-from lisa_ros.geometry.object_in_space import ObjectInSpace
+from lisa_ros.geometry.object3d import ObjectInSpace
 
 POINTS, SEEDS = 2000, 80
 LEAST_POINTS = 10

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from lisa_ros.errors import CheckpointError
 from lisa_ros.model.config import LisaConfig, Quantization
+from lisa_ros.model.hf_checkpoint import is_official, read_official
 from lisa_ros.model.network import LisaNetwork
-from lisa_ros.model.official import is_official, read_official
 from lisa_ros.model.processor import Processor
 from lisa_ros.model.quantization import choose, quantize
 from lisa_ros.model.tokenizer import Tokenizer

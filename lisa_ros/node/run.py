@@ -17,7 +17,7 @@ from lisa_ros.node.loading import Loader, load_model
 if TYPE_CHECKING:
     from rclpy.executors import SingleThreadedExecutor
 
-    from lisa_ros.node.perception import PerceptionNode
+    from lisa_ros.node.perception_node import PerceptionNode
 
 NAMESPACE = "lisa"
 LOOK_PERIOD = 0.2  # seconds between two looks for a signal; rclpy's wait does not notice one
@@ -44,7 +44,7 @@ def run(ros_arguments: Sequence[str], load: Loader = load_model) -> int:
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
-    from lisa_ros.node.perception import PerceptionNode
+    from lisa_ros.node.perception_node import PerceptionNode
 
     # rclpy's own handlers close the context at once, and no query in flight could be answered.
     try:

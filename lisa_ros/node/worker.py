@@ -12,12 +12,12 @@ import numpy as np
 
 from lisa_ros.errors import LisaError
 from lisa_ros.msg import Segmentation
-from lisa_ros.node.camera import Camera, Frame
+from lisa_ros.node.inputs.camera import Camera, Frame
 from lisa_ros.node.loading import Loader, Model, give_memory_back, is_out_of_memory
 from lisa_ros.node.parameters import Parameters
-from lisa_ros.node.placing import Placing
-from lisa_ros.node.query import NotAnswered, Outcome, Query
-from lisa_ros.node.sample import INSTRUCTION, sample_image
+from lisa_ros.node.requests.query import NotAnswered, Outcome, Query
+from lisa_ros.node.requests.sample import INSTRUCTION, sample_image
+from lisa_ros.node.results.objects3d import Placing
 from lisa_ros.node.status import ANSWERED, Status
 
 if TYPE_CHECKING:

@@ -1,0 +1,236 @@
+"""The paper's headline at nano's scale: what a few implicit questions teach a model that met none.
+
+LISA (Lai et al., arXiv 2308.00692) rises from 44.4 to 52.9 gIoU by fine-tuning on 239 implicit
+questions, beyond systems of two stages. Here a nano is trained without implicit questions, then
+fine-tuned on 239, with three seeds, each with questions and tables of its own:
+
+    python -m benchmarks.implicit_questions --run runs/nano --folder runs/headline
+
+`--run` is a run of `train-nano`, whose scenes, tokenizer and stages `see` and `look` are used. A
+second start goes on where the first one stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from rich.progress import Progress
+
+from lisa_ros.engine import Engine
+from lisa_ros.errors import LisaError
+from lisa_ros.evaluation.evaluate import Sample, evaluate, figures, measure
+from lisa_ros.evaluation.reasonseg import Item, read_dataset
+from lisa_ros.model.checkpoint import CONFIG_FILE, load
+from lisa_ros.training.finetune import finetune, implicit_items, save_half
+from lisa_tabletop.evaluation.fixed_test_set import BENCHMARK, IMAGES, cached, tables, write_splits
+from lisa_tabletop.evaluation.two_stage import KindClassifier, answer_in_two_stages
+from lisa_tabletop.training import run_nano
+from lisa_tabletop.training.questions import IMPLICIT
+
+SEEDS = (0, 1, 2)
+SHARED = ("scenes", "tokenizer", "see.pt", "look.pt")  # of the run that is built on
+SPLITS = ("test-seen", "test-phrases")
+TRIES = (1, 3)  # kinds that the two stages look for, one after the other
+COLUMNS = {
+    "implicit": ("giou", "ciou", "named", "false_refusals"),
+    "unseen phrases": ("giou", "ciou"),
+    "plain": ("giou",),
+}
+SETTINGS = ("read_steps", "join_steps", "questions", "steps", "rate")
+Row = dict  # system, seed (None: there is one only), figures by group of questions
+
+
+def train_base(args: argparse.Namespace) -> Path:
+    """The model that never met an implicit question; returns its checkpoint."""
+    args.folder.mkdir(parents=True, exist_ok=True)
+    for name in SHARED:
+        if not (args.run / name).exists():
+            raise LisaError(f"{args.run} has no {name}; --run names a folder of `train-nano`")
+        if not (args.folder / name).exists():
+            (args.folder / name).symlink_to((args.run / name).resolve())
+    checkpoint = args.folder / "checkpoint"
+    if not (checkpoint / CONFIG_FILE).exists():
+        run_nano.train_nano(
+            argparse.Namespace(
+                folder=args.folder,
+                seed=0,
+                stages=("read", "join"),
+                read_steps=args.read_steps,
+                join_steps=args.join_steps,
+                without_implicit=True,
+                init=None,
+                device="auto",
+                threads=args.threads,
+            )
+        )
+    return checkpoint
+
+
+def test_items(dataset: Path) -> dict[str, list[Item]]:
+    """The test questions by group; `implicit` holds those in unseen phrases, too."""
+    items = [item for item in read_dataset(dataset) if item.split in SPLITS]
+    implicit = [item for item in items if item.kind in IMPLICIT]
+    unseen = [item for item in implicit if item.split == "test-phrases"]
+    return {
+        "implicit": implicit,
+        "unseen phrases": unseen,
+        "plain": [item for item in items if item.kind == "plain" and item.split == "test-seen"],
+    }
+
+
+def figures_by_group(samples: Sequence[Sample], groups: dict[str, list[Item]]) -> dict[str, dict]:
+    """The figures of the groups that have been asked in full."""
+    of = {sample.item.picture: sample for sample in samples}
+    return {
+        name: figures([of[item.picture] for item in items])
+        for name, items in groups.items()
+        if items and all(item.picture in of for item in items)
+    }
+
+
+def rows(args: argparse.Namespace, base: Path, groups: dict[str, list[Item]]) -> Iterator[Row]:
+    """Measure every system, those of `results.json` excepted."""
+    known = {(row["system"], row["seed"]) for row in _read(args.folder)}
+
+    def missing(system: str, seed: int | None) -> bool:
+        return (system, seed) not in known
+
+    asked = [*groups["implicit"], *groups["plain"]]
+    if missing("before", None):
+        yield _row("before", None, _ask_model(base, asked, "before"), groups)
+    for seed in SEEDS:
+        lessons = implicit_items(
+            args.folder / f"questions-{seed}", args.questions, seed, args.threads
+        )
+        if missing("fine-tuned", seed):
+            tuned = _tune(args, base, lessons, seed)
+            samples = _ask_model(tuned, asked, f"fine-tuned, seed {seed}")
+            yield _row("fine-tuned", seed, samples, groups)
+        classifier = KindClassifier(load(base).tokenizer, lessons)
+        for tries in TRIES:
+            system = f"two stages, kinds looked for: {tries}"
+            if missing(system, seed):
+                samples = _ask_two_stages(base, classifier, groups["implicit"], tries)
+                yield _row(system, seed, samples, groups)
+
+
+def _row(system: str, seed: int | None, samples: list[Sample], groups: dict) -> Row:
+    return {"system": system, "seed": seed, "figures": figures_by_group(samples, groups)}
+
+
+def _tune(args: argparse.Namespace, base: Path, lessons: list[Item], seed: int) -> Path:
+    folder = args.folder / f"finetuned-{seed}"
+    if not (folder / CONFIG_FILE).exists():
+        lisa = load(base)
+        steps = finetune(lisa, lessons, steps=args.steps, rate=args.rate, seed=seed)
+        with Progress(transient=True) as progress:
+            for losses in progress.track(steps, args.steps, description=f"fine-tuning {seed}"):
+                last = losses
+        print(f"seed {seed}: last losses {last}", flush=True)
+        save_half(lisa, folder)
+    return folder
+
+
+def _ask_model(model: Path, items: list[Item], name: str) -> list[Sample]:
+    engine = Engine(load(model))
+    with Progress(transient=True) as progress:
+        answered = progress.track(evaluate(engine, items), len(items), description=name)
+        return [sample for sample, _ in answered]
+
+
+def _ask_two_stages(
+    base: Path, classifier: KindClassifier, items: list[Item], tries: int
+) -> list[Sample]:
+    engine = Engine(load(base))
+    with Progress(transient=True) as progress:
+        return [
+            measure(item, answer_in_two_stages(engine, classifier, item, tries))
+            for item in progress.track(items, description=f"two stages, {tries}")
+        ]
+
+
+def table(results: Sequence[Row]) -> str:
+    """The results in Markdown: means over the seeds, with the lowest and the highest."""
+    heads = [f"{group} {name}" for group, names in COLUMNS.items() for name in names]
+    lines = [f"| system | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for system in dict.fromkeys(row["system"] for row in results):
+        runs = [row["figures"] for row in results if row["system"] == system]
+        cells = [
+            _cell([run[group][name] for run in runs if group in run])
+            for group, names in COLUMNS.items()
+            for name in names
+        ]
+        lines.append(f"| {system} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    mean = f"{sum(known) / len(known):.3f}"
+    return mean if len(known) == 1 else f"{mean} ({min(known):.3f}–{max(known):.3f})"
+
+
+def _read(folder: Path) -> list[Row]:
+    path = folder / "results.json"
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def _store(folder: Path, results: list[Row], settings: dict) -> None:
+    content = json.dumps({"settings": settings, "rows": results}, indent=2)
+    (folder / "results.json").write_text(content + "\n")
+    (folder / "results.md").write_text(table(results))
+
+
+def run(args: argparse.Namespace) -> None:
+    """The whole experiment."""
+    torch.set_num_threads(args.threads)
+    dataset = args.dataset or cached("benchmark")
+    base = train_base(args)
+    if not dataset.exists():
+        print(f"drawing {dataset}")
+        with Progress(transient=True) as progress:
+            written = write_splits(dataset, BENCHMARK, IMAGES, args.threads)
+            total = len(tables(BENCHMARK, IMAGES))
+            for _ in progress.track(written, total, description="drawing tables"):
+                pass
+    groups = test_items(dataset)
+    settings = {n: getattr(args, n) for n in SETTINGS}
+    settings["asked"] = {name: len(items) for name, items in groups.items()}
+    results = _read(args.folder)
+    for row in rows(args, base, groups):
+        results.append(row)
+        _store(args.folder, results, settings)
+        print(f"{row['system']}, seed {row['seed']}: {row['figures']['implicit']}")
+    print(table(results))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line of the experiment."""
+    parser = argparse.ArgumentParser(prog="benchmarks.implicit_questions", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="folder of `train-nano`")
+    parser.add_argument("--folder", type=Path, default=Path("runs/headline"))
+    parser.add_argument("--dataset", type=Path, help="test set (default: the fixed one)")
+    parser.add_argument("--read-steps", type=int, default=700)
+    parser.add_argument("--join-steps", type=int, default=150)
+    parser.add_argument("--questions", type=int, default=239)
+    parser.add_argument("--steps", type=int, default=300, help="of fine-tuning, 8 questions each")
+    parser.add_argument("--rate", type=float, default=5e-4)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    try:
+        run(parser.parse_args(argv))
+    except LisaError as error:
+        print(f"headline: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

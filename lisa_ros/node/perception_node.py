@@ -1,0 +1,223 @@
+"""The perception node: a life cycle around one camera, one model and many queries."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import Any
+
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from std_msgs.msg import String
+
+from lisa_ros.errors import LisaError
+from lisa_ros.msg import Segmentation
+from lisa_ros.node.inputs.camera import Camera
+from lisa_ros.node.inputs.qos import kept
+from lisa_ros.node.loading import Loader, load_model
+from lisa_ros.node.parameters import Parameters
+from lisa_ros.node.requests.prefetch import Preparing
+from lisa_ros.node.requests.queries import Queries
+from lisa_ros.node.requests.query import Outcome, Query
+from lisa_ros.node.requests.segment_action import SegmentAction
+from lisa_ros.node.requests.self_test import SelfTest
+from lisa_ros.node.requests.standing_query import StandingQuery
+from lisa_ros.node.results.diagnostics import Diagnostics
+from lisa_ros.node.results.objects3d import Placing
+from lisa_ros.node.results.publishers import Outputs
+from lisa_ros.node.status import Status
+from lisa_ros.node.worker import ModelWorker
+
+QUERIES_KEPT = 1000  # instructions that the middleware keeps while the node is busy
+UNLOAD_LIMIT = 5.0  # seconds that a clean-up waits for a model that is still at work
+UNCONFIGURED = "the node is not configured yet"
+FAILED = "the last transition failed, and the log says why: mend it and configure again"
+INACTIVE = "the node is inactive: activate it to ask"
+
+
+class Stopped(LisaError):
+    """The process was told to stop while the node waited for its model."""
+
+
+class PerceptionNode(LifecycleNode):
+    """Everything here runs on the executor's thread."""
+
+    def __init__(self, load: Loader = load_model, **arguments: Any) -> None:
+        """`load` makes the model; tests put a fake in its place."""
+        super().__init__("perception", **arguments)
+        self.state = "unconfigured"
+        self.stopping = threading.Event()
+        """set from a signal: whatever waits for the model gives up"""
+        self.parameters = Parameters(self)
+        self.camera = Camera(self, self.parameters)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.placing = Placing(self, self.parameters)
+        self.worker = ModelWorker(
+            load, self.camera, self.placing, self.parameters, self._finish, self.get_logger()
+        )
+        outputs = Outputs(self, self.parameters)
+        self.queries = Queries(self, self.parameters, outputs, self.worker, steady)
+        self.diagnostics = Diagnostics(self)
+        self.queries.on_result = self.diagnostics.record
+        self.queries.unready = UNCONFIGURED
+        self.flush = outputs.flush
+        self.standing = StandingQuery(self, steady)
+        self.preparing = Preparing(self, steady)
+        self.self_test = SelfTest(self)
+        self.action = SegmentAction(self)
+        self.create_subscription(String, "query", self._on_query, kept(QUERIES_KEPT))
+        self.create_timer(1.0, self._each_second, clock=steady)
+        # An impossible transition would raise out of the executor, and its caller wait forever.
+        service = self._service_change_state
+        service.callback = self._always_answered(service.callback)
+
+    @property
+    def unconfigured(self) -> bool:
+        """Whether it holds no model, so that the parameters of the model may change."""
+        return self.state == "unconfigured"
+
+    def start(self) -> None:
+        """Configure and activate, as a lifecycle manager would."""
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("configure", self._configure)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("activate", self._activate)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("deactivate", self._deactivate)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("clean up", self._clean_up)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("shut down", self._shut_down)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("recover", self._recover)
+
+    def _transition(self, name: str, step: Callable[[], None]) -> TransitionCallbackReturn:
+        """Run one transition. Without this rclpy swallows exceptions and nobody learns why."""
+        try:
+            step()
+        except LisaError as error:
+            self.get_logger().error(f"cannot {name}: {error}")
+            return TransitionCallbackReturn.FAILURE
+        except Exception:
+            self.get_logger().error(f"cannot {name}\n{traceback.format_exc()}")
+            return TransitionCallbackReturn.ERROR
+        self.get_logger().info(f"{name}: done, now {self.state}")
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self) -> None:
+        path, began = self.parameters["model.path"], time.monotonic()
+        self.get_logger().info(f"loading the model {path}")
+        self.queries.unready = f"the model {path} is being loaded"
+        try:
+            self.placing.configure()
+            self._await_model(self.worker.load())
+        except LisaError as error:
+            self.queries.unready = f"the node could not be configured: {error}"
+            raise
+        model = self.worker.model
+        seconds = time.monotonic() - began
+        self.get_logger().info(f"{model.name} on {model.device} is ready after {seconds:.1f} s")
+        self._enter("inactive", INACTIVE)
+
+    def _activate(self) -> None:
+        self.camera.open()
+        self.placing.depth.open()
+        self._enter("active", "")
+        asked, told = (self.resolve_topic_name(name) for name in ("query", "mask"))
+        self.get_logger().info(
+            f"ask on {asked}, results on {told}, images from {self.camera.topic}"
+        )
+
+    def _deactivate(self) -> None:
+        self._enter("inactive", INACTIVE)
+        self.queries.finish_all(Status.CANCELLED, "the node was deactivated")
+        self.camera.close()
+        self.placing.depth.close()
+
+    def _clean_up(self) -> None:
+        self._enter("unconfigured", UNCONFIGURED)
+        self._let_go("the node was cleaned up")
+
+    def _recover(self) -> None:
+        self._enter("unconfigured", FAILED)
+        self._let_go("the node has failed")
+
+    def _shut_down(self) -> None:
+        self._enter("finalized", "the node has been shut down")
+        self._let_go("the node was shut down")
+
+    def _enter(self, state: str, unready: str) -> None:
+        self.state, self.queries.unready = state, unready
+
+    def _let_go(self, sentence: str) -> None:
+        """End all queries, free the camera and the model's memory."""
+        self.queries.finish_all(Status.CANCELLED, sentence)
+        self.camera.close()
+        self.placing.close()
+        self._await_model(self.worker.unload(), UNLOAD_LIMIT)
+
+    def _await_model(self, future: Future[None], limit: float | None = None) -> None:
+        """Wait for the model's thread; the diagnostics go on meanwhile, a signal ends it."""
+        began = time.monotonic()
+        while not wait([future], timeout=0.1).done:
+            if self.stopping.is_set():
+                raise Stopped("the process is stopping")
+            if limit is not None and time.monotonic() - began > limit:
+                self.get_logger().warning("the model is still busy; its memory is freed afterwards")
+                return
+            self.diagnostics.publish_if_due()
+        future.result()
+
+    def end_queries(self) -> None:
+        """First step to the end of the process: take nothing more, answer what is there."""
+        self._enter("finalized", "the node has been shut down")
+        self.queries.finish_all(Status.CANCELLED, "the node was stopped")
+
+    def release(self, seconds: float) -> bool:
+        """Last step: let go of everything; False if the model's thread still hangs."""
+        self.flush(seconds / 2)
+        self.camera.close()
+        self.placing.close()
+        free = wait([self.worker.unload()], timeout=seconds / 2).done
+        self.worker.close()
+        return bool(free)
+
+    def _on_query(self, message: String) -> None:
+        self.queries.ask(self.queries.new(message.data, Segmentation.SOURCE_TOPIC))
+
+    def _finish(self, query: Query, outcome: Outcome) -> None:
+        self.queries.finish(query, outcome)
+
+    def _each_second(self) -> None:
+        if self.state == "active":
+            self.camera.newest()
+            self.camera.follow_publishers()
+            self.placing.depth.follow_publishers()
+        self.standing.wake()
+        self.preparing.wake()
+        self.self_test.give_up_if_overdue()
+        self.diagnostics.publish_if_due()
+
+    def _always_answered(self, change: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """The service callback, but what raises is answered with `success` false."""
+
+        def answer(request: Any, response: Any) -> Any:
+            try:
+                return change(request, response)
+            except Exception as error:
+                self.get_logger().error(f"transition refused while {self.state}: {error}")
+                response.success = False
+                return response
+
+        return answer

@@ -1,0 +1,176 @@
+"""The queries that the node has taken up and not yet answered."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.clock import Clock
+from rclpy.node import Node
+
+from lisa_ros.msg import Segmentation
+from lisa_ros.node.parameters import BY_NAME, Parameters
+from lisa_ros.node.requests.query import Outcome, Query
+from lisa_ros.node.results.publishers import Outputs
+from lisa_ros.node.status import Status
+from lisa_ros.node.worker import ModelWorker
+
+GRACE = 0.5  # seconds that the engine has to stop by itself when it is told to or the time is up
+EXPIRY_PERIOD = 0.1  # seconds between two looks for overdue queries while there are any
+TAKEN_BACK = "the query was taken back"
+MODES = BY_NAME["query.mode"].choices
+
+
+class Queries:
+    """Takes queries up and sees to it that each ends in exactly one result.
+
+    `finish` may be called from any thread, everything else belongs to the executor's.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        parameters: Parameters,
+        outputs: Outputs,
+        worker: ModelWorker,
+        clock: Clock,
+    ) -> None:
+        """`clock`: steady, because with use_sim_time the node's clock can stand still or jump."""
+        self._node = node
+        self._parameters = parameters
+        self._outputs = outputs
+        self._worker = worker
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._outstanding: dict[str, Query] = {}
+        self._expiry = node.create_timer(EXPIRY_PERIOD, self._expire, clock=clock)
+        self._expiry.cancel()
+        self.unready = ""
+        """why nothing can be answered now; empty while the node is active"""
+        self.on_result: Callable[[Segmentation], None] = lambda message: None
+        """called with every result, on the thread that published it"""
+
+    def new(self, text: str, source: int, **details: Any) -> Query:
+        """A query with the node's own limits where `details` gives none."""
+        given = {
+            "id": str(next(self._numbers)),
+            "mode": self._parameters["query.mode"],
+            "stamp": self._node.get_clock().now().to_msg(),
+            "timeout": self._parameters["query.timeout"],
+            "max_new_tokens": self._parameters["query.max_new_tokens"],
+        }
+        return Query(text=text, source=source, **(given | details))
+
+    def ask(self, query: Query) -> None:
+        """Take a query up: it will end in one `finish`, perhaps at once."""
+        refusal = self._refusal(query)
+        query.text = query.text[: self._parameters["query.max_length"]]
+        with self._lock:
+            self._outstanding[query.id] = query
+        if refusal is not None:
+            self.finish(query, refusal)
+        else:
+            self._worker.ask(query)
+            self._expiry.reset()
+
+    def _refusal(self, query: Query) -> Outcome | None:
+        """Why a query cannot even wait for the model; None if it can."""
+        if self.unready:
+            return Outcome(Status.NOT_READY, self.unready)
+        longest, most = self._parameters["query.max_length"], self._parameters["query.queue_size"]
+        sentence = ""
+        if not query.text.strip():
+            sentence = "the instruction is empty: say what to look for"
+        elif len(query.text) > longest:
+            sentence = (
+                f"the instruction has {len(query.text)} characters, more than the limit of "
+                f"{longest} (query.max_length): say it shorter"
+            )
+        elif query.mode not in MODES:
+            sentence = f"the mode {query.mode!r:.40} is unknown: use one of {', '.join(MODES)}"
+        elif self.waiting >= most:
+            sentence = f"{most} queries wait already (query.queue_size): ask again later"
+        return Outcome(Status.REJECTED, sentence) if sentence else None
+
+    @property
+    def waiting(self) -> int:
+        """Queries that the model's thread has not yet taken up."""
+        with self._lock:
+            return sum(not query.started for query in self._outstanding.values())
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is being answered."""
+        return not self._outstanding
+
+    def finish(self, query: Query, outcome: Outcome) -> None:
+        """Publish the one result of a query; whoever comes second does nothing."""
+        if query.end():
+            self._conclude(query, outcome)
+
+    def finish_all(self, status: Status, sentence: str) -> None:
+        """End everything that waits or is being answered."""
+        with self._lock:
+            queries = list(self._outstanding.values())
+        # All are ended before the first is published, or the model would begin the next meanwhile.
+        for query in [query for query in queries if query.end()]:
+            self._conclude(query, Outcome(status, sentence))
+
+    def _conclude(self, query: Query, outcome: Outcome) -> None:
+        """Everything that is owed to the world about a query that has just been ended."""
+        with self._lock:
+            self._outstanding.pop(query.id, None)
+        try:
+            message = self._publish(query, outcome)
+            self.on_result(message)
+            query.on_result(message)
+            self._outputs.publish_rest(query, outcome, message)
+            self._outputs.publish_overlay(query, outcome, message)
+            # quoted, so that line breaks in an instruction cannot forge lines of the log
+            self._node.get_logger().debug(
+                f"query {query.id} {query.text!r:.100}: {outcome.status.name}, "
+                f"{len(message.instances)} masks, {message.timings.total:.0f} ms"
+            )
+        except Exception:
+            self._node.get_logger().error(f"query {query.id}\n{traceback.format_exc()}")
+
+    def _publish(self, query: Query, outcome: Outcome) -> Segmentation:
+        """Send the result out; an answer that does not fit into a message is a model error."""
+        model = self._worker.model
+        name = model.name if model else ""
+        try:
+            return self._outputs.publish_result(query, outcome, name)
+        except Exception as error:
+            self._node.get_logger().error(f"query {query.id}\n{traceback.format_exc()}")
+            query.said, query.instances = "", []
+            sentence = f"the answer cannot be published ({type(error).__name__}); see the log"
+            return self._outputs.publish_result(query, Outcome(Status.MODEL_ERROR, sentence), name)
+
+    def take_back(self, query: Query) -> None:
+        """End a query that its client no longer wants.
+
+        A running one stops at its next token and keeps what it has; a waiting one ends now.
+        """
+        query.taken_back = time.monotonic()
+        query.cancel.set()
+        if not query.started:
+            self.finish(query, Outcome(Status.CANCELLED, TAKEN_BACK))
+
+    def _expire(self) -> None:
+        """End what is overdue, also when the model hangs and will not do so by itself."""
+        with self._lock:
+            queries = list(self._outstanding.values())
+        now = time.monotonic()
+        for query in queries:
+            if query.taken_back and now > query.taken_back + GRACE:
+                self.finish(query, Outcome(Status.CANCELLED, TAKEN_BACK))
+            elif now > query.deadline + (GRACE if query.started else 0.0):
+                why = "the model did not answer" if query.started else "it waited in the queue"
+                sentence = f"no answer within {query.timeout:g} s: {why}"
+                self.finish(query, Outcome(Status.TIMEOUT, sentence))
+        if not queries:
+            self._expiry.cancel()

@@ -1,0 +1,93 @@
+"""A question on its way through the node, and what becomes of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lisa_ros.node.status import Status
+
+if TYPE_CHECKING:
+    from lisa_ros.engine.answer import Answer, Instance
+    from lisa_ros.node.inputs.camera import Frame
+    from lisa_ros.node.results.localization import Space
+
+
+class NotAnswered(Exception):
+    """A query ends without an answer of the model: the status and the sentence for it."""
+
+    def __init__(self, status: Status, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+@dataclass(eq=False)
+class Query:
+    """One instruction, from its arrival to its one result."""
+
+    id: str
+    text: str
+    mode: str
+    source: int
+    """SOURCE_TOPIC, SOURCE_ACTION, ... of Segmentation"""
+    stamp: Any
+    """builtin_interfaces/Time of its arrival by the node's clock"""
+    timeout: float
+    """seconds from the arrival to the answer"""
+    max_new_tokens: int
+    frame: Frame | None = None
+    """the image it brought along; else the worker sets the one that it took from the camera"""
+    history: tuple[tuple[str, str], ...] = ()
+    on_progress: Callable[[Query], None] = lambda query: None
+    """called by the model's thread whenever `said` or `instances` has grown"""
+    on_result: Callable[[Any], None] = lambda segmentation: None
+    """called with the Segmentation, on whichever thread ended the query"""
+    arrived: float = field(default_factory=time.monotonic)
+    started: float = 0.0
+    """when the model's thread took it up (monotonic seconds); 0 while it waits"""
+    taken_back: float = 0.0
+    """when the client cancelled it; 0 while it is wanted"""
+    first_mask: float = 0.0
+    """when the first mask was there; 0 without one"""
+    convert: float = 0.0
+    """seconds that the conversion of the image took"""
+    said: str = ""
+    """the answer so far"""
+    instances: list[Instance] = field(default_factory=list)
+    """the masks so far"""
+    cancel: threading.Event = field(default_factory=threading.Event)
+    """set it and the engine stops at the next token"""
+    _ended: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def deadline(self) -> float:
+        """When the answer is due, by `time.monotonic()`."""
+        return self.arrived + self.timeout
+
+    @property
+    def ended(self) -> bool:
+        """Whether somebody has taken it on to publish the result."""
+        return self._ended
+
+    def end(self) -> bool:
+        """True for the first caller alone, who then owes the world the one result."""
+        with self._lock:
+            first, self._ended = not self._ended, True
+        self.cancel.set()
+        return first
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a query ended."""
+
+    status: Status
+    error: str = ""
+    answer: Answer | None = None
+    """the engine's answer; None where it gave none, and then the query's own progress counts"""
+    space: Space | None = None
+    """the objects of the answer in space; None where the answer is not complete"""

@@ -1,0 +1,156 @@
+"""What the node says about itself on `/diagnostics`, once a second."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import traceback
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from lisa_ros.node.inputs.camera_watchdog import Watchdog
+from lisa_ros.node.status import ANSWERED, Status
+
+if TYPE_CHECKING:
+    from lisa_ros.msg import Segmentation
+    from lisa_ros.node.loading import Model
+    from lisa_ros.node.perception_node import PerceptionNode
+
+PERIOD = 1.0  # seconds
+REMEMBERED = 200  # results that the percentiles rest on
+STAGES = (
+    *("wait", "convert", "clip", "sam", "prefill", "decode", "mask", "geometry"),
+    *("first_mask", "total"),
+)
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+
+class Diagnostics:
+    """Counts results and publishes the state of the node."""
+
+    def __init__(self, node: PerceptionNode) -> None:
+        self._node = node
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._watchdog = Watchdog(node, node.camera, node.parameters)
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._latencies = {stage: deque(maxlen=REMEMBERED) for stage in STAGES}
+        self._last_error = ""
+        self._due = time.monotonic() + PERIOD
+
+    def record(self, message: Segmentation) -> None:
+        """Take a result into account; called on any thread."""
+        status = Status(message.status)
+        with self._lock:
+            self._counts[status.name] += 1
+            if message.error:
+                self._last_error = f"{status.name}: {message.error}"
+            if status in ANSWERED:
+                for stage in STAGES:
+                    self._latencies[stage].append(getattr(message.timings, stage))
+
+    def publish_if_due(self) -> None:
+        """Publish, if a second has passed since the last time."""
+        now = time.monotonic()
+        if now < self._due:
+            return
+        self._due = max(self._due + PERIOD, now + PERIOD / 2)
+        try:
+            self._publisher.publish(self._message())
+        except Exception:
+            # What tells about the node's state must never be what changes it.
+            self._node.get_logger().error(f"diagnostics\n{traceback.format_exc()}")
+
+    def _message(self) -> DiagnosticArray:
+        array = DiagnosticArray()
+        array.header.stamp = self._node.get_clock().now().to_msg()
+        name = self._node.get_fully_qualified_name().lstrip("/")
+        for part, (level, message, values) in self._parts().items():
+            array.status.append(
+                DiagnosticStatus(
+                    name=f"{name}: {part}",
+                    level=level,
+                    message=message,
+                    hardware_id=name,
+                    values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+                )
+            )
+        return array
+
+    def _parts(self) -> dict[str, tuple[bytes, str, dict[str, Any]]]:
+        return {
+            "model": self._model(),
+            "camera": self._watchdog.report(),
+            "depth": self._depth(),
+            "queries": self._queries(),
+        }
+
+    def _model(self) -> tuple[bytes, str, dict[str, Any]]:
+        """State of the life cycle, model and memory."""
+        node = self._node
+        model, unready = node.worker.model, node.queries.unready
+        busy = node.worker.busy
+        values = {
+            "state": node.state,
+            "model": model.name if model else "none",
+            "device": model.device if model else "none",
+            "answering for [s]": f"{time.monotonic() - busy.started:.1f}" if busy else "0",
+            "memory [MB]": f"{resident_bytes() / 2**20:.0f}",
+            "GPU memory [MB]": f"{gpu_bytes(model) / 2**20:.0f}",
+        }
+        if not unready:
+            return OK, "ready", values
+        failed = "could not be configured" in unready
+        return (ERROR if failed else WARN), unready, values
+
+    def _depth(self) -> tuple[bytes, str, dict[str, Any]]:
+        """Whether depth images belong to the images, and why the last one had none."""
+        depth = self._node.placing.depth
+        values = {
+            "topic": depth.topic,
+            "images with depth": depth.found,
+            "images without": depth.missed,
+        }
+        if not depth.heard:
+            return OK, f"nobody publishes {depth.topic}: answers have no 3-D part", values
+        if depth.reason:
+            return WARN, depth.reason, values
+        return OK, "depth images fit", values
+
+    def _queries(self) -> tuple[bytes, str, dict[str, Any]]:
+        """Results by status, and where the time goes: median and 95th percentile per stage."""
+        with self._lock:
+            counts, last_error = dict(self._counts), self._last_error
+            latencies = {stage: list(values) for stage, values in self._latencies.items()}
+        values: dict[str, Any] = {"waiting": self._node.queries.waiting}
+        values |= {f"ended {name}": count for name, count in sorted(counts.items())}
+        for stage, samples in latencies.items():
+            if samples:
+                middle, high = np.percentile(samples, [50, 95])
+                values[f"{stage} [ms]"] = f"median {middle:.1f}, 95 % {high:.1f}"
+        values["last error"] = last_error
+        return OK, f"{sum(counts.values())} answered", values
+
+
+def resident_bytes() -> int:
+    """Memory of this process that lies in RAM; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def gpu_bytes(model: Model | None) -> int:
+    """Memory that torch holds on the model's GPU.
+
+    Asked without a model it would meet torch half imported, while the model's thread loads it.
+    """
+    if model is None or not model.device.startswith("cuda"):
+        return 0
+    return sys.modules["torch"].cuda.memory_reserved()

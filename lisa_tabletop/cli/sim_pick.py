@@ -1,0 +1,132 @@
+"""`lisa-ros sim-pick`: a simulated gripper lifts what instructions mean; a table, a video."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lisa_ros.errors import LisaError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lisa_tabletop.pick.trial import Perception, Trial
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--trials", type=int, default=20, help="number of trials (default: 20)")
+    parser.add_argument("--seed", type=int, default=0, help="which series of scenes (default: 0)")
+    parser.add_argument("--model", default="nano", help="shipped model or folder (default: nano)")
+    parser.add_argument(
+        "--perfect",
+        action="store_true",
+        help="take the simulator's own masks instead of asking the perception node",
+    )
+    parser.add_argument(
+        "--uncluttered", action="store_true", help="only a few objects, well apart from each other"
+    )
+    parser.add_argument(
+        "--split",
+        choices=("train", "test"),
+        default="test",
+        help="instructions in sentences that training used, or never used (default: test)",
+    )
+    parser.add_argument(
+        "--filmed",
+        type=int,
+        default=6,
+        help="trials in the video, from the first; four of them are in the GIF (default: 6)",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("sim_pick_output"), help="folder for what is written"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do the trials, show the table; write video, contact sheet, JSON and the node's log."""
+    from lisa_tabletop.pick.scene import RUNS
+
+    if args.trials <= 0:
+        raise LisaError(f"--trials must be 1 or more, it is {args.trials}")
+    if not 0 <= args.seed < RUNS:
+        raise LisaError(f"--seed must be from 0 to {RUNS - 1}, it is {args.seed}")
+    if args.filmed < 0:
+        raise LisaError(f"--filmed must not be negative, it is {args.filmed}")
+    from rich.console import Console
+
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LisaError(f"cannot write into {args.output}: {error.strerror}") from error
+    console = Console(width=None if os.isatty(1) else 100)
+    with _perception(args, console) as perception:
+        _run(args, perception, console)
+    names = ("pick.mp4", "pick.gif") * bool(args.filmed) + ("pick.jpg", "pick.json")
+    console.print(f"Written to {args.output}: {', '.join(names)}")
+    return 0
+
+
+@contextmanager
+def _perception(args: argparse.Namespace, console: Console) -> Iterator[Perception]:
+    """The simulator's own masks, or the perception node with its process."""
+    from lisa_tabletop.pick.trial import TrueMasks
+
+    if args.perfect:
+        yield TrueMasks()
+        return
+    from lisa_ros.cli.demo import prepare_environment
+
+    prepare_environment()
+    import rclpy
+
+    from lisa_tabletop.ros.robot import SimRobot, perception_process
+
+    rclpy.init()
+    try:
+        with perception_process(args.model, args.output / "perception_node.log") as check:
+            robot = SimRobot(check)
+            with console.status("starting the perception node ..."):
+                robot.wait_for_node()
+            yield robot
+            robot.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+
+
+def _run(args: argparse.Namespace, perception: Perception, console: Console) -> None:
+    """The trials with a progress bar; what was done is shown and saved even if one breaks off."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from lisa_tabletop.pick.film import Film, save_contact_sheet, verdict
+    from lisa_tabletop.pick.report import save, table
+    from lisa_tabletop.pick.series import Series, run_trials
+
+    film = Film(args.output, args.filmed)
+    trials: list[Trial] = []
+    masks = "the simulator's own masks" if args.perfect else f"masks of {args.model}"
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    series = Series(args.seed, args.uncluttered, absent=not args.perfect, split=args.split)
+    try:
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task(masks, total=args.trials)
+            for trial in run_trials(series, args.trials, perception, film):
+                trials.append(trial)
+                progress.advance(task)
+                style = "green" if trial.right else "red" if trial.can_be_held else "dim"
+                console.print(f"{trial.instruction} [{style}]{verdict(trial)}[/]", highlight=False)
+    finally:
+        film.close()
+        if trials:
+            console.print(table(trials, f"Simulated picks with {masks}"))
+            save_contact_sheet(args.output / "pick.jpg", film.tiles)
+            keys = ("trials", "seed", "model", "perfect", "uncluttered", "split")
+            save(args.output / "pick.json", trials, {key: getattr(args, key) for key in keys})

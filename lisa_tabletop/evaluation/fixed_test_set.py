@@ -1,0 +1,231 @@
+"""The fixed test set of the simulated tabletop, as files that any other system can be scored on.
+
+Every split is a folder in ReasonSeg's format (reasonseg.py): a JPG and a JSON for each question.
+What that format has no field for lies beside it. docs/benchmark.md describes the files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lisa_ros.evaluation.reasonseg import (
+    OURS,
+    SUMMARY,
+    DatasetError,
+    Item,
+    outlines,
+    read_dataset,
+)
+from lisa_tabletop.language.instructions import TYPES, compose
+from lisa_tabletop.language.knowledge import load_knowledge
+from lisa_tabletop.training.scenes import TEST_SEEDS, VALIDATION_SEEDS
+from lisa_tabletop.world.camera import Camera, View
+from lisa_tabletop.world.camera_model import develop
+from lisa_tabletop.world.tabletop import Tabletop
+
+FIXED = Path(__file__).with_name("fixed_test_set.json")  # the SUMMARY of the fixed set
+IMAGES, QUESTIONS = 150, 4  # pictures of a split, questions about each
+SPARE = 2  # more are drawn, for some are answered in words alone or mean too few things
+QUALITY = 95  # of the JPGs
+MASK_TYPES = {name: 1.0 for name in TYPES if name != "text"}  # each kind alike
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which tables, and what is asked about them: patterns in turn, types, fewest targets."""
+
+    patterns: tuple[str, ...]
+    types: Mapping[str, float]
+    seeds: range = TEST_SEEDS
+    held_out: bool = False
+    targets: int = 0
+
+
+BENCHMARK = {
+    "test-seen": Split(("train",), MASK_TYPES),
+    "test-phrases": Split(("test",), MASK_TYPES),
+    "test-shapes": Split(("train",), MASK_TYPES, seeds=TEST_SEEDS[200_000:], held_out=True),
+    "test-absent": Split(("train", "test"), {"absent": 1.0}),
+    "test-several": Split(("train", "test"), {"plural": 1.0}, targets=2),
+}
+# neither trained on nor tested on: what a score means is learnt here
+VALIDATION = {"validation": Split(("train",), MASK_TYPES, seeds=VALIDATION_SEEDS)}
+
+
+def look_at(seed: int, held_out: bool = False) -> View:
+    """A view of one table as a camera delivers it, 640x480; everything follows from the seed."""
+    scene = Tabletop(seed, held_out=held_out)
+    camera = Camera(scene)
+    camera.move(np.random.default_rng((seed, 1)))
+    view = camera.look()
+    camera.close()
+    return replace(view, rgb=develop(view.rgb, np.random.default_rng((seed, 3))))
+
+
+def ask(record: Mapping, split: Split, random: np.random.Generator) -> list[dict]:
+    """Up to QUESTIONS questions about a scene, each with the `patterns` that it came from."""
+    questions = []
+    share = QUESTIONS // len(split.patterns)
+    for patterns in split.patterns:
+        drawn = compose(
+            record, random, share + SPARE, patterns, types=split.types, forms={"name": 1.0}
+        )
+        fit = [q for q in drawn if q["form"] != "text" and len(q["targets"]) >= split.targets]
+        questions += [{**question, "patterns": patterns} for question in fit[:share]]
+    return questions
+
+
+def tables(splits: Mapping[str, Split], images: int) -> list[tuple[int, int, bool]]:
+    """The different tables of the splits: number in the split, seed, held_out."""
+    kinds = dict.fromkeys((split.seeds, split.held_out) for split in splits.values())
+    return [(index, seeds[index], held_out) for index in range(images) for seeds, held_out in kinds]
+
+
+def write_splits(
+    folder: Path, splits: Mapping[str, Split], images: int, processes: int
+) -> Iterator[int]:
+    """Write the splits into a new folder, yielding how many of the `tables` are done.
+
+    The folder appears under its name when it is complete.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DatasetError(f"{folder} is there already; name a new folder, or remove it first")
+    unfinished = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    for name in splits:
+        (unfinished / name / "instances").mkdir(parents=True)
+    write = partial(_write_table, unfinished, splits)
+    with ProcessPoolExecutor(processes) as pool:
+        for done, _ in enumerate(pool.map(write, tables(splits, images)), 1):
+            yield done
+    summary = {"pictures": images, **summarise(unfinished)}
+    (unfinished / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
+    if folder.exists():
+        folder.rmdir()
+    unfinished.rename(folder)
+
+
+def _write_table(folder: Path, splits: Mapping[str, Split], table: tuple[int, int, bool]) -> None:
+    index, seed, held_out = table
+    view = look_at(seed, held_out)
+    for number, (name, split) in enumerate(splits.items()):
+        if split.seeds[index] == seed and split.held_out == held_out:
+            questions = ask(view.record, split, np.random.default_rng((seed, 10 + number)))
+            write_questions(folder / name, f"{index:04d}", view, questions)
+
+
+def write_questions(folder: Path, name: str, view: View, questions: list[dict]) -> None:
+    """A pair of files for every question; their pictures are one file under several names."""
+    ids = f"instances/{name}.png"
+    if questions:
+        Image.fromarray(view.instances).save(folder / ids)
+    for number, question in enumerate(questions):
+        picture = folder / f"{name}_{number}.jpg"
+        if number:
+            _same_file(folder / f"{name}_0.jpg", picture)
+        else:
+            Image.fromarray(view.rgb).save(picture, quality=QUALITY, subsampling=0)
+        entry = _entry(view, question, ids, picture.name)
+        picture.with_suffix(".json").write_text(json.dumps(entry), encoding="utf-8")
+
+
+def _same_file(file: Path, other: Path) -> None:
+    try:
+        os.link(file, other)
+    except OSError:  # file systems without links
+        shutil.copyfile(file, other)
+
+
+def _entry(view: View, question: dict, ids: str, picture: str) -> dict:
+    """The JSON of one question."""
+    things = {thing["id"]: thing for thing in view.record["objects"]}
+    targets = [_target(things[target]) for target in question["targets"]]
+    union = np.isin(view.instances, question["targets"])
+    shapes = [
+        {"label": "target", "shape_type": "polygon", "image_name": picture, "points": ring}
+        for ring in outlines(union)
+    ]
+    ours = {key: question[key] for key in ("type", "patterns", "answer")}
+    ours |= {"history": question.get("history", []), "targets": targets}
+    ours |= {"instances": ids, "seed": view.record["seed"]}
+    return {"text": [question["instruction"]], "is_sentence": True, "shapes": shapes, OURS: ours}
+
+
+def _target(thing: Mapping) -> dict:
+    name = load_knowledge().kind(thing["kind"]).name
+    return {"id": thing["id"], "name": name, "kind": thing["kind"], "color": thing["color"]}
+
+
+def summarise(folder: Path) -> dict:
+    """How many questions a set of ours holds, and the SHA-256 of what its files say, in parts.
+
+    `questions`: words, types and meant objects; `masks`: the instance ids; `pictures`: the pixels
+    as the JPGs decode.
+    """
+    items = read_dataset(folder)
+    counts: Counter[str] = Counter()
+    hashes = {part: hashlib.sha256() for part in ("questions", "masks", "pictures")}
+    seen = set()
+    for item in items:
+        if not item.ours:
+            raise DatasetError(f"{item.picture} belongs to no set of ours: it has no key '{OURS}'")
+        counts[item.split] += 1
+        hashes["questions"].update(json.dumps(_said(item)).encode())
+        if item.scene not in seen:
+            seen.add(item.scene)
+            hashes["masks"].update(item.ids().tobytes())
+            hashes["pictures"].update(item.rgb().tobytes())
+    return {
+        "questions": dict(counts),
+        "sha256": {name: h.hexdigest() for name, h in hashes.items()},
+    }
+
+
+def cached(name: str) -> Path:
+    """Where a set is kept for the next time; another fixed set has another folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "lisa_ros" / f"{name}-{hashlib.sha256(FIXED.read_bytes()).hexdigest()[:12]}"
+
+
+def compare(summary: Mapping) -> str:
+    """In words: is the set of this summary the fixed one, and if not, what that means."""
+    fixed = json.loads(FIXED.read_text())
+    if summary["questions"] != fixed["questions"]:
+        return f"Not the fixed test set: it has {fixed['pictures']} pictures a split."
+    same = {part: summary["sha256"][part] == fixed["sha256"][part] for part in fixed["sha256"]}
+    if all(same.values()):
+        return "This is the fixed test set: questions, masks and pictures are the recorded ones."
+    if not same["questions"]:
+        return (
+            "Not the fixed test set: other questions or other objects (another version of the "
+            "simulator or of its sentences). Figures cannot be compared with the published ones."
+        )
+    if not same["masks"]:
+        return (
+            "The questions are those of the fixed test set, the masks are not: another renderer "
+            "has moved edges of objects by a pixel. Figures may differ in the third digit."
+        )
+    return (
+        "Questions and masks are those of the fixed test set, the pixels are not: another "
+        "renderer or JPG library shades some of them a little differently. Figures compare."
+    )
+
+
+def _said(item: Item) -> list:
+    """What a question says, without anything that follows from pixels."""
+    ours = item.ours
+    targets = [[one["id"], one["kind"], one["color"]] for one in ours["targets"]]
+    words = [item.instruction, ours["type"], ours["answer"], item.history, targets]
+    return [item.split, item.picture.stem, *words]

@@ -1,0 +1,151 @@
+"""Spatial relations and superlatives, each answered only where a person would not hesitate.
+
+Left, right, front and behind are those of the picture (front = lower in it), from the objects'
+centres in pixels; sizes are metric. Every function takes all objects in the picture into account,
+including those that can't be asked for, and returns None where the answer isn't clear by a margin.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from math import hypot
+
+from lisa_tabletop.language.scene import Scene, Thing
+
+DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "front": (0, 1), "behind": (0, -1)}
+STEP = 0.05  # of the picture's shorter side: the least difference along an axis that counts
+CLEARLY_NEARER = 1.35  # ratio of distances
+NEXT_TO = 0.3  # of the picture's shorter side: the largest distance that is still "next to"
+CLEARLY_LARGER = 1.2  # ratio of lengths
+
+
+def stands(thing: Thing, anchor: Thing, direction: str, scene: Scene) -> bool | None:
+    """Whether `thing` is on that side of `anchor`; None where one could argue."""
+    if stacked(thing, anchor):
+        return False
+    x, y = DIRECTIONS[direction]
+    du, dv = thing.u - anchor.u, thing.v - anchor.v
+    along, across = du * x + dv * y, abs(du * y) + abs(dv * x)
+    step = STEP * min(scene.width, scene.height)
+    if along >= step and across <= along:
+        return True
+    if along <= 0 or across > 2.5 * along:
+        return False
+    return None
+
+
+def on_side(
+    scene: Scene, candidates: Sequence[Thing], anchor: Thing, direction: str
+) -> list[Thing] | None:
+    """Those of `candidates` on that side of `anchor`; None where one is doubtful."""
+    found = []
+    for thing in candidates:
+        side = None if thing is anchor else stands(thing, anchor, direction, scene)
+        if side is None and thing is not anchor:
+            return None
+        if side:
+            found.append(thing)
+    return found if all(thing.askable for thing in found) else None
+
+
+def neighbour(scene: Scene, anchor: Thing, direction: str) -> Thing | None:
+    """The object directly on that side of `anchor`: nothing else there is nearly as near."""
+    side = {t: stands(t, anchor, direction, scene) for t in scene.things if t is not anchor}
+    rivals = [thing for thing, there in side.items() if there is not False]
+    first = nearest(rivals, anchor)
+    return first if first is not None and side[first] else None
+
+
+def nearest(candidates: Sequence[Thing], anchor: Thing, farthest: bool = False) -> Thing | None:
+    """The candidate clearly nearest to (farthest from) `anchor`, in picture and on table."""
+    others = [thing for thing in candidates if thing is not anchor]
+    order = sorted(others, key=lambda thing: pixel_distance(thing, anchor), reverse=farthest)
+    if not order or not order[0].askable or stacked(order[0], anchor):
+        return None
+    first = order[0]
+    for other in order[1:]:
+        near, far = (other, first) if farthest else (first, other)
+        if pixel_distance(far, anchor) < CLEARLY_NEARER * pixel_distance(near, anchor):
+            return None
+        if metric_distance(far, anchor) <= metric_distance(near, anchor):
+            return None
+    return first
+
+
+def next_to(scene: Scene, anchor: Thing) -> Thing | None:
+    """The one object beside `anchor`."""
+    first = nearest(scene.things, anchor)
+    limit = NEXT_TO * min(scene.width, scene.height)
+    return first if first is not None and pixel_distance(first, anchor) <= limit else None
+
+
+def between(scene: Scene, one: Thing, other: Thing) -> Thing | None:
+    """The one object clearly between two others, nothing else being nearly there."""
+    length = pixel_distance(one, other)
+    if length < 4 * STEP * min(scene.width, scene.height):
+        return None
+    inside = []
+    for thing in scene.things:
+        if thing is one or thing is other:
+            continue
+        if stacked(thing, one) or stacked(thing, other):
+            return None
+        du, dv = (other.u - one.u) / length, (other.v - one.v) / length
+        along = ((thing.u - one.u) * du + (thing.v - one.v) * dv) / length
+        across = abs((thing.v - one.v) * du - (thing.u - one.u) * dv) / length
+        if 0.2 <= along <= 0.8 and across <= 0.25:
+            inside.append(thing)
+        elif 0 < along < 1 and across < 0.45:
+            return None
+    return inside[0] if len(inside) == 1 and inside[0].askable else None
+
+
+def nth_from(scene: Scene, candidates: Sequence[Thing], n: int, side: str) -> Thing | None:
+    """The n-th candidate (1 = first) from the left or right, clearly apart from those beside it."""
+    order = sorted(candidates, key=lambda thing: thing.u, reverse=side == "right")
+    step = STEP * min(scene.width, scene.height)
+    counted = order[: n + 1]
+    apart = all(abs(b.u - a.u) >= step for a, b in pairwise(counted))
+    if len(order) < n or not apart or not all(thing.askable for thing in order[:n]):
+        return None
+    return order[n - 1]
+
+
+def most(candidates: Sequence[Thing], measure: Callable[[Thing], float]) -> Thing | None:
+    """The candidate whose `measure` is clearly above all others'."""
+    order = sorted(candidates, key=measure, reverse=True)
+    if len(order) < 2 or not order[0].askable:
+        return None
+    return order[0] if measure(order[0]) >= CLEARLY_LARGER * measure(order[1]) else None
+
+
+def longest(candidates: Sequence[Thing]) -> Thing | None:
+    """The candidate that is longest, however the others may lie within their boxes."""
+    order = sorted(candidates, key=lambda thing: max(thing.size), reverse=True)
+    if len(order) < 2 or not order[0].askable:
+        return None
+    at_most = max(hypot(*thing.size) for thing in order[1:])
+    return order[0] if max(order[0].size) > at_most else None
+
+
+def outermost(scene: Scene, candidates: Sequence[Thing], direction: str) -> Thing | None:
+    """The candidate farthest to that side of the picture."""
+    x, y = DIRECTIONS[direction]
+    order = sorted(candidates, key=lambda thing: thing.u * x + thing.v * y, reverse=True)
+    if len(order) < 2 or not order[0].askable:
+        return None
+    first, second = order[:2]
+    ahead = (first.u - second.u) * x + (first.v - second.v) * y
+    return first if ahead >= STEP * min(scene.width, scene.height) else None
+
+
+def stacked(one: Thing, other: Thing) -> bool:
+    """Whether one rests on or in the other: then neither is beside the other."""
+    return one.on == other.id or other.on == one.id
+
+
+def pixel_distance(one: Thing, other: Thing) -> float:
+    return hypot(one.u - other.u, one.v - other.v)
+
+
+def metric_distance(one: Thing, other: Thing) -> float:
+    return hypot(*(a - b for a, b in zip(one.position, other.position, strict=True)))

@@ -1,0 +1,206 @@
+"""One trial: look, ask, grasp, lift, and judge by what hangs in the air two seconds later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+
+from lisa_ros.geometry import Grasp, Intrinsics
+from lisa_tabletop.pick.grasping import Plan, Target, choose, locate_target
+from lisa_tabletop.pick.hand import GRIPPER
+from lisa_tabletop.pick.scene import PickScene
+from lisa_tabletop.world.camera import View
+from lisa_tabletop.world.tabletop import Item
+
+LIFTED_HEIGHT = 0.10  # metres above the table
+TAKEN_ALONG = 0.03  # metres: another object that rises so far has been lifted too
+FALLEN = -0.05  # metres: below this an object has left the table
+TRAVEL_HEIGHT, LIFT = 0.36, 0.25  # metres: of the fingertips on the way, and how far they lift
+SPEED_NEAR_THINGS = 0.35  # metres per second
+CLOSING_SECONDS, HOLD_SECONDS = 0.5, 2.0
+REFUSALS = ("NOT_FOUND", "TEXT_ONLY")  # statuses of an answer that says in words why it has no mask
+
+
+class Outcome(Enum):
+    """How a trial ended."""
+
+    LIFTED = "lifted"
+    WRONG = "wrong object"
+    MISSED = "missed"
+    PUSHED = "pushed another one off the table"
+    REFUSED = "refused"
+    FAILED = "no answer"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back for an instruction.
+
+    Attributes:
+        mask: bool (H,W) of the thing to lift; None if there is none.
+        answer: the model's words.
+        status: OK, NOT_FOUND, ...: the name of the result's status.
+        error: why there is no answer.
+        seconds: from the instruction to the answer.
+        target: the thing behind the mask.
+    """
+
+    mask: np.ndarray | None
+    answer: str
+    status: str = "OK"
+    error: str = ""
+    seconds: float = 0.0
+    target: Target = field(default_factory=Target)
+
+
+class Perception(Protocol):
+    """Who is asked which thing is meant."""
+
+    def ask(self, view: View, question: dict) -> Reply: ...
+
+
+class TrueMasks:
+    """Answers with the simulator's own mask of the object that is meant."""
+
+    def ask(self, view: View, question: dict) -> Reply:
+        answer = question["answer"].replace(" [SEG]", "")
+        return reply_with(view, view.instances == question["targets"][0], answer)
+
+
+def reply_with(view: View, mask: np.ndarray, answer: str) -> Reply:
+    """A reply with a mask from anywhere; the thing behind it is located here, without a node."""
+    height, width = view.depth.shape
+    camera = Intrinsics.from_matrix(view.intrinsics, width, height)
+    millimetres = np.round(1000 * view.depth).astype(np.uint16)  # as depth cameras give it
+    target = locate_target(mask, millimetres, camera, view.camera_pose)
+    return Reply(mask, answer, target=target)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What happened; everything that the report counts.
+
+    Attributes:
+        seed: of the scene.
+        kind: of the instruction: plain, attribute, relation, use, two_hop or absent.
+        meant: colour and kind of the meant object; empty if what was asked for is not there.
+        can_be_held: whether the gripper can hold it; true where nothing is meant.
+        outcome: what became of it.
+        reason: why nothing was lifted, where that is known.
+        taken: colours and kinds of everything that was lifted.
+        overlap: intersection over union of mask and meant object; None if nothing is meant.
+        answer_seconds: from the instruction to the answer.
+    """
+
+    seed: int
+    kind: str
+    instruction: str
+    answer: str
+    status: str
+    meant: str
+    can_be_held: bool
+    outcome: Outcome
+    reason: str
+    taken: list[str]
+    overlap: float | None
+    answer_seconds: float
+
+    @property
+    def right(self) -> bool:
+        """Lifted what was meant; or left everything alone where nothing was."""
+        return self.outcome is (Outcome.LIFTED if self.meant else Outcome.REFUSED)
+
+
+def run_trial(
+    scene: PickScene,
+    view: View,
+    question: dict,
+    perception: Perception,
+    planned: Callable[[Reply, Plan], None] = lambda *_: None,
+) -> Trial:
+    """Ask, grasp, lift and judge.
+
+    Args:
+        scene: with the hand parked, as `view` shows it.
+        question: about this view, with one target at most.
+        planned: called before the hand starts.
+    """
+    meant = next((item for item in scene.table.items if item.id in question["targets"]), None)
+    can_be_held = meant is None or scene.can_be_held(meant)
+    reply = perception.ask(view, question)
+    plan = choose(reply.target) if reply.mask is not None else Plan()
+    planned(reply, plan)
+    before = scene.lowest()
+    if plan.grasp is not None:
+        pick(scene, plan.grasp)
+    outcome, taken = judge(scene, before, meant)
+    if plan.grasp is None:
+        outcome = _outcome_without_grasp(reply)
+    return Trial(
+        seed=scene.seed,
+        kind=question["type"],
+        instruction=question["instruction"],
+        answer=reply.answer,
+        status=reply.status,
+        meant=_name(meant) if meant else "",
+        can_be_held=can_be_held,
+        outcome=outcome,
+        reason=reply.error or plan.reason,
+        taken=[_name(item) for item in taken],
+        overlap=_overlap(reply.mask, view.instances == meant.id) if meant else None,
+        answer_seconds=reply.seconds,
+    )
+
+
+def pick(scene: PickScene, grasp: Grasp) -> None:
+    """Approach from above, close, lift, and hold for two seconds. `grasp`: in the table's frame."""
+    hand, place = scene.hand, grasp.pose[:3, 3]
+    yaw = float(np.arctan2(-grasp.pose[0, 1], grasp.pose[1, 1]))
+    hand.grip(GRIPPER.opening, 0.1)
+    hand.move(np.array([hand.position[0], hand.position[1], TRAVEL_HEIGHT]), yaw)
+    hand.move(np.array([place[0], place[1], TRAVEL_HEIGHT]), yaw)
+    hand.move(place, yaw, SPEED_NEAR_THINGS)
+    hand.grip(0.0, CLOSING_SECONDS)
+    hand.move(place + np.array([0, 0, LIFT]), yaw, SPEED_NEAR_THINGS)
+    hand.wait(HOLD_SECONDS)
+
+
+def judge(scene: PickScene, before: np.ndarray, meant: Item | None) -> tuple[Outcome, list[Item]]:
+    """What the hand did to the objects, and those that are in the air.
+
+    Args:
+        before: (N,) heights of their lowest points before it moved.
+    """
+    now = scene.lowest()
+    items = scene.table.items
+    taken = [
+        item
+        for item, old, new in zip(items, before, now, strict=True)
+        if (new > LIFTED_HEIGHT if item is meant else new - old > TAKEN_ALONG)
+    ]
+    others = [item for item in taken if item is not meant]
+    if others:
+        return Outcome.WRONG, taken
+    if any(new < FALLEN for item, new in zip(items, now, strict=True) if item is not meant):
+        return Outcome.PUSHED, taken
+    return (Outcome.LIFTED if taken else Outcome.MISSED), taken
+
+
+def _outcome_without_grasp(reply: Reply) -> Outcome:
+    """The hand did not move: nothing was shown to it, or it found nowhere to grasp."""
+    if reply.mask is not None:
+        return Outcome.MISSED
+    return Outcome.REFUSED if reply.status in REFUSALS else Outcome.FAILED
+
+
+def _name(item: Item) -> str:
+    return f"{item.color} {item.kind}"
+
+
+def _overlap(mask: np.ndarray | None, truth: np.ndarray) -> float:
+    """Intersection over union; 0 without a mask."""
+    return float((mask & truth).sum() / (mask | truth).sum()) if mask is not None else 0.0

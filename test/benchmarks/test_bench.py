@@ -1,0 +1,135 @@
+"""The benchmark compares like with like, and its command works."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import baselines, studies
+from benchmarks.machine import Machine
+from benchmarks.presets import random_lisa, teach
+from benchmarks.stages import Stage
+from lisa_ros.cli import main
+from lisa_ros.engine import Answer, Engine, Instance, Question, Status
+from lisa_tabletop.world.camera import View
+
+
+@pytest.mark.parametrize("schedule", (baselines.reference, baselines.library))
+def test_baselines_give_the_engines_answer(schedule: baselines.Schedule) -> None:
+    lisa = random_lisa("tiny")
+    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    ids = [10, 11, lisa.tokenizer.seg_id, 12, 13, 14]
+    teach(lisa, ids)
+    prompt = Engine(lisa).prompts.ids(Question(image, "the mug"))
+    outcome = schedule(lisa, image, prompt, len(ids))
+    answer = Engine(lisa).segment(image, "the mug", max_new_tokens=len(ids))
+    assert outcome.ids == ids
+    assert answer.counters["tokens"] == len(ids)
+    [instance], [logits] = answer.instances, outcome.masks.numpy()
+    assert ((instance.mask == (logits > 0)) | (np.abs(logits) < 1e-3)).all()
+
+
+def test_a_taught_answer_must_be_a_chain() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        teach(random_lisa("tiny"), [10, 11, 10])
+
+
+def test_presets_compute_in_the_precision_that_is_asked_for() -> None:
+    network = random_lisa("tiny", dtype=torch.bfloat16).network
+    assert network.lm_head.weight.dtype == torch.bfloat16
+    assert network.image_encoder.neck.conv1.weight.dtype == torch.float32
+
+
+def test_a_bound_is_set_by_what_takes_longer() -> None:
+    machine = Machine("m", "t", 1, "float32", copy_bandwidth=1e9, matmul_rate=1e9)
+    assert Stage("arithmetic", 9.0, flop=2e6, bytes=1e6).bound_ms(machine) == 2
+    assert Stage("memory", 9.0, flop=1e6, bytes=3e6).bound_ms(machine) == 3
+
+
+def test_the_command_prints_tables_and_writes_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    numbers = tmp_path / "bench.json"
+    arguments = ["--presets", "tiny", "--rounds", "1", "--lengths", "8", "--json", str(numbers)]
+    assert main(["bench", "--device", "cpu", *arguments]) == 0
+    printed = capsys.readouterr().out
+    for text in (
+        "reference schedule",
+        "transformers generate",
+        "of the roof",
+        "times its bound",
+        "n-th question",
+    ):
+        assert text in printed
+    [preset] = json.loads(numbers.read_text())["presets"]
+    passes = {timing["case"]: timing["forwards"] for timing in preset["timings"]}
+    assert passes["reference schedule"] == passes["engine, known frame"] == 8
+    assert passes["engine, standing question"] == passes["engine, template, new frame"] == 1
+    assert passes["engine, mask mode, new frame"] == 1
+    assert len(preset["stages"]) == 6
+
+
+def test_a_length_that_has_no_room_for_the_mask_is_refused(capsys: pytest.CaptureFixture) -> None:
+    assert main(["bench", "--presets", "tiny", "--lengths", "3"]) == 2
+    assert "tokens" in capsys.readouterr().err
+
+
+def tabletop(u: int) -> View:
+    """A view with one red mug whose middle is at column `u`."""
+    instances = np.zeros((48, 64), np.uint8)
+    instances[20:28, u - 4 : u + 4] = 1
+    record = {
+        "seed": u,
+        "width": 64,
+        "height": 48,
+        "objects": [{"id": 1, "kind": "mug", "color": "red", "visible": 1.0}],
+    }
+    return View(
+        rgb=np.zeros((48, 64, 3), np.uint8),
+        depth=np.ones((48, 64), np.float32),
+        instances=instances,
+        intrinsics=np.eye(3),
+        camera_pose=np.eye(4),
+        record=record,
+    )
+
+
+class Finder:
+    """An engine that finds what stands left of a column, as a box."""
+
+    def __init__(self, until: int) -> None:
+        self.until, self.asked = until, []
+
+    def segment(self, image: np.ndarray, words: str, key: int) -> Answer:
+        self.asked.append(words)
+        mask = np.zeros(image.shape[:2], bool)
+        mask[20:28, 4 * key : 4 * key + 8] = 4 * key < self.until
+        found = [Instance(mask, 1.0, 1.0, words, (0, 0, 0, 0), 0)] if mask.any() else []
+        return Answer("", Status.OK, found, timings={"total": 1.0})
+
+
+def test_views_are_compared_by_where_the_object_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    # the central square of 64x48 begins at column 8; object n covers 4 n to 4 n + 8
+    monkeypatch.setattr(studies, "_turned_views", lambda n: [tabletop(4 * k + 4) for k in range(n)])
+    engines = {"all": Finder(until=99), "left": Finder(until=8)}
+    everything, left = studies.compare_views(engines, scenes=6)
+    assert everything.counts == left.counts == (4, 1)  # the one that is half shown is left out
+    assert (everything.inside, everything.outside) == (1, 1)
+    assert (left.inside, left.outside) == (0, 1)
+    assert set(engines["all"].asked) == {"the red mug"}
+
+
+def test_a_quantised_model_that_finds_other_things_does_not_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    questions = [(k, tabletop(4 * k + 4).rgb, "the red mug") for k in range(10)]
+    monkeypatch.setattr(studies, "_questions", lambda scenes: iter(questions))
+    same, other = studies.quantization_gate(
+        Finder(until=99), {"int8": Finder(until=99), "int4": Finder(until=36)}, scenes=1
+    )
+    assert (same.mean_iou, same.least_iou, same.passed) == (1, 1, True)
+    assert (other.mean_iou, other.least_iou, other.passed) == (0.9, 0, False)

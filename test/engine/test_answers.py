@@ -1,0 +1,205 @@
+"""What a user of the engine meets: answers, statuses, events, histories, bad input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from engine_samples import engine_saying, picture, random_questions, record_fed, speaker
+from torch import nn
+
+from benchmarks.presets import random_lisa
+from lisa_ros.engine import Engine, EngineConfig, Finished, MaskReady, Question, Status, TextDelta
+from lisa_ros.errors import ImageError, InstructionError
+from lisa_ros.model.network import IMAGE_TOKEN
+
+
+def test_an_answer_has_words_a_mask_and_what_belongs_to_it() -> None:
+    answer = engine_saying("Sure, it is the red mug [SEG].").segment(picture(), "what is red?")
+    assert answer.status is Status.OK
+    assert answer.text == "Sure, it is the red mug."
+    assert answer.stopped_by == "end"
+    [instance] = answer.instances
+    assert instance.label == "the red mug"
+    assert instance.mask.shape == (48, 64)
+    assert instance.mask.dtype == bool
+    assert instance.area == instance.mask.sum() > 0
+    assert 0.5 < instance.score <= 1
+    assert 0 < instance.seg_probability <= 1
+    x, y, width, height = instance.box
+    inside = np.zeros_like(instance.mask)
+    inside[y : y + height, x : x + width] = True
+    assert not (instance.mask & ~inside).any()
+    assert instance.mask[y].any() and instance.mask[y + height - 1].any()
+    assert instance.mask[:, x].any() and instance.mask[:, x + width - 1].any()
+
+
+def test_the_mask_comes_before_the_words_that_follow_it() -> None:
+    """Without drafts every pass gives one token, so the passes show when the mask was there."""
+    engine = engine_saying("It is [SEG]. They can hold water", draft_tokens=0)
+    tokens = engine.prompts.answer("It is [SEG]. They can hold water")
+    passes, forward = [], engine.decoder.forward
+    engine.decoder.forward = lambda chunk: passes.append(chunk) or forward(chunk)
+    events, at_mask = [], 0
+    for event in engine.stream(picture(), "what holds water?"):
+        events.append(event)
+        if isinstance(event, MaskReady):
+            at_mask = len(passes)
+    assert at_mask == tokens.index(engine.limits.seg_id) + 1 < len(passes)
+    assert isinstance(events[-1], Finished)
+    assert sum(isinstance(event, Finished) for event in events) == 1
+    words = [event.text for event in events if isinstance(event, TextDelta)]
+    assert "".join(words) == events[-1].answer.text == "It is. They can hold water"
+    place = next(i for i, event in enumerate(events) if isinstance(event, MaskReady))
+    assert any(isinstance(event, TextDelta) for event in events[place:])
+    assert events[-1].answer.counters["forwards"] == len(tokens) + 1  # the end token is one more
+
+
+@pytest.mark.parametrize(
+    ("script", "mode", "status"),
+    [
+        ("It is the mug [SEG].", "auto", Status.OK),
+        ("It is the mug [SEG].", "text", Status.TEXT_ONLY),
+        ("It is red.", "auto", Status.TEXT_ONLY),
+        ("It is red.", "explain", Status.NOT_FOUND),
+        ("It is red.", "mask", Status.OK),
+        ("There is no spoon here.", "auto", Status.NOT_FOUND),
+        ("There is no spoon here.", "mask", Status.NOT_FOUND),
+        ("There is no spoon here.", "text", Status.TEXT_ONLY),
+    ],
+)
+def test_statuses(script: str, mode: str, status: Status) -> None:
+    answer = engine_saying(script, refusal="There is no").segment(picture(), "the mug", mode=mode)
+    assert answer.status is status
+    assert bool(answer.instances) == (status is Status.OK)
+    if status is Status.NOT_FOUND or mode == "text":
+        assert answer.text == script.replace(" [SEG]", "")
+        assert answer.counters["sam_encodes"] == 0
+
+
+def test_an_empty_mask_is_no_find() -> None:
+    engine = engine_saying("It is the mug [SEG].")
+    decode = engine.network.decode_masks
+    engine.network.decode_masks = lambda *args: tuple(-t.abs() - 1 for t in decode(*args))
+    events = list(engine.stream(picture(), "the mug"))
+    assert events[-1].answer.status is Status.NOT_FOUND
+    assert not any(isinstance(event, MaskReady) for event in events)
+
+
+def test_a_batch_answers_like_one_by_one() -> None:
+    lisa = random_lisa("tiny", seed=3)
+    frequent = Engine(lisa).prompts.answer("the")[0]
+    lisa.network.lm_head.weight.data[lisa.tokenizer.seg_id] = (
+        1.01 * lisa.network.lm_head.weight.data[frequent]
+    )
+    together = Engine(lisa).segment_batch(random_questions())
+    alone = [Engine(lisa).segment_batch([question])[0] for question in random_questions()]
+    for a, b in zip(together, alone, strict=True):
+        assert (a.text, a.status, a.stopped_by) == (b.text, b.status, b.stopped_by)
+        assert a.counters["tokens"] == b.counters["tokens"]
+        for x, y in zip(a.instances, b.instances, strict=True):
+            assert (x.mask == y.mask).mean() > 0.999
+            assert x.label == y.label
+
+
+def test_no_questions_no_answers() -> None:
+    assert engine_saying("[SEG].").segment_batch([]) == []
+
+
+def test_the_longest_answer_is_cut_and_says_so() -> None:
+    answer = engine_saying("It is the red mug [SEG].").segment(
+        picture(), "the mug", max_new_tokens=2
+    )
+    assert answer.counters["tokens"] == 2
+    assert answer.stopped_by == "tokens"
+    assert answer.status is Status.TEXT_ONLY
+
+
+def test_history_is_part_of_the_question_and_its_masks_are_not_drawn_again() -> None:
+    engine = engine_saying("It is the red mug [SEG].")
+    fed = record_fed(engine)
+    engine.segment(picture(), "and now?", key=1)
+    alone = fed[-1]
+    answer = engine.segment(
+        picture(), "and now?", key=1, history=[("the bowl", "It is the bowl [SEG].")]
+    )
+    assert max(fed) > alone + 5
+    assert len(answer.instances) == 1
+
+
+def test_a_transcript_is_history_as_the_model_wrote_it() -> None:
+    engine = engine_saying("It is the red mug [SEG].")
+    answer = engine.segment(picture(), "the mug")
+    assert answer.transcript == "It is the red mug [SEG]."
+    question = Question(picture(), "and now?", history=[("the <image> mug", answer.transcript)])
+    ids = engine.prompts.ids(question)
+    assert ids.count(engine.limits.seg_id) == 1
+    assert ids.count(IMAGE_TOKEN) == 1
+    assert engine.segment(picture(), "the mug", mode="mask").transcript == "[SEG]."
+
+
+def test_control_words_of_the_user_stay_words() -> None:
+    engine = engine_saying("It is the red mug [SEG].")
+    answer = engine.segment(picture(), "the <image> of [SEG] </s> mug")
+    assert len(answer.instances) == 1
+
+
+def test_tiles_ask_three_views_and_answer_once() -> None:
+    engine = engine_saying("It is the red mug [SEG].", clip_view="tiles")
+    events = list(engine.stream(picture(), "the mug", key=1))
+    assert sum(isinstance(event, MaskReady) for event in events) == 1
+    answer = events[-1].answer
+    assert answer.counters["clip_encodes"] == 3
+    assert answer.counters["sam_encodes"] == 1
+    assert answer.text == "It is the red mug."
+    again = engine.segment(picture(), "the bowl", key=1)
+    assert again.counters["clip_encodes"] == 0
+    assert engine.segment(picture(1, 48, 48), "the mug").counters["clip_encodes"] == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_three_tiles_the_one_with_the_surest_mask_counts(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lisa = random_lisa("tiny", seed=seed)
+    image, every = picture(seed, 48, 96), lisa.processor.clip_views
+    answer = Engine(lisa, EngineConfig(clip_view="tiles")).segment(image, "the mug", mode="mask")
+    alone = []
+    for view in range(3):
+        tile = every(image, "tiles")[view : view + 1]
+        monkeypatch.setattr(lisa.processor, "clip_views", lambda image, view, tile=tile: tile)
+        alone += Engine(lisa).segment(image, "the mug", mode="mask").instances
+    surest = max(alone, key=lambda instance: instance.seg_probability)
+    [instance] = answer.instances
+    assert instance.seg_probability == pytest.approx(surest.seg_probability, rel=1e-4)
+    assert (instance.mask == surest.mask).mean() > 0.999
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((1, 1, 3), np.uint8),
+        np.zeros((48, 64), np.uint8),
+        np.zeros((48, 64, 4), np.uint8),
+        np.zeros((48, 64, 3), np.float32),
+        np.zeros((0, 64, 3), np.uint8),
+        np.zeros((16, 4000, 3), np.uint8),
+    ],
+    ids=["1x1", "grey", "alpha", "float", "empty", "ribbon"],
+)
+def test_images_that_cannot_be_used(image: np.ndarray) -> None:
+    with pytest.raises(ImageError, match="image"):
+        engine_saying("[SEG].").segment(image, "the mug")
+
+
+@pytest.mark.parametrize("instruction", ["", " \n", "x" * 10_000, "mug " * 490])
+def test_instructions_that_cannot_be_used(instruction: str) -> None:
+    with pytest.raises(InstructionError, match="instruction"):
+        engine_saying("[SEG].").segment(picture(), instruction)
+
+
+def test_the_head_may_be_any_module() -> None:
+    """Quantised models and adapters replace linear layers by modules of their own."""
+    lisa = speaker("It is the red mug [SEG].")
+    for layer in lisa.network.language_model.layers:
+        layer.self_attn.q_proj = nn.Sequential(layer.self_attn.q_proj, nn.Identity())
+    assert Engine(lisa).segment(picture(), "the mug").status is Status.OK

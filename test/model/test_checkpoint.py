@@ -1,0 +1,240 @@
+"""Checkpoints in every layout that users bring, native ones, and conversion."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from model_samples import noise_image, small_lisa
+from official_layout import GOLDEN, PARITY, TOWER, golden_tensors, write_official, write_tower
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lisa_ros.cli import main
+from lisa_ros.errors import CheckpointError
+from lisa_ros.model.checkpoint import SHIPPED, Lisa, load, save
+from lisa_ros.model.convert import convert, describe, sha256, verify
+from lisa_ros.model.prompt import build_prompt
+
+NOISE = noise_image(60, 80)
+
+
+@torch.no_grad()
+def mask_of(lisa: Lisa, question: str = "where is it?", image: np.ndarray = NOISE) -> Tensor:
+    """Mask logits of the first [SEG] that could be said: a pass through everything."""
+    network, processor, config = lisa.network, lisa.processor, lisa.config
+    prompt = build_prompt(config.conversation, [(question, None)], config.image_start_end)
+    ids = torch.tensor([lisa.tokenizer.encode(prompt)])
+    states = network(ids, network.encode_view(processor.clip_pixels(image)[None]))
+    pixels, resized_hw = processor.sam_pixels(image)
+    prompts = network.seg_embeddings(states[:, -1:])
+    low_res, _ = network.decode_masks(network.encode_frame(pixels[None]), prompts)
+    return processor.full_size_masks(low_res[0], resized_hw, image.shape[:2])
+
+
+@pytest.fixture(scope="module")
+def golden_mask() -> Tensor:
+    return mask_of(load(GOLDEN))
+
+
+def test_pickle_shards_give_what_the_safetensors_give(tmp_path: Path, golden_mask: Tensor) -> None:
+    lisa = load(write_official(tmp_path), vision_tower=TOWER)
+    assert torch.equal(mask_of(lisa), golden_mask)
+
+
+def test_sizes_come_from_the_tensors_not_from_the_file(tmp_path: Path, golden_mask: Tensor) -> None:
+    wrong = {"vocab_size": 32000, "hidden_size": 4096, "num_hidden_layers": 32}
+    lisa = load(write_official(tmp_path, settings=wrong), vision_tower=TOWER)
+    assert torch.equal(mask_of(lisa), golden_mask)
+
+
+def test_one_pickle_in_the_format_before_zip_files_loads(
+    tmp_path: Path, golden_mask: Tensor
+) -> None:
+    write_official(tmp_path)
+    for file in tmp_path.glob("pytorch_model*"):
+        file.unlink()
+    torch.save(
+        golden_tensors(), tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=False
+    )
+    assert torch.equal(mask_of(load(tmp_path, vision_tower=TOWER)), golden_mask)
+
+
+def test_seg_may_be_the_last_added_token_as_in_7b(tmp_path: Path, golden_mask: Tensor) -> None:
+    # golden, as 13B: [SEG] 96, <im_start> 97, <im_end> 98; 7B has [SEG] last
+    tensors = golden_tensors()
+    order = torch.tensor([*range(96), 97, 98, 96])
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        tensors[name] = tensors[name][order].clone()
+    added = {"<im_start>": 96, "<im_end>": 97, "[SEG]": 98}
+    lisa = load(write_official(tmp_path, tensors, added=added), vision_tower=TOWER)
+    assert lisa.config.seg_token_id == lisa.tokenizer.seg_id == 98
+    assert torch.equal(mask_of(lisa), golden_mask)
+
+
+def test_lisa_plus_plus_has_a_deeper_projector_and_many_masks(tmp_path: Path) -> None:
+    tensors = golden_tensors()
+    weight = tensors.pop("model.mm_projector.weight")
+    bias = tensors.pop("model.mm_projector.bias")
+    tensors |= {
+        "model.mm_projector.0.weight": weight,
+        "model.mm_projector.0.bias": bias,
+        "model.mm_projector.2.weight": torch.eye(64, dtype=weight.dtype),
+        "model.mm_projector.2.bias": torch.zeros(64, dtype=weight.dtype),
+    }
+    folder = write_official(tmp_path, tensors, settings={"mm_use_im_start_end": False})
+    lisa = load(folder, vision_tower=TOWER)
+    assert lisa.config.mask_instances
+    assert not lisa.config.image_start_end
+    views = lisa.processor.clip_pixels(noise_image(60, 80))[None]
+    golden = load(GOLDEN).network.encode_view(views)
+    torch.testing.assert_close(
+        lisa.network.encode_view(views), torch.nn.functional.gelu(golden), atol=1e-5, rtol=1e-4
+    )
+    assert describe(folder, TOWER)["format"] == "official LISA++"
+
+
+def test_the_tower_decides_how_many_positions_a_view_takes(tmp_path: Path) -> None:
+    settings = {"vision_tower": "openai/clip-vit-large-patch14-336"}
+    folder = write_official(tmp_path / "lisa", settings=settings)
+    lisa = load(folder, vision_tower=write_tower(tmp_path / "tower", 336))
+    view = lisa.network.encode_view(lisa.processor.clip_pixels(noise_image(60, 80))[None])
+    assert view.shape == (1, 576, 64)
+    assert lisa.config.image_tokens == 576
+
+
+def test_a_whole_clip_serves_as_tower(tmp_path: Path, golden_mask: Tensor) -> None:
+    tower = write_tower(tmp_path / "clip", 224, whole_clip=True)
+    lisa = load(write_official(tmp_path / "lisa"), vision_tower=tower)
+    assert torch.equal(mask_of(lisa), golden_mask)
+
+
+def test_a_tower_beside_the_checkpoint_is_found(tmp_path: Path, golden_mask: Tensor) -> None:
+    write_tower(tmp_path / "clip-vit-large-patch14", 224)
+    assert torch.equal(mask_of(load(write_official(tmp_path / "lisa"))), golden_mask)
+
+
+def test_a_tower_inside_the_checkpoint_wins(tmp_path: Path, golden_mask: Tensor) -> None:
+    tensors = golden_tensors()
+    for name, tensor in load_file(TOWER / "model.safetensors").items():
+        tensors[f"model.vision_tower.vision_tower.{name}"] = tensor
+    other = write_tower(tmp_path / "tower", 224)
+    (other / "model.safetensors").unlink()
+    lisa = load(write_official(tmp_path / "lisa", tensors), vision_tower=other)
+    assert torch.equal(mask_of(lisa), golden_mask)
+
+
+def test_stored_rotary_frequencies_are_not_used(tmp_path: Path, golden_mask: Tensor) -> None:
+    tensors = golden_tensors()
+    stored = [name for name in tensors if name.endswith("inv_freq")]
+    assert stored
+    for name in stored:
+        tensors[name] = torch.zeros_like(tensors[name])
+    assert torch.equal(
+        mask_of(load(write_official(tmp_path, tensors), vision_tower=TOWER)), golden_mask
+    )
+
+
+def test_what_is_saved_loads_and_answers_the_same(tmp_path: Path) -> None:
+    lisa = small_lisa()
+    save(lisa, tmp_path / "new" / "folder")
+    again = load(tmp_path / "new" / "folder")
+    assert again.config == lisa.config
+    torch.testing.assert_close(mask_of(again), mask_of(lisa), atol=1e-5, rtol=0)
+    assert not any(p.requires_grad for p in again.network.parameters())
+    assert not again.network.training
+
+
+def test_saving_again_leaves_a_loaded_model_alone(tmp_path: Path) -> None:
+    save(small_lisa(), tmp_path)
+    loaded = load(tmp_path)
+    before = mask_of(loaded)
+    save(small_lisa(seed=1), tmp_path)
+    assert torch.equal(mask_of(loaded), before)
+    assert not torch.allclose(mask_of(load(tmp_path)), before, atol=1e-3)
+
+
+def test_config_json_of_a_native_checkpoint_is_the_config(tmp_path: Path) -> None:
+    lisa = small_lisa()
+    save(lisa, tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written == vars(lisa.config)
+
+
+@pytest.mark.skipif(not (SHIPPED / "nano").is_dir(), reason="nano's weights are not in this tree")
+def test_nano_is_found_by_name() -> None:
+    lisa = load("nano")
+    assert lisa.config.conversation == "nano"
+    assert mask_of(lisa).shape == (1, 60, 80)
+
+
+def test_a_converted_checkpoint_answers_the_same(tmp_path: Path, golden_mask: Tensor) -> None:
+    source = write_official(tmp_path / "source")
+    convert(source, tmp_path / "native", vision_tower=TOWER)
+    assert torch.equal(mask_of(load(tmp_path / "native")), golden_mask)
+    assert load(tmp_path / "native").config == load(source, vision_tower=TOWER).config
+    assert describe(tmp_path / "native")["format"] == "native"
+    assert not list((tmp_path / "native").glob("*.part"))
+
+
+def test_conversion_keeps_the_stored_precision(tmp_path: Path) -> None:
+    tensors = golden_tensors()
+    for name in tensors:
+        if "visual_model" in name or "text_hidden_fcs" in name:
+            tensors[name] = tensors[name].float()
+    convert(write_official(tmp_path / "source", tensors), tmp_path / "native", vision_tower=TOWER)
+    written = load_file(tmp_path / "native" / "model.safetensors")
+    assert written["lm_head.weight"].dtype == torch.bfloat16
+    assert written["text_hidden_fcs.0.weight"].dtype == torch.float32
+    assert written["image_encoder.pos_embed"].dtype == torch.float32
+
+
+def test_conversion_records_hashes_and_notices_changes(tmp_path: Path) -> None:
+    source, native = write_official(tmp_path / "source"), tmp_path / "native"
+    convert(source, native, vision_tower=TOWER)
+    record = json.loads((native / "conversion.json").read_text())
+    for number in (1, 2):
+        name = f"pytorch_model-{number:05d}-of-00002.bin"
+        assert record["source"][f"source/{name}"] == sha256(source / name)
+    assert record["source"]["clip-vit-tiny/model.safetensors"] == sha256(
+        TOWER / "model.safetensors"
+    )
+    assert verify(native)
+    with (native / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)[0]
+        file.seek(-1, 2)
+        file.write(bytes([last ^ 1]))
+    assert not verify(native)
+
+
+def test_conversion_never_writes_over_something(tmp_path: Path) -> None:
+    source = write_official(tmp_path / "source")
+    with pytest.raises(CheckpointError, match="not empty"):
+        convert(source, source, vision_tower=TOWER)
+
+
+def test_convert_and_info_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, native = write_official(tmp_path / "source"), tmp_path / "native"
+    tower = ["--vision-tower", str(TOWER)]
+    assert main(["convert", str(source), str(native), *tower, "--conversation", "vicuna_v1"]) == 0
+    assert load(native).config.conversation == "vicuna_v1"
+    capsys.readouterr()
+    assert main(["info", str(native), "--verify"]) == 0
+    told = capsys.readouterr().out
+    for words in ("native", "3 layers of 64", "id 96", "vicuna_v1", "as converted"):
+        assert words in told
+    assert main(["info", str(source), *tower]) == 0
+    assert "official" in capsys.readouterr().out
+
+
+def test_info_says_what_another_folder_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(TOWER)]) == 2
+    assert "not that of a LISA but of a clip_vision_model" in capsys.readouterr().err
+    assert main(["info", str(PARITY)]) == 2
+    assert "no model folder" in capsys.readouterr().err

@@ -1,0 +1,178 @@
+"""Quantised models find the masks that full precision finds.
+
+`python test/model/test_quantization.py` prints the table of docs/fidelity.md.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from unittest import mock
+
+import numpy as np
+import pytest
+import test_parity as parity
+import torch
+from model_samples import small_lisa
+from official_layout import GOLDEN
+from PIL import Image
+from test_checkpoint import mask_of
+from torch import nn
+
+from lisa_ros.demo.recording import read_questions, read_recording
+from lisa_ros.errors import CheckpointError
+from lisa_ros.model.checkpoint import SHIPPED, Lisa, load
+from lisa_ros.model.prompt import MODE_SUFFIXES
+from lisa_ros.model.quantization import choose, quantize
+
+# Random weights leave many logits next to zero, so a few percent of the pixels flip for little;
+# a state read one position off gives an IoU of 0.62 to 0.76.
+LEAST_IOU = {"int8": 0.96, "fp8": 0.8, "int4": 0.8, "nf4": 0.7}
+METHODS = [
+    pytest.param("int8", id="int8"),
+    pytest.param("fp8", id="fp8"),
+    pytest.param("int4", id="int4"),
+    pytest.param("nf4", id="nf4"),
+]
+FORWARD = [name for name in parity.CASES if "forward" in name]
+
+
+def loaded(path, method: str):
+    package = "bitsandbytes" if method == "nf4" else "torchao"
+    pytest.importorskip(package, reason=f"{package} is not installed")
+    return load(path, quantization=method)
+
+
+def iou(a: torch.Tensor, b: torch.Tensor) -> float:
+    return ((a & b).sum() / (a | b).sum()).item()
+
+
+def golden_ious(lisa: Lisa) -> dict[str, float]:
+    """IoU of a model's masks with the golden ones, per forward case."""
+    with mock.patch.object(parity, "golden", lambda: lisa):
+        return {
+            name: iou(
+                parity.computed(name)["pred_masks"] > 0,
+                parity.read_case(name).expected("pred_masks") > 0,
+            )
+            for name in FORWARD
+        }
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_masks_on_the_golden_images(method: str) -> None:
+    for name, overlap in golden_ious(loaded(GOLDEN, method)).items():
+        assert overlap > LEAST_IOU[method], name
+
+
+@pytest.mark.parametrize(("dtype", "least"), [(torch.bfloat16, 0.95), (torch.float16, 0.99)])
+def test_half_precision_on_the_golden_images(dtype: torch.dtype, least: float) -> None:
+    for name, overlap in golden_ious(load(GOLDEN, dtype=dtype)).items():
+        assert overlap > least, name
+
+
+needs_nano = pytest.mark.skipif(
+    not (SHIPPED / "nano").is_dir(), reason="nano's weights are not in this tree"
+)
+
+
+def nano_masks(lisa: Lisa) -> list[torch.Tensor]:
+    """Masks for the demonstration's questions about one thing, in its recorded pictures."""
+    scenes = {scene.seed: scene.frames[0].image.data for scene in read_recording()}
+    masks = []
+    for question in read_questions():
+        if len(question.objects) == 1:
+            picture = Image.open(io.BytesIO(bytes(scenes[question.seed]))).convert("RGB")
+            words = question.instruction + MODE_SUFFIXES["mask"]
+            masks.append(mask_of(lisa, words, np.asarray(picture)) > 0)
+    return masks
+
+
+def check_masks_of_nano(lisa: Lisa, name: str) -> None:
+    """Where the model wavers between two things, a rounded weight may tip the scales."""
+    expected, found = nano_masks(load("nano")), nano_masks(lisa)
+    assert len(expected) > 5
+    assert all(mask.any() for mask in expected)
+    overlaps = [iou(a, b) for a, b in zip(found, expected, strict=True)]
+    median, mean = np.median(overlaps), np.mean(overlaps)
+    print(f"{name}: median {median:.3f}, mean {mean:.3f} of {len(overlaps)}")  # shown by pytest -s
+    assert median > 0.9 and mean > 0.85
+
+
+@needs_nano
+@pytest.mark.parametrize("method", METHODS)
+def test_masks_of_nano(method: str) -> None:
+    check_masks_of_nano(loaded("nano", method), method)
+
+
+@needs_nano
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_masks_of_nano_in_half_precision(dtype: torch.dtype) -> None:
+    check_masks_of_nano(load("nano", dtype=dtype), str(dtype))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_only_the_layers_of_the_language_model_are_quantised(method: str) -> None:
+    before = load(GOLDEN).network
+    after = loaded(GOLDEN, method).network
+    for name, module in after.named_modules():
+        if not isinstance(module, nn.Linear):
+            continue
+        inside = name.startswith("language_model.layers.")
+        plain = type(module) is nn.Linear and type(module.weight.data) is torch.Tensor
+        assert plain != inside, name
+        if plain:
+            assert torch.equal(module.weight, before.get_submodule(name).weight), name
+
+
+@pytest.mark.parametrize(("method", "package"), [("int8", "torchao"), ("nf4", "bitsandbytes")])
+def test_a_package_that_is_not_there_is_named(
+    method: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [*sys.modules, package, f"{package}.nn", f"{package}.quantization"]:
+        if name.split(".")[0] == package:
+            monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(CheckpointError, match=f"{method} needs the package {package}"):
+        quantize(small_lisa().network, method, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("free_gb", "expected"), [(13, None), (12, "int8"), (8.3, "int8"), (8, "int4"), (1, "int4")]
+)
+def test_auto_takes_the_mildest_method_that_fits(
+    free_gb: float, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network of 10 GB in bfloat16, of which 8 GB are layers, and 2.1 GB to work in."""
+    network = nn.Module()
+    network.language_model = nn.Module()
+    network.language_model.layers = nn.Linear(2_000_000, 2_000, bias=False, device="meta")
+    network.lm_head = nn.Linear(1_000_000, 1_000, bias=False, device="meta")
+    free = (int(free_gb * 1e9), int(80e9))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: free)
+    assert choose(network, torch.bfloat16, torch.device("cuda")) == expected
+    assert choose(network, torch.bfloat16, torch.device("cpu")) is None
+
+
+if __name__ == "__main__":
+    print(
+        "| loaded with | "
+        + " | ".join(f"`{name.removeprefix('case_')}`" for name in FORWARD)
+        + " |"
+    )
+    print("|---" * (len(FORWARD) + 1) + "|")
+    for kwargs in (
+        {"dtype": torch.float32},
+        {"dtype": torch.bfloat16},
+        {"dtype": torch.float16},
+        {"quantization": "int8"},
+        {"quantization": "fp8"},
+        {"quantization": "int4"},
+        {"quantization": "nf4"},
+    ):
+        try:
+            found = golden_ious(load(GOLDEN, **kwargs))
+        except CheckpointError as error:
+            print(f"| `{kwargs}` | {error} |")
+            continue
+        title = ", ".join(f"{key}={str(value).split('.')[-1]}" for key, value in kwargs.items())
+        print(f"| `{title}` | " + " | ".join(f"{value:.3f}" for value in found.values()) + " |")

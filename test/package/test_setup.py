@@ -1,0 +1,69 @@
+"""`make setup` and `pip install` tell in one sentence what is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ("sh", "bash", "cat", "cksum", "date", "dirname", "grep", "mkdir", "sed", "tail", "uname")
+
+
+def folder_of_tools(folder: Path, *tools: str) -> Path:
+    """A folder for PATH in which there is nothing but these programs."""
+    folder.mkdir()
+    for tool in tools:
+        (folder / tool).symlink_to(shutil.which(tool))
+    return folder
+
+
+def setup(folder: Path, path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run what `make setup` runs, for an environment in `folder`, with this PATH."""
+    command = [shutil.which("sh"), str(ROOT / ".ci" / "setup"), str(folder / "environment")]
+    environment = {"PATH": str(path), "HOME": str(folder), **variables}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def python_that_says(folder: Path, text: str) -> Path:
+    """A program that fails at everything and says `text`."""
+    program = folder / "python3"
+    program.write_text(f"#!/bin/sh\necho '{text}'\nexit 1\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return program
+
+
+def test_old_python_is_named(tmp_path: Path) -> None:
+    old = python_that_says(tmp_path, "Python 3.8.18")
+    result = setup(tmp_path, folder_of_tools(tmp_path / "bin", *TOOLS), PYTHON=str(old))
+    assert result.returncode == 1
+    assert "Python 3.10 or newer is needed; found Python 3.8.18" in result.stderr
+    assert not (tmp_path / "environment").exists()
+
+
+@pytest.mark.parametrize(("missing", "advice"), [("cmake", "cmake"), ("c++", "g++")])
+def test_missing_tool_is_named(tmp_path: Path, missing: str, advice: str) -> None:
+    tools = [tool for tool in ("cmake", "c++") if tool != missing]
+    path = folder_of_tools(tmp_path / "bin", *TOOLS, *tools)
+    result = setup(tmp_path, path, PYTHON=sys.executable)
+    assert result.returncode == 1
+    assert f"apt install {advice}" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "environment").exists()
+
+
+def test_build_without_ros_says_what_to_do(tmp_path: Path) -> None:
+    generator = "share/rosidl_default_generators/cmake"
+    if (Path(sys.prefix) / generator).is_dir() or os.environ.get("AMENT_PREFIX_PATH"):
+        pytest.skip("the build tools for ROS messages are in this environment")
+    pytest.importorskip("setuptools", reason="setuptools is not installed")
+    command = [sys.executable, "setup.py", "-q", "build", "--build-base", str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode != 0
+    assert "Leave --no-build-isolation out" in result.stderr
+    assert "Traceback" not in result.stderr

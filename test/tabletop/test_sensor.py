@@ -1,0 +1,68 @@
+"""A developed picture differs from the clean one as photographs do, and in nothing else."""
+
+import numpy as np
+import pytest
+import torch
+
+from lisa_tabletop.training.image_batches import relight
+from lisa_tabletop.world.camera_model import develop
+
+
+def scene(height: int = 120, width: int = 160) -> np.ndarray:
+    """A bright square on a darker table."""
+    rgb = np.full((height, width, 3), (120, 90, 70), dtype=np.uint8)
+    rgb[height // 3 : 2 * height // 3, width // 3 : 2 * width // 3] = (220, 200, 60)
+    return rgb
+
+
+def test_the_same_generator_gives_the_same_picture_and_leaves_the_clean_one_alone():
+    clean = scene()
+    first, again = (develop(clean, np.random.default_rng(7)) for _ in range(2))
+    assert np.array_equal(first, again)
+    assert np.array_equal(clean, scene())
+    assert (first.shape, first.dtype) == (clean.shape, np.uint8)
+    assert not np.array_equal(first, develop(clean, np.random.default_rng(8)))
+
+
+@pytest.mark.parametrize("size", [(120, 160), (480, 640), (96, 96), (37, 53)])
+def test_edges_stay_where_they_were(size):
+    """The square is still best explained by its own place, not by one two pixels away."""
+    clean = scene(*size)
+    truth = clean[..., 0] > 200
+
+    def contrast(picture: np.ndarray, shift: tuple[int, int]) -> float:
+        mask = np.roll(truth, shift, (0, 1))
+        return picture[mask].mean() - picture[~mask].mean()
+
+    for seed in range(20):
+        picture = develop(clean, np.random.default_rng(seed))[..., :2].astype(float)
+        elsewhere = [contrast(picture, s) for s in ((2, 0), (-2, 0), (0, 2), (0, -2))]
+        assert contrast(picture, (0, 0)) > max(elsewhere)
+
+
+def test_pictures_vary_in_brightness_tint_sharpness_and_noise():
+    taken = np.stack([develop(scene(), np.random.default_rng(seed)) for seed in range(60)])
+    taken = taken.astype(float)
+    table = taken[:, 45:75, 5:45]  # an even piece, away from corners and edges
+    brightness = table.mean((1, 2, 3))
+    warmth = table[..., 0].mean((1, 2)) / table[..., 2].mean((1, 2))
+    noise = table.std((1, 2)).mean(-1)
+    edge = np.abs(np.diff(taken[:, 60, 45:60].mean(-1), axis=1)).max(1) / brightness
+    assert brightness.max() > 1.3 * brightness.min()
+    assert warmth.max() > 1.15 * warmth.min()
+    assert noise.min() < 1
+    assert noise.max() > 5
+    assert edge.max() > 2 * edge.min()
+    corners = taken[:, :10, :10].mean((1, 2, 3)) / brightness
+    assert corners.min() < 0.9
+    assert np.abs(corners.max() - 1) < 0.05
+
+
+def test_training_sees_every_picture_of_a_batch_taken_in_its_own_way():
+    clean = torch.from_numpy(scene()).permute(2, 0, 1).float().expand(3, -1, -1, -1)
+    taken = relight(clean, np.random.default_rng(0))
+    assert taken.shape == clean.shape
+    assert taken.dtype == torch.float32
+    assert len({float(picture.mean()) for picture in taken}) == 3
+    assert taken.min() >= 0
+    assert taken.max() <= 255
