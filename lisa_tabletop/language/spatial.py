@@ -85,8 +85,8 @@ _RELATIONS = (
         rank.ranked,
         rank.ranked,
         rank.ranked,
-        support_relations.support_relations,
-        support_relations.support_relations,
+        support_relations.resting,
+        support_relations.resting,
     ),
 )
 
