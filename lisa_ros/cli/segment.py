@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from lisa_ros.errors import ImageError, LisaError
+from lisa_ros.errors import LisaError
+from lisa_ros.image_files import read_image
 
 if TYPE_CHECKING:
     from lisa_ros.engine import Answer, Instance
@@ -76,19 +77,6 @@ def run(args: argparse.Namespace) -> int:
     if args.overlay:
         save_picture(args.overlay, overlay(image, answer.instances))
     return 0
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Read a picture file as RGB (H, W, 3) uint8; raises ImageError with what is wrong."""
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except FileNotFoundError as error:
-        raise ImageError(f"there is no file {path}") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{path} is no picture that can be read (PNG, JPEG, ...)") from error
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"cannot read {path}: {error}") from error
 
 
 def describe(answer: Answer) -> str:

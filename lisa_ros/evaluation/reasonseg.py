@@ -16,9 +16,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from lisa_ros.errors import LisaError
+from lisa_ros.image_files import image_size, read_image, read_samples
 
 OURS = "lisa_ros"  # the key of a JSON that holds what ReasonSeg has no field for
 TARGET, IGNORED = 1, 255  # values of a truth mask; ignored pixels count for nobody
@@ -57,12 +57,11 @@ class Item:
 
     def rgb(self) -> np.ndarray:
         """The picture, uint8 (H,W,3)."""
-        return read_rgb(self.picture)
+        return read_image(self.picture)
 
     def ids(self) -> np.ndarray:
         """The object that every pixel shows, uint8 (H,W), 0 for none; sets of ours only."""
-        with Image.open(self._instances) as ids:
-            return np.asarray(ids)
+        return read_samples(self._instances)
 
     def truth(self) -> tuple[np.ndarray, np.ndarray]:
         """The mask that is meant, uint8 (H,W) of 0, TARGET and IGNORED, and its instances.
@@ -74,15 +73,14 @@ class Item:
             instances = np.stack([ids == one["id"] for one in self.ours["targets"]] or [ids < 0])
             instances = instances[: len(self.ours["targets"])]
             return instances.any(0).astype(np.uint8) * TARGET, instances
-        with Image.open(self.picture) as picture:
-            mask = draw(self.shapes, picture.size)
+        mask = draw(self.shapes, image_size(self.picture))
         target = (mask == TARGET)[None]
         return mask, target[: int(target.any())]
 
     def check(self) -> None:
-        """Raise DatasetError where picture and mask are no pair; only their headers are read."""
-        size = _size(self.picture)
-        if self.ours and (ids := _size(self._instances)) != size:
+        """Raise LisaError where picture and mask are no pair; only their headers are read."""
+        size = image_size(self.picture)
+        if self.ours and (ids := image_size(self._instances)) != size:
             raise DatasetError(
                 f"{self._instances} is {ids[0]}x{ids[1]} but its picture {self.picture.name} "
                 f"{size[0]}x{size[1]}; masks and picture must have the same size"
@@ -109,15 +107,6 @@ def read_dataset(folder: Path) -> list[Item]:
     for item in items:
         item.check()
     return items
-
-
-def read_rgb(path: Path) -> np.ndarray:
-    """A picture file, uint8 (H,W,3); DatasetError where it is none."""
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise DatasetError(f"{path} cannot be read as a picture: {error}") from error
 
 
 def draw(shapes: Sequence[Mapping], size: tuple[int, int]) -> np.ndarray:
@@ -209,14 +198,3 @@ def _read_json(path: Path) -> dict:
         return json.loads(text)
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path} cannot be read as JSON: {error}") from error
-
-
-def _size(path: Path) -> tuple[int, int]:
-    """Width and height, from the header alone."""
-    try:
-        with Image.open(path) as picture:
-            return picture.size
-    except FileNotFoundError as error:
-        raise DatasetError(f"{path} is missing") from error
-    except (OSError, UnidentifiedImageError) as error:
-        raise DatasetError(f"{path} cannot be read as a picture: {error}") from error

@@ -1,0 +1,121 @@
+"""Image files to arrays: the one reader of pictures, depth images and index masks.
+
+Right for everything that Pillow opens, or refused with a sentence: EXIF orientation (a phone's
+upright picture is often stored lying), 16 bits a channel, floating point, palettes, transparency,
+CMYK, damaged files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from lisa_ros.errors import ImageError
+
+ORIENTATION = 0x0112  # the EXIF tag; values from 5 on lay rows along columns
+WHITE = (255, 255, 255, 255)
+
+
+def read_image(path: Path) -> np.ndarray:
+    """A picture as a person sees it: uint8 (H,W,3) RGB, upright, of several frames the first.
+
+    Raises:
+        ImageError: there is no such file, it is damaged, or its values have no agreed brightness.
+    """
+    with _opened(path) as picture:
+        return to_rgb(_upright(picture))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of what `read_image` returns, from the header alone.
+
+    Raises:
+        ImageError: as `read_image`.
+    """
+    with _opened(path) as picture:
+        width, height = picture.size
+        if picture.format == "TIFF":  # Pillow has turned it already
+            return width, height
+        return (height, width) if _orientation(picture) >= 5 else (width, height)
+
+
+def read_samples(path: Path) -> np.ndarray:
+    """The numbers of a file as they are stored, (H,W) or (H,W,C): depth images, index masks.
+
+    Turned upright as `read_image` turns pictures; a palette's indices stay indices.
+
+    Raises:
+        ImageError: there is no such file, or it is damaged.
+    """
+    with _opened(path) as picture:
+        return np.asarray(_upright(picture))
+
+
+def to_rgb(picture: Image.Image) -> np.ndarray:
+    """The pixels of an opened picture, uint8 (H,W,3) RGB.
+
+    What is transparent shows white paper, unless all of it is: such a channel says nothing.
+
+    Raises:
+        ImageError: floating point outside 0 to 1, or whole numbers of more than 16 bits.
+    """
+    if picture.mode == "F" or picture.mode.startswith("I"):  # Pillow would clip these at 255
+        return np.repeat(_grey(np.asarray(picture))[..., None], 3, axis=2)
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        if picture.getchannel("A").getextrema()[1]:
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, WHITE), picture)
+    return np.asarray(picture.convert("RGB"))
+
+
+def _grey(samples: np.ndarray) -> np.ndarray:
+    """Brightness uint8 (H,W) of samples of 16 bits, or of floating point from 0 to 1."""
+    low, high = samples.min(), samples.max()
+    if samples.dtype.kind == "f":
+        if not (low >= 0 and high <= 1):  # NaN too
+            raise ImageError(
+                f"it holds floating point from {low:g} to {high:g}, and only 0 to 1 has an agreed "
+                "brightness: scale it, or save it with 8 or 16 bits"
+            )
+        return np.rint(samples * 255).astype(np.uint8)
+    if low < 0 or high > 65535:
+        raise ImageError(
+            f"it holds whole numbers from {low} to {high}, which no picture of 16 bits does: "
+            "save it with 8 or 16 bits"
+        )
+    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _orientation(picture: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 (as stored) where EXIF data are damaged."""
+    try:
+        return int(picture.getexif().get(ORIENTATION, 1))
+    except Exception:  # a picture is not worse for what some program wrote beside it
+        return 1
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    picture.load()  # turns a TIFF, and takes its tag away
+    return ImageOps.exif_transpose(picture) if _orientation(picture) != 1 else picture
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """A picture file; whatever is wrong with it becomes an `ImageError` that names the file."""
+    try:
+        with Image.open(path) as picture:
+            yield picture
+    except FileNotFoundError:
+        raise ImageError(f"{path} is missing: there is no file of that name") from None
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"{path} cannot be read as a picture: it is no picture in a known format (PNG, JPEG)"
+        ) from None
+    except Exception as error:  # a damaged file raises anything from its parser
+        raise ImageError(
+            f"{path} cannot be read as a picture: {str(error) or type(error).__name__}"
+        ) from None
