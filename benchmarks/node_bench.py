@@ -34,7 +34,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from test_lifecycle import Manager
 
-from lisa_ros.dds import use_large_image_transport
+from lisa_ros.fastdds import use_large_image_transport
 from lisa_ros.node.status import ANSWERED
 
 SIZES = ((640, 480), (1280, 720))

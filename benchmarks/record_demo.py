@@ -23,7 +23,7 @@ import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from lisa_ros.demo.recording import CAMERA_INFO, IMAGE, SCENE, TRUTH, read_questions
+from lisa_ros.demo.recorded_camera import CAMERA_INFO, IMAGE, SCENE, TRUTH, read_questions
 from lisa_tabletop.world.camera import Camera, View
 from lisa_tabletop.world.tabletop import Tabletop
 

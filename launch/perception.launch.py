@@ -13,7 +13,7 @@ from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 
 from launch import LaunchContext, LaunchDescription
 from lisa_ros.node.parameters import BY_NAME
-from lisa_ros.share import shared_file
+from lisa_ros.resources import shared_file
 
 COMPRESSED, COMPRESSED_DEPTH = "/compressed", "/compressedDepth"
 ARGUMENTS = {

@@ -15,3 +15,7 @@ class ImageError(LisaError):
 
 class InstructionError(LisaError):
     """An instruction cannot be used: empty or too long."""
+
+
+class WriteError(LisaError):
+    """Something cannot be written: no permission, no folder, no room."""

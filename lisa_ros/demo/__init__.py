@@ -1,4 +1,4 @@
 """The demonstration: a recorded camera, the perception node, and questions with known answers.
 
-`tabletop.mcap` is the recording, `questions.yaml` what is asked about it, `record.py` made it.
+`tabletop.mcap` is the recording, `questions.yaml` what is asked about it.
 """

@@ -10,8 +10,8 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lisa_ros.dds import use_large_image_transport
 from lisa_ros.errors import LisaError
+from lisa_ros.fastdds import use_large_image_transport
 from lisa_ros.node.loading import Loader, load_model
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ from lisa_ros.node.results.localization import in_space
 from lisa_ros.node.results.overlay import draw_overlay
 from lisa_ros.node.status import ANSWERED, Status
 from lisa_ros.recordings.recorded_depth import RecordedDepth
-from lisa_ros.share import shared_file
+from lisa_ros.resources import shared_file
 
 if TYPE_CHECKING:
     from lisa_ros.engine.answer import Answer

@@ -78,9 +78,9 @@ def _perception(args: argparse.Namespace, console: Console) -> Iterator[Percepti
     if args.perfect:
         yield TrueMasks()
         return
-    from lisa_ros.cli.demo import prepare_environment
+    from lisa_ros.demo.client import stay_on_this_machine
 
-    prepare_environment()
+    stay_on_this_machine()
     import rclpy
 
     from lisa_tabletop.ros.robot import SimRobot, perception_process

@@ -10,7 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
-from lisa_ros.demo.recording import read_questions, read_recording
+from lisa_ros.demo.recorded_camera import (
+    CAMERA_INFO,
+    IMAGE,
+    TRUTH,
+    DemoQuestion,
+    read_questions,
+    read_recording,
+)
 from lisa_ros.model.checkpoint import SHIPPED
 
 messages = pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
@@ -29,10 +36,10 @@ def test_recording_shows_what_is_asked_about() -> None:
     assert {question.seed for question in QUESTIONS} == scenes.keys()
     for question in QUESTIONS:
         for frame in scenes[question.seed].frames:
-            truth = cv2.imdecode(frame.truth.data, cv2.IMREAD_UNCHANGED)
-            picture = cv2.imdecode(frame.image.data, cv2.IMREAD_COLOR)
+            truth = cv2.imdecode(frame[TRUTH].data, cv2.IMREAD_UNCHANGED)
+            picture = cv2.imdecode(frame[IMAGE].data, cv2.IMREAD_COLOR)
             assert picture.shape == (*truth.shape, 3) == (480, 640, 3)
-            assert frame.image.header == frame.camera_info.header == frame.truth.header
+            assert frame[IMAGE].header == frame[CAMERA_INFO].header == frame[TRUTH].header
             for number in question.objects:
                 assert (truth == number).sum() > SMALLEST, question.instruction
 
@@ -63,9 +70,10 @@ def result(status: int, box: tuple[int, int, int, int]) -> object:
 
 
 def test_masks_are_put_back_into_the_image() -> None:
-    from lisa_ros.demo.asking import union
+    from lisa_ros.demo.client import full_mask
 
-    whole = union(result(messages.Segmentation.OK, (5, 7, 3, 2)))
+    message = result(messages.Segmentation.OK, (5, 7, 3, 2))
+    whole = full_mask(message, message.instances[0])
     expected = np.zeros((30, 40), dtype=bool)
     expected[7:9, 5:8] = True
     assert (whole == expected).all()
@@ -80,12 +88,11 @@ def test_masks_are_put_back_into_the_image() -> None:
     ],
 )
 def test_wrong_answers_are_noticed(status: str, overlap: float, fault: str) -> None:
-    from lisa_ros.demo.asking import Reply
-    from lisa_ros.demo.recording import Question
+    from lisa_ros.demo.demonstration import DemoReply
 
-    question = Question(seed=1, kind="plain", instruction="the mug", status="OK", objects=(1,))
+    question = DemoQuestion(seed=1, kind="plain", instruction="the mug", status="OK", objects=(1,))
     message = result(getattr(messages.Segmentation, status), (0, 0, 2, 2))
-    assert Reply(question, message, np.zeros((1, 1, 3), np.uint8), overlap).fault == fault
+    assert DemoReply(question, message, np.zeros((1, 1, 3), np.uint8), overlap).fault == fault
 
 
 def test_missing_model_is_named(tmp_path: Path) -> None:
@@ -95,11 +102,40 @@ def test_missing_model_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+def test_a_place_that_cannot_be_written_is_told_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    ended = demo(folder=tmp_path / "file" / "out")
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1 and "cannot write into the folder" in ended.stderr
+
+
+def test_a_process_that_ends_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
+    from lisa_ros.demo.client import NoAnswer, NodeProcess
+
+    command = [sys.executable, "-c", "print('no lamp'); raise SystemExit(3)"]
+    with NodeProcess(command, tmp_path / "log") as process:
+        process.process.wait()
+        with pytest.raises(NoAnswer, match=r"perception node has ended with code 3:\nno lamp"):
+            process.check()
+
+
+def test_a_process_that_ignores_its_signal_is_killed(tmp_path: Path) -> None:
+    from lisa_ros.demo.client import NodeProcess
+
+    deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf'); time.sleep(60)"
+    process = NodeProcess([sys.executable, "-c", deaf], tmp_path / "log")
+    while "deaf" not in process.log:
+        process.check()
+    assert process.end(patience=0.2) == -9
+
+
 @pytest.mark.skipif(not (SHIPPED / "nano").is_dir(), reason="nano's weights are not in this tree")
 def test_whole_demonstration(tmp_path: Path) -> None:
+    (tmp_path / "holiday.png").write_bytes(b"the user's own")
     ended = demo(folder=tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    pictures = sorted(tmp_path.glob("*.png"))
+    assert (tmp_path / "holiday.png").read_bytes() == b"the user's own"
+    pictures = sorted(tmp_path.glob("[0-9]*.png"))
     assert len(pictures) == len(QUESTIONS)
     for path in pictures:  # the recording's pictures with the words in a strip below
         height, width, _ = cv2.imread(str(path)).shape

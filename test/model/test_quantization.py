@@ -19,7 +19,7 @@ from PIL import Image
 from test_checkpoint import mask_of
 from torch import nn
 
-from lisa_ros.demo.recording import read_questions, read_recording
+from lisa_ros.demo.recorded_camera import IMAGE, read_questions, read_recording
 from lisa_ros.errors import CheckpointError
 from lisa_ros.model.checkpoint import SHIPPED, Lisa, load
 from lisa_ros.model.prompt import MODE_SUFFIXES
@@ -78,7 +78,7 @@ needs_nano = pytest.mark.skipif(
 
 def nano_masks(lisa: Lisa) -> list[torch.Tensor]:
     """Masks for the demonstration's questions about one thing, in its recorded pictures."""
-    scenes = {scene.seed: scene.frames[0].image.data for scene in read_recording()}
+    scenes = {scene.seed: scene.frames[0][IMAGE].data for scene in read_recording()}
     masks = []
     for question in read_questions():
         if len(question.objects) == 1:

@@ -16,7 +16,7 @@ from lisa_ros.model.config import Quantization
 from lisa_ros.node.interfaces import INTERFACES
 from lisa_ros.node.parameters import BY_NAME, PARAMETERS, ParameterError
 from lisa_ros.node.status import MEANING, Status
-from lisa_ros.share import shared_file
+from lisa_ros.resources import shared_file
 
 
 def flat(tree: dict, prefix: str = "") -> dict:

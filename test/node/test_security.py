@@ -14,7 +14,7 @@ from rclpy.action import get_action_server_names_and_types_by_node as action_ser
 
 from lisa_ros.node.interfaces import INTERFACES
 from lisa_ros.node.status import Status
-from lisa_ros.share import shared_file
+from lisa_ros.resources import shared_file
 
 NODE, NAMESPACE = "perception", "/lisa"
 COMPRESSED = {"/lisa/image/compressed", "/lisa/depth/compressedDepth"}

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from lisa_ros.dds import PROFILE_VARIABLE, use_large_image_transport
-from lisa_ros.share import shared_file
+from lisa_ros.fastdds import PROFILE_VARIABLES, use_large_image_transport
+from lisa_ros.resources import shared_file
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 from node_rig import own_domain
@@ -18,7 +17,7 @@ from node_rig import own_domain
 FRAMES = 30
 SENDER = """
 import sys, time
-from lisa_ros.dds import use_large_image_transport
+from lisa_ros.fastdds import use_large_image_transport
 use_large_image_transport()
 import rclpy
 from array import array
@@ -39,19 +38,20 @@ sys.stdin.read()
 """
 
 
-def test_a_chosen_profile_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
-    monkeypatch.setenv(PROFILE_VARIABLE, "mine.xml")
+@pytest.mark.parametrize("name", PROFILE_VARIABLES)
+def test_a_chosen_profile_is_left_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"FASTDDS_STATISTICS": "x", name: "mine.xml"}
+    monkeypatch.setattr(os, "environ", environment)
     use_large_image_transport()
-    assert os.environ[PROFILE_VARIABLE] == "mine.xml"
+    assert environment == {"FASTDDS_STATISTICS": "x", name: "mine.xml"}
 
 
 def test_without_a_choice_ours_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
-    monkeypatch.setenv(PROFILE_VARIABLE, "")
-    monkeypatch.delenv(PROFILE_VARIABLE)
+    environment: dict[str, str] = {}
+    monkeypatch.setattr(os, "environ", environment)
     use_large_image_transport()
-    assert Path(os.environ[PROFILE_VARIABLE]) == shared_file("config/fastdds_large_images.xml")
+    ours = str(shared_file("config/fastdds_large_images.xml"))
+    assert environment == dict.fromkeys(PROFILE_VARIABLES, ours)
 
 
 def test_large_images_arrive_over_best_effort() -> None:
@@ -62,7 +62,7 @@ def test_large_images_arrive_over_best_effort() -> None:
 
     received: list[int] = []
     with own_domain() as domain:
-        environment = {k: v for k, v in os.environ.items() if k != PROFILE_VARIABLE}
+        environment = {k: v for k, v in os.environ.items() if k not in PROFILE_VARIABLES}
         environment["ROS_DOMAIN_ID"] = str(domain)
         command = [sys.executable, "-c", SENDER, str(FRAMES)]
         sender = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)

@@ -11,7 +11,7 @@ import yaml
 
 from lisa_ros.node.interfaces import INTERFACES
 from lisa_ros.node.results.overlay import draw_overlay
-from lisa_ros.share import shared_file
+from lisa_ros.resources import shared_file
 
 TOPICS = {one.name if one.name[0] == "/" else f"/lisa/{one.name}" for one in INTERFACES}
 

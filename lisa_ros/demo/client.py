@@ -1,0 +1,218 @@
+"""A robot's side of the perception node: start it as a process, ask it, wait for what it says.
+
+The demonstration, the simulated gripper and the benchmarks use this; so can a program of yours.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from lifecycle_msgs.srv import GetState
+from rclpy.node import Node
+from std_msgs.msg import String
+
+from lisa_ros.errors import LisaError
+from lisa_ros.msg import Instance, Segmentation
+from lisa_ros.node.status import ANSWERED
+
+START_LIMIT = 300.0  # seconds until the node has loaded its model, on a busy machine
+ANSWER_LIMIT = 60.0  # seconds until an answer; the node itself gives up earlier
+STOP_LIMIT = 10.0  # seconds from a signal until a process is killed
+ATTEMPTS = 3  # at a question whose answer was about an image from before `newer_than`
+LOG_LINES = 15  # of a failed process, shown to the user
+
+
+class NoAnswer(LisaError):
+    """The perception node cannot be asked, or says nothing."""
+
+
+class NodeProcess:
+    """A ROS node in a process of its own, from here until the end of a `with` block.
+
+    Args:
+        command: its words, such as `[sys.executable, "-m", "lisa_ros.cli", "node"]`.
+        log: file that takes what it writes.
+        name: how sentences to the user call it.
+        environment: variables beside those of this process.
+        talks: its standard input and output are pipes (`process.stdin`, `process.stdout`), and
+            the log has its errors alone.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        *,
+        name: str = "perception node",
+        environment: Mapping[str, str] | None = None,
+        talks: bool = False,
+    ) -> None:
+        self.name, self._log = name, log
+        variables = os.environ | {"PYTHONUNBUFFERED": "1"} | dict(environment or {})
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                env=variables,
+                stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if talks else output,
+                stderr=output,
+                text=True,
+            )
+
+    def __enter__(self) -> NodeProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    @property
+    def log(self) -> str:
+        """Everything that it has written so far."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def tail(self) -> str:
+        """The last lines of its log."""
+        return "\n".join(self.log.splitlines()[-LOG_LINES:])
+
+    def check(self) -> None:
+        """Raise `NoAnswer` with the end of the log if it runs no more."""
+        if not self.alive:
+            code = self.process.returncode
+            raise NoAnswer(f"the {self.name} has ended with code {code}:\n{self.tail()}")
+
+    def end(self, number: int = signal.SIGTERM, patience: float = STOP_LIMIT) -> int:
+        """Stop it by a signal, so that it takes its shared memory along; kill what hangs.
+
+        Returns:
+            The exit code; negative for the signal that ended it.
+        """
+        if self.alive:
+            self.process.send_signal(number)
+        try:
+            self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+        return self.process.wait()
+
+
+class PerceptionClient(Node):
+    """Publishes on `query`, collects `mask`.
+
+    Args:
+        check: called while waiting; raises if there is nothing to wait for any more.
+        name: of this node; namespace: that of the perception node.
+    """
+
+    def __init__(
+        self,
+        check: Callable[[], None] = lambda: None,
+        name: str = "client",
+        namespace: str = "lisa",
+    ) -> None:
+        super().__init__(name, namespace=namespace)
+        self._check = check
+        self._results: list[Segmentation] = []
+        self._query = self.create_publisher(String, "query", 10)
+        self._state = self.create_client(GetState, "perception/get_state")
+        self.create_subscription(Segmentation, "mask", self._results.append, 10)
+
+    def wait_for_node(self) -> None:
+        """Until the perception node is active, hears us, and is heard.
+
+        Raises:
+            NoAnswer: it is not there, or could not be started.
+        """
+        if not self.wait(self._state.service_is_ready, START_LIMIT):
+            raise NoAnswer(f"the perception node did not appear within {START_LIMIT:.0f} s")
+        reply = self._state.call_async(GetState.Request())
+        if not self.wait(reply.done, START_LIMIT):
+            raise NoAnswer(f"the perception node was not ready within {START_LIMIT:.0f} s")
+        state = reply.result().current_state.label
+        if state != "active":
+            raise NoAnswer(f"the perception node could not be started: it is {state}")
+        # A query that is sent before the other side has been found is lost, and so is its answer.
+        if not self.wait(lambda: self._query.get_subscription_count() > 0, 10.0):
+            raise NoAnswer(f"the perception node does not listen to {self._query.topic_name}")
+        if not self.wait(lambda: self.count_publishers("mask") > 0, 10.0):
+            raise NoAnswer("the perception node does not publish its masks")
+
+    def ask(
+        self, instruction: str, *, newer_than: int = 0, seconds: float = ANSWER_LIMIT
+    ) -> Segmentation:
+        """Publish an instruction and wait for its result.
+
+        Args:
+            newer_than: least stamp, in nanoseconds, of the image that a mask must be about; an
+                answer about an older one is asked for again.
+
+        Raises:
+            NoAnswer: none came, or none about an image so new.
+        """
+        for _ in range(ATTEMPTS):
+            self._results.clear()
+            self._query.publish(String(data=instruction))
+            if not self.wait(lambda: self._result_of(instruction) is not None, seconds):
+                raise NoAnswer(
+                    f"no answer to '{instruction}' on {self.resolve_topic_name('mask')} within "
+                    f"{seconds:g} s: is the perception node still running?"
+                )
+            message = self._result_of(instruction)
+            if message.status not in ANSWERED or nanoseconds(message.header.stamp) >= newer_than:
+                return message
+        raise NoAnswer("the perception node keeps answering about an image of an earlier scene")
+
+    def _result_of(self, instruction: str) -> Segmentation | None:
+        return next((result for result in self._results if result.query == instruction), None)
+
+    def wait(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Handle what arrives until the condition holds; False if it does not within the time."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                return False
+            self._check()
+            rclpy.spin_once(self, timeout_sec=0.05)
+        return True
+
+
+def stay_on_this_machine() -> None:
+    """A ROS domain of our own on this machine alone, so that no robot nearby hears us.
+
+    Call it before rclpy is initialised; what the user has set is left alone.
+    """
+    from lisa_ros.fastdds import use_large_image_transport
+
+    use_large_image_transport()
+    os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+
+def nanoseconds(stamp: Any) -> int:
+    """A message's stamp as one number."""
+    return stamp.sec * 10**9 + stamp.nanosec
+
+
+def full_mask(message: Segmentation, instance: Instance) -> np.ndarray:
+    """The mask of one instance of a result in pixels of the image, bool (H, W)."""
+    roi, cut = instance.roi, instance.mask
+    pixels = np.frombuffer(cut.data, np.uint8).reshape(cut.height, cut.step)[:, : cut.width]
+    whole = np.zeros((message.height, message.width), bool)
+    rows = slice(roi.y_offset, roi.y_offset + roi.height)
+    whole[rows, roi.x_offset : roi.x_offset + roi.width] = pixels > 0
+    return whole

@@ -1,0 +1,198 @@
+"""The demonstration: recorded camera and perception node as processes, questions, a table."""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import shorten
+
+import cv2
+import numpy as np
+import rclpy
+from rich.console import Console
+from rich.table import Table
+from sensor_msgs.msg import CompressedImage, Image
+
+from lisa_ros.demo.client import (
+    NoAnswer,
+    NodeProcess,
+    PerceptionClient,
+    full_mask,
+    nanoseconds,
+    stay_on_this_machine,
+)
+from lisa_ros.demo.recorded_camera import IMAGE, TRUTH, DemoQuestion, read_questions
+from lisa_ros.msg import Segmentation
+from lisa_ros.node.status import ANSWERED, Status
+from lisa_ros.writing import write_file
+
+OVERLAY_LIMIT = 10.0  # seconds from the answer to its overlay
+KEPT = 100  # images of the truth: an answer must not come later than so many frames
+TOUCHING = 0.1  # overlap below which a mask has missed its object
+SETTLE = 0.4  # seconds after a change of scene until the node's newest image surely shows it
+STAGES = ("convert", "clip", "sam", "prefill", "decode", "mask", "total")
+LONGEST_ANSWER = 140  # characters shown in the table
+
+
+@dataclass(frozen=True)
+class DemoReply:
+    """What came back for one question."""
+
+    question: DemoQuestion
+    message: Segmentation
+    overlay: np.ndarray
+    """uint8 (H, W, 3) RGB, as the node has drawn it"""
+    overlap: float | None
+    """intersection over union of all masks with the meant objects; None where no mask is meant"""
+
+    @property
+    def status(self) -> str:
+        return Status(self.message.status).name
+
+    @property
+    def fault(self) -> str:
+        """Why this is not the answer that was expected; empty if it is."""
+        if self.status != self.question.status:
+            reason = f" ({self.message.error})" if self.message.error else ""
+            return f"status {self.status} instead of {self.question.status}{reason}"
+        if self.overlap is not None and self.overlap < TOUCHING:
+            return "the mask is not on the object that was meant"
+        return ""
+
+
+class DemoClient(PerceptionClient):
+    """Also hears the overlay, and the truth about every image."""
+
+    def __init__(self, *processes: NodeProcess) -> None:
+        super().__init__(lambda: [process.check() for process in processes], "demo")
+        self._overlays: dict[int, Image] = {}
+        self._truths: OrderedDict[int, CompressedImage] = OrderedDict()
+        self.create_subscription(Image, "overlay", self._keep_overlay, 5)
+        self.create_subscription(CompressedImage, TRUTH, self._keep_truth, 20)
+
+    def reply_to(self, question: DemoQuestion, shown_since: int) -> DemoReply:
+        """Ask a question about the scene that is on show since this stamp (nanoseconds)."""
+        message = self.ask(question.instruction, newer_than=shown_since)
+        stamp, overlay = nanoseconds(message.header.stamp), np.zeros((1, 1, 3), np.uint8)
+        if message.status in ANSWERED:
+            if not self.wait(lambda: stamp in self._overlays, OVERLAY_LIMIT):
+                raise NoAnswer(f"no overlay of the answer to '{question.instruction}'")
+            drawn = self._overlays[stamp]
+            overlay = np.frombuffer(drawn.data, np.uint8).reshape(drawn.height, drawn.width, 3)
+        self._overlays.clear()
+        return DemoReply(question, message, overlay, self._overlap(question, message))
+
+    def _overlap(self, question: DemoQuestion, message: Segmentation) -> float | None:
+        if not question.objects or not message.instances:
+            return 0.0 if question.objects else None
+        recorded = self._truths.get(nanoseconds(message.header.stamp))
+        if recorded is None:
+            raise NoAnswer("an answer is about an image that the camera did not send")
+        truth = cv2.imdecode(np.frombuffer(recorded.data, np.uint8), cv2.IMREAD_UNCHANGED)
+        masks = [full_mask(message, instance) for instance in message.instances]
+        meant, given = np.isin(truth, question.objects), np.any(masks, axis=0)
+        return float((meant & given).sum() / (meant | given).sum())
+
+    def _keep_overlay(self, message: Image) -> None:
+        self._overlays[nanoseconds(message.header.stamp)] = message
+
+    def _keep_truth(self, message: CompressedImage) -> None:
+        self._truths[nanoseconds(message.header.stamp)] = message
+        if len(self._truths) > KEPT:
+            self._truths.popitem(last=False)
+
+
+def ask_all(model: str, folder: Path, console: Console) -> list[DemoReply]:
+    """Start both processes and put all questions; overlays are written as they come.
+
+    Raises:
+        NoAnswer: a process has ended, or an answer did not come.
+    """
+    stay_on_this_machine()
+    questions = read_questions()
+    python = [sys.executable, "-m"]
+    node = [*python, *f"lisa_ros.cli node --image {IMAGE} --model".split(), model]
+    camera = [*python, "lisa_ros.demo.recorded_camera"]
+    rclpy.init()
+    try:
+        with (
+            NodeProcess(node, folder / "perception_node.log") as perception,
+            NodeProcess(
+                camera, folder / "recorded_camera.log", name="recorded camera", talks=True
+            ) as player,
+        ):
+            client = DemoClient(perception, player)
+            with console.status("starting the recorded camera and the perception node ..."):
+                try:
+                    client.wait_for_node()
+                except NoAnswer as error:
+                    log = "" if perception.tail() in str(error) else f"\n{perception.tail()}"
+                    raise NoAnswer(f"{error}{log}") from None
+            console.print("The perception node is active, the recorded camera plays.")
+            replies: list[DemoReply] = []
+            scene = stamp = 0
+            for number, question in enumerate(questions, 1):
+                if question.seed != scene:
+                    scene, stamp = question.seed, show_scene(player, question.seed)
+                    client.wait(lambda: False, SETTLE)
+                progress = f"\\[{number}/{len(questions)}] {question.instruction}"
+                with console.status(progress):
+                    reply = client.reply_to(question, stamp)
+                _, png = cv2.imencode(".png", cv2.cvtColor(reply.overlay, cv2.COLOR_RGB2BGR))
+                name = f"{number:02d}_{slug(question.instruction)}.png"
+                write_file(folder / name, png.tobytes())
+                replies.append(reply)
+                seconds = reply.message.timings.total / 1000
+                console.print(f"{progress} → {reply.status}, {seconds:.2f} s", highlight=False)
+            client.destroy_node()
+            return replies
+    finally:
+        rclpy.try_shutdown()
+
+
+def show_scene(player: NodeProcess, seed: int) -> int:
+    """Let the recorded camera show a scene; returns the stamp of its first image, nanoseconds."""
+    try:
+        player.process.stdin.write(f"{seed}\n")
+        player.process.stdin.flush()
+        for line in player.process.stdout:
+            shown, stamp = line.split()
+            if int(shown) == seed:
+                return int(stamp)
+    except BrokenPipeError:
+        pass
+    player.process.wait()
+    player.check()
+    raise AssertionError("check raises, as the camera has ended")
+
+
+def slug(text: str) -> str:
+    """A file name's part from an instruction."""
+    words = "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()
+    return "_".join(words)[:50].rstrip("_")
+
+
+def table_of(replies: list[DemoReply]) -> Table:
+    """All answers, with the time that each stage took."""
+    table = Table(title="Milliseconds per stage; overlap = with the simulator's own mask")
+    table.add_column("instruction", ratio=4)
+    table.add_column("kind", max_width=9)
+    table.add_column("answer", ratio=4)
+    table.add_column("status", no_wrap=True)
+    for name in ("area", "overlap", *STAGES):
+        table.add_column(name, justify="right")
+    for reply in replies:
+        message = reply.message
+        area = sum(instance.area for instance in message.instances)
+        table.add_row(
+            reply.question.instruction,
+            reply.question.kind,
+            shorten(message.answer or message.error, LONGEST_ANSWER, placeholder=" …"),
+            f"[{'red' if reply.fault else 'green'}]{reply.status}[/]",
+            f"{area:,}" if area else "",
+            "" if reply.overlap is None else f"{reply.overlap:.2f}",
+            *(f"{getattr(message.timings, stage):.0f}" for stage in STAGES),
+        )
+    return table

@@ -1,0 +1,130 @@
+"""Writing that loses nothing: ask first, write beside, sync, rename; what is not ours stays.
+
+Everything that lisa_ros leaves on a disk is written by these functions.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lisa_ros.errors import WriteError
+
+
+def writable_folder(folder: Path) -> Path:
+    """Make a folder if it is not there, and prove that a file can be written into it.
+
+    A command that will write calls this (or `writable_file`) before it begins to work.
+
+    Raises:
+        WriteError: it cannot be made, or not be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"\0")
+            probe.flush()
+    except OSError as error:
+        raise WriteError(f"cannot write into the folder {folder}: {reason(error)}") from error
+    return folder
+
+
+def writable_file(path: Path) -> Path:
+    """Prove that a file can be written at a path, whose folder must be there.
+
+    Raises:
+        WriteError: the path is a folder, or nothing can be written beside it.
+    """
+    if path.is_dir():
+        raise WriteError(f"cannot write {path}: it is a folder; name a file")
+    if not path.parent.is_dir():
+        raise WriteError(f"cannot write {path}: there is no folder {path.parent}")
+    if not _is_device(path):
+        writable_folder(path.parent)
+    return path
+
+
+@contextmanager
+def written_beside(target: Path) -> Iterator[Path]:
+    """A path in the target's folder to write a file or a folder to, which becomes the target.
+
+    At the end of the block what was written is synced and renamed; a file replaces an older one,
+    a folder must be new. If the block raises, or the disk is full, it is removed again and the
+    target stays as it was. A device or pipe (`/dev/stdout`) is written to as it is.
+
+    Raises:
+        WriteError: for every OSError of the block and of renaming.
+    """
+    is_device = _is_device(target)
+    target = Path(os.path.realpath(target))  # a link stays one
+    beside = target.parent / f".{target.name}.{os.getpid()}.part"
+    try:
+        yield target if is_device else beside
+        if is_device:
+            return
+        for path in [*beside.rglob("*"), beside]:
+            sync(path)
+        os.rename(beside, target)
+        sync(target.parent)
+    except OSError as error:
+        raise WriteError(f"cannot write {target}: {reason(error)}") from error
+    finally:
+        if beside.is_dir():
+            shutil.rmtree(beside, ignore_errors=True)
+        else:
+            beside.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Write a whole file (text in UTF-8), or leave it as it was.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    with written_beside(path) as beside:
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time works on a folder; the others wait. The lock ends with its process."""
+    lock = writable_folder(folder.parent) / f".{folder.name}.lock"
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def cache_folder() -> Path:
+    """Where what was drawn or converted once is kept: `XDG_CACHE_HOME` or `~/.cache`.
+
+    Raises:
+        WriteError: there is no home to have one.
+    """
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise WriteError("there is no home folder: set HOME or XDG_CACHE_HOME") from error
+    return writable_folder(base / "lisa_ros")
+
+
+def _is_device(path: Path) -> bool:
+    return path.exists() and not (path.is_file() or path.is_dir())
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or a folder's list of names is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def reason(error: OSError) -> str:
+    """What the system says, without the path that the sentence has already."""
+    return error.strerror or str(error) or type(error).__name__

@@ -1,0 +1,112 @@
+"""What is written is whole or not there, and nothing else is touched."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lisa_ros.errors import WriteError
+from lisa_ros.writing import (
+    cache_folder,
+    locked,
+    writable_file,
+    writable_folder,
+    write_file,
+    written_beside,
+)
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "model.bin"
+    target.write_text("old")
+    with pytest.raises(WriteError, match="No space left"), written_beside(target) as beside:
+        beside.write_text("ne")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert target.read_text() == "old" and os.listdir(tmp_path) == ["model.bin"]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "set"
+    with pytest.raises(KeyboardInterrupt), written_beside(target) as beside:
+        beside.mkdir()
+        (beside / "half").write_text("")
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []
+    with written_beside(target) as beside:
+        beside.mkdir()
+        (beside / "whole").write_text("yes")
+    assert (target / "whole").read_text() == "yes" and os.listdir(tmp_path) == ["set"]
+
+
+def test_a_folder_that_is_there_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "mine").write_text("")
+    with pytest.raises(WriteError), written_beside(tmp_path / "set") as beside:
+        beside.mkdir()
+        (beside / "other").write_text("")
+    assert os.listdir(tmp_path) == ["set"] and os.listdir(tmp_path / "set") == ["mine"]
+
+
+def test_what_is_written_is_synced_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    rename = os.rename
+    monkeypatch.setattr(os, "fsync", lambda descriptor: done.append("sync"))
+    monkeypatch.setattr(os, "rename", lambda a, b: (done.append("rename"), rename(a, b)))
+    write_file(tmp_path / "a", "words")
+    assert done == ["sync", "rename", "sync"]
+
+
+def test_a_link_stays_a_link_and_a_device_a_device(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    write_file(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "new"
+    write_file(writable_file(Path("/dev/null")), "gone")
+    assert not Path("/dev/null").is_file()
+
+
+@pytest.mark.parametrize("name", ["folder", "missing/file"])
+def test_a_place_for_no_file_is_named_at_the_start(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(WriteError, match=name.split("/")[0]):
+        writable_file(tmp_path / name)
+
+
+def test_asking_leaves_nothing_behind(tmp_path: Path) -> None:
+    assert os.listdir(writable_folder(tmp_path / "a" / "b")) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match="cannot write into the folder"):
+        writable_folder(tmp_path / "file" / "sub")
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(WriteError, match="set HOME or XDG_CACHE_HOME"):
+        cache_folder()
+
+
+def test_two_processes_take_turns_at_a_folder(tmp_path: Path) -> None:
+    """Both append a word at the beginning and at the end of their turn."""
+    program = (
+        "import sys, time; from pathlib import Path; from lisa_ros.writing import locked\n"
+        "with locked(Path(sys.argv[1])):\n"
+        "    log = open(sys.argv[2], 'a'); print('in', file=log, flush=True); time.sleep(0.3)\n"
+        "    print('out', file=log, flush=True)\n"
+    )
+    words = [sys.executable, "-c", program, str(tmp_path / "cache"), str(tmp_path / "log")]
+    both = [subprocess.Popen(words) for _ in range(2)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert (tmp_path / "log").read_text().split() == ["in", "out", "in", "out"]
+    with locked(tmp_path / "cache"):
+        pass
