@@ -40,7 +40,7 @@ def measure_stages(engine: Engine, image: np.ndarray, prompt: list[int]) -> list
     """Time and count all stages of an engine; nothing runs beside them."""
     network, processor, decoder = engine.network, engine.lisa.processor, engine.decoder
     device = engine.device
-    clip = processor.clip_views(image, "center").to(device)
+    clip = processor.clip_pixels(image)[None].to(device)
     pixels, resized_hw = processor.sam_pixels(image)
     view, frame = network.encode_view(clip)[0], network.encode_frame(pixels[None].to(device))
     embeds = network.embed_prompt(torch.tensor(prompt, device=device), view)[None]

@@ -36,8 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clip-view",
         choices=("center", "squash", "tiles"),
-        default="center",
-        help="what the language model sees of a wide picture (default: center, as in training)",
+        help="what the language model sees of a wide picture (default: as the model was trained)",
     )
     parser.add_argument(
         "--quantization",

@@ -19,8 +19,8 @@ class EngineConfig:
     """bound on the features of earlier frames that stay in memory"""
     draft_tokens: int = 128
     """most draft tokens that one pass checks; 0: no drafts"""
-    clip_view: ClipView = "center"
-    """what the language model sees of an image that is no square: the central square as in
-    training; all of it, pressed; or three squares, of which the surest answer is taken"""
+    clip_view: ClipView | None = None
+    """what the language model sees of an image that is no square: the central square; all of it,
+    pressed; or three squares, of which the surest answer is taken. None: as in its training"""
     threads: int | None = None
     """processor threads for torch; None: leave them as they are"""

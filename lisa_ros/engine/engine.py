@@ -45,7 +45,7 @@ class Engine:
         self.lisa, self.config = lisa, config
         self.network = lisa.network.eval()
         self.decoder = Decoder(self.network.language_model, self.network.lm_head)
-        self.vision = Vision(lisa, config.clip_view)
+        self.vision = Vision(lisa, config.clip_view or lisa.config.clip_view)
         self.device = self.decoder.device
         self.frames = FrameCache(config.cache_bytes)
         self.prompts = Prompts(lisa)

@@ -65,6 +65,9 @@ class _Attention:
         self.qkv, self.proj = attention.qkv, attention.proj
         self.heads, self.scale, self.side = attention.num_attention_heads, attention.scale, side
         self.attend = _ROUTES[route]
+        self.rel_h = None
+        if not attention.use_rel_pos:
+            return
         self.rel_h = _relative(attention.rel_pos_h, side)
         self.rel_w = _relative(attention.rel_pos_w, side)
         index = torch.arange(side * side, device=self.rel_h.device)
@@ -76,6 +79,9 @@ class _Attention:
         batch, side, _, width = x.shape
         qkv = self.qkv(x).view(batch, side * side, 3, self.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        if self.rel_h is None:
+            seen = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+            return self.proj(seen.transpose(1, 2).reshape(batch, side, side, width))
         # what each query adds for every row and for every column of keys: (B, heads, N, s)
         grid = q.unflatten(2, (side, side))
         by_row = torch.einsum("bnhwc,hkc->bnhwk", grid, self.rel_h).flatten(2, 3)

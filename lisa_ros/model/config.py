@@ -16,6 +16,7 @@ SCORE_TERMS = ("bias", "mask", "words", "wordless")
 Projector = Literal["linear", "mlp2x_gelu"]
 Quantization = Literal["int8", "fp8", "int4", "nf4"]
 Conversation = Literal["llava_v1", "llava_llama_2", "vicuna_v1", "nano"]
+ClipView = Literal["center", "squash", "tiles"]
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,11 @@ class LisaConfig:
     `llama`, `clip`, `sam_vision` and `sam_decoder` are keyword arguments of transformers'
     `LlamaConfig`, `CLIPVisionConfig`, `SamVisionConfig` and `SamMaskDecoderConfig`.
     `clip_select_layer` counts CLIP's hidden states as transformers does: -1 is the output of the
-    last layer, -2 the input of the last layer. `refusal_prefix` are the words with which this
-    model says that a thing is not there; empty if it never does. `score_calibration` weighs
-    SCORE_TERMS into the probability that a mask shows what was meant (engine/scoring.py); None if
-    that was never fitted.
+    last layer, -2 the input of the last layer. `clip_view` is how the view was cut from an image
+    in training (`Processor.clip_views`): the central square for the released models.
+    `refusal_prefix` are the words with which this model says that a thing is not there; empty if
+    it never does. `score_calibration` weighs SCORE_TERMS into the probability that a mask shows
+    what was meant (engine/scoring.py); None if that was never fitted.
     """
 
     name: str
@@ -41,12 +43,17 @@ class LisaConfig:
     image_start_end: bool
     seg_token_id: int
     clip_select_layer: int = -2
+    clip_view: ClipView = "center"
     mask_instances: bool = False
     refusal_prefix: str = ""
     score_calibration: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
-        for field, allowed in (("projector", Projector), ("conversation", Conversation)):
+        for field, allowed in (
+            ("projector", Projector),
+            ("conversation", Conversation),
+            ("clip_view", Literal["center", "squash"]),
+        ):
             value = getattr(self, field)
             if value not in get_args(allowed):
                 raise CheckpointError(

@@ -14,9 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lisa_ros.errors import ImageError
-from lisa_ros.model.config import LisaConfig
-
-ClipView = Literal["center", "squash", "tiles"]
+from lisa_ros.model.config import ClipView, LisaConfig
 
 CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
 CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
@@ -30,14 +28,15 @@ class Processor:
     def __init__(self, config: LisaConfig) -> None:
         self.clip_size: int = config.clip["image_size"]
         self.sam_size: int = config.sam_vision["image_size"]
+        self.clip_view: ClipView = config.clip_view
 
     def clip_pixels(self, image: np.ndarray) -> Tensor:
-        """What the language model sees: the middle square of the picture, (3, h, w).
+        """What the language model sees of the picture in training, (3, h, w).
 
-        The shorter side becomes h by Pillow's bicubic filter and the rest is cut off on both sides:
-        of 640x480 a quarter is never seen. So were the released models trained.
+        The released models: the middle square. The shorter side becomes h by Pillow's bicubic
+        filter and the rest is cut off on both sides: of 640x480 a quarter is never seen.
         """
-        return self.clip_views(image, "center")[0]
+        return self.clip_views(image, self.clip_view)[0]
 
     def clip_views(self, image: np.ndarray, clip_view: ClipView) -> Tensor:
         """The views that are asked about, (V, 3, h, w).

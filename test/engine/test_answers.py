@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from engine_samples import engine_saying, picture, random_questions, record_fed, speaker
@@ -154,6 +156,16 @@ def test_tiles_ask_three_views_and_answer_once() -> None:
     again = engine.segment(picture(), "the bowl", key=1)
     assert again.counters["clip_encodes"] == 0
     assert engine.segment(picture(1, 48, 48), "the mug").counters["clip_encodes"] == 1
+
+
+@pytest.mark.parametrize("view", ("center", "squash"))
+def test_a_model_is_shown_the_view_it_was_trained_on(view: str, monkeypatch) -> None:
+    lisa = random_lisa("tiny", seed=0)
+    lisa = replace(lisa, config=replace(lisa.config, clip_view=view))
+    cut, shown = lisa.processor.clip_views, []
+    monkeypatch.setattr(lisa.processor, "clip_views", lambda i, v: shown.append(v) or cut(i, v))
+    Engine(lisa).segment(picture(0, 48, 96), "the mug")
+    assert shown == [view]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -54,6 +54,15 @@ def test_every_route_is_transformers(
 
 
 @torch.inference_mode()
+def test_an_encoder_without_relative_positions_is_transformers() -> None:
+    config = encoder(20, 14).config
+    config.use_rel_pos = False
+    model = SamVisionEncoder(config).eval()
+    pixels = torch.randn(2, 3, 80, 80)
+    torch.testing.assert_close(SamEncoder(model, "dense")(pixels), model(pixels).last_hidden_state)
+
+
+@torch.inference_mode()
 def test_tables_of_another_size_are_stretched_as_transformers_does() -> None:
     model = encoder(16, 8)
     for layer in model.layers:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -98,6 +100,8 @@ def test_squash_shows_the_borders_that_center_cuts_off(processor: Processor) -> 
     assert torch.equal(processor.clip_pixels(image), processor.clip_pixels(marked))
     squashed = processor.clip_views(image, "squash"), processor.clip_views(marked, "squash")
     assert not torch.equal(*squashed)
+    own = Processor(replace(CONFIG, clip_view="squash"))
+    assert torch.equal(own.clip_pixels(image), squashed[0][0])
 
 
 @pytest.mark.parametrize("hw", [(480, 640), (640, 480), (96, 96), (200, 512)])
