@@ -24,7 +24,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from lisa_ros.demo.recorded_camera import CAMERA_INFO, IMAGE, SCENE, TRUTH, read_questions
-from lisa_tabletop.world.camera import Camera, View
+from lisa_tabletop.world.camera import TabletopCamera, View
 from lisa_tabletop.world.tabletop import Tabletop
 
 FRAMES = 8  # pictures per scene
@@ -101,9 +101,9 @@ def swing(scene: Tabletop, angle: float) -> None:
     mujoco.mj_forward(model, scene.data)
 
 
-def open_scene(seed: int) -> Camera:
+def open_scene(seed: int) -> TabletopCamera:
     """The camera over the table of that seed, where its swing begins."""
-    camera = Camera(Tabletop(seed))
+    camera = TabletopCamera(Tabletop(seed))
     camera.move(np.random.default_rng((seed, 1)))
     return camera
 

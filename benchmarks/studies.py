@@ -19,7 +19,7 @@ import numpy as np
 from lisa_ros.engine import Answer, Engine
 from lisa_ros.evaluation.evaluate import test_views, union
 from lisa_tabletop.training.scenes import TEST_SEEDS
-from lisa_tabletop.world.camera import Camera, View
+from lisa_tabletop.world.camera import TabletopCamera, View
 from lisa_tabletop.language.instructions import compose
 from lisa_tabletop.language.knowledge import load_knowledge
 from lisa_tabletop.world.tabletop import Tabletop
@@ -119,7 +119,7 @@ def _turned_views(scenes: int) -> Iterator[View]:
     """Test scenes seen by a camera that is turned aside, so that much stands near the border."""
     for seed in TEST_SEEDS[:scenes]:
         scene = Tabletop(seed)
-        camera = Camera(scene)
+        camera = TabletopCamera(scene)
         random = np.random.default_rng((seed, 4))
         camera.move(random)
         angle = random.choice([-1, 1]) * random.uniform(*TURNED)

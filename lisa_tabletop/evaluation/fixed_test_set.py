@@ -31,8 +31,8 @@ from lisa_ros.evaluation.reasonseg import (
 from lisa_tabletop.language.instructions import TYPES, compose
 from lisa_tabletop.language.knowledge import load_knowledge
 from lisa_tabletop.training.scenes import TEST_SEEDS, VALIDATION_SEEDS
-from lisa_tabletop.world.camera import Camera, View
-from lisa_tabletop.world.camera_model import develop
+from lisa_tabletop.world.camera import TabletopCamera, View
+from lisa_tabletop.world.camera_model import simulate
 from lisa_tabletop.world.tabletop import Tabletop
 
 FIXED = Path(__file__).with_name("fixed_test_set.json")  # the SUMMARY of the fixed set
@@ -67,11 +67,11 @@ VALIDATION = {"validation": Split(("train",), MASK_TYPES, seeds=VALIDATION_SEEDS
 def look_at(seed: int, held_out: bool = False) -> View:
     """A view of one table as a camera delivers it, 640x480; everything follows from the seed."""
     scene = Tabletop(seed, held_out=held_out)
-    camera = Camera(scene)
+    camera = TabletopCamera(scene)
     camera.move(np.random.default_rng((seed, 1)))
     view = camera.look()
     camera.close()
-    return replace(view, rgb=develop(view.rgb, np.random.default_rng((seed, 3))))
+    return replace(view, rgb=simulate(view.rgb, np.random.default_rng((seed, 3))))
 
 
 def ask(record: Mapping, split: Split, random: np.random.Generator) -> list[dict]:

@@ -1,14 +1,7 @@
 """Questions about several things at once: all of a kind, a group, a colour, a use, a place."""
 
 from lisa_tabletop.language import relations
-from lisa_tabletop.language.draft import (
-    MOST_TARGETS,
-    SIDES,
-    Context,
-    Draft,
-    reference,
-    use_reason,
-)
+from lisa_tabletop.language.draft import MOST_TARGETS, SIDES, Context, Draft, reference, use_reason
 from lisa_tabletop.language.scene import Thing
 
 # What is asked for in words, what it is (None where unclear), and why it is all of it.

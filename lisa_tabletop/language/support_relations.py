@@ -1,13 +1,6 @@
 """Questions by what rests on or in what: the apple in the bowl, the tray under the mug."""
 
-from lisa_tabletop.language.draft import (
-    MOST_TARGETS,
-    Context,
-    Draft,
-    anchor,
-    ask_place,
-    reference,
-)
+from lisa_tabletop.language.draft import MOST_TARGETS, Context, Draft, anchor, ask_place, reference
 from lisa_tabletop.language.scene import Thing
 
 

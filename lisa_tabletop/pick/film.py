@@ -14,7 +14,7 @@ from lisa_ros.errors import LisaError
 from lisa_tabletop.pick.gif import Gif
 from lisa_tabletop.pick.grasping import Plan
 from lisa_tabletop.pick.trial import Outcome, Reply, Trial
-from lisa_tabletop.world.camera import Camera, View
+from lisa_tabletop.world.camera import TabletopCamera, View
 
 RATE = 12  # pictures per second of the video
 PERIOD = 0.125  # simulated seconds between two of them: the video runs 1.5 times as fast
@@ -55,14 +55,14 @@ class Film:
         self.tiles: list[Tile] = []
         self._right = 0
 
-    def begin(self, camera: Camera, view: View, question: dict) -> None:
+    def begin(self, camera: TabletopCamera, view: View, question: dict) -> None:
         """A new trial, before it is asked."""
         self._gif.cut()
         self._camera, self._question = camera, question
         self._seen, self._answer, self._grasp = view.rgb, "", ""
         self._next = 0.0
         if self._rolling:
-            self._show(camera.picture("film"), ASKING)
+            self._show(camera.image("film"), ASKING)
 
     def planned(self, reply: Reply, plan: Plan) -> None:
         """The answer is there, the hand is about to start."""
@@ -74,17 +74,17 @@ class Film:
         elif plan.reason:
             self._grasp = plan.reason
         if self._rolling:
-            self._show(self._camera.picture("film"), ANSWERED)
+            self._show(self._camera.image("film"), ANSWERED)
 
     def watch(self, time: float) -> None:
         """Called after every step of the simulation."""
         if self._rolling and time >= self._next:
             self._next = time + PERIOD
-            self._show(self._camera.picture("film"), 1)
+            self._show(self._camera.image("film"), 1)
 
     def end(self, trial: Trial) -> None:
         """The trial is over."""
-        after = self._camera.picture("film")
+        after = self._camera.image("film")
         self._right += trial.right
         if self._rolling:
             self._show(after, ENDED, trial)

@@ -10,8 +10,8 @@ import numpy as np
 
 from lisa_tabletop.language.instructions import compose
 from lisa_tabletop.pick.hand import GRIPPER, Hand, add_hand
-from lisa_tabletop.world.camera import Camera, View, aim
-from lisa_tabletop.world.tabletop import COLLISION_GROUP, Item, Tabletop
+from lisa_tabletop.world.camera import TabletopCamera, View, aim
+from lisa_tabletop.world.tabletop import COLLISION_GROUP, SceneObject, Tabletop
 
 # Training draws scenes below 5,000,000, the evaluation from 8,000,000, the demo from 9,000,000.
 FIRST_SEED, SEEDS_PER_RUN, RUNS = 8_500_000, 5_000, 100
@@ -42,9 +42,9 @@ class PickScene:
         self.table = Tabletop(seed, count=FEW if uncluttered else MANY, extend=_furnish)
         self.hand = Hand(self.table.model, self.table.data, watch)
 
-    def open_camera(self) -> Camera:
+    def open_camera(self) -> TabletopCamera:
         """Place the camera; the hand and the camera that films are placed to suit it."""
-        camera = Camera(self.table)
+        camera = TabletopCamera(self.table)
         camera.move(np.random.default_rng((self.seed, 1)))
         x, y, _ = camera.pose()[:3, 3]
         azimuth = float(np.arctan2(y, x))
@@ -72,7 +72,7 @@ class PickScene:
             default=np.inf,
         )
 
-    def can_be_held(self, item: Item) -> bool:
+    def can_be_held(self, item: SceneObject) -> bool:
         """Whether the object, at the height of its centre of mass, fits between the fingers.
 
         Rays run in from both sides, at the middle and at the edges of the fingers; the object can
@@ -88,14 +88,14 @@ class PickScene:
                 return True
         return False
 
-    def _width(self, item: Item, place: np.ndarray, closing: np.ndarray) -> float:
+    def _width(self, item: SceneObject, place: np.ndarray, closing: np.ndarray) -> float:
         """Of the object along a line, metres; 0 where the line misses it."""
         far = 1.0
         reach = [self._ray(item, place - far * closing, closing)]
         reach.append(self._ray(item, place + far * closing, -closing))
         return 0.0 if np.inf in reach else 2 * far - sum(reach)
 
-    def _ray(self, item: Item, start: np.ndarray, direction: np.ndarray) -> float:
+    def _ray(self, item: SceneObject, start: np.ndarray, direction: np.ndarray) -> float:
         """How far it is to the object; infinite if the ray misses it."""
         model, data = self.table.model, self.table.data
         hits = [
@@ -107,7 +107,7 @@ class PickScene:
         ]  # fmt: skip
         return min((hit for hit in hits if hit >= 0), default=np.inf)
 
-    def _colliders(self, item: Item) -> list[int]:
+    def _colliders(self, item: SceneObject) -> list[int]:
         model = self.table.model
         first, count = model.body_geomadr[item.body], model.body_geomnum[item.body]
         geoms = range(first, first + count)

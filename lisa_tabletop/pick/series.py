@@ -11,7 +11,7 @@ from lisa_ros.errors import LisaError
 from lisa_tabletop.pick.film import Film
 from lisa_tabletop.pick.scene import UNCLUTTERED_GAP, PickScene, question_about, scene_seeds
 from lisa_tabletop.pick.trial import Perception, Trial, run_trial
-from lisa_tabletop.world.camera_model import develop
+from lisa_tabletop.world.camera_model import simulate
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def _trial(seed: int, series: Series, perception: Perception, film: Film) -> Tri
     camera = scene.open_camera()
     try:
         view = camera.look()
-        view = replace(view, rgb=develop(view.rgb, np.random.default_rng((seed, 3))))
+        view = replace(view, rgb=simulate(view.rgb, np.random.default_rng((seed, 3))))
         question = question_about(view, seed, series.absent, series.split)
         if question is None:
             return None

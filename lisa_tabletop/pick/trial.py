@@ -14,7 +14,7 @@ from lisa_tabletop.pick.grasping import Plan, Target, choose, locate_target
 from lisa_tabletop.pick.hand import GRIPPER
 from lisa_tabletop.pick.scene import PickScene
 from lisa_tabletop.world.camera import View
-from lisa_tabletop.world.tabletop import Item
+from lisa_tabletop.world.tabletop import SceneObject
 
 LIFTED_HEIGHT = 0.10  # metres above the table
 TAKEN_ALONG = 0.03  # metres: another object that rises so far has been lifted too
@@ -169,7 +169,9 @@ def pick(scene: PickScene, grasp: Grasp) -> None:
     hand.wait(HOLD_SECONDS)
 
 
-def judge(scene: PickScene, before: np.ndarray, meant: Item | None) -> tuple[Outcome, list[Item]]:
+def judge(
+    scene: PickScene, before: np.ndarray, meant: SceneObject | None
+) -> tuple[Outcome, list[SceneObject]]:
     """What the hand did to the objects, and those that are in the air.
 
     Args:
@@ -197,7 +199,7 @@ def _outcome_without_grasp(reply: Reply) -> Outcome:
     return Outcome.REFUSED if reply.status in REFUSALS else Outcome.FAILED
 
 
-def _name(item: Item) -> str:
+def _name(item: SceneObject) -> str:
     return f"{item.color} {item.kind}"
 
 

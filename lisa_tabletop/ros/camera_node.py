@@ -8,7 +8,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from lisa_ros.node.inputs.image_conversion import to_message
-from lisa_tabletop.world.camera import Camera, View
+from lisa_tabletop.world.camera import TabletopCamera, View
 from lisa_tabletop.world.tabletop import Tabletop
 
 FRAME = "camera_color_optical_frame"
@@ -24,7 +24,7 @@ class SimCamera(Node):
 
     def __init__(self, seed: int, rate: float) -> None:
         super().__init__("sim_camera", namespace="camera")
-        self._camera = Camera(Tabletop(seed))
+        self._camera = TabletopCamera(Tabletop(seed))
         self._camera.move(np.random.default_rng((seed, 1)))
         self._image = self.create_publisher(Image, "image_raw", 1)
         self._depth = self.create_publisher(Image, "depth/image_raw", 1)

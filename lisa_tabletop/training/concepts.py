@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lisa_tabletop.world.kinds import COLORS, KINDS
+from lisa_tabletop.world.kinds import KINDS
+from lisa_tabletop.world.parts import COLORS
 
 KIND_INDEX = {kind: index + 1 for index, kind in enumerate(KINDS)}  # 0 is "no object"
 FIRST_KINDS = 20  # what later kinds get is drawn after all else, so that earlier weights can go on

@@ -12,7 +12,7 @@ from torch.nn import functional
 from lisa_ros.model.config import LisaConfig
 from lisa_tabletop.training.concepts import COLOR_INDEX, KIND_INDEX
 from lisa_tabletop.training.scenes import Scenes
-from lisa_tabletop.world.camera_model import develop
+from lisa_tabletop.world.camera_model import simulate
 
 MAX_OBJECTS = 16
 # the means and deviations of the two towers, on the 0..255 scale (SAM) and 0..1 (CLIP)
@@ -90,7 +90,7 @@ def mirror(record: dict) -> dict:
 def relight(rgb: Tensor, random: np.random.Generator) -> Tensor:
     """Pictures (B,3,H,W) in 0..255 as cameras of differing lens, setting and noise take them."""
     clean = rgb.permute(0, 2, 3, 1).byte().numpy()
-    taken = np.stack([develop(np.ascontiguousarray(picture), random) for picture in clean])
+    taken = np.stack([simulate(np.ascontiguousarray(picture), random) for picture in clean])
     return torch.from_numpy(taken).permute(0, 3, 1, 2).float()
 
 

@@ -36,11 +36,11 @@ class Scenes:
 
 def render_views(seed: int, views: int) -> Iterable[tuple[np.ndarray, np.ndarray, dict]]:
     """Pictures (h,w,3), instance ids (h,w) and records of one scene seen `views` times."""
-    from lisa_tabletop.world.camera import Camera
+    from lisa_tabletop.world.camera import TabletopCamera
     from lisa_tabletop.world.tabletop import Tabletop
 
     scene = Tabletop(seed)
-    camera = Camera(scene, *RENDER_SIZE)
+    camera = TabletopCamera(scene, *RENDER_SIZE)
     random = np.random.default_rng((seed, 1))
     for _ in range(views):
         scene.recolor(random)

@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 
 from lisa_ros.errors import LisaError
-from lisa_tabletop.world.tabletop import VISUAL_GROUP, Item, Tabletop
+from lisa_tabletop.world.tabletop import VISUAL_GROUP, SceneObject, Tabletop
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class View:
     record: dict
 
 
-class Camera:
-    """Renders one `Tabletop`; `move` draws a new pose and new light, `look` takes the picture."""
+class TabletopCamera:
+    """Renders one `Tabletop`; `move` draws a new pose and new light, `look` takes the image."""
 
     def __init__(self, scene: Tabletop, width: int = 640, height: int = 480) -> None:
         self.scene, self.width, self.height = scene, width, height
@@ -57,13 +57,8 @@ class Camera:
         azimuth, elevation = random.uniform(-np.pi, np.pi), np.deg2rad(random.uniform(25, 80))
         distance = random.uniform(0.48, 0.78)
         target = np.array([*random.uniform(-0.05, 0.05, 2), 0.03])
-        ray = np.array(
-            [
-                np.cos(elevation) * np.cos(azimuth),
-                np.cos(elevation) * np.sin(azimuth),
-                np.sin(elevation),
-            ]
-        )
+        flat = np.cos(elevation)
+        ray = np.array([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)])
         aim(model, "camera", target + distance * ray, target, roll=random.normal(0, 0.04))
         model.cam_fovy[:] = random.uniform(40, 50)
         self._light(random)
@@ -101,9 +96,16 @@ class Camera:
         depth = renderer.render().copy()
         renderer.disable_depth_rendering()
         instances = self._instances()
-        return View(rgb, depth, instances, self.intrinsics(), self.pose(), self._record(instances))
+        shown = [item for item in self.scene.items if (instances == item.id).any()]
+        record = {
+            "seed": self.scene.seed,
+            "width": self.width,
+            "height": self.height,
+            "objects": [self._describe(item, instances) for item in shown],
+        }
+        return View(rgb, depth, instances, self.intrinsics(), self.pose(), record)
 
-    def picture(self, camera: str) -> np.ndarray:
+    def image(self, camera: str) -> np.ndarray:
         """What another camera of the scene sees: uint8 (H,W,3) RGB."""
         self._renderer.update_scene(self.scene.data, camera=camera, scene_option=self._option)
         return self._renderer.render().copy()
@@ -132,7 +134,7 @@ class Camera:
             table[item.geoms] = item.id
         return table[geoms]  # -1, the background, picks the last entry, which is 0
 
-    def _alone_area(self, item: Item) -> int:
+    def _alone_area(self, item: SceneObject) -> int:
         """Pixels that the item would cover if nothing stood before it."""
         rgba = self.scene.model.geom_rgba
         saved = rgba[:, 3].copy()
@@ -142,25 +144,16 @@ class Camera:
         rgba[:, 3] = saved
         return int((self._instances() == item.id).sum())
 
-    def _record(self, instances: np.ndarray) -> dict:
-        objects = [
-            self._describe(item, instances)
-            for item in self.scene.items
-            if (instances == item.id).any()
-        ]
-        return {
-            "seed": self.scene.seed,
-            "width": self.width,
-            "height": self.height,
-            "objects": objects,
-        }
-
-    def _describe(self, item: Item, instances: np.ndarray) -> dict:
+    def _describe(self, item: SceneObject, instances: np.ndarray) -> dict:
+        """The entry of the record for an object of which something is seen."""
         points, mask = self.scene.points(item), instances == item.id
         rows, columns = np.nonzero(mask)
         area = len(rows)
         cut_off = mask[[0, -1]].any() or mask[:, [0, -1]].any()
-        inside = self._inside(points).mean() if cut_off else 1.0
+        inside = 1.0  # share of the object within the image
+        if cut_off:
+            pixels = self._project(points)
+            inside = ((pixels >= 0) & (pixels < [self.width, self.height])).all(axis=1).mean()
         seen = 1.0
         if self._may_be_hidden(item, points, instances):
             seen = min(1.0, area / max(1, self._alone_area(item)))
@@ -179,7 +172,7 @@ class Camera:
             "visible": round(float(seen * inside), 3),
         }
 
-    def _may_be_hidden(self, item: Item, points: np.ndarray, instances: np.ndarray) -> bool:
+    def _may_be_hidden(self, item: SceneObject, points: np.ndarray, instances: np.ndarray) -> bool:
         """Whether anything but the table is drawn where the item could be.
 
         Most things stand free, and drawing each alone is what takes the longest.
@@ -191,13 +184,8 @@ class Camera:
         around = instances[top:bottom, left:right]
         return bool(((around != 0) & (around != item.id)).any())
 
-    def _inside(self, points: np.ndarray) -> np.ndarray:
-        """Which points (N,3) of the table frame project into the picture: bool (N,)."""
-        pixel = self._project(points)
-        return ((pixel >= 0) & (pixel < [self.width, self.height])).all(axis=1)
-
     def _project(self, points: np.ndarray) -> np.ndarray:
-        """Where points (N,3) of the table frame are in the picture: (N,2) pixels."""
+        """Where points (N,3) of the table frame are in the image: (N,2) pixels."""
         pose = self.pose()
         pixel = (points - pose[:3, 3]) @ pose[:3, :3] @ self.intrinsics().T
         return pixel[:, :2] / np.maximum(pixel[:, 2:], 1e-6)

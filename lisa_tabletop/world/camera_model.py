@@ -1,6 +1,6 @@
-"""What a real camera makes of a clean picture: blur, exposure, white balance, vignette and noise.
+"""What a real camera makes of a clean image: blur, exposure, white balance, vignette and noise.
 
-Nothing moves: a mask of the clean picture is a mask of the developed one.
+Nothing moves: a mask of the clean image is a mask of the simulated one.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-DEFOCUS, MOTION = 0.006, 0.015  # most blur, as a share of the picture's height
+DEFOCUS, MOTION = 0.006, 0.015  # most blur, as a share of the image's height
 NOISE = 9.0  # largest standard deviation, grey levels
 
 
-def develop(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """One picture as some camera at some setting would have taken it.
+def simulate(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """One image as some camera at some setting would have taken it.
 
     Args:
         rgb: uint8 (H,W,3); not changed.
@@ -24,11 +24,11 @@ def develop(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """
     blurred = _blur(rgb, random)
     # a table per channel holds all that depends on the pixel's value alone
-    picture = cv2.LUT(blurred, _tone(float(blurred.mean()), random)[None])
+    image = cv2.LUT(blurred, _tone(float(blurred.mean()), random)[None])
     height, width = rgb.shape[:2]
-    picture *= cv2.merge([_vignette(height, width, random)] * 3)
-    picture += _noise(height, width, random)
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    image *= cv2.merge([_vignette(height, width, random)] * 3)
+    image += _noise(height, width, random)
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def _blur(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:

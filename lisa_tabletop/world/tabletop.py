@@ -1,6 +1,7 @@
 """A settled random tabletop: objects of known kinds, dropped, at rest, ready to be looked at.
 
-Everything follows from the seed. `Tabletop` holds the physics; camera.py takes pictures of it.
+Everything follows from the seed: which objects (1), where they are dropped, side by side, in a
+crowd or one into another (2), the model that MuJoCo simulates (3). camera.py takes pictures of it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from lisa_tabletop.world.kinds import COLORS, KINDS, TINTS, Part, Shape
-from lisa_tabletop.world.meshes import Mesh
-from lisa_tabletop.world.placing import Pose, drop_poses, quaternion
+from lisa_tabletop.world.kinds import KINDS, build, palette
+from lisa_tabletop.world.parts import COLORS, TINTS, Mesh, Part, Shape, Vector
 from lisa_tabletop.world.textures import table_texture
 
 TABLE = (0.62, 0.47, 0.02)  # half sizes of the table top in metres; its upper face is z = 0
@@ -25,6 +25,7 @@ PRIMITIVES = {
     "sphere": mujoco.mjtGeom.mjGEOM_SPHERE,
 }
 VISUAL_GROUP, COLLISION_GROUP = 1, 3
+AREA = (0.25, 0.20)  # half sizes in metres of the region in which objects are dropped
 SETTLE_SECONDS, MOST_SECONDS, TIME_STEP = 0.6, 0.9, 0.004
 RESTING = 0.04  # metres per second; what moves faster gets up to MOST_SECONDS to come to rest
 USUAL, CROWD = (3, 8), (7, 10)  # fewest and most objects
@@ -37,10 +38,11 @@ LOADS = (
 )  # fmt: skip
 CARRIED = 0.55  # share of its weight that an object puts on what it is said to lie on
 BREADTH = 0.7  # how broad that is at the least, compared with the object
+DropPose = tuple[np.ndarray, np.ndarray]  # origin (3,) in metres, orientation (4,)
 
 
 @dataclass
-class Item:
+class SceneObject:
     """One object: `id` is its value in the instance mask, `body` its body in the model.
 
     `on` is the id of the object that it lies on or in, 0 for the table.
@@ -86,8 +88,8 @@ class Tabletop:
         chosen = _choose_kinds(random, kinds, int(random.integers(fewest, most + 1)))
         pile = _choose_pile(random, kinds) if count is None and random.random() < STACKED else []
         chosen[: len(pile)] = pile
-        shapes = [KINDS[kind].build(random, held_out) for kind in chosen]
-        poses = drop_poses(random, shapes, len(pile), CROWD_AREA if crowded else 1.0)
+        shapes = [build(kind, random, held_out) for kind in chosen]
+        poses = _drop_poses(random, shapes, len(pile), CROWD_AREA if crowded else 1.0)
         self.model = _build(random, shapes, poses, extend)
         self.data = mujoco.MjData(self.model)
         self.items = [self._item(index, kind) for index, kind in enumerate(chosen)]
@@ -99,12 +101,12 @@ class Tabletop:
     def recolor(self, random: np.random.Generator) -> None:
         """Give every object another of its kind's colours."""
         for item in self.items:
-            item.color = str(random.choice(KINDS[item.kind].palette(self.held_out)))
+            item.color = str(random.choice(palette(item.kind, self.held_out)))
             tint = np.clip(np.array(COLORS[item.color]) + random.normal(0, 0.025, 3), 0.02, 1)
             tint = np.clip(tint * random.uniform(0.85, 1.1), 0.02, 1)
             self.model.geom_rgba[item.main_geoms, :3] = tint
 
-    def points(self, item: Item) -> np.ndarray:
+    def points(self, item: SceneObject) -> np.ndarray:
         """Corners (N,3), metres in the table frame, of the boxes around the item's drawn parts."""
         signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, 8).T
         corners = []
@@ -128,7 +130,7 @@ class Tabletop:
             self.model.geom_rgba[item.geoms, 3] = 0
         self.items = [item for item in self.items if item not in fallen]
 
-    def _support(self, item: Item) -> int:
+    def _support(self, item: SceneObject) -> int:
         """Id of the object that the item lies on or in; 0 if that is the table or several."""
         model, data = self.model, self.data
         lifts = dict.fromkeys((other.body for other in self.items), 0.0)
@@ -149,22 +151,22 @@ class Tabletop:
                 return carrier.id
         return 0
 
-    def _is_over(self, item: Item, carrier: Item) -> bool:
+    def _is_over(self, item: SceneObject, carrier: SceneObject) -> bool:
         """Whether one would say that it lies on the other, rather than leans on or covers it."""
         above, below = self.points(item)[:, :2], self.points(carrier)[:, :2]
         center = self.data.xipos[item.body, :2]
         inside = ((center > below.min(0)) & (center < below.max(0))).all()
         return bool(inside and np.ptp(below, 0).min() > BREADTH * np.ptp(above, 0).min())
 
-    def _item(self, index: int, kind: str) -> Item:
+    def _item(self, index: int, kind: str) -> SceneObject:
         body = self.model.body(f"object_{index}").id
-        geoms = [
-            geom
-            for geom in range(self.model.ngeom)
-            if self.model.geom_bodyid[geom] == body and self.model.geom_group[geom] == VISUAL_GROUP
-        ]
+        drawn = (self.model.geom_bodyid == body) & (self.model.geom_group == VISUAL_GROUP)
+        geoms = np.flatnonzero(drawn).tolist()
         main = [geom for geom in geoms if self.model.geom(geom).name.startswith("main")]
-        return Item(index + 1, kind, "", KINDS[kind].material, body, main, geoms)
+        return SceneObject(index + 1, kind, "", KINDS[kind].materials[0], body, main, geoms)
+
+
+# 1. which objects
 
 
 def _choose_kinds(random: np.random.Generator, kinds: tuple[str, ...], count: int) -> list[str]:
@@ -186,10 +188,108 @@ def _choose_pile(random: np.random.Generator, kinds: tuple[str, ...]) -> list[st
     return [str(random.choice(carriers)), *(str(kind) for kind in random.choice(loads, count))]
 
 
+# 2. where the objects are dropped
+
+
+def _drop_poses(
+    random: np.random.Generator, shapes: list[Shape], pile: int, area: float
+) -> list[DropPose]:
+    """Where to drop the objects: next to each other, the first `pile` of them into the first one.
+
+    Things may touch. Where there is no room beside them, an object is dropped from above.
+    """
+    poses: list[DropPose] = []
+    around: list[tuple[np.ndarray, float]] = []  # discs on the table and the height of each object
+    for index, shape in enumerate(shapes):
+        turn, lift = _turn(random, shape, may_lie=index >= pile)
+        discs, height = _footprint(shape, turn)
+        if 0 < index < pile:
+            spot = poses[0][0][:2] + random.normal(0, 0.006, 2)
+            below = sum(tall for _, tall in around)
+        else:
+            spot, below = _spot(random, discs, around, area)
+        discs[:, :2] += spot
+        around.append((discs, height))
+        poses.append((np.array([*spot, below + lift]), turn))
+    return poses
+
+
+def _spot(
+    random: np.random.Generator, discs: np.ndarray, around: list[tuple[np.ndarray, float]],
+    area: float,
+) -> tuple[np.ndarray, float]:  # fmt: skip
+    """A free place (x, y), or the freest of 24, and the height of what lies there already."""
+    best, gaps = np.zeros(2), np.full(len(around), -np.inf)
+    for _ in range(24):
+        spot = random.uniform(-1, 1, 2) * area * AREA
+        found = np.array([_gap(discs, spot, other) for other, _ in around])
+        if found.min(initial=np.inf) > gaps.min(initial=-np.inf):
+            best, gaps = spot, found
+        if gaps.min(initial=np.inf) > 0.004:
+            break
+    below = [height for gap, (_, height) in zip(gaps, around, strict=True) if gap < 0]
+    return best, max(below, default=0.0)
+
+
+def _gap(discs: np.ndarray, spot: np.ndarray, others: np.ndarray) -> float:
+    """Smallest distance of discs (N,3), x, y and radius, put at a spot, to others; metres."""
+    apart = np.linalg.norm(discs[:, None, :2] + spot - others[None, :, :2], axis=2)
+    return float((apart - discs[:, None, 2] - others[None, :, 2]).min())
+
+
+def _footprint(shape: Shape, turn: np.ndarray) -> tuple[np.ndarray, float]:
+    """Discs (N,3), x, y and radius, that cover the turned object, and its height; metres."""
+    discs, low, high = [], [], []
+    for collider in shape.colliders:
+        center = np.zeros(3)
+        mujoco.mju_rotVecQuat(center, np.array(collider.position, dtype=float), turn)
+        axes = _axes(collider, turn)
+        flat = np.linalg.norm(axes[:, :2], axis=1)
+        longest, wide = np.argmax(flat), np.sort(flat)[1]
+        reach = axes[longest, :2] * (1 - min(1, wide / flat[longest]))
+        for step in np.linspace(-1, 1, max(1, round(flat[longest] / max(wide, 0.005)))):
+            discs.append([*(center[:2] + step * reach), wide * 1.1])
+        low.append(center[2] - np.abs(axes[:, 2]).sum())
+        high.append(center[2] + np.abs(axes[:, 2]).sum())
+    return np.array(discs), max(high) - min(low)
+
+
+def _axes(collider: Part, turn: np.ndarray) -> np.ndarray:
+    """The half axes (3,3), one a row, of the turned box around a collider; metres."""
+    first, second, third = collider.size
+    half = {"cylinder": (first, first, second), "sphere": (first,) * 3}.get(
+        collider.shape, (first, second, third)
+    )
+    both, matrix = np.zeros(4), np.zeros(9)
+    mujoco.mju_mulQuat(both, turn, _quaternion(collider.euler))
+    mujoco.mju_quat2Mat(matrix, both)
+    return matrix.reshape(3, 3).T * np.array(half)[:, None]
+
+
+def _turn(random: np.random.Generator, shape: Shape, may_lie: bool) -> tuple[np.ndarray, float]:
+    """An orientation (quaternion) and the height of the object's origin above what it stands on."""
+    yaw = _quaternion((0, 0, random.uniform(-np.pi, np.pi)))
+    if not may_lie or shape.lie is None or random.random() >= 0.25:
+        return yaw, 0.004
+    turned = np.zeros(4)
+    mujoco.mju_mulQuat(turned, yaw, _quaternion(shape.lie))
+    return turned, max(c.size[0] for c in shape.colliders) + 0.004
+
+
+def _quaternion(euler: Vector) -> np.ndarray:
+    """Of turns around x, the turned y and the turned z, radians."""
+    result = np.zeros(4)
+    mujoco.mju_euler2Quat(result, np.array(euler, dtype=float), "xyz")
+    return result
+
+
+# 3. the model
+
+
 def _build(
     random: np.random.Generator,
     shapes: list[Shape],
-    poses: list[Pose],
+    poses: list[DropPose],
     extend: Callable[[mujoco.MjSpec], None] | None,
 ) -> mujoco.MjModel:
     spec = mujoco.MjSpec()
@@ -237,15 +337,15 @@ def _add_surroundings(spec: mujoco.MjSpec, random: np.random.Generator) -> None:
 
 
 def _add_object(
-    spec: mujoco.MjSpec, random: np.random.Generator, index: int, shape: Shape, pose: Pose,
+    spec: mujoco.MjSpec, random: np.random.Generator, index: int, shape: Shape, pose: DropPose,
     fine: bool,
 ) -> None:  # fmt: skip
-    body = spec.worldbody.add_body(name=f"object_{index}", pos=pose.position, quat=pose.quaternion)
+    body = spec.worldbody.add_body(name=f"object_{index}", pos=pose[0], quat=pose[1])
     body.add_freejoint()
     for collider in (shape.fine_colliders if fine else None) or shape.colliders:
         body.add_geom(
             type=PRIMITIVES[collider.shape], size=collider.size, pos=collider.position,
-            quat=quaternion(collider.euler), group=COLLISION_GROUP, rgba=[0, 0, 0, 0], density=500,
+            quat=_quaternion(collider.euler), group=COLLISION_GROUP, rgba=[0, 0, 0, 0], density=500,
             friction=[0.9, 0.01, 0.004], condim=6,
         )  # fmt: skip
     for number, part in enumerate(shape.parts):
@@ -260,7 +360,7 @@ def _add_part(
     look = {
         "name": f"{part.role}_{name}",
         "pos": part.position,
-        "quat": quaternion(part.euler),
+        "quat": _quaternion(part.euler),
         "rgba": [*np.clip(np.array(tint) + random.normal(0, 0.03, 3), 0, 1), 1],
         "material": f"shine_{round(10 * shine)}",
         "group": VISUAL_GROUP,

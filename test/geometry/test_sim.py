@@ -15,8 +15,8 @@ import mujoco
 
 from lisa_ros.errors import LisaError
 from lisa_ros.geometry import Gripper, Intrinsics, locate, parallel_grasps
-from lisa_tabletop.world.camera import Camera, View
-from lisa_tabletop.world.tabletop import Item, Tabletop
+from lisa_tabletop.world.camera import TabletopCamera, View
+from lisa_tabletop.world.tabletop import SceneObject, Tabletop
 
 ROUND = ("apple", "ball")  # of these a camera that stands low does not see the far side
 SHAPES = {
@@ -38,7 +38,7 @@ SHAPES = {
 def look(seed: int, **table: tuple) -> tuple[Tabletop, View]:
     scene = Tabletop(seed, **table)
     try:
-        camera = Camera(scene, 640, 480)
+        camera = TabletopCamera(scene, 640, 480)
     except LisaError as error:
         pytest.skip(str(error))
     camera.move(np.random.default_rng(seed))
@@ -47,7 +47,7 @@ def look(seed: int, **table: tuple) -> tuple[Tabletop, View]:
     return scene, view
 
 
-def is_inside_out(scene: Tabletop, item: Item) -> bool:
+def is_inside_out(scene: Tabletop, item: SceneObject) -> bool:
     """Whether the faces of an object's meshes look inwards, so that MuJoCo draws their far side."""
     volume = 0.0
     for geom in item.geoms:
@@ -61,7 +61,7 @@ def is_inside_out(scene: Tabletop, item: Item) -> bool:
     return volume < 0
 
 
-def extent(scene: Tabletop, item: Item, axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def extent(scene: Tabletop, item: SceneObject, axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest coordinate (3,) of the drawn object along axes (columns), metres."""
     lows, highs = [], []
     for geom in item.geoms:

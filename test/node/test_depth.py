@@ -268,11 +268,11 @@ def test_the_simulator_s_truth(tmp_path):
 
 def simulated_view(seed: int) -> Any:
     import lisa_tabletop  # noqa: F401  (chooses how MuJoCo draws, before it is imported)
-    from lisa_tabletop.world.camera import Camera
+    from lisa_tabletop.world.camera import TabletopCamera
     from lisa_tabletop.world.tabletop import Tabletop
 
     try:
-        camera = Camera(Tabletop(seed))
+        camera = TabletopCamera(Tabletop(seed))
     except LisaError as error:
         pytest.skip(str(error))
     camera.move(np.random.default_rng((seed, 1)))

@@ -256,12 +256,12 @@ def test_the_simulated_table():
     if find_spec("mujoco") is None:
         pytest.skip("the simulator needs mujoco: pip install lisa_ros[sim]")
     import lisa_tabletop  # noqa: F401  (chooses how MuJoCo draws, before it is imported)
-    from lisa_tabletop.world.camera import Camera
+    from lisa_tabletop.world.camera import TabletopCamera
     from lisa_tabletop.world.tabletop import Tabletop
 
     scene = Tabletop(9_100_003)
     try:
-        camera = Camera(scene, 640, 480)
+        camera = TabletopCamera(scene, 640, 480)
     except LisaError as error:
         pytest.skip(str(error))
     random, views, masks = np.random.default_rng(5), [], []

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lisa_tabletop.training.image_batches import relight
-from lisa_tabletop.world.camera_model import develop
+from lisa_tabletop.world.camera_model import simulate
 
 
 def scene(height: int = 120, width: int = 160) -> np.ndarray:
@@ -17,11 +17,11 @@ def scene(height: int = 120, width: int = 160) -> np.ndarray:
 
 def test_the_same_generator_gives_the_same_picture_and_leaves_the_clean_one_alone():
     clean = scene()
-    first, again = (develop(clean, np.random.default_rng(7)) for _ in range(2))
+    first, again = (simulate(clean, np.random.default_rng(7)) for _ in range(2))
     assert np.array_equal(first, again)
     assert np.array_equal(clean, scene())
     assert (first.shape, first.dtype) == (clean.shape, np.uint8)
-    assert not np.array_equal(first, develop(clean, np.random.default_rng(8)))
+    assert not np.array_equal(first, simulate(clean, np.random.default_rng(8)))
 
 
 @pytest.mark.parametrize("size", [(120, 160), (480, 640), (96, 96), (37, 53)])
@@ -35,13 +35,13 @@ def test_edges_stay_where_they_were(size):
         return picture[mask].mean() - picture[~mask].mean()
 
     for seed in range(20):
-        picture = develop(clean, np.random.default_rng(seed))[..., :2].astype(float)
+        picture = simulate(clean, np.random.default_rng(seed))[..., :2].astype(float)
         elsewhere = [contrast(picture, s) for s in ((2, 0), (-2, 0), (0, 2), (0, -2))]
         assert contrast(picture, (0, 0)) > max(elsewhere)
 
 
 def test_pictures_vary_in_brightness_tint_sharpness_and_noise():
-    taken = np.stack([develop(scene(), np.random.default_rng(seed)) for seed in range(60)])
+    taken = np.stack([simulate(scene(), np.random.default_rng(seed)) for seed in range(60)])
     taken = taken.astype(float)
     table = taken[:, 45:75, 5:45]  # an even piece, away from corners and edges
     brightness = table.mean((1, 2, 3))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lisa_tabletop.world.kinds import COLORS, KINDS, Draw
-from lisa_tabletop.world.meshes import Mesh, arc, lathe, prism, tube
+from lisa_tabletop.world.kinds import KINDS, build, palette
+from lisa_tabletop.world.parts import COLORS, Draw, Mesh, arc, lathe, prism, tube
 
 SQUARE = [(-0.1, -0.1), (0.1, -0.1), (0.1, 0.1), (-0.1, 0.1)]
 
@@ -36,7 +36,7 @@ def test_meshes_have_the_volume_of_the_solid_and_face_outwards(mesh, expected):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_mesh_of_every_kind_faces_outwards(kind, held_out):
     for seed in range(40):
-        shape = KINDS[kind].build(np.random.default_rng(seed), held_out)
+        shape = build(kind, np.random.default_rng(seed), held_out)
         for part in shape.parts:
             if isinstance(part.shape, Mesh):
                 assert np.isfinite(part.shape.vertices).all()
@@ -60,7 +60,7 @@ def test_held_out_numbers_lie_just_outside_of_the_range_of_training():
 @pytest.mark.parametrize("kind", KINDS)
 def test_held_out_colours_are_never_those_of_training(kind):
     entry = KINDS[kind]
-    assert set(entry.colors) | set(entry.held_out_colors) <= set(COLORS)
-    assert not set(entry.colors) & set(entry.held_out_colors)
-    assert entry.palette() == entry.colors
-    assert entry.palette(held_out=True) == (entry.held_out_colors or entry.colors)
+    assert set(entry.colors) | set(entry.also) <= set(COLORS)
+    assert not set(entry.colors) & set(entry.also)
+    assert palette(kind) == entry.colors
+    assert palette(kind, held_out=True) == (entry.also or entry.colors)

@@ -10,15 +10,15 @@ if find_spec("mujoco") is None:
     pytest.skip("the simulator needs mujoco: pip install lisa_ros[sim]", allow_module_level=True)
 
 from lisa_ros.errors import LisaError
-from lisa_tabletop.world.camera import Camera, View
-from lisa_tabletop.world.kinds import COLORS, KINDS
-from lisa_tabletop.world.placing import AREA
-from lisa_tabletop.world.tabletop import TABLE, VISUAL_GROUP, Tabletop
+from lisa_tabletop.world.camera import TabletopCamera, View
+from lisa_tabletop.world.kinds import KINDS
+from lisa_tabletop.world.parts import COLORS
+from lisa_tabletop.world.tabletop import AREA, TABLE, VISUAL_GROUP, Tabletop
 
 
 def look(scene: Tabletop, seed: int = 0) -> View:
     try:
-        camera = Camera(scene, 320, 240)
+        camera = TabletopCamera(scene, 320, 240)
     except LisaError as error:
         pytest.skip(str(error))
     camera.move(np.random.default_rng(seed))
@@ -189,5 +189,5 @@ def test_held_out_scenes_have_shapes_and_colours_that_the_others_never_have():
     for _ in range(5):
         scene.recolor(np.random.default_rng(1))
         for item in scene.items:
-            if KINDS[item.kind].held_out_colors:
+            if KINDS[item.kind].also:
                 assert item.color not in KINDS[item.kind].colors
