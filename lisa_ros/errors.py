@@ -19,3 +19,7 @@ class InstructionError(LisaError):
 
 class WriteError(LisaError):
     """Something cannot be written: no permission, no folder, no room."""
+
+
+class DepthError(LisaError):
+    """Depth, camera_info or poses cannot be used; the text is a sentence without full stop."""

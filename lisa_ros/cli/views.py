@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lisa_ros.errors import LisaError
 
 if TYPE_CHECKING:
-    from lisa_ros.geometry import ObjectInSpace
+    from lisa_ros.geometry import Object3D
     from lisa_ros.recordings import Seen, Shot
 
 Z_UP = (0.0, 0.0, 1.0)
@@ -81,7 +81,7 @@ def read_views(args: argparse.Namespace) -> tuple[list[Shot], Any]:
 def write_results(out: Path, shots: list[Shot], seen: Seen) -> None:
     """The cloud, the box and each view with its mask."""
     from lisa_ros.cli.segment import overlay, save_picture, write
-    from lisa_ros.recordings.ply import ply
+    from lisa_ros.geometry import ply
 
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def write_results(out: Path, shots: list[Shot], seen: Seen) -> None:
         save_picture(out / f"view_{number:02d}.png", picture)
 
 
-def as_json(thing: ObjectInSpace) -> dict[str, Any]:
+def as_json(thing: Object3D) -> dict[str, Any]:
     """Box, centroid and agreement as plain data; lengths in metres."""
     result: dict[str, Any] = {
         "reason": thing.reason,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lisa_ros.geometry.transforms import moved, quaternion
+from lisa_ros.geometry.transforms import quaternion, transform_points
 
 TRIM = 0.005  # share of the points at each end that may be strays
 ROUND_STEP = 1 / (2 ** (2 / 3) - 1)  # see `_extent`
@@ -44,9 +44,10 @@ class Box:
         signs = np.stack(np.meshgrid([-1, 1], [-1, 1], [-1, 1], indexing="ij"), -1).reshape(8, 3)
         return self.center + (signs * self.size / 2) @ self.rotation.T
 
-    def moved(self, pose: np.ndarray) -> Box:
+    def transformed(self, pose: np.ndarray) -> Box:
         """The box carried by a 4x4 transform."""
-        return Box(moved(self.center, pose), pose[:3, :3] @ self.rotation, self.size, self.upright)
+        center, rotation = transform_points(self.center, pose), pose[:3, :3] @ self.rotation
+        return Box(center, rotation, self.size, self.upright)
 
 
 def free_box(points: np.ndarray) -> Box:
@@ -58,21 +59,17 @@ def free_box(points: np.ndarray) -> Box:
     """
     centered = points - points.mean(axis=0)
     hull = _extreme_points(centered, _sphere(DIRECTIONS))
-    some = _sample(centered, SAMPLE)
+    some = _sample(centered, SAMPLE).astype(float)
     rotation = np.linalg.eigh((centered.T @ centered).astype(float))[1]
     # A surface seen from the front has no thickness, yet its two sides must count.
     thinnest = 0.01 * float(np.ptp(hull, axis=0).max())
     volume = np.inf
-    some = some.astype(float)
     for _ in range(ROUNDS):
         for axis in range(3):
-            one, other = (axis + 1) % 3, (axis + 2) % 3
-            flat = rotation[:, [one, other]]
-            angle = _smallest_rectangle(hull @ flat, some @ flat, thinnest)
-            turn = np.eye(3)
-            turn[[one, other], [one, other]] = np.cos(angle)
-            turn[other, one], turn[one, other] = np.sin(angle), -np.sin(angle)
-            rotation = rotation @ turn
+            plane = [(axis + 1) % 3, (axis + 2) % 3]  # the two axes that turn about this one
+            flat = rotation[:, plane]
+            turn = _turn(_smallest_rectangle(hull @ flat, some @ flat, thinnest))
+            rotation[:, plane] = flat @ turn
         before, volume = volume, float(np.prod(np.ptp(hull @ rotation, axis=0) + thinnest))
         if volume > 0.998 * before:
             break
@@ -96,8 +93,7 @@ def upright_box(points: np.ndarray, up: np.ndarray, floor: float | None = None) 
     circle = np.linspace(0, 2 * np.pi, DIRECTIONS, endpoint=False)
     hull = _extreme_points(flat, np.stack([np.cos(circle), np.sin(circle)], axis=1))
     thinnest = 0.01 * float(np.ptp(hull, axis=0).max())
-    angle = _smallest_rectangle(hull, _sample(flat, SAMPLE), thinnest)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    turn = _turn(_smallest_rectangle(hull, _sample(flat, SAMPLE), thinnest))
     rotation[:, :2] = rotation[:, :2] @ turn
     low, high = _extent(points, rotation)
     if floor is not None:
@@ -118,6 +114,11 @@ def _box(low: np.ndarray, high: np.ndarray, rotation: np.ndarray, upright: bool)
     return Box(center, rotation, high - low, upright)
 
 
+def _turn(angle: float) -> np.ndarray:
+    """(2,2): two axes, as columns, turned by an angle in radians."""
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
 def _smallest_rectangle(hull: np.ndarray, some: np.ndarray, thinnest: float) -> float:
     """The angle, radians, by which the axes must turn for the smallest rectangle around (N,2).
 
@@ -128,13 +129,12 @@ def _smallest_rectangle(hull: np.ndarray, some: np.ndarray, thinnest: float) -> 
     best, step = 0.0, np.deg2rad(5)
     angles = np.arange(0, np.pi / 2, step)
     for _ in range(3):  # exact to 5, to 0.8, to 0.14 degrees
-        cos, sin = np.cos(angles), np.sin(angles)
-        axes = np.array([[cos, sin], [-sin, cos]]).transpose(0, 2, 1)
-        along, inside = axes @ hull.T, axes @ some.T
+        axes = _turn(angles).transpose(2, 1, 0)  # (A, 2, 2), an axis in each row
+        along, inside = axes @ hull.T, axes @ some.T  # (A, 2, N), (A, 2, M)
         low, high = along.min(axis=2, keepdims=True), along.max(axis=2, keepdims=True)
         width = high - low + thinnest
-        gap = (np.minimum(inside - low, high - inside) / width).min(axis=0)
-        cost = width.prod(axis=0)[:, 0] * (1 + CLOSENESS * gap.mean(axis=1))
+        gap = (np.minimum(inside - low, high - inside) / width).min(axis=1)  # (A, M)
+        cost = width.prod(axis=1)[:, 0] * (1 + CLOSENESS * gap.mean(axis=1))
         best = float(angles[cost.argmin()])
         angles = best + np.linspace(-step, step, 13)
         step /= 6

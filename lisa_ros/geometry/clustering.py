@@ -13,27 +13,26 @@ NEIGHBOURS = np.array(
 def voxel_keys(points: np.ndarray, edge: float, origin: np.ndarray) -> np.ndarray:
     """One int64 (N,) per point: equal for points in the same cube of `edge` metres.
 
-    Keys of neighbouring cubes differ by a fixed amount, see `key_step`. Cubes more than a million
+    Keys of neighbouring cubes differ by a fixed amount, see `_key`. Cubes more than a million
     edges away from `origin` (3,) would run into each other.
     """
-    cubes = np.floor((points - origin) / edge).astype(np.int64) + (1 << 20)
-    return (cubes[:, 0] << 42) + (cubes[:, 1] << 21) + cubes[:, 2]
+    return _key(np.floor((points - origin) / edge).astype(np.int64) + (1 << 20))
 
 
-def key_step(offset: np.ndarray) -> np.ndarray:
-    """What the keys of cubes differ by that lie `offset` (...,3) cubes apart."""
-    return (offset[..., 0] << 42) + (offset[..., 1] << 21) + offset[..., 2]
+def _key(cubes: np.ndarray) -> np.ndarray:
+    """Three coordinates (...,3) in one number: 21 bits each. It is linear, so steps add up."""
+    return (cubes[..., 0] << 42) + (cubes[..., 1] << 21) + cubes[..., 2]
 
 
-def parts(points: np.ndarray, gap: float) -> np.ndarray:
-    """The number (N,), from 0, of the part that each point belongs to.
+def connected_components(points: np.ndarray, gap: float) -> np.ndarray:
+    """The number (N,), from 0, of the component that each point belongs to.
 
-    Points closer than `gap` metres are in the same part; points farther apart than 3.5 gaps are
+    Points closer than `gap` metres are in the same one; points farther apart than 3.5 gaps are
     not, unless others lie between them.
     """
     keys, where = np.unique(voxel_keys(points, gap, points[0]), return_inverse=True)
     edges = []
-    for step in key_step(NEIGHBOURS):
+    for step in _key(NEIGHBOURS):
         at = np.searchsorted(keys, keys + step)
         found = at < len(keys)
         found[found] = keys[at[found]] == (keys + step)[found]
@@ -48,22 +47,19 @@ def parts(points: np.ndarray, gap: float) -> np.ndarray:
     return np.unique(label, return_inverse=True)[1][where]
 
 
-def main_parts(points: np.ndarray, gap: float) -> np.ndarray:
+def object_components(points: np.ndarray, gap: float) -> np.ndarray:
     """Which points (N,3), in the optical frame, belong to the object: bool (N,).
 
     That is the largest part and those that something in front may have cut off from it: at least a
     tenth of all points, and beside the largest part. What lies behind it is background that the
     mask spilled on.
     """
-    part = parts(points, gap)
+    part = connected_components(points, gap)
     sizes = np.bincount(part)
-    if len(sizes) == 1:
-        return np.ones(len(points), bool)
     largest = points[part == sizes.argmax()]
     low, high = largest.min(axis=0), largest.max(axis=0)
     margin = float((high - low).max()) / 2
-    keep = np.zeros(len(sizes), bool)
-    keep[sizes.argmax()] = True
+    keep = np.arange(len(sizes)) == sizes.argmax()
     for index in np.flatnonzero(sizes >= LEAST_PART * len(points)):
         middle = float(np.median(points[part == index, 2]))
         keep[index] |= low[2] - margin < middle < high[2] + margin

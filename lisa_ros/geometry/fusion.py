@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from lisa_ros.errors import DepthError
 from lisa_ros.geometry.camera import Intrinsics, project
 from lisa_ros.geometry.clustering import voxel_keys
-from lisa_ros.geometry.depth import check_depth, jump, metres
-from lisa_ros.geometry.faults import DepthError
-from lisa_ros.geometry.mask import fit_mask, grown
-from lisa_ros.geometry.object3d import LEAST_POINTS, ObjectInSpace, locate, make_box
-from lisa_ros.geometry.transforms import is_rigid, moved
+from lisa_ros.geometry.depth import check_depth, depth_discontinuity, dilate, fit_mask, metres
+from lisa_ros.geometry.object3d import LEAST_POINTS, Object3D, locate, make_box
+from lisa_ros.geometry.transforms import is_rigid, transform_points
 
 STRAY = 0.15  # cubes with less than this share of the usual number of points
 MASK_MARGIN = 2  # pixels: the middle of a cube need not lie on the very surface that the mask shows
@@ -41,7 +40,7 @@ class Sighting:
 
 def fuse(
     sightings: Sequence[Sighting], *, up: Sequence[float] | None = None, voxel: float = 0.005
-) -> ObjectInSpace:
+) -> Object3D:
     """One object out of several views of it, in the common frame.
 
     The clouds of the views are cut into cubes, and each view votes about each cube: *for* it, if
@@ -63,33 +62,47 @@ def fuse(
             than the error of the poses.
     """
     against_gravity = None if up is None else np.asarray(up, dtype=float)
-    things, witnesses, faults = [], [], []
+    # 1. The object as each view alone shows it.
+    found, witnesses, faults = [], [], []
     for number, sighting in enumerate(sightings, start=1):
         try:
             witness = _Witness(sighting)
-            thing = _thing(sighting, against_gravity)
+            obj = _object(sighting, against_gravity)
         except DepthError as error:
             faults.append(f"view {number}: {error}")
             continue
         witnesses.append(witness)
-        if thing is not None:
-            things.append(thing)
-    if not things:
+        if obj is not None:
+            found.append(obj)
+    if not found:
         why = "; ".join(faults) or "the object was found in none of them"
-        return ObjectInSpace(reason=f"no view shows the object in space ({why})", views=0)
-    middles = _cubes(np.concatenate([thing.points for thing in things]), voxel)
-    votes = np.array([witness.votes(middles, voxel) for witness in witnesses])
+        return Object3D(reason=f"no view shows the object in space ({why})", views=0)
+    # 2. Every view votes about every cube.
+    middles = _cubes(np.concatenate([obj.points for obj in found]), voxel)
+    votes = np.array([witness.votes(middles, voxel) for witness in witnesses])  # (V, N)
     in_favour, against = (votes > 0).sum(axis=0), (votes < 0).sum(axis=0)
     keep = in_favour > against
     if keep.sum() < LEAST_POINTS:
-        return ObjectInSpace(
-            reason="the views disagree: what one of them shows as the object is something else in "
-            "the others",
-            views=len(witnesses),
-            agreement=0.0,
+        reason = (
+            "the views disagree: what one of them shows as the object is something else in "
+            "the others"
         )
-    agreement = float(in_favour[keep].sum() / (in_favour + against)[keep].sum())
-    return _fused(things, middles[keep].astype(np.float32), witnesses, against_gravity, agreement)
+        return Object3D(reason=reason, views=len(witnesses), agreement=0.0)
+    # 3. What stays is the object; it stands on the plane of the view that saw most of it.
+    points = middles[keep].astype(np.float32)
+    support = max(found, key=lambda obj: (obj.support is not None, len(obj.points))).support
+    return Object3D(
+        points=points,
+        centroid=points.mean(axis=0, dtype=float),
+        box=make_box(points, against_gravity, support),
+        support=support,
+        up=against_gravity,
+        depth_fraction=float(np.mean([obj.depth_fraction for obj in found])),
+        visible_fraction=max(obj.visible_fraction for obj in found),
+        viewpoints=np.array([witness.viewpoint for witness in witnesses]),
+        views=len(witnesses),
+        agreement=float(in_favour[keep].sum() / (in_favour + against)[keep].sum()),
+    )
 
 
 class _Witness:
@@ -103,7 +116,7 @@ class _Witness:
         self.viewpoint = pose[:3, 3]
         self._to_camera = np.linalg.inv(pose)
         self._camera = sighting.camera.resized(*sighting.depth.shape[::-1])
-        self._mask = grown(fit_mask(sighting.mask, sighting.depth.shape), MASK_MARGIN)
+        self._mask = dilate(fit_mask(sighting.mask, sighting.depth.shape), MASK_MARGIN)
         self._z = metres(sighting.depth)
         # Near the outline of the object the next pixel already sees what is behind it.
         known = np.where(np.isfinite(self._z), self._z, np.float32(np.inf))
@@ -111,14 +124,14 @@ class _Witness:
 
     def votes(self, places: np.ndarray, voxel: float) -> np.ndarray:
         """int8 (N,) about places (N,3): 1 for, -1 against, 0 does not know."""
-        local = moved(places, self._to_camera)
+        local = transform_points(places, self._to_camera)
         pixels = np.nan_to_num(project(self._camera, local), nan=-1.0)
         pixels = np.clip(np.rint(pixels), -1, 1 << 20).astype(int)
         height, width = self._z.shape
         inside = ((pixels >= 0) & (pixels < [width, height])).all(axis=1)
         columns, rows = np.where(inside[:, None], pixels, 0).T
         depth = local[:, 2]
-        tolerance = voxel + jump(depth, self._camera.fx)
+        tolerance = voxel + depth_discontinuity(depth, self._camera.fx)
         surface = np.abs(self._z[rows, columns] - depth) < tolerance
         held = self._mask[rows, columns]
         nearest = self._nearest[rows, columns]
@@ -129,16 +142,16 @@ class _Witness:
         return result
 
 
-def _thing(sighting: Sighting, up: np.ndarray | None) -> ObjectInSpace | None:
+def _object(sighting: Sighting, up: np.ndarray | None) -> Object3D | None:
     """The object as one view shows it, in the common frame; None if it was not found there."""
     if not sighting.mask.any():
         return None
     pose = np.asarray(sighting.pose, dtype=float)
     seen_up = None if up is None else pose[:3, :3].T @ up
-    thing = locate(sighting.mask, sighting.depth, sighting.camera, up=seen_up)
-    if thing.reason:
-        raise DepthError(thing.reason)
-    return thing.moved(pose)
+    obj = locate(sighting.mask, sighting.depth, sighting.camera, up=seen_up)
+    if obj.reason:
+        raise DepthError(obj.reason)
+    return obj.transformed(pose)
 
 
 def _cubes(points: np.ndarray, voxel: float) -> np.ndarray:
@@ -148,25 +161,3 @@ def _cubes(points: np.ndarray, voxel: float) -> np.ndarray:
     sums = np.stack([np.bincount(cube, weights=column) for column in points.T], axis=1)
     held = count >= STRAY * np.median(count)
     return sums[held] / count[held, None]
-
-
-def _fused(
-    things: list[ObjectInSpace],
-    points: np.ndarray,
-    witnesses: list[_Witness],
-    up: np.ndarray | None,
-    agreement: float,
-) -> ObjectInSpace:
-    best = max(things, key=lambda thing: (thing.support is not None, len(thing.points)))
-    return ObjectInSpace(
-        points=points,
-        centroid=points.mean(axis=0, dtype=float),
-        box=make_box(points, up, best.support),
-        support=best.support,
-        up=up,
-        depth_fraction=float(np.mean([thing.depth_fraction for thing in things])),
-        visible_fraction=max(thing.visible_fraction for thing in things),
-        viewpoints=np.array([witness.viewpoint for witness in witnesses]),
-        views=len(witnesses),
-        agreement=agreement,
-    )

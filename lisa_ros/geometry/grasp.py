@@ -1,8 +1,8 @@
-"""Grasp candidates for a parallel gripper, from the cloud and the box of an object.
+"""Grasp candidates for a parallel gripper and for a suction cup, from the cloud of an object.
 
 They are meant as a start that needs no training and no other package; docs/recipes/ shows how to
-feed grasp networks instead. A grasp is tried along the axes of the box only, and hollow things are
-not pinched at their rim.
+feed grasp networks instead. A gripper is tried along the axes of the box only, and hollow things
+are not pinched at their rim.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lisa_ros.geometry.box import Box
-from lisa_ros.geometry.object3d import ObjectInSpace
+from lisa_ros.geometry.object3d import Object3D
 
 POINTS = 2000  # of the cloud that are looked at
 FRICTION = 0.5  # a contact that is tilted more than the arctangent of this slips
@@ -26,6 +26,10 @@ FACING = 0.2  # cosine between approach and line of sight: the hand comes from a
 HIDDEN = 0.3  # cosine between line of sight and closing direction that leaves the far side unseen
 NEAREST = 0.002  # metres that count as equally near to the hand
 PREFERENCE = {"top": 1.0, "front": 1.0, "side": 0.8}
+CUP_SEEDS, CUP_POINTS = 80, 10  # places that are tried, and the least points under a cup
+UNEVENNESS = 0.05  # of the cup's diameter: root mean square that its lip still seals
+HALF_DISC = 0.28  # spread of half a disc across its cut, where that of the whole disc is 1
+STEEP = 0.4  # worth of a vertical face where up is known
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class Grasp:
 
 
 def parallel_grasps(
-    thing: ObjectInSpace, gripper: Gripper | None = None, obstacles: np.ndarray | None = None
+    obj: Object3D, gripper: Gripper | None = None, obstacles: np.ndarray | None = None
 ) -> list[Grasp]:
     """Grasps for a parallel gripper, the best first; empty if it cannot hold the object.
 
@@ -88,21 +92,19 @@ def parallel_grasps(
         preference: 1, but 0.8 for an approach from the side, where the support is near the hand.
 
     Args:
-        thing: the object, in any frame.
+        obj: the object, in any frame.
         gripper: its measures.
         obstacles: (M,3) points of the scene without the object, in the same frame.
     """
-    if thing.box is None:
+    if obj.box is None:
         return []
     gripper = gripper or Gripper()
-    points = thing.points[:: max(1, len(thing.points) // POINTS)]
+    points = obj.points[:: max(1, len(obj.points) // POINTS)]
     grasps = []
-    for kind, axes in _directions(thing.box, thing.viewpoints):
-        local = _Local(thing, axes, points, obstacles)
-        for place in _places(local.half[0], gripper.finger_width):
-            grasp = local.grasp(place, kind, gripper)
-            if grasp is not None:
-                grasps.append(grasp)
+    for kind, axes in _directions(obj.box, obj.viewpoints):
+        local = _Local(obj, axes, points, obstacles)
+        places = _places(local.half[0], gripper.finger_width)
+        grasps += [one for place in places if (one := local.grasp(place, kind, gripper))]
     return sorted(grasps, key=lambda grasp: -grasp.score)
 
 
@@ -142,22 +144,21 @@ class _Local:
 
     def __init__(
         self,
-        thing: ObjectInSpace,
+        obj: Object3D,
         axes: np.ndarray,
         points: np.ndarray,
         obstacles: np.ndarray | None,
     ) -> None:
-        assert thing.box is not None
-        self.axes, self.origin = axes, thing.box.center
-        self.half = np.abs(axes.T @ thing.box.rotation) @ thing.box.size / 2
+        assert obj.box is not None
+        self.axes, self.origin = axes, obj.box.center
+        self.half = np.abs(axes.T @ obj.box.rotation) @ obj.box.size / 2
         points = (points - self.origin) @ axes
         self.points = points[points[:, 0].argsort()]
         """In the order across, so that what lies around a place is one slice."""
         self.obstacles = None if obstacles is None else (obstacles - self.origin) @ axes
-        self.support = thing.support
-        sight = ((self.origin - thing.viewpoints) @ axes)[:, 1] / np.linalg.norm(
-            self.origin - thing.viewpoints, axis=1
-        )
+        self.support = obj.support
+        sight = self.origin - obj.viewpoints
+        sight = (sight @ axes[:, 1]) / np.linalg.norm(sight, axis=1)
         hidden = 1.0 if (sight > HIDDEN).all() else -1.0 if (sight < -HIDDEN).all() else 0.0
         self.hidden_side = hidden
         """Where no camera saw the object, along the closing direction: 1, -1, or 0 for nowhere."""
@@ -281,3 +282,75 @@ def _tilt(points: np.ndarray, place: float, finger_width: float) -> float:
     run, *sides = np.array(outlines).T
     run -= run.mean()
     return float(max(abs(side @ run) for side in sides) / (run @ run))
+
+
+def suction_grasps(obj: Object3D, diameter: float = 0.02, most: int = 10) -> list[Grasp]:
+    """Places for a suction cup, the best first, at least half a diameter apart.
+
+    The score is the product of
+        flatness: 1 for a plane under the cup, 0 at an unevenness of 5 % of the diameter;
+        cover: 1 if the surface reaches all around under the cup, 0 if half of the cup is over the
+            edge;
+        balance: 1 over the middle of the object, falling to 0.5 at its ends;
+        level: 1 on a face that looks up, falling to 0.4 on a vertical one; 1 if up is not known.
+
+    Args:
+        obj: the object, in any frame.
+        diameter: of the cup's lip, metres.
+        most: at most so many candidates.
+    """
+    if obj.box is None:
+        return []
+    # 1. The points (N,3) under a cup at each of some places (S,3).
+    center, reach = obj.box.center, diameter / 2
+    points = (obj.points[:: max(1, len(obj.points) // POINTS)] - center).astype(float)
+    seeds = points[:: max(1, len(points) // CUP_SEEDS)]
+    squares = (seeds**2).sum(1)[:, None] + (points**2).sum(1) - 2 * seeds @ points.T
+    under = (squares < reach * reach).astype(float)  # (S, N), 1 or 0
+    enough = under.sum(axis=1) >= CUP_POINTS
+    seeds, under = seeds[enough], under[enough]
+    if not len(seeds):
+        return []
+    # 2. The plane through them; its normal looks to where the camera stood that saw it best.
+    normals, roughness, spread = _faces(points, under)
+    outward = np.einsum("vsk,sk->vs", (obj.viewpoints - center)[:, None] - seeds, normals)
+    normals[outward[np.abs(outward).argmax(axis=0), np.arange(len(seeds))] < 0] *= -1
+    # 3. The scores.
+    half = np.linalg.norm(obj.box.size) / 2
+    away = np.linalg.norm(seeds - normals * (seeds * normals).sum(1, keepdims=True), axis=1)
+    score = (
+        np.clip(1 - roughness / (UNEVENNESS * diameter), 0, 1)
+        * np.clip((4 * spread / reach**2 - HALF_DISC) / (1 - HALF_DISC), 0, 1)
+        * (1 - 0.5 * np.clip(away / half, 0, 1))
+    )
+    if obj.up is not None:
+        score *= STEEP + (1 - STEEP) * np.clip(normals @ obj.up, 0, 1)
+    # 4. The best of them, apart from each other; how the cup is turned about z does not matter.
+    grasps: list[Grasp] = []
+    for index in np.argsort(-score):
+        contact, approach = center + seeds[index], -normals[index]
+        if score[index] <= 0 or len(grasps) == most:
+            break
+        if any(np.linalg.norm(one.pose[:3, 3] - contact) <= reach for one in grasps):
+            continue
+        x = np.cross(np.eye(3)[np.abs(approach).argmin()], approach)
+        x /= np.linalg.norm(x)
+        pose = np.eye(4)
+        pose[:3] = np.stack([x, np.cross(approach, x), approach, contact], axis=1)
+        grasps.append(Grasp(pose, 0.0, float(score[index]), "suction"))
+    return grasps
+
+
+def _faces(points: np.ndarray, under: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Planes through the points (N,3) under each cup, of which `under` (S,N) is 1.
+
+    Returns:
+        Normals (S,3), root mean squares of the distances (S,) of the points from their plane, and
+        their variances (S,) in it, in the direction in which they spread least.
+    """
+    count = under.sum(axis=1, keepdims=True)
+    middles = under @ points / count
+    products = (points[:, :, None] * points[:, None, :]).reshape(-1, 9)
+    moments = (under @ products / count).reshape(-1, 3, 3)
+    values, vectors = np.linalg.eigh(moments - middles[:, :, None] * middles[:, None])
+    return vectors[:, :, 0].copy(), np.sqrt(np.maximum(values[:, 0], 0)), values[:, 1]

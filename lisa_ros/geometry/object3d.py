@@ -8,14 +8,22 @@ from typing import Literal
 
 import numpy as np
 
+from lisa_ros.errors import DepthError
 from lisa_ros.geometry.box import Box, free_box, upright_box
 from lisa_ros.geometry.camera import Intrinsics, rays
-from lisa_ros.geometry.clustering import main_parts
-from lisa_ros.geometry.depth import check_depth, jump, metres, trim_and_smooth
-from lisa_ros.geometry.faults import DepthError
-from lisa_ros.geometry.mask import fit_mask, grown, visible_fraction, window
+from lisa_ros.geometry.clustering import object_components
+from lisa_ros.geometry.depth import (
+    check_depth,
+    depth_discontinuity,
+    dilate,
+    fit_mask,
+    metres,
+    trim_and_smooth,
+    visible_fraction,
+    window,
+)
 from lisa_ros.geometry.plane import Plane, support_plane
-from lisa_ros.geometry.transforms import moved
+from lisa_ros.geometry.transforms import transform_points
 
 LEAST_POINTS = 30
 SURROUNDINGS, SAMPLES = 0.4, 2000  # margin in mask sizes, and the points drawn in that window
@@ -27,7 +35,7 @@ Up = Sequence[float] | np.ndarray | Literal["support"] | None
 
 
 @dataclass(frozen=True)
-class ObjectInSpace:
+class Object3D:
     """An object behind a mask. Everything is in metres and, at first, in the optical frame.
 
     Without usable depth `box`, `centroid` and `support` are None, the clouds are empty and
@@ -61,24 +69,24 @@ class ObjectInSpace:
     views: int = 1
     agreement: float = 1.0
 
-    def moved(self, pose: np.ndarray) -> ObjectInSpace:
+    def transformed(self, pose: np.ndarray) -> Object3D:
         """The object carried by a 4x4 transform, for example from the optical to another frame."""
         if self.box is None or self.centroid is None:
             return self
         return replace(
             self,
-            points=moved(self.points, pose),
-            centroid=moved(self.centroid, pose),
-            box=self.box.moved(pose),
-            support=self.support.moved(pose) if self.support else None,
+            points=transform_points(self.points, pose),
+            centroid=transform_points(self.centroid, pose),
+            box=self.box.transformed(pose),
+            support=self.support.transformed(pose) if self.support else None,
             up=pose[:3, :3] @ self.up if self.up is not None else None,
-            viewpoints=moved(self.viewpoints, pose),
+            viewpoints=transform_points(self.viewpoints, pose),
         )
 
 
 def locate(
     mask: np.ndarray, depth: np.ndarray | None, camera: Intrinsics | None, *, up: Up = None
-) -> ObjectInSpace:
+) -> Object3D:
     """The object behind a mask.
 
     Faults of the data never raise; they become the `reason` of a result without 3-D part.
@@ -93,23 +101,18 @@ def locate(
             With None the box lies as the object does.
     """
     if depth is None:
-        return ObjectInSpace(reason="no depth image")
+        return Object3D(reason="no depth image")
     if camera is None:
-        return ObjectInSpace(reason="no camera_info, so the depth image has no scale across")
+        return Object3D(reason="no camera_info, so the depth image has no scale across")
     try:
         check_depth(depth)
-        height, width = depth.shape
-        small = fit_mask(mask, depth.shape)
-        camera = camera.resized(width, height)
+        mask = fit_mask(mask, depth.shape)
+        camera = camera.resized(depth.shape[1], depth.shape[0])
     except DepthError as error:
-        return ObjectInSpace(reason=str(error))
-    if not small.any():
-        return ObjectInSpace(reason="the mask has no pixel in the depth image")
-    return _locate(small, depth, camera, up)
-
-
-def _locate(mask: np.ndarray, depth: np.ndarray, camera: Intrinsics, up: Up) -> ObjectInSpace:
-    """`locate` for a mask of the depth image's size that is not empty."""
+        return Object3D(reason=str(error))
+    if not mask.any():
+        return Object3D(reason="the mask has no pixel in the depth image")
+    # 1. The mask's pixels with a depth, without those that hang between two surfaces.
     part = window(mask, 0, least=1)
     inside, z, sight = mask[part], metres(depth[part]), rays(camera)[part]
     valid = inside & np.isfinite(z) & np.isfinite(sight[..., 0])
@@ -117,14 +120,15 @@ def _locate(mask: np.ndarray, depth: np.ndarray, camera: Intrinsics, up: Up) -> 
     smooth, on_surface = trim_and_smooth(np.where(valid, z, np.float32(np.nan)), camera.fx)
     pixels = np.flatnonzero(valid & on_surface)
     if len(pixels) < LEAST_POINTS:
-        return ObjectInSpace(
-            reason=f"only {int(valid.sum())} of the mask's {int(inside.sum())} pixels have a "
-            f"depth, and {len(pixels)} of them lie on a surface; {LEAST_POINTS} are needed",
-            depth_fraction=fraction,
+        reason = (
+            f"only {int(valid.sum())} of the mask's {int(inside.sum())} pixels have a depth, and "
+            f"{len(pixels)} of them lie on a surface; {LEAST_POINTS} are needed"
         )
+        return Object3D(reason=reason, depth_fraction=fraction)
     points = _deproject(smooth, sight, pixels)
-    step = float(jump(float(np.median(points[:, 2])), camera.fx))
-    keep = main_parts(points, max(GAP, 1.5 * step))
+    # 2. Of these the object itself: neither background nor what it stands on.
+    step = float(depth_discontinuity(float(np.median(points[:, 2])), camera.fx))
+    keep = object_components(points, max(GAP, 1.5 * step))
     points, pixels = points[keep], pixels[keep]
     known_up = None if up is None or isinstance(up, str) else np.asarray(up, dtype=float)
     around = _surroundings(mask, depth, camera)
@@ -132,15 +136,15 @@ def _locate(mask: np.ndarray, depth: np.ndarray, camera: Intrinsics, up: Up) -> 
     keep = _above(support, points)
     points, pixels = points[keep], pixels[keep]
     if len(points) < LEAST_POINTS:
-        return ObjectInSpace(
-            reason=f"only {len(points)} depth points of the mask hang together; "
-            f"{LEAST_POINTS} are needed",
-            depth_fraction=fraction,
+        reason = (
+            f"only {len(points)} depth points of the mask hang together; {LEAST_POINTS} are needed"
         )
+        return Object3D(reason=reason, depth_fraction=fraction)
+    # 3. Its box.
     if isinstance(up, str) and support is not None:
         known_up = support.normal
     rows, columns = np.divmod(pixels, inside.shape[1])
-    return ObjectInSpace(
+    return Object3D(
         points=points,
         pixels=np.stack([columns + part[1].start, rows + part[0].start], axis=1),
         centroid=points.mean(axis=0, dtype=float),
@@ -148,14 +152,14 @@ def _locate(mask: np.ndarray, depth: np.ndarray, camera: Intrinsics, up: Up) -> 
         support=support,
         up=known_up,
         depth_fraction=fraction,
-        visible_fraction=visible_fraction(inside, z, jump(z, camera.fx)),
+        visible_fraction=visible_fraction(inside, z, depth_discontinuity(z, camera.fx)),
     )
 
 
 def _surroundings(mask: np.ndarray, depth: np.ndarray, camera: Intrinsics) -> np.ndarray:
     """Points float32 (M,3) around the mask, evenly drawn, the same ones every time."""
     part = window(mask, SURROUNDINGS, least=8)
-    outside = ~grown(mask[part], 3)
+    outside = ~dilate(mask[part], 3)
     random = np.random.default_rng(0)
     rows, columns = (random.integers(0, size, SAMPLES) for size in outside.shape)
     rows, columns = rows[outside[rows, columns]], columns[outside[rows, columns]]
@@ -214,8 +218,7 @@ def _above(support: Plane | None, points: np.ndarray) -> np.ndarray:
 
     Things as flat as a sheet of paper stay whole.
     """
-    everything = np.ones(len(points), bool)
     if support is None:
-        return everything
+        return np.ones(len(points), bool)
     above = support.height(points) > 0.001 + 2.5 * support.spread
-    return above if above.mean() > FLAT else everything
+    return above if above.mean() > FLAT else np.ones(len(points), bool)

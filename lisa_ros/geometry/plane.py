@@ -6,12 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lisa_ros.geometry.transforms import moved
-
 TRIALS = 100
 LEAST_SHARE = 0.3  # of the surroundings that must lie in the plane
 LEAST_SAMPLES = 50
-THING_SAMPLES = 100
+OBJECT_SAMPLES = 100
 BELOW = 0.1  # of the object that may seem to lie under its support
 UPRIGHT = np.cos(np.deg2rad(20))  # with gravity known, steeper planes are no support
 
@@ -34,14 +32,14 @@ class Plane:
         """Signed distances (N,) of points (N,3) above the plane, metres."""
         return points @ self.normal.astype(points.dtype) - points.dtype.type(self.offset)
 
-    def moved(self, pose: np.ndarray) -> Plane:
+    def transformed(self, pose: np.ndarray) -> Plane:
         """The plane carried by a 4x4 transform."""
-        normal = moved(self.normal, np.vstack([np.c_[pose[:3, :3], np.zeros(3)], [0, 0, 0, 1]]))
+        normal = pose[:3, :3] @ self.normal
         return Plane(normal, self.offset + float(normal @ pose[:3, 3]), self.spread)
 
 
 def support_plane(
-    around: np.ndarray, thing: np.ndarray, tolerance: float, up: np.ndarray | None
+    around: np.ndarray, obj: np.ndarray, tolerance: float, up: np.ndarray | None
 ) -> Plane | None:
     """The plane that holds most of an object's surroundings and has the object on one side.
 
@@ -50,7 +48,7 @@ def support_plane(
 
     Args:
         around: (M,3) points of the surroundings, in the optical frame, metres; a thousand will do.
-        thing: (N,3) points of the object.
+        obj: (N,3) points of the object.
         tolerance: distance within which a point lies in the plane, metres.
         up: unit vector against gravity, or None: then any direction is possible.
 
@@ -59,9 +57,9 @@ def support_plane(
     """
     if len(around) < LEAST_SAMPLES:
         return None
-    thing = thing[:: max(1, len(thing) // THING_SAMPLES)]
-    normals, offsets = _trials(around, thing, up)
-    below = (normals @ thing.T - offsets[:, None] < -2 * tolerance).mean(axis=1)
+    obj = obj[:: max(1, len(obj) // OBJECT_SAMPLES)]
+    normals, offsets = _trials(around, obj, up)
+    below = (normals @ obj.T - offsets[:, None] < -2 * tolerance).mean(axis=1)
     votes = (np.abs(normals @ around.T - offsets[:, None]) < tolerance).sum(axis=1)
     votes[below > BELOW] = 0
     if up is not None:
@@ -81,7 +79,7 @@ def support_plane(
 
 
 def _trials(
-    around: np.ndarray, thing: np.ndarray, up: np.ndarray | None
+    around: np.ndarray, obj: np.ndarray, up: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Normals (T,3) and offsets (T,) of planes through three points each.
 
@@ -92,10 +90,8 @@ def _trials(
     lengths = np.linalg.norm(normals, axis=1, keepdims=True)
     normals /= np.maximum(lengths, np.float32(1e-9))
     offsets = (normals * corners[:, 0]).sum(axis=1)
-    if up is not None:
-        flip = normals @ up.astype(normals.dtype) < 0
-    else:
-        flip = np.median(normals @ thing.T, axis=1) < offsets
+    toward = normals @ up.astype(normals.dtype) if up is not None else None
+    flip = np.median(normals @ obj.T, axis=1) < offsets if toward is None else toward < 0
     normals[flip] *= -1
     offsets[flip] *= -1
     return normals, offsets

@@ -1,4 +1,4 @@
-"""Clouds as bytes: the layout of a PointCloud2 with colours."""
+"""Clouds as bytes: PointCloud2 with colours, and PLY files, which every viewer reads."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 
 # What RViz and PCL know as XYZRGB: colour as 0x00rrggbb in the bits of a float32.
 XYZRGB = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<f4")])
+PLY_COLUMNS = {"x": "<f4", "y": "<f4", "z": "<f4", "red": "u1", "green": "u1", "blue": "u1"}
+PLY_NAMES = {"<f4": "float", "u1": "uchar"}
 
 
 def pack(points: np.ndarray, colors: np.ndarray) -> np.ndarray:
@@ -34,3 +36,13 @@ def colors_at(rgb: np.ndarray, pixels: np.ndarray, shape: tuple[int, int]) -> np
     rows = (2 * pixels[:, 1] + 1) * rgb.shape[0] // (2 * shape[0])
     columns = (2 * pixels[:, 0] + 1) * rgb.shape[1] // (2 * shape[1])
     return rgb[rows, columns]
+
+
+def ply(points: np.ndarray, colors: np.ndarray) -> bytes:
+    """A binary PLY file of points (N,3) in metres and colours uint8 (N,3)."""
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}"]
+    header += [f"property {PLY_NAMES[kind]} {name}" for name, kind in PLY_COLUMNS.items()]
+    vertices = np.empty(len(points), list(PLY_COLUMNS.items()))
+    for name, column in zip(PLY_COLUMNS, [*points.T, *colors.T], strict=True):
+        vertices[name] = column
+    return "\n".join([*header, "end_header\n"]).encode() + vertices.tobytes()

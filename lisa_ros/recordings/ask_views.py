@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lisa_ros.geometry import Intrinsics, ObjectInSpace, Sighting, fuse
+from lisa_ros.geometry import Intrinsics, Object3D, Sighting, fuse
 from lisa_ros.geometry.camera import project
 from lisa_ros.geometry.depth import metres
-from lisa_ros.geometry.transforms import moved
+from lisa_ros.geometry.transforms import transform_points
 
 if TYPE_CHECKING:
     from lisa_ros.engine import Answer, Engine
@@ -48,7 +48,7 @@ class Seen:
         answers: of the model, one for each view.
     """
 
-    thing: ObjectInSpace
+    thing: Object3D
     colors: np.ndarray
     answers: list[Answer]
 
@@ -94,7 +94,7 @@ def _colors(points: np.ndarray, shots: Sequence[Shot], voxel: float) -> np.ndarr
     total, count = np.zeros((len(points), 3)), np.zeros((len(points), 1))
     for shot in shots:
         height, width = shot.depth.shape
-        local = moved(points.astype(float), np.linalg.inv(shot.pose))
+        local = transform_points(points.astype(float), np.linalg.inv(shot.pose))
         pixels = project(shot.camera.resized(width, height), local)
         inside = ((pixels > -0.5) & (pixels < [width - 0.5, height - 0.5])).all(axis=1)
         columns, rows = np.rint(np.where(inside[:, None], pixels, 0)).astype(int).T

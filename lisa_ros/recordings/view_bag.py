@@ -10,7 +10,8 @@ from typing import Any
 from rosbags.rosbag2 import Reader, ReaderError
 from rosbags.typesys import Stores, get_typestore
 
-from lisa_ros.node.inputs.depth_image import intrinsics, to_depth
+from lisa_ros.geometry import Intrinsics
+from lisa_ros.node.inputs.depth_image import to_depth
 from lisa_ros.node.inputs.image_conversion import to_rgb
 from lisa_ros.recordings.ask_views import Shot
 from lisa_ros.recordings.tf import RecordedTransforms, seconds
@@ -67,7 +68,7 @@ def _shots(
     transforms = RecordedTransforms()
     for topic, message in messages.of(*STATIC):
         transforms.add(message.transforms, STATIC[topic])
-    camera = next((intrinsics(message) for _, message in messages.of(info)), None)
+    camera = next((Intrinsics.from_camera_info(message) for _, message in messages.of(info)), None)
     if camera is None:
         raise ViewsError(f"the recording has no message on {info}")
     stamps = [seconds(message.header.stamp) for _, message in messages.of(depth)]

@@ -12,8 +12,8 @@ from lisa_ros.geometry import (
     Intrinsics,
     cloud,
     locate,
-    moved,
     parallel_grasps,
+    transform_points,
     without_object,
 )
 from lisa_tabletop.pick.hand import GRIPPER
@@ -74,8 +74,8 @@ def locate_target(
     thing = locate(mask, depth, camera, up=camera_pose[:3, :3].T @ [0.0, 0.0, 1.0])
     if thing.box is None:
         return Target(reason=thing.reason)
-    thing = thing.moved(camera_pose)
-    others = moved(cloud(without_object(depth, mask, MARGIN), camera)[0], camera_pose)
+    thing = thing.transformed(camera_pose)
+    others = transform_points(cloud(without_object(depth, mask, MARGIN), camera)[0], camera_pose)
     others = others[others[:, 2] > STANDS_UP]
     return Target(parallel_grasps(thing, GRIPPER, others), thing.box.size)
 

@@ -1,6 +1,7 @@
 """Depth images, intrinsics and masks that cannot be used: a reason instead of numbers."""
 
 import warnings
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ from lisa_ros.geometry import (
 )
 from lisa_ros.geometry.camera import project, rays
 
+K = [550, 0, 200, 0, 550, 150, 0, 0, 1]
 SCENE = on_table([0.1, 0.06, 0.12])
 DEPTH, SEEN = render([SCENE.thing, SCENE.table])
 MASK = SEEN == 0
@@ -78,7 +80,7 @@ def test_what_cannot_be_used_leaves_the_object_empty_and_says_why(case):
     assert len(found.points) == len(found.pixels) == 0
     assert parallel_grasps(found, Gripper()) == []
     assert suction_grasps(found) == []
-    assert found.moved(np.eye(4)) == found
+    assert found.transformed(np.eye(4)) == found
 
 
 def test_a_handful_of_bad_pixels_does_not_make_the_depth_image_implausible():
@@ -104,9 +106,109 @@ def test_intrinsics_that_are_none(k, model, d, word):
         Intrinsics.from_matrix(k, 400, 300, model, d)
 
 
-def test_a_distortion_of_zeros_is_none_whatever_its_name():
-    k = [550, 0, 200, 0, 550, 150, 0, 0, 1]
-    assert Intrinsics.from_matrix(k, 400, 300, "equidistant", [0, 0, 0, 0]).distortion == ()
+@pytest.mark.parametrize("d", [[], [0.0] * 4, [0.01, 0, 0, 0]])
+@pytest.mark.parametrize("model", ["equidistant", "fisheye", "kannala_brandt", "Plumb_Bob", "none"])
+def test_an_unknown_lens_is_no_pinhole_whatever_its_coefficients(model, d):
+    """A fisheye without coefficients bends all the same: r = f angle and not f tan(angle)."""
+    with pytest.raises(DepthError, match=f"{model}.* not known"):
+        Intrinsics.from_matrix(K, 400, 300, model, d)
+
+
+@pytest.mark.parametrize("zeros", [4, 6])
+@pytest.mark.parametrize(
+    ("model", "d"),
+    [
+        ("plumb_bob", [0.1, -0.05, 0.001, 0.002, 0.01, 0, 0, 0]),
+        ("rational_polynomial", [0.5, -2.6, 0.0004, -0.0003, 1.5, 0.4, -2.4, 1.4]),
+    ],
+)
+def test_coefficients_that_opencv_fills_up_with_zeros_are_taken(model, d, zeros):
+    short = Intrinsics.from_matrix(K, 400, 300, model, d[:5] if model == "plumb_bob" else d)
+    assert Intrinsics.from_matrix(K, 400, 300, model, d + [0.0] * zeros) == short
+    assert short.distortion == tuple(d)
+    for at in (8, 7 + zeros):  # a prism or a tilted sensor: no model that is known here
+        more = d + [0.0] * zeros
+        more[at] = 0.01
+        with pytest.raises(DepthError, match="coefficients"):
+            Intrinsics.from_matrix(K, 400, 300, model, more)
+
+
+@pytest.mark.parametrize("model", ["", "plumb_bob", "rational_polynomial"])
+@pytest.mark.parametrize("count", [0, 4, 5, 8, 14])
+def test_a_known_lens_without_distortion(model, count):
+    assert Intrinsics.from_matrix(K, 400, 300, model, [0.0] * count).distortion == ()
+
+
+IMPLAUSIBLE = {
+    "identity": ([1, 0, 0, 0, 1, 0, 0, 0, 1], "field of view of 1[78]"),
+    "parts of the width": ([0.8, 0, 0.5, 0, 1.1, 0.5, 0, 0, 1], "field of view of 1[78]"),
+    "millimetres": ([4.2, 0, 3.2, 0, 4.2, 2.4, 0, 0, 1], "field of view of 17"),
+    "only one focal length": ([550, 0, 200, 0, 1, 150, 0, 0, 1], "300 pixels high"),
+    "a telescope": ([55_000, 0, 200, 0, 55_000, 150, 0, 0, 1], "field of view of 0.4"),
+    "no centre": ([550, 0, 0, 0, 550, 0, 0, 0, 1], r"principal point \(0, 0\)"),
+    "centre to the right": ([550, 0, 410, 0, 550, 150, 0, 0, 1], r"point \(410, 150\)"),
+    "centre below": ([550, 0, 200, 0, 550, 320, 0, 0, 1], r"point \(200, 320\)"),
+    "centre to the left": ([550, 0, -20, 0, 550, 150, 0, 0, 1], r"point \(-20, 150\)"),
+    "columns for rows": ([550, 0, 0, 0, 550, 0, 200, 150, 1], "not of the form"),
+    "times two": ([1100, 0, 400, 0, 1100, 300, 0, 0, 2], "not of the form"),
+    "skew": ([550, 90, 200, 0, 550, 150, 0, 0, 1], "not of the form"),
+}
+
+
+@pytest.mark.parametrize("case", IMPLAUSIBLE)
+def test_numbers_that_no_camera_has_are_refused_with_the_reason(case):
+    k, words = IMPLAUSIBLE[case]
+    with pytest.raises(DepthError, match=words):
+        Intrinsics.from_matrix(k, 400, 300)
+    if "form" not in words:  # without a size it can be told once the image is there
+        found = locate(MASK, DEPTH, Intrinsics.from_matrix(k, 0, 0))
+        assert found.box is None and "implausible" in found.reason
+
+
+@pytest.mark.parametrize(
+    "k",
+    [
+        [110, 0, 200, 0, 110, 150, 0, 0, 1],  # 122 degrees wide
+        [5000, 0, 200, 0, 5000, 150, 0, 0, 1],  # a telephoto lens
+        [550, 0, 260, 0, 550, 90, 0, 0, 1],  # a shifted sensor
+        [550, 0, 200, 0, 275, 150, 0, 0, 1],  # lines that were read every second time
+    ],
+)
+def test_unusual_cameras_are_cameras(k):
+    assert Intrinsics.from_matrix(k, 400, 300).fx == k[0]
+
+
+def camera_info(roi=(0, 0, 0, 0), **changed):
+    """A CameraInfo whose `p` is another camera than its `k`; `roi` is x, y, width, height."""
+    names = ("x_offset", "y_offset", "width", "height")
+    fields = {"width": 400, "height": 300, "k": K, "distortion_model": "plumb_bob", "d": []}
+    fields |= {"p": [500, 0, 210, 0, 0, 510, 140, 0, 0, 0, 1, 0], "binning_x": 0, "binning_y": 0}
+    region = SimpleNamespace(**dict(zip(names, roi, strict=True)), do_rectify=False)
+    return SimpleNamespace(roi=region, **fields | changed)
+
+
+def test_a_region_of_interest_and_binning_show_every_point_where_the_sensor_saw_it():
+    whole = Intrinsics.from_camera_info(camera_info())
+    assert (whole.fx, whole.fy, whole.cx, whole.cy) == (550, 550, 200, 150)
+    info = camera_info((100, 80, 240, 200), binning_x=2, binning_y=4)
+    part = Intrinsics.from_camera_info(info)
+    assert (part.width, part.height) == (120, 50)
+    points = np.array([[0.1, -0.05, 0.6], [-0.2, 0.1, 0.9]])
+    on_sensor = project(whole, points) + 0.5  # from the corner of the sensor, not from (0, 0)
+    assert project(part, points) + 0.5 == pytest.approx((on_sensor - [100, 80]) / [2, 4])
+
+
+def test_a_region_without_the_principal_point_is_a_region_all_the_same():
+    assert Intrinsics.from_camera_info(camera_info((240, 0, 160, 100))).cx == -40
+
+
+def test_rectified_images_have_the_other_matrix_and_no_distortion():
+    raw = Intrinsics.from_camera_info(camera_info(d=[0.1] * 5))
+    assert raw.fx == 550 and raw.distortion
+    fisheye = camera_info(distortion_model="equidistant", d=[0.1] * 4)
+    assert Intrinsics.from_camera_info(fisheye, True) == Intrinsics(400, 300, 500, 510, 210, 140)
+    with pytest.raises(DepthError, match="no intrinsics"):  # never calibrated
+        Intrinsics.from_camera_info(camera_info(p=[0.0] * 12), True)
 
 
 def test_a_camera_info_without_size_takes_that_of_the_depth_image():

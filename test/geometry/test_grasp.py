@@ -6,7 +6,7 @@ from geometry_scenes import CAMERA, Cuboid, Ground, Sphere, Tabletop, noisy, on_
 
 from lisa_ros.geometry import (
     Gripper,
-    ObjectInSpace,
+    Object3D,
     cloud,
     locate,
     parallel_grasps,
@@ -18,7 +18,7 @@ from lisa_ros.geometry import (
 
 def place(
     scene: Tabletop, up: str | np.ndarray | None = "support", seed: int | None = None
-) -> ObjectInSpace:
+) -> Object3D:
     depth, seen = render([scene.thing, scene.table])
     return locate(seen == 0, depth if seed is None else noisy(depth, seed), CAMERA, up=up)
 
@@ -106,7 +106,7 @@ def test_slanted_sides_slip():
     assert parallel_grasps(wedge)[0].score < parallel_grasps(blunt)[0].score
 
 
-def locate_again(found: ObjectInSpace, keep: np.ndarray) -> ObjectInSpace:
+def locate_again(found: Object3D, keep: np.ndarray) -> Object3D:
     from dataclasses import replace
 
     return replace(found, points=found.points[keep])
@@ -141,7 +141,7 @@ def test_neighbours_block_the_fingers():
 def test_grasps_move_with_the_object():
     found = place(on_table((0.12, 0.05, 0.05)))
     pose = rigid([1, 2, 3], [0.1, 0.7, -0.2, 0.6])
-    here, there = parallel_grasps(found), parallel_grasps(found.moved(pose))
+    here, there = parallel_grasps(found), parallel_grasps(found.transformed(pose))
     best = pose @ here[0].pose
     near = [
         one

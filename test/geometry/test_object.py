@@ -6,8 +6,8 @@ from geometry_scenes import CAMERA, Cuboid, Ground, Sphere, noisy, on_table, ren
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from lisa_ros.geometry import Intrinsics, ObjectInSpace, locate, moved, quaternion, rigid
-from lisa_ros.geometry.mask import fit_mask
+from lisa_ros.geometry import Intrinsics, Object3D, locate, quaternion, rigid, transform_points
+from lisa_ros.geometry.depth import fit_mask
 
 pytestmark = pytest.mark.filterwarnings("error")
 few = settings(
@@ -34,7 +34,7 @@ places = st.builds(
 )
 
 
-def sorted_error(found: ObjectInSpace, size: np.ndarray) -> float:
+def sorted_error(found: Object3D, size: np.ndarray) -> float:
     """The largest relative error of the box' lengths, the longest compared with the longest."""
     return float(np.abs(np.sort(found.box.size) / np.sort(size) - 1).max())
 
@@ -240,16 +240,16 @@ def test_an_object_moves_rigidly_into_another_frame():
     depth, seen = render([scene.thing, scene.table])
     found = locate(seen == 0, depth, CAMERA, up=scene.up)
     shift, pose = [1.0, -2.0, 0.5], rigid([1.0, -2.0, 0.5], [0.4, -0.3, 0.1, 0.8])
-    there = found.moved(pose)
+    there = found.transformed(pose)
     assert there.box.size == pytest.approx(found.box.size)
-    assert there.box.corners == pytest.approx(moved(found.box.corners, pose), abs=1e-6)
+    assert there.box.corners == pytest.approx(transform_points(found.box.corners, pose), abs=1e-6)
     assert there.centroid == pytest.approx(there.points.mean(axis=0, dtype=float), abs=1e-4)
     assert there.support.height(there.points) == pytest.approx(
         found.support.height(found.points), abs=1e-5
     )
     assert there.up == pytest.approx(pose[:3, :3] @ found.up)
     assert there.viewpoints == pytest.approx(np.array([shift]))
-    assert there.moved(np.linalg.inv(pose)).points == pytest.approx(found.points, abs=1e-5)
+    assert there.transformed(np.linalg.inv(pose)).points == pytest.approx(found.points, abs=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -93,7 +93,7 @@ def test_the_box_of_a_whole_object_is_what_the_simulator_knows(seed):
         )
         assert found.reason == ""
         assert found.visible_fraction > 0.97
-        box = found.moved(view.camera_pose).box
+        box = found.transformed(view.camera_pose).box
         item = next(one for one in scene.items if one.id == thing["id"])
         if is_inside_out(scene, item):  # depth then shows the inner wall of the far side
             continue
@@ -132,7 +132,7 @@ def test_whole_things_are_grasped_where_they_are():
             if thing["visible"] < 0.995 or thing["kind"] not in ("sponge", "candle"):
                 continue
             mask, up = view.instances == thing["id"], view.camera_pose[2, :3]
-            found = locate(mask, view.depth, camera, up=up).moved(view.camera_pose)
+            found = locate(mask, view.depth, camera, up=up).transformed(view.camera_pose)
             grasps = parallel_grasps(found, Gripper(opening=0.1))
             best = next(one for one in grasps if one.kind == "top")
             item = next(one for one in scene.items if one.id == thing["id"])

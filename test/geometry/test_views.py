@@ -49,9 +49,9 @@ def test_views_from_all_around_give_the_whole_object():
 
 def test_a_single_view_is_that_view_in_the_common_frame():
     found = fuse(VIEWS[:1], up=UP)
-    alone = locate(VIEWS[0].mask, VIEWS[0].depth, CAMERA, up=VIEWS[0].pose[:3, :3].T @ UP).moved(
-        VIEWS[0].pose
-    )
+    alone = locate(
+        VIEWS[0].mask, VIEWS[0].depth, CAMERA, up=VIEWS[0].pose[:3, :3].T @ UP
+    ).transformed(VIEWS[0].pose)
     assert (found.views, found.agreement) == (1, 1.0)
     assert found.box.center == pytest.approx(alone.box.center, abs=0.003)
 
@@ -104,7 +104,16 @@ def test_views_without_depth_are_left_out_and_not_counted():
 
 
 @pytest.mark.parametrize(
-    "pose", [np.zeros((4, 4)), 2 * np.eye(4), np.eye(3), np.full((4, 4), np.nan)]
+    "pose",
+    [
+        np.zeros((4, 4)),
+        2 * np.eye(4),
+        np.eye(3),
+        np.full((4, 4), np.nan),
+        VIEWS[0].pose @ np.diag([-1.0, 1, 1, 1]),  # left-handed
+        VIEWS[0].pose + np.outer([0, 0, 0, 1], [0.1, 0, 0, 0]),
+        VIEWS[0].pose + np.outer([1, 0, 0, 0], [0, 0.1, 0, 0]),  # skewed
+    ],
 )
 def test_a_pose_that_is_none_is_named(pose):
     bad = Sighting(VIEWS[0].mask, VIEWS[0].depth, CAMERA, pose)

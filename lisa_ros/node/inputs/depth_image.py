@@ -1,4 +1,4 @@
-"""Depth messages to arrays, and camera_info to intrinsics.
+"""Depth messages to arrays.
 
 Messages are only looked at, as in `image.py`.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lisa_ros.errors import ImageError
-from lisa_ros.geometry import DepthError, Intrinsics
+from lisa_ros.geometry import DepthError
 from lisa_ros.node.inputs.image_conversion import Layout, check_size, samples_of
 
 MILLIMETRES, METRES = ("16UC1", "mono16"), ("32FC1",)
@@ -83,26 +83,3 @@ def _decompress(message: Any, max_pixels: int) -> np.ndarray:
     with np.errstate(divide="ignore"):
         depth = np.float32(quantum) / (whole.astype(np.float32) - np.float32(offset))
     return np.where(whole > 0, depth, np.float32(np.nan))
-
-
-def intrinsics(info: Any, rectified: bool = False) -> Intrinsics:
-    """The camera of a `sensor_msgs/CameraInfo`.
-
-    Args:
-        info: the message. Binning and a region of interest make the image smaller than the size
-            that the calibration is for.
-        rectified: the images have been rectified: take `p`, and no distortion.
-
-    Raises:
-        DepthError: it holds none.
-    """
-    k = np.array(info.p, float).reshape(3, 4)[:, :3] if rectified else np.reshape(info.k, (3, 3))
-    k = np.array(k, float)
-    roi, binning = info.roi, np.array([max(1, info.binning_x), max(1, info.binning_y)])
-    # A pixel's middle is its whole number, so an image begins half a pixel before 0.
-    k[:2, 2] = (k[:2, 2] - [roi.x_offset, roi.y_offset] + 0.5) / binning - 0.5
-    k[[0, 1], [0, 1]] /= binning
-    width = (roi.width or info.width) // int(binning[0])
-    height = (roi.height or info.height) // int(binning[1])
-    model, distortion = ("", ()) if rectified else (info.distortion_model, info.d)
-    return Intrinsics.from_matrix(k, width, height, model, distortion)

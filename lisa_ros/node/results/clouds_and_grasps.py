@@ -11,18 +11,17 @@ from lisa_ros.geometry import (
     XYZRGB,
     Grasp,
     Gripper,
-    ObjectInSpace,
+    Object3D,
     cloud,
     colors_at,
-    moved,
     pack,
     parallel_grasps,
     suction_grasps,
+    transform_points,
     without_object,
 )
 from lisa_ros.geometry.camera import rays
-from lisa_ros.geometry.depth import metres
-from lisa_ros.geometry.mask import fit_mask, grown, window
+from lisa_ros.geometry.depth import dilate, fit_mask, metres, window
 from lisa_ros.node.results.localization import Space
 
 MARGIN = 5  # pixels around a mask that are neither scene nor obstacle: a mask is never quite exact
@@ -49,7 +48,7 @@ def scene_cloud(space: Space, rgb: np.ndarray, masks: Sequence[np.ndarray]) -> n
     for mask in masks:
         depth = without_object(depth, fit_mask(mask, depth.shape), MARGIN)
     points, pixels = cloud(depth, space.camera)
-    points = moved(points, space.pose)
+    points = transform_points(points, space.pose)
     return pack(points, colors_at(rgb, pixels, depth.shape))
 
 
@@ -73,7 +72,7 @@ def grasps(space: Space, masks: Sequence[np.ndarray], settings: Any) -> list[tup
     return sorted(found, key=lambda pair: -pair[1].score)
 
 
-def _obstacles(space: Space, thing: ObjectInSpace, mask: np.ndarray) -> np.ndarray:
+def _obstacles(space: Space, thing: Object3D, mask: np.ndarray) -> np.ndarray:
     """Points (M,3) around an object that stand up from its support, in the frame of the space."""
     height, width = space.depth.shape
     camera = space.camera.resized(width, height)
@@ -82,9 +81,9 @@ def _obstacles(space: Space, thing: ObjectInSpace, mask: np.ndarray) -> np.ndarr
     rows, columns = window(inside, 0.0, least=round(REACH * camera.fx / away))
     part = slice(rows.start, rows.stop, COARSE), slice(columns.start, columns.stop, COARSE)
     z, sight = metres(space.depth[part]), rays(camera)[part]
-    free = np.isfinite(z) & ~grown(inside[part], MARGIN // COARSE + 1)
+    free = np.isfinite(z) & ~dilate(inside[part], MARGIN // COARSE + 1)
     points = np.concatenate([sight[free], np.ones((int(free.sum()), 1), np.float32)], axis=1)
-    points = moved(points * z[free][:, None], space.pose)
+    points = transform_points(points * z[free][:, None], space.pose)
     points = points[np.isfinite(points[:, 0])]
     if thing.support is None:
         return points

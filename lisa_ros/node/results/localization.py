@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from lisa_ros.errors import LisaError
-from lisa_ros.geometry import DepthError, Intrinsics, ObjectInSpace, locate
+from lisa_ros.geometry import DepthError, Intrinsics, Object3D, locate
 from lisa_ros.node.inputs.depth import Partner
-from lisa_ros.node.inputs.depth_image import intrinsics, to_depth
+from lisa_ros.node.inputs.depth_image import to_depth
 
 LookUp = Callable[[Any], np.ndarray]
 """from a header to the pose (4,4) of its frame in the target frame; raises `LisaError`"""
@@ -31,7 +31,7 @@ class Space:
         seconds: that all this took.
     """
 
-    things: tuple[ObjectInSpace, ...]
+    things: tuple[Object3D, ...]
     frame_id: str = ""
     depth: np.ndarray | None = None
     camera: Intrinsics | None = None
@@ -41,7 +41,7 @@ class Space:
     @classmethod
     def empty(cls, count: int, reason: str, seconds: float = 0.0) -> Space:
         """No depth: the same reason for each of `count` masks."""
-        return cls((ObjectInSpace(reason=reason),) * count, seconds=seconds)
+        return cls((Object3D(reason=reason),) * count, seconds=seconds)
 
 
 def in_space(
@@ -69,7 +69,7 @@ def in_space(
     box = settings["depth.box"]
     up = {"support": "support", "target_frame": pose[2, :3], "free": None}[box]
     found = (locate(mask, depth, camera, up=up) for mask in masks)
-    things = tuple(thing if look_up is None else thing.moved(pose) for thing in found)
+    things = tuple(thing if look_up is None else thing.transformed(pose) for thing in found)
     frame_id = header.frame_id if look_up is None else settings["target_frame"]
     return Space(things, frame_id, depth, camera, pose, time.monotonic() - began)
 
@@ -89,5 +89,5 @@ def _readings(partner: Partner, header: Any, settings: Any) -> tuple[np.ndarray,
             f"the image is in the frame {frames[0][:60]!r} and the depth image in "
             f"{frames[1][:60]!r}: use the depth image that is registered to the colour image"
         )
-    camera = intrinsics(partner.info, settings["depth.rectified"])
+    camera = Intrinsics.from_camera_info(partner.info, settings["depth.rectified"])
     return to_depth(partner.depth, settings["input.max_pixels"]), camera

@@ -21,7 +21,7 @@ from lisa_ros.node.status import Status
 
 if TYPE_CHECKING:
     from lisa_ros.engine.answer import Instance
-    from lisa_ros.geometry import ObjectInSpace
+    from lisa_ros.geometry import Object3D
 
 ENGINE_STAGES = ("clip", "sam", "prefill", "decode", "mask")
 COUNTERS = ("sam_encodes", "clip_encodes", "forwards", "tokens", "drafted", "accepted")
@@ -103,7 +103,7 @@ def _instance(number: int, instance: Instance, header: Header) -> InstanceMessag
     )
 
 
-def _place(message: InstanceMessage, thing: ObjectInSpace, header: Header) -> None:
+def _place(message: InstanceMessage, thing: Object3D, header: Header) -> None:
     """Fill in the 3-D part, or why there is none."""
     message.pose_reason, message.has_pose = thing.reason, thing.box is not None
     message.points = len(thing.points)

@@ -10,7 +10,7 @@ from geometry_msgs.msg import PoseArray, Vector3
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import ColorRGBA, Float32MultiArray, Header, MultiArrayDimension
 
-from lisa_ros.geometry import XYZRGB, Grasp, ObjectInSpace, quaternion
+from lisa_ros.geometry import XYZRGB, Grasp, Object3D, quaternion
 from lisa_ros.node.inputs.image_conversion import to_bytes
 from lisa_ros.node.results.messages import point_message, pose_message
 from lisa_ros.node.results.overlay import COLORS
@@ -56,7 +56,7 @@ def grasp_messages(
     return PoseArray(header=header, poses=poses), scores
 
 
-def marker_array(things: Sequence[ObjectInSpace], labels: Sequence[str], header: Header) -> Any:
+def marker_array(things: Sequence[Object3D], labels: Sequence[str], header: Header) -> Any:
     """visualization_msgs/MarkerArray: a box, its axes and a label for each object.
 
     The first marker takes away those of the answer before.
