@@ -4,24 +4,23 @@ Each maker here uses the frames of its counterpart about what is there, with abo
 of words, so that the picture decides and not the sentence.
 """
 
-from lisa_tabletop.language import rank, reference, relations, support_relations
+from lisa_tabletop.language import reference, relations, spatial
 from lisa_tabletop.language.draft import (
     SIDES,
     Context,
     Draft,
-    absent,
     anchor,
     ask_place,
     named,
     noun_slots,
+    there_is_no,
 )
 from lisa_tabletop.language.knowledge import Kind
-from lisa_tabletop.language.reference import use_instruction
 
 
-def missing(context: Context) -> Draft | None:
+def absent(context: Context) -> Draft | None:
     """Something that is not there: by kind, colour, use, group, place, rank, or in a dialogue."""
-    return context.pick(_MISSING)(context)
+    return context.pick(_ABSENT)(context)
 
 
 def _absent_kind(context: Context) -> Kind | None:
@@ -46,9 +45,9 @@ def _absent_noun(context: Context, colored: float = 0.6) -> tuple[str, str] | No
     return color + name, color + kind.name
 
 
-def _missing_kind(context: Context) -> Draft | None:
+def _kind(context: Context) -> Draft | None:
     nouns = _absent_noun(context)
-    return nouns and Draft(context.refer(nouns[0]), refusal=absent(nouns[1]))
+    return nouns and Draft(context.refer(nouns[0]), refusal=there_is_no(nouns[1]))
 
 
 def _other_color(context: Context) -> tuple[str, str] | None:
@@ -68,15 +67,17 @@ def _other_color(context: Context) -> tuple[str, str] | None:
     return f"{color} {name}", f"{color} {kind.name}"
 
 
-def _missing_color(context: Context) -> Draft | None:
+def _color(context: Context) -> Draft | None:
     """'the blue mug' where there are mugs, but no blue one."""
     nouns = _other_color(context)
-    return nouns and Draft(context.refer(nouns[0]), refusal=absent(nouns[1]))
+    return nouns and Draft(context.refer(nouns[0]), refusal=there_is_no(nouns[1]))
 
 
-def _missing_use(context: Context) -> Draft | None:
+def _use(context: Context) -> Draft | None:
     use = _absent_use(context)
-    return use and Draft(use_instruction(context, use), refusal=_nothing_for(context, use))
+    return use and Draft(
+        reference.use_instruction(context, use), refusal=_nothing_for(context, use)
+    )
 
 
 def _absent_use(context: Context) -> str | None:
@@ -93,9 +94,9 @@ def _nothing_for(context: Context, use: str) -> str:
     return f"There is nothing here {context.knowledge.uses[use]}."
 
 
-def _missing_plural(context: Context) -> Draft | None:
+def _plural(context: Context) -> Draft | None:
     """'all the mugs', 'everything red', 'everything to eat' where there is none."""
-    found = context.pick(_MISSING_PLURALS)(context)
+    found = context.pick(_PLURALS)(context)
     return found and Draft(context.frame("refer_many", np=found[0]), refusal=found[1])
 
 
@@ -103,7 +104,7 @@ def _no_group(context: Context) -> tuple[str, str] | None:
     group = context.pick(tuple(context.knowledge.groups))
     if context.scene.find_for(group) != []:
         return None
-    return context.frame("all_of_group", group=group), absent(context.knowledge.groups[group])
+    return context.frame("all_of_group", group=group), there_is_no(context.knowledge.groups[group])
 
 
 def _none_of_kind(context: Context) -> tuple[str, str] | None:
@@ -111,7 +112,7 @@ def _none_of_kind(context: Context) -> tuple[str, str] | None:
     if kind is None:
         return None
     name = kind.name if context.chance(0.7) else context.pick(kind.names)
-    return context.frame("all_of", one=name, many=kind.plural(name)), absent(kind.name)
+    return context.frame("all_of", one=name, many=kind.plural(name)), there_is_no(kind.name)
 
 
 def _none_in_color(context: Context) -> tuple[str, str] | None:
@@ -133,7 +134,7 @@ def _none_for_use(context: Context) -> tuple[str, str] | None:
     return words and (words, _nothing_for(context, use))
 
 
-_MISSING_PLURALS = (
+_PLURALS = (
     *(_none_of_kind, _none_of_kind, _none_of_kind),
     *(_no_group, _none_in_color, _none_of_material, _none_for_use),
 )
@@ -148,36 +149,36 @@ def _adjective(context: Context, material: str) -> str:
     return context.knowledge.adjectives[material]
 
 
-def _missing_attribute(context: Context) -> Draft | None:
+def _attribute(context: Context) -> Draft | None:
     """'the blue object' where nothing is blue."""
     color = _absent_value(context, "color", context.knowledge.colors)
     noun = color and f"{color} {context.frame('thing')}"
-    return noun and Draft(context.refer(noun), refusal=absent(noun))
+    return noun and Draft(context.refer(noun), refusal=there_is_no(noun))
 
 
-def _missing_material(context: Context) -> Draft | None:
+def _material(context: Context) -> Draft | None:
     """'the wooden object' where nothing is wooden."""
     material = _absent_value(context, "material", tuple(context.knowledge.materials))
     if material is None or material == "food":
         return None
     noun, adjective = context.frame("thing"), _adjective(context, material)
     words = context.frame("material_one", material=material, adjective=adjective, noun=noun)
-    return Draft(context.refer(words), refusal=absent(f"{adjective} {noun}"))
+    return Draft(context.refer(words), refusal=there_is_no(f"{adjective} {noun}"))
 
 
-def _missing_anchor(context: Context) -> Draft | None:
+def _anchor(context: Context) -> Draft | None:
     """'What is left of the book?', 'the mug left of the book' where there is no book."""
     nouns = _absent_noun(context)
     if nouns is None or not context.scene.askable:
         return None
     rel = context.frame(context.pick((*SIDES, "next_to", "nearest")), x=f"the {nouns[0]}")
     if context.chance(0.5):
-        return Draft(ask_place(context, rel), refusal=absent(nouns[1]))
+        return Draft(ask_place(context, rel), refusal=there_is_no(nouns[1]))
     noun = context.name(context.pick(context.scene.askable))
-    return Draft(context.refer(f"{noun} {rel}"), refusal=absent(nouns[1]))
+    return Draft(context.refer(f"{noun} {rel}"), refusal=there_is_no(nouns[1]))
 
 
-def _missing_at_place(context: Context) -> Draft | None:
+def _at_place(context: Context) -> Draft | None:
     """'the mug left of the book' where the only mug is right of it, or there is no mug."""
     found = anchor(context)
     if found is None:
@@ -197,7 +198,7 @@ def _missing_at_place(context: Context) -> Draft | None:
     return Draft(context.refer(f"{kind.name} {rel}"), refusal=refusal)
 
 
-def _missing_neighbour(context: Context) -> Draft | None:
+def _neighbour(context: Context) -> Draft | None:
     """'What is left of the book?' where nothing is."""
     found = anchor(context)
     if found is None:
@@ -210,28 +211,28 @@ def _missing_neighbour(context: Context) -> Draft | None:
     return Draft(ask_place(context, rel), refusal=f"There is nothing {SIDES[side]} {words}.")
 
 
-def _missing_rank(context: Context) -> Draft | None:
+def _rank(context: Context) -> Draft | None:
     """'the largest mug' where there is no mug, 'the third mug from the left' where two are."""
     if context.chance(0.5):
-        return _missing_nth(context)
+        return _nth(context)
     nouns = _absent_noun(context, colored=0.2)
     if nouns is None:
         return None
-    word = context.pick((*rank.SUPERLATIVES, *rank.OUTERMOST))
-    return Draft(context.refer(context.frame(word, noun=nouns[0])), refusal=absent(nouns[1]))
+    word = context.pick((*relations.SUPERLATIVES, *relations.OUTERMOST))
+    return Draft(context.refer(context.frame(word, noun=nouns[0])), refusal=there_is_no(nouns[1]))
 
 
-def _missing_nth(context: Context) -> Draft | None:
-    noun, candidates = rank.one_class(context)
+def _nth(context: Context) -> Draft | None:
+    noun, candidates = relations.one_class(context)
     n = len(candidates) + (1 if context.chance(0.7) else 2)
-    if not 2 <= n <= len(rank.ORDINALS) or not all(thing.askable for thing in candidates):
+    if not 2 <= n <= len(relations.ORDINALS) or not all(thing.askable for thing in candidates):
         return None
-    nth, side = rank.ORDINALS[n - 1], context.pick(("left", "right"))
+    nth, side = relations.ORDINALS[n - 1], context.pick(("left", "right"))
     words = context.frame("nth", nth=nth, noun=noun, side=side)
     return Draft(context.refer(words), refusal=f"There is no {nth} {noun} here.")
 
 
-def _missing_partner(context: Context) -> Draft | None:
+def _partner(context: Context) -> Draft | None:
     """'What belongs with the book?' where nothing does."""
     # most scenes have no partner for most things: asked more often, the sentence would tell
     found = anchor(context) if context.chance(0.3) else None
@@ -244,7 +245,7 @@ def _missing_partner(context: Context) -> Draft | None:
     return Draft(context.frame("partner", x=found[1]), refusal=refusal)
 
 
-def _missing_followup(context: Context) -> Draft | None:
+def _followup(context: Context) -> Draft | None:
     """'And the blue mug?', after a question about something that is there."""
     first = context.pick((reference.plain, reference.use))(context)
     nouns = context.pick((_absent_noun, _other_color))(context)
@@ -252,14 +253,14 @@ def _missing_followup(context: Context) -> Draft | None:
         return None
     instruction = context.frame("follow_refer", **noun_slots(nouns[0]))
     history = ((first.instruction, named(first.targets)),)
-    return Draft(instruction, refusal=absent(nouns[1]), history=history)
+    return Draft(instruction, refusal=there_is_no(nouns[1]), history=history)
 
 
-_MISSING = (
-    *(_missing_kind, _missing_kind, _missing_kind, _missing_kind, _missing_kind),
-    *(_missing_color, _missing_color, _missing_color, _missing_color),
-    *(_missing_use, _missing_use, _missing_use, _missing_use),
-    *(_missing_plural, _missing_plural, _missing_attribute, _missing_material),
-    *(_missing_anchor, _missing_at_place, _missing_neighbour, _missing_rank),
-    *(_missing_partner, _missing_followup, support_relations.nothing_rests),
+_ABSENT = (
+    *(_kind, _kind, _kind, _kind, _kind),
+    *(_color, _color, _color, _color),
+    *(_use, _use, _use, _use),
+    *(_plural, _plural, _attribute, _material),
+    *(_anchor, _at_place, _neighbour, _rank),
+    *(_partner, _followup, spatial.absent_support),
 )

@@ -3,9 +3,8 @@
 from dataclasses import replace
 
 from lisa_tabletop.language import reference, spatial
-from lisa_tabletop.language.draft import Context, Draft, join, named, noun_slots, unique_noun
+from lisa_tabletop.language.draft import Context, Draft, Thing, join, named, noun_slots, unique_noun
 from lisa_tabletop.language.knowledge import article
-from lisa_tabletop.language.scene import Thing
 
 _MOST_LISTED = 5
 

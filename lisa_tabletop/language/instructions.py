@@ -12,11 +12,10 @@ from itertools import pairwise
 
 from numpy.random import Generator
 
-from lisa_tabletop.language import absent, dialogue, plural, reference, spatial
-from lisa_tabletop.language.draft import Context, Draft, named
+from lisa_tabletop.language import absent, dialogue, reference, spatial
+from lisa_tabletop.language.draft import Context, Draft, named, read_scene
 from lisa_tabletop.language.knowledge import Kind, load_knowledge
 from lisa_tabletop.language.patterns import load_patterns, pick
-from lisa_tabletop.language.scene import read_scene
 
 # How each type of question is made, and how often it is asked where the caller doesn't say.
 _MAKERS = {
@@ -25,8 +24,8 @@ _MAKERS = {
     "relation": (spatial.relation, 0.18),
     "use": (reference.use, 0.20),
     "two_hop": (spatial.two_hop, 0.07),
-    "plural": (plural.plural, 0.08),
-    "absent": (absent.missing, 0.14),
+    "plural": (reference.plural, 0.08),
+    "absent": (absent.absent, 0.14),
     "text": (dialogue.text, 0.03),
     "followup": (dialogue.followup, 0.04),
 }

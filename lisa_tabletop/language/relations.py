@@ -1,4 +1,4 @@
-"""Spatial relations and superlatives, each answered only where a person would not hesitate.
+"""Spatial relations, superlatives and ranks, each answered only where a person would not hesitate.
 
 Left, right, front and behind are those of the picture (front = lower in it), from the objects'
 centres in pixels; sizes are metric. Every function takes all objects in the picture into account,
@@ -9,16 +9,26 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import hypot
 
-from lisa_tabletop.language.scene import Scene, Thing
+from lisa_tabletop.language.draft import Context, Draft, Thing, VisibleScene
 
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "front": (0, 1), "behind": (0, -1)}
 STEP = 0.05  # of the picture's shorter side: the least difference along an axis that counts
 CLEARLY_NEARER = 1.35  # ratio of distances
 NEXT_TO = 0.3  # of the picture's shorter side: the largest distance that is still "next to"
 CLEARLY_LARGER = 1.2  # ratio of lengths
+ORDINALS = ("first", "second", "third", "fourth", "fifth")
+OUTERMOST = {
+    "leftmost": ("left", "It is farthest to the left."),
+    "rightmost": ("right", "It is farthest to the right."),
+    "frontmost": ("front", "It is nearest to the camera."),
+    "backmost": ("behind", "It is farthest from the camera."),
+}
+SUPERLATIVES = ("tallest", "flattest", "largest", "smallest", "longest")
+Class = tuple[str, Sequence[Thing]]  # a noun and all the things that it fits
+Ranked = tuple[str, Thing, str]  # the noun with its rank, the one that it fits, the reason
 
 
-def stands(thing: Thing, anchor: Thing, direction: str, scene: Scene) -> bool | None:
+def stands(thing: Thing, anchor: Thing, direction: str, scene: VisibleScene) -> bool | None:
     """Whether `thing` is on that side of `anchor`; None where one could argue."""
     if stacked(thing, anchor):
         return False
@@ -34,7 +44,7 @@ def stands(thing: Thing, anchor: Thing, direction: str, scene: Scene) -> bool | 
 
 
 def on_side(
-    scene: Scene, candidates: Sequence[Thing], anchor: Thing, direction: str
+    scene: VisibleScene, candidates: Sequence[Thing], anchor: Thing, direction: str
 ) -> list[Thing] | None:
     """Those of `candidates` on that side of `anchor`; None where one is doubtful."""
     found = []
@@ -47,7 +57,7 @@ def on_side(
     return found if all(thing.askable for thing in found) else None
 
 
-def neighbour(scene: Scene, anchor: Thing, direction: str) -> Thing | None:
+def neighbour(scene: VisibleScene, anchor: Thing, direction: str) -> Thing | None:
     """The object directly on that side of `anchor`: nothing else there is nearly as near."""
     side = {t: stands(t, anchor, direction, scene) for t in scene.things if t is not anchor}
     rivals = [thing for thing, there in side.items() if there is not False]
@@ -71,14 +81,14 @@ def nearest(candidates: Sequence[Thing], anchor: Thing, farthest: bool = False) 
     return first
 
 
-def next_to(scene: Scene, anchor: Thing) -> Thing | None:
+def next_to(scene: VisibleScene, anchor: Thing) -> Thing | None:
     """The one object beside `anchor`."""
     first = nearest(scene.things, anchor)
     limit = NEXT_TO * min(scene.width, scene.height)
     return first if first is not None and pixel_distance(first, anchor) <= limit else None
 
 
-def between(scene: Scene, one: Thing, other: Thing) -> Thing | None:
+def between(scene: VisibleScene, one: Thing, other: Thing) -> Thing | None:
     """The one object clearly between two others, nothing else being nearly there."""
     length = pixel_distance(one, other)
     if length < 4 * STEP * min(scene.width, scene.height):
@@ -99,7 +109,7 @@ def between(scene: Scene, one: Thing, other: Thing) -> Thing | None:
     return inside[0] if len(inside) == 1 and inside[0].askable else None
 
 
-def nth_from(scene: Scene, candidates: Sequence[Thing], n: int, side: str) -> Thing | None:
+def nth_from(scene: VisibleScene, candidates: Sequence[Thing], n: int, side: str) -> Thing | None:
     """The n-th candidate (1 = first) from the left or right, clearly apart from those beside it."""
     order = sorted(candidates, key=lambda thing: thing.u, reverse=side == "right")
     step = STEP * min(scene.width, scene.height)
@@ -127,7 +137,7 @@ def longest(candidates: Sequence[Thing]) -> Thing | None:
     return order[0] if max(order[0].size) > at_most else None
 
 
-def outermost(scene: Scene, candidates: Sequence[Thing], direction: str) -> Thing | None:
+def outermost(scene: VisibleScene, candidates: Sequence[Thing], direction: str) -> Thing | None:
     """The candidate farthest to that side of the picture."""
     x, y = DIRECTIONS[direction]
     order = sorted(candidates, key=lambda thing: thing.u * x + thing.v * y, reverse=True)
@@ -149,3 +159,90 @@ def pixel_distance(one: Thing, other: Thing) -> float:
 
 def metric_distance(one: Thing, other: Thing) -> float:
     return hypot(*(a - b for a, b in zip(one.position, other.position, strict=True)))
+
+
+def ranked(context: Context, among: Class | None = None) -> Draft | None:
+    """'the second mug from the left', 'the largest red thing'"""
+    found = ranked_noun(context, among)
+    return found and Draft(context.refer(found[0]), [found[1]], because=found[2])
+
+
+def ranked_noun(context: Context, among: Class | None = None) -> Ranked | None:
+    among = among or one_class(context)
+    if len(among[1]) < 2:
+        return None
+    return context.pick((_nth, _middle, _superlative, _superlative, _outermost, _outermost))(
+        context, *among
+    )
+
+
+def one_class(context: Context) -> Class:
+    """Everything ("object"), or all of one kind, colour or group that is there several times."""
+    things = context.scene.things
+    if things and context.chance(0.6):
+        noun, found = context.pick((_kind, _kind, _color, _group))(context, context.pick(things))
+        if len(found) > 1:
+            return noun, found
+    return context.frame("thing"), things
+
+
+def _kind(context: Context, thing: Thing) -> Class:
+    return context.name(thing), [one for one in context.scene.things if one.kind is thing.kind]
+
+
+def _color(context: Context, thing: Thing) -> Class:
+    noun = f"{thing.color} {context.frame('thing')}"
+    return noun, [one for one in context.scene.things if one.color == thing.color]
+
+
+def _group(context: Context, thing: Thing) -> Class:
+    groups = [group for group in thing.kind.groups if group in ("tools", "containers")]
+    if not groups:
+        return "", ()
+    return context.knowledge.groups[groups[0]], context.scene.find_for(groups[0]) or ()
+
+
+def _nth(context: Context, noun: str, candidates: Sequence[Thing]) -> Ranked | None:
+    n = 1 + int(context.random.random() * min(len(candidates), len(ORDINALS)))
+    side = context.pick(("left", "right"))
+    thing = nth_from(context.scene, candidates, n, side)
+    if thing is None:
+        return None
+    words = context.frame("nth", nth=ORDINALS[n - 1], noun=noun, side=side)
+    return words, thing, f"It is the {ORDINALS[n - 1]} one from the {side}."
+
+
+def _middle(context: Context, noun: str, candidates: Sequence[Thing]) -> Ranked | None:
+    """Of three or five, the one with as many on its left as on its right."""
+    if len(candidates) not in (3, 5):
+        return None
+    thing = nth_from(context.scene, candidates, 1 + len(candidates) // 2, "left")
+    words = context.frame("middle", noun=noun)
+    return thing and (words, thing, "It has as many on its left as on its right.")
+
+
+def _superlative(context: Context, noun: str, candidates: Sequence[Thing]) -> Ranked | None:
+    word = context.pick(SUPERLATIVES)
+    if word == "tallest":
+        thing = most(candidates, lambda one: one.height)
+    elif word == "flattest":
+        thing = most(candidates, lambda one: 1 / one.height)
+    elif word == "longest":
+        thing = longest(candidates)
+    else:
+        thing = _by_bulk(candidates, -1 if word == "smallest" else 1)
+    return thing and (context.frame(word, noun=noun), thing, f"It is the {word} one.")
+
+
+def _by_bulk(candidates: Sequence[Thing], power: int) -> Thing | None:
+    """The largest (power 1) or smallest (-1) by volume; the area in the picture must agree."""
+    thing = most(candidates, lambda one: one.bulk**power)
+    agree = thing is not None and all(one.area**power <= thing.area**power for one in candidates)
+    return thing if agree else None
+
+
+def _outermost(context: Context, noun: str, candidates: Sequence[Thing]) -> Ranked | None:
+    word = context.pick(tuple(OUTERMOST))
+    direction, because = OUTERMOST[word]
+    thing = outermost(context.scene, candidates, direction)
+    return thing and (context.frame(word, noun=noun), thing, because)

@@ -1,8 +1,16 @@
-"""Questions by place, and those that take two steps."""
+"""Questions by place, by what rests on or in what, and those that take two steps."""
 
-from lisa_tabletop.language import rank, relations, support_relations
-from lisa_tabletop.language.draft import SIDES, Context, Draft, anchor, ask_place, reference
-from lisa_tabletop.language.scene import Thing
+from lisa_tabletop.language import relations
+from lisa_tabletop.language.draft import (
+    MOST_TARGETS,
+    SIDES,
+    Context,
+    Draft,
+    Thing,
+    anchor,
+    ask_place,
+    reference,
+)
 
 
 def relation(context: Context) -> Draft | None:
@@ -68,7 +76,7 @@ def _by_distance(context: Context) -> Draft | None:
     if found is None:
         return None
     other, words = found
-    noun, candidates = rank.one_class(context)
+    noun, candidates = relations.one_class(context)
     farthest = context.chance(0.4)
     thing = relations.nearest(candidates, other, farthest)
     if thing is None or len(candidates) < 2:
@@ -78,16 +86,97 @@ def _by_distance(context: Context) -> Draft | None:
     return Draft(context.refer(f"{noun} {rel}"), [thing], because=because)
 
 
+def support_relation(context: Context) -> Draft | None:
+    """What rests somewhere, one of its kind that does, or what it rests in."""
+    upper = [thing for thing in context.scene.askable if thing.on]
+    if not upper:
+        return None
+    thing = context.pick(upper)
+    carrier = context.scene.find_one(lambda other: other.id == thing.on)
+    if carrier is None:
+        return None
+    return context.pick((_what_rests, _one_of_kind, _carrier, _kind_of_carrier))(
+        context, thing, carrier
+    )
+
+
+def _preposition(carrier: Thing) -> str:
+    return carrier.kind.holds or "on"
+
+
+def _place(context: Context, carrier: Thing, words: str) -> str:
+    """'in the red bowl', 'inside the red bowl'"""
+    return context.frame(f"rest_{_preposition(carrier)}", x=words)
+
+
+def _what_rests(context: Context, thing: Thing, carrier: Thing) -> Draft | None:
+    """'What is in the bowl?'"""
+    words = reference(context, carrier)
+    inside = context.scene.find(lambda other: other.on == carrier.id)
+    if words is None or not inside or len(inside) > MOST_TARGETS:
+        return None
+    rel = _place(context, carrier, words)
+    if len(inside) > 1 or context.chance(0.2):
+        instruction = context.frame("refer_many", np=context.frame("all_at_place", rel=rel))
+    else:
+        instruction = ask_place(context, rel)
+    verb = "It is" if len(inside) == 1 else "They are"
+    return Draft(instruction, inside, because=f"{verb} {_preposition(carrier)} {words}.")
+
+
+def _one_of_kind(context: Context, thing: Thing, carrier: Thing) -> Draft | None:
+    """'the apple in the bowl'"""
+    words = reference(context, carrier)
+    fits = context.scene.find_one(lambda one: one.kind is thing.kind and one.on == carrier.id)
+    if words is None or fits is None:
+        return None
+    noun = f"{context.name(thing)} {_place(context, carrier, words)}"
+    return Draft(context.refer(noun), [thing], because=f"It is {_preposition(carrier)} {words}.")
+
+
+def _carrier(context: Context, thing: Thing, carrier: Thing) -> Draft | None:
+    """'What does the apple lie in?'"""
+    words = reference(context, thing)
+    if words is None:
+        return None
+    because = f"{words.capitalize()} is {_preposition(carrier)} it."
+    instruction = context.frame("carrier", x=words, prep=_preposition(carrier))
+    return Draft(instruction, [carrier], because=because)
+
+
+def _kind_of_carrier(context: Context, thing: Thing, carrier: Thing) -> Draft | None:
+    """'the bowl with the apple in it'"""
+    words = reference(context, thing)
+    if words is None:
+        return None
+    prep = _preposition(carrier)
+    noun = context.frame("with_x", noun=context.name(carrier), x=words, prep=prep)
+    return Draft(context.refer(noun), [carrier], because=f"{words.capitalize()} is {prep} it.")
+
+
+def absent_support(context: Context) -> Draft | None:
+    """'What is in the bowl?' and 'the apple in the bowl' where nothing, no apple, is in it."""
+    found = anchor(context) if context.scene.knows_rests else None
+    if found is None or not found[0].kind.holds:
+        return None
+    carrier, words = found
+    rel, said = _place(context, carrier, words), f"{_preposition(carrier)} {words}"
+    inside = [thing for thing in context.scene.things if thing.on == carrier.id]
+    if not inside and context.chance(0.4):
+        return Draft(ask_place(context, rel), refusal=f"There is nothing {said}.")
+    kind = context.pick(context.scene.askable).kind
+    if context.chance(0.3):
+        kind = context.pick(tuple(context.knowledge.kinds.values()))
+    if kind is carrier.kind or any(thing.kind is kind for thing in inside):
+        return None
+    instruction = context.refer(f"{kind.name} {rel}")
+    return Draft(instruction, refusal=f"There is no {kind.name} {said}.")
+
+
 _RELATIONS = (
-    *(_kind_on_side, _kind_on_side, _neighbour, _neighbour, _between),
-    *(
-        _by_distance,
-        rank.ranked,
-        rank.ranked,
-        rank.ranked,
-        support_relations.resting,
-        support_relations.resting,
-    ),
+    *(_kind_on_side, _kind_on_side, _neighbour, _neighbour, _between, _by_distance),
+    *(relations.ranked,) * 3,
+    *(support_relation,) * 2,
 )
 
 
@@ -119,7 +208,7 @@ def _partner_of_named(context: Context) -> Draft | None:
 
 def _partner_of_ranked(context: Context) -> Draft | None:
     """'What belongs with the largest object?'"""
-    first = rank.ranked_noun(context)
+    first = relations.ranked_noun(context)
     return first and _goes_with(context, first[1], f"the {first[0]}", first[1])
 
 
@@ -133,7 +222,7 @@ def _goes_with(context: Context, thing: Thing, words: str, origin: Thing) -> Dra
 
 def _beside_ranked(context: Context) -> Draft | None:
     """'What is left of the largest object?'"""
-    first = rank.ranked_noun(context)
+    first = relations.ranked_noun(context)
     step = first and next_object(context, first[1], f"the {first[0]}")
     if not step:
         return None
@@ -149,7 +238,7 @@ def _ranked_for_use(context: Context) -> Draft | None:
     if not fitting or len(fitting) < 2:
         return None
     noun = f"{context.frame('thing')} {context.knowledge.uses[use]}"
-    return rank.ranked(context, (noun, fitting))
+    return relations.ranked(context, (noun, fitting))
 
 
 def _beside_use(context: Context) -> Draft | None:
@@ -212,13 +301,6 @@ def _use_at_place(context: Context) -> Draft | None:
 
 
 _TWO_HOPS = (
-    *(
-        _partner,
-        _partner_of_named,
-        _partner_of_named,
-        _partner_of_ranked,
-        _beside_use,
-        _beside_ranked,
-    ),
-    *(_same_color, _same_material, _use_at_place, _ranked_for_use),
+    *(_partner, _partner_of_named, _partner_of_named, _partner_of_ranked, _beside_use),
+    *(_beside_ranked, _same_color, _same_material, _use_at_place, _ranked_for_use),
 )
