@@ -1,21 +1,28 @@
-"""The texts that are made from the code's own tables: the README's tables and the parameter file.
+"""Tables in Markdown, and the texts that are made from the code's own: README, parameter file.
 
     python -m benchmarks.generated_tables README.md config/perception.yaml
 
-writes them in place. In Markdown a table stands between `<!-- table: NAME -->` and
-`<!-- end of table -->`; NAME is `interfaces`, `parameters` or `statuses`.
+writes them in place. In a page a generated part stands between `<!-- table: NAME -->` and
+`<!-- end of table -->`; NAME is one of `TABLES`, or what a benchmark calls its part.
 """
 
 from __future__ import annotations
 
+import io
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+
+from rich.box import MARKDOWN
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from lisa_ros.node.interfaces import INTERFACES
 from lisa_ros.node.parameters import PARAMETERS, Value
 from lisa_ros.node.status import MEANING
+from lisa_ros.writing import write_file
 
 CHANGE_TEXT = {
     "live": "at once",
@@ -23,6 +30,21 @@ CHANGE_TEXT = {
     "start": "at start only",
 }
 KIND_TEXT = {"sub": "subscribes", "pub": "publishes", "srv": "service", "action": "action"}
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> str:
+    """A table in Markdown; the first `words` columns are text, the others numbers."""
+    table = Table(box=MARKDOWN)
+    for index, name in enumerate(head):
+        justify = "left" if index < words else "right"
+        table.add_column(Text(name), justify=justify, no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console(file=io.StringIO(), width=100_000, color_system=None)
+    console.print(table)
+    lines = "\n".join(line.strip() for line in console.file.getvalue().splitlines()).strip("\n")
+    # Sentences padded to the longest of them would make lines of hundreds of blanks.
+    return lines if words < len(head) else re.sub("-{4,}", "---", re.sub(" {2,}", " ", lines))
 
 
 def parameter_file() -> str:
@@ -48,29 +70,31 @@ def parameter_file() -> str:
 
 def parameter_table() -> str:
     """Name, default, allowed values, when it can change and meaning of every parameter."""
-    lines = ["| parameter | default | allowed | can change | meaning |", "|---|---|---|---|---|"]
-    for parameter in PARAMETERS:
-        allowed = parameter.allowed or parameter.kind
-        lines.append(
-            f"| `{parameter.name}` | `{_yaml_value(parameter.default)}` | {allowed} "
-            f"| {CHANGE_TEXT[parameter.change]} | {parameter.text} |"
+    rows = [
+        (
+            f"`{one.name}`",
+            f"`{_yaml_value(one.default)}`",
+            one.allowed or one.kind,
+            CHANGE_TEXT[one.change],
+            one.text,
         )
-    return "\n".join(lines) + "\n"
+        for one in PARAMETERS
+    ]
+    return markdown_table(
+        ("parameter", "default", "allowed", "can change", "meaning"), rows, words=5
+    )
 
 
 def interface_table() -> str:
     """Kind, name, type and purpose of everything on the ROS graph."""
-    lines = ["| | name | type | what |", "|---|---|---|---|"]
-    for one in INTERFACES:
-        lines.append(f"| {KIND_TEXT[one.kind]} | `{one.name}` | `{one.type}` | {one.text} |")
-    return "\n".join(lines) + "\n"
+    rows = [(KIND_TEXT[i.kind], f"`{i.name}`", f"`{i.type}`", i.text) for i in INTERFACES]
+    return markdown_table(("", "name", "type", "what"), rows, words=4)
 
 
 def status_table() -> str:
     """Value, name and meaning of every status of a Segmentation."""
-    lines = ["| value | status | meaning |", "|---|---|---|"]
-    lines += [f"| {status.value} | `{status.name}` | {text} |" for status, text in MEANING.items()]
-    return "\n".join(lines) + "\n"
+    rows = [(str(status.value), f"`{status.name}`", text) for status, text in MEANING.items()]
+    return markdown_table(("value", "status", "meaning"), rows, words=3)
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -78,12 +102,22 @@ TABLES: dict[str, Callable[[], str]] = {
     "parameters": parameter_table,
     "statuses": status_table,
 }
-_BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- table: ([\w ]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
-def fill_in(text: str) -> str:
-    """A Markdown text with all its marked tables made anew."""
-    return _BLOCK.sub(lambda block: block[1] + "\n" + TABLES[block[2]]() + "\n" + block[3], text)
+def fill_in(text: str, parts: dict[str, str] | None = None) -> str:
+    """A page with its marked parts made anew: those of `TABLES`, or the ones that are given."""
+    made = {name: make() for name, make in TABLES.items()} if parts is None else parts
+
+    def part(block: re.Match[str]) -> str:
+        return f"{block[1]}\n{made[block[2]]}\n\n{block[3]}" if block[2] in made else block[0]
+
+    return _BLOCK.sub(part, text)
+
+
+def put_into_page(page: Path, name: str, part: str) -> None:
+    """Write one generated part into its marked place in a page."""
+    write_file(page, fill_in(page.read_text(encoding="utf-8"), {name: part}))
 
 
 def _yaml_value(value: Value) -> str:
@@ -96,9 +130,9 @@ def main(paths: list[str]) -> None:
     """Bring the given files up to date: Markdown with marked tables, YAML as a whole."""
     for path in map(Path, paths):
         if path.suffix == ".yaml":
-            path.write_text(parameter_file(), encoding="utf-8")
+            write_file(path, parameter_file())
         else:
-            path.write_text(fill_in(path.read_text(encoding="utf-8")), encoding="utf-8")
+            write_file(path, fill_in(path.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

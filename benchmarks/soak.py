@@ -10,7 +10,6 @@ the report to stdout or into the marked place of the given file.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import time
 from collections import Counter
@@ -24,6 +23,7 @@ from lisa_ros.action import Segment
 from node_rig import Rig, image_message, picture, rig, wait_for
 from rclpy.action import ActionClient
 
+from benchmarks.generated_tables import markdown_table, put_into_page
 from lisa_ros.node.status import Status
 
 # How often each kind of query comes, in parts of the whole.
@@ -50,7 +50,6 @@ KINDS = {
 AHEAD = 6  # queries that are on their way at the same time
 CHECK = 1000  # queries between two measurements, and between two interludes
 TIMEOUT = 0.5  # seconds, of a query
-BLOCK = re.compile(r"(<!-- soak -->\n).*?(<!-- end of soak -->)", re.DOTALL)
 
 
 @dataclass
@@ -83,25 +82,23 @@ class Report:
     def markdown(self) -> str:
         """The report as it stands in docs/reliability.md."""
         slope, error = self.slope()
-        asked = self.queries + self.goals
+        missing = self.queries + self.goals - self.results
         counts = ", ".join(f"{count} {name}" for name, count in self.statuses.most_common())
-        first, last = self.memory[0][1], self.memory[-1][1]
-        return (
-            f"| what | measured |\n|---|---|\n"
-            f"| queries on the topic, goals of the action | {self.queries}, {self.goals} |\n"
-            f"| results | {self.results} ({asked - self.results} missing, "
-            f"{self.duplicates} twice) |\n"
-            f"| statuses | {counts} |\n"
-            f"| resident memory at the first and the last measurement | "
-            f"{first:.1f} MB, {last:.1f} MB |\n"
-            f"| growth after the first fifth | {slope:+.2f} ± {error:.2f} MB "
-            f"per 100,000 queries |\n"
-            f"| threads at the first and the last measurement | "
-            f"{self.threads[0]}, {self.threads[-1]} |\n"
-            f"| open files at the first and the last measurement | "
-            f"{self.files[0]}, {self.files[-1]} |\n"
-            f"| duration | {self.seconds:.0f} s |\n"
-        )
+        ends = "at the first and the last measurement"
+        rows = [
+            ("queries on the topic, goals of the action", f"{self.queries}, {self.goals}"),
+            ("results", f"{self.results} ({missing} missing, {self.duplicates} twice)"),
+            ("statuses", counts),
+            (f"resident memory {ends}", f"{self.memory[0][1]:.1f} MB, {self.memory[-1][1]:.1f} MB"),
+            (
+                "growth after the first fifth",
+                f"{slope:+.2f} ± {error:.2f} MB per 100,000 queries",
+            ),
+            (f"threads {ends}", f"{self.threads[0]}, {self.threads[-1]}"),
+            (f"open files {ends}", f"{self.files[0]}, {self.files[-1]}"),
+            ("duration", f"{self.seconds:.0f} s"),
+        ]
+        return markdown_table(("what", "measured"), rows, words=2)
 
 
 def soak(queries: int, seed: int = 0, tell=lambda report: None) -> Report:
@@ -208,7 +205,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--queries", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--write", type=Path, help="a Markdown file with <!-- soak --> marks")
+    parser.add_argument("--write", type=Path, help="a page with a place for the table `soak`")
     args = parser.parse_args()
 
     def tell(report: Report) -> None:
@@ -224,9 +221,7 @@ def main() -> int:
     print(file=sys.stderr)
     print(report.markdown())
     if args.write:
-        text = args.write.read_text(encoding="utf-8")
-        block = BLOCK.sub(lambda marks: marks[1] + "\n" + report.markdown() + "\n" + marks[2], text)
-        args.write.write_text(block, encoding="utf-8")
+        put_into_page(args.write, "soak", report.markdown())
     whole = report.results == report.queries + report.goals and not report.duplicates
     return 0 if whole else 1
 
