@@ -75,14 +75,13 @@ def side_by_side(args: argparse.Namespace, device: torch.device, dtype: torch.dt
     from benchmarks.measure import SEG_PLACE, measure_preset
     from benchmarks.presets import random_lisa
     from benchmarks.report import as_data, as_text, draw
-    from lisa_ros.model.quantization import quantize
-    from lisa_ros.model.widening import multiplies
+    from lisa_ros.model.quantization import multiplies_natively, quantize
 
     if min(args.lengths) <= SEG_PLACE or args.rounds < 1:
         raise LisaError(f"answers need more than {SEG_PLACE} tokens, and at least one round")
     presets = args.presets or ["nano", "middle", *(["lisa-7b"] if device.type == "cuda" else [])]
     print("measuring the machine", file=sys.stderr)
-    machine = measure(device, dtype if multiplies(dtype, device) else torch.float32)
+    machine = measure(device, dtype if multiplies_natively(dtype, device) else torch.float32)
     results = []
     for preset in presets:
         lisa = random_lisa(preset, device=device, dtype=dtype)

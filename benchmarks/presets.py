@@ -15,9 +15,9 @@ from lisa_ros.model.config import LisaConfig
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.processor import Processor
 from lisa_ros.model.prompt import build_prompt
+from lisa_ros.model.quantization import multiplies_natively, upcast
 from lisa_ros.model.tokenizer import Tokenizer
 from lisa_ros.model.weights import precision
-from lisa_ros.model.widening import multiplies, widen
 from lisa_tabletop.training.nano import nano_config
 
 LOUD = 100.0  # spread of the word embeddings
@@ -60,8 +60,8 @@ def random_lisa(
     _spread(network)
     network.lm_head.weight.data[tokenizer.size :] = 0  # the tokenizer has no words for these
     network.to(device).eval().requires_grad_(False)
-    if not multiplies(dtype, torch.device(device)):
-        widen(network)
+    if not multiplies_natively(dtype, torch.device(device)):
+        upcast(network)
     return Lisa(network, tokenizer, Processor(config), config)
 
 

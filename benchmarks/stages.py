@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import Machine, seconds
 from lisa_ros.engine import Engine
-from lisa_ros.engine.decoder import Chunk
+from lisa_ros.engine.decoder import ForwardBatch
 from lisa_ros.model.network import IMAGE_TOKEN
 
 TRIES = 7
@@ -46,7 +46,7 @@ def measure_stages(engine: Engine, image: np.ndarray, prompt: list[int]) -> list
     embeds = network.embed_prompt(torch.tensor(prompt, device=device), view)[None]
     behind = len(prompt) - prompt.index(IMAGE_TOKEN) - 1
     length = embeds.shape[1]
-    decoder.reserve(1, length + 1)
+    decoder.cache.ensure_capacity(1, length + 1)
 
     def masks() -> Tensor:
         prompts = network.seg_embeddings(embeds[0, -1:])[None]
@@ -54,33 +54,33 @@ def measure_stages(engine: Engine, image: np.ndarray, prompt: list[int]) -> list
         return processor.full_size_masks(low_res[0], resized_hw, image.shape[:2]) > 0
 
     def step() -> Tensor:
-        return decoder.head(decoder.forward(Chunk(embeds[:, -1:], [length])))
+        return decoder.head(decoder.forward(ForwardBatch(embeds[:, -1:], [length])))
 
     layers = _bytes(network.language_model.layers.parameters())
-    position = decoder.buffers[:, :, 0, :, 0].nbytes
+    position = decoder.cache.data[:, :, 0, :, 0].nbytes
     head = _bytes(network.lm_head.parameters())
     work: list[tuple[str, Callable[[], object], Callable[[], object], float]] = [
         (
             "CLIP",
-            lambda: engine.vision.view(clip),
+            lambda: engine.vision.clip_encoder(clip),
             lambda: network.encode_view(clip),
             _weights(network.vision_tower, network.mm_projector),
         ),
         (
             "SAM encoder",
-            lambda: engine.vision.frame(pixels[None].to(device)),
+            lambda: engine.vision.sam_encoder(pixels[None].to(device)),
             lambda: network.encode_frame(pixels[None].to(device)),
             _weights(network.image_encoder),
         ),
         (
             f"whole prompt, {length} positions",
-            lambda: decoder.forward(Chunk(embeds, [0])),
+            lambda: decoder.forward(ForwardBatch(embeds, [0])),
             lambda: network.language_model(inputs_embeds=embeds, use_cache=False),
             layers,
         ),
         (
             f"question behind the image, {behind} positions",
-            lambda: decoder.forward(Chunk(embeds[:, -behind:], [length - behind])),
+            lambda: decoder.forward(ForwardBatch(embeds[:, -behind:], [length - behind])),
             lambda: network.language_model(inputs_embeds=embeds[:, -behind:], use_cache=False),
             layers + position * length,
         ),

@@ -23,3 +23,7 @@ class WriteError(LisaError):
 
 class DepthError(LisaError):
     """Depth, camera_info or poses cannot be used; the text is a sentence without full stop."""
+
+
+class BusyError(LisaError):
+    """An engine was asked while the same thread still had one of its streams open."""

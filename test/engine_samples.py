@@ -44,7 +44,7 @@ def engine_saying(script: str, *, refusal: str = "", **settings) -> Engine:
 
 def record_fed(engine: Engine) -> list[int]:
     fed, forward = [], engine.decoder.forward
-    engine.decoder.forward = lambda chunk: fed.append(chunk.embeds.shape[1]) or forward(chunk)
+    engine.decoder.forward = lambda batch: fed.append(batch.embeds.shape[1]) or forward(batch)
     return fed
 
 

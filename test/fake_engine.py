@@ -12,19 +12,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
-import types
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-import lisa_ros
-
-if "lisa_ros.engine" not in sys.modules:
-    # The package's own __init__ brings torch in: seconds of start-up that nothing here needs.
-    sys.modules["lisa_ros.engine"] = types.ModuleType("lisa_ros.engine")
-    sys.modules["lisa_ros.engine"].__path__ = [str(Path(lisa_ros.__file__).parent / "engine")]
 
 from lisa_ros.engine.answer import Answer, Finished, Instance, MaskReady, Status, TextDelta
 from lisa_ros.errors import CheckpointError, ImageError
@@ -105,6 +96,9 @@ class FakeEngine:
 
     def prepare(self, image: np.ndarray, key: Any) -> None:
         """What `stream` would do first; here there is nothing to do."""
+
+    def warm_up(self, *, deadline: float | None = None) -> None:
+        """What a first question alone would pay for; here there is nothing to do."""
 
     def _answer(self, image, names, history, cancel, max_new_tokens, deadline) -> Iterator[Any]:
         height, width = image.shape[:2]

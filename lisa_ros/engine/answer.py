@@ -56,7 +56,7 @@ class Instance:
     area: int
     """pixels of the mask"""
     evidence: Mapping[str, float] = field(default_factory=dict)
-    """what a calibrated score was made from (scoring.py); empty where it is not calibrated"""
+    """what a calibrated score was made from (request_state.py); empty where it is not calibrated"""
 
 
 @dataclass(frozen=True)

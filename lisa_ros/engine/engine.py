@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lisa_ros.engine.answer import Answer, Event, Finished, MaskReady, TextDelta
-from lisa_ros.engine.clock import Clock
-from lisa_ros.engine.config import EngineConfig
-from lisa_ros.engine.decoder import Chunk, Decoder
-from lisa_ros.engine.frames import Frame, FrameCache, check_image
-from lisa_ros.engine.generation import Limits, Row, Step, generate
-from lisa_ros.engine.image_features import Vision
-from lisa_ros.engine.prompting import Prompts
-from lisa_ros.engine.question import Mode, Question, check_question
-from lisa_ros.engine.request_state import Ask, unasked
-from lisa_ros.engine.speculative import DraftMemory
-from lisa_ros.engine.stopping import Cancel, Stop
-from lisa_ros.errors import InstructionError
+from lisa_ros.engine.decoder import Decoder, ForwardBatch
+from lisa_ros.engine.generation import Cancel, Interruption, Step, StoppingCriteria, generate
+from lisa_ros.engine.image_features import FeatureCache, ImageFeatures, StageTimer, Vision
+from lisa_ros.engine.question import (
+    DEFAULTS,
+    AskOptions,
+    EngineConfig,
+    Prompts,
+    Question,
+    check_image,
+    check_question,
+)
+from lisa_ros.engine.request_state import RequestState, aborted_answer
+from lisa_ros.engine.speculative import NGramDrafter
+from lisa_ros.errors import BusyError, InstructionError
 from lisa_ros.model.checkpoint import Lisa
 
-REPEATS = 24  # tokens in circles after which an answer is stopped
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 WARM_WIDTHS = (1, 32, 64, 96, 128, 160)  # tokens in a pass: steps, questions, drafts
+WARM_UP_TOKENS = 8  # of the answer that nobody reads
 SHORTEST_ANSWER = 16  # positions that a prompt must leave for the answer
-
-
-DEFAULTS = EngineConfig()
+PATIENCE = 0.02  # seconds between two looks at `cancel` and `deadline` while waiting for a turn
 
 
 class Engine:
@@ -42,59 +48,42 @@ class Engine:
         """
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        self.lisa, self.config = lisa, config
+        self.lisa, self.config, self.turn = lisa, config, _Turn()
         self.network = lisa.network.eval()
         self.decoder = Decoder(self.network.language_model, self.network.lm_head)
         self.vision = Vision(lisa, config.clip_view or lisa.config.clip_view)
         self.device = self.decoder.device
-        self.frames = FrameCache(config.cache_bytes)
+        self.features = FeatureCache(config.cache_bytes)
         self.prompts = Prompts(lisa)
+        # the image is one id and many positions
         self.prefix_length = len(self.prompts.prefix) - 1 + lisa.config.image_tokens
-        self.memory = DraftMemory(self.prompts.known_answers())
-        self.limits = Limits(
+        self.drafter = NGramDrafter(self.prompts.known_answers())
+        self.criteria = StoppingCriteria(
             eos_id=lisa.tokenizer.eos_id,
             seg_id=lisa.tokenizer.seg_id,
             draft_tokens=config.draft_tokens,
             max_masks=config.max_masks,
-            repeats=REPEATS,
+            max_repeats=config.max_repeats,
         )
 
-    def segment(
-        self,
-        image: np.ndarray,
-        instruction: str,
-        *,
-        mode: Mode = "auto",
-        history: Sequence[tuple[str, str]] = (),
-        key: Hashable | None = None,
-        cancel: Cancel | None = None,
-        max_new_tokens: int | None = None,
-        deadline: float | None = None,
-    ) -> Answer:
-        """Answer one instruction; see `Question` for the first arguments.
+    def segment(self, image: np.ndarray, instruction: str, **options: Unpack[AskOptions]) -> Answer:
+        """Answer one instruction about an image, uint8 (H, W, 3) RGB.
 
-        `cancel`: an object with `is_set()`, asked between the passes. `deadline`: a time of
-        `time.monotonic()`; what there is by then is the answer. Raises `ImageError` and
-        `InstructionError` for what cannot be asked.
+        Raises `ImageError` and `InstructionError` for what cannot be asked.
         """
-        question = Question(image, instruction, mode, history, key, max_new_tokens)
-        return self.segment_batch([question], cancel=cancel, deadline=deadline)[0]
+        *_, last = self.stream(image, instruction, **options)
+        return last.answer
 
     def stream(
-        self,
-        image: np.ndarray,
-        instruction: str,
-        *,
-        mode: Mode = "auto",
-        history: Sequence[tuple[str, str]] = (),
-        key: Hashable | None = None,
-        cancel: Cancel | None = None,
-        max_new_tokens: int | None = None,
-        deadline: float | None = None,
+        self, image: np.ndarray, instruction: str, **options: Unpack[AskOptions]
     ) -> Iterator[Event]:
-        """As `segment`, but as events while they happen; the last one is `Finished`."""
-        question = Question(image, instruction, mode, history, key, max_new_tokens)
-        for _, event in self.stream_batch([question], cancel=cancel, deadline=deadline):
+        """As `segment`, but as events while they happen; the last one is `Finished`.
+
+        Until then the engine is taken: finish the stream or `close` it before the next question.
+        """
+        limits = {name: options.pop(name, None) for name in ("cancel", "deadline")}
+        question = Question(image, instruction, **options)
+        for _, event in self.stream_batch([question], **limits):
             yield event
 
     def segment_batch(
@@ -104,7 +93,7 @@ class Engine:
         cancel: Cancel | None = None,
         deadline: float | None = None,
     ) -> list[Answer]:
-        """Answer several questions together, about one frame or several; answers in their order.
+        """Answer several questions together, about one image or several; answers in their order.
 
         The answers equal those of asking one by one. Timings are those of the whole batch.
         """
@@ -124,190 +113,252 @@ class Engine:
     ) -> Iterator[tuple[int, Event]]:
         """The events of several questions, each with the index of its question."""
         for question in questions:
-            check_image(question.image)
-            check_question(question)
-        clock, stop = Clock(self.device), Stop(cancel, deadline)
-        reason = stop()
-        if reason or not questions:
-            yield from ((index, Finished(unasked(reason))) for index in range(len(questions)))
+            check_question(question, self.config)
+        if not questions:
+            return
+        timer, interrupted = StageTimer(self.device), Interruption(cancel, deadline)
+        # 1. our turn; what has no time left costs nothing
+        reason = interrupted() or self.turn.take(interrupted)
+        if reason:
+            for index in range(len(questions)):
+                yield index, Finished(aborted_answer(reason))
             return
         try:
-            groups = self._open(questions, clock)
-            single = all(len(group) == 1 for group in groups)
-            asks = [ask for group in groups for ask in group]
-            for ask, event in self._work(asks, clock, stop):
+            # 2. one request for every view of every question's image
+            groups = self._open(questions, timer)
+            requests = [request for group in groups for request in group]
+            single = len(groups) == len(requests)
+            # 3. decode; of several views it is only known at the end which one counts
+            for request, event in self._decode(requests, timer, interrupted):
                 if single:
-                    yield asks.index(ask), event
+                    yield requests.index(request), event
+            # 4. close: remember what was said, for the next time that it is asked
             for index, group in enumerate(groups):
                 best = _surest(group)
                 if not single:
                     yield from ((index, event) for event in _replay(best))
-                if best.row.stopped_by in ("end", "tokens"):
-                    self.memory.remember(best.question, best.row.ids)
-                yield index, Finished(best.answer(group, self.lisa.tokenizer, clock.timings()))
+                if best.stopped_by in ("end", "tokens"):
+                    self.drafter.remember(best.question, best.ids)
+                answer = best.answer(group, self.lisa.tokenizer, timer.timings())
+                yield index, Finished(answer)
         finally:
-            self.frames.trim()
+            self.features.trim()
+            self.turn.release()
 
     @torch.inference_mode()
     def prepare(self, image: np.ndarray, key: Hashable) -> None:
-        """Encode a frame before it is asked about: SAM, CLIP and the prompt's beginning."""
-        frame = self.frames.get(key, check_image(image).shape[:2])
-        clock = Clock(self.device)
-        if frame.sam is None:
-            self.vision.encode_sam([frame], [image], clock)
-        if not frame.views:
-            self.vision.encode_views([frame], [image], clock)
-        if not frame.prefixes:
-            self._fill_prefixes([frame], clock)
-        self.vision.join()
-        self.frames.trim()
+        """Encode an image before it is asked about: SAM, CLIP and the prompt's beginning."""
+        check_image(image, self.config)
+        self.turn.take(Interruption())
+        try:
+            features = self.features.get(key, image.shape[:2])
+            timer = StageTimer(self.device)
+            if features.sam is None:
+                self.vision.encode_sam([features], [image], timer)
+            if not features.views:
+                self.vision.encode_views([features], [image], timer)
+            if not features.prefix_kv:
+                self._fill_prefixes([features], timer)
+            self.vision.join()
+        finally:
+            self.features.trim()
+            self.turn.release()
 
     @torch.inference_mode()
-    def warm_up(self) -> None:
-        """Do now what only a first question pays for: buffers, kernels, on a GPU the graphs."""
-        blank = np.zeros((480, 640, 3), np.uint8)
-        self.segment(blank, "-", mode="mask")
-        if self.device.type == "cuda":
-            for tokens in WARM_WIDTHS:
-                embeds = self.decoder.embed([0] * tokens)[None]
-                self.decoder.forward(Chunk(embeds, [self.prefix_length]))
+    def warm_up(self, *, deadline: float | None = None) -> None:
+        """Do now what only a first question pays for: buffers, kernels, on a GPU the graphs.
 
-    def _open(self, questions: Sequence[Question], clock: Clock) -> list[list[Ask]]:
-        """Encode what is new to the language model; one ask for every question and view."""
-        frames = [self.frames.get(q.key, q.image.shape[:2]) for q in questions]
-        first = {f: i for i, f in reversed(list(enumerate(frames))) if not f.views}
+        `deadline`: as in `segment`; what is not warm by then stays cold.
+        """
+        image, key = np.zeros((480, 640, 3), np.uint8), object()
+        self.prepare(image, key)
+        self.segment(image, "-", key=key, max_new_tokens=WARM_UP_TOKENS, deadline=deadline)
+        self.turn.take(Interruption())
+        try:
+            # a model that says nothing about a black image has not decoded a mask by now
+            features = self.features.entries.pop(key, None)
+            if features is not None:
+                states = self.decoder.embed([0])  # (1, H)
+                self.vision.decode_masks([features], states, StageTimer(self.device))
+            if self.device.type == "cuda":
+                for tokens in WARM_WIDTHS:
+                    embeds = self.decoder.embed([0] * tokens)[None]  # (1, T, H)
+                    self.decoder.forward(ForwardBatch(embeds, [self.prefix_length]))
+        finally:
+            self.turn.release()
+
+    def _open(self, questions: Sequence[Question], timer: StageTimer) -> list[list[RequestState]]:
+        """Encode what is new to the language model; a request for every question and view."""
+        entries = [self.features.get(q.key, q.image.shape[:2]) for q in questions]
+        # 1. CLIP, once for each image; the first question about it pays
+        first = {e: i for i, e in reversed(list(enumerate(entries))) if not e.views}
         if first:
-            self.vision.encode_views(
-                list(first), [questions[i].image for i in first.values()], clock
-            )
-        # one question about a new frame goes through in one pass, several share its beginning
-        shared = [f for f, asked in Counter(frames).items() if asked > 1 and not f.prefixes]
+            images = [questions[i].image for i in first.values()]
+            self.vision.encode_views(list(first), images, timer)
+        # 2. one question about a new image goes through in one pass, several share its beginning
+        shared = [e for e, asked in Counter(entries).items() if asked > 1 and not e.prefix_kv]
         if shared:
-            self._fill_prefixes(shared, clock)
+            self._fill_prefixes(shared, timer)
+        # 3. the prompts
         groups = [
-            [self._ask(q, f, view) for view in range(len(f.views))]
-            for q, f in zip(questions, frames, strict=True)
+            [self._request(question, features, view) for view in range(len(features.views))]
+            for question, features in zip(questions, entries, strict=True)
         ]
         for i in first.values():
-            groups[i][0].clip_encodes = len(frames[i].views)
+            groups[i][0].clip_encodes = len(entries[i].views)
         return groups
 
-    def _ask(self, question: Question, frame: Frame, view: int) -> Ask:
-        row = self._row(question, frame, view)
-        return Ask(question, frame, row, self.prompts.refusal, self.lisa.config.score_calibration)
-
-    def _fill_prefixes(self, frames: Sequence[Frame], clock: Clock) -> None:
-        """One pass over the part of the prompt that all questions about a frame share."""
+    def _fill_prefixes(self, entries: Sequence[ImageFeatures], timer: StageTimer) -> None:
+        """One pass over the part of the prompt that all questions about an image share."""
         ids = torch.tensor(self.prompts.prefix, device=self.device)
-        views = [view for frame in frames for view in frame.views]
-        with clock.stage("prefill"):
+        views = [view for features in entries for view in features.views]
+        with timer.stage("prefill"):
             embeds = torch.stack([self.network.embed_prompt(ids, view) for view in views])
-            rows, length = embeds.shape[:2]
-            self.decoder.reserve(rows, length)
-            self.decoder.forward(Chunk(embeds, [0] * rows))
-            stored = iter([self.decoder.store_prefix(row, length) for row in range(rows)])
-            for frame in frames:
-                frame.prefixes = [next(stored) for _ in frame.views]
+            rows, length = embeds.shape[:2]  # (views, prefix_length, H)
+            self.decoder.cache.ensure_capacity(rows, length)
+            self.decoder.forward(ForwardBatch(embeds, [0] * rows))
+            stored = (self.decoder.cache.store_prefix(row, length) for row in range(rows))
+            for features in entries:
+                features.prefix_kv = [next(stored) for _ in features.views]
 
-    def _row(self, question: Question, frame: Frame, view: int) -> Row:
-        """Lay out the prompt about one view; what the frame holds of it is not fed again."""
+    def _request(self, question: Question, features: ImageFeatures, view: int) -> RequestState:
+        """Lay out the prompt about one view; what is kept of its image is not fed again."""
         ids = self.prompts.ids(question)
-        length = len(ids) - 1 + len(frame.views[view])
+        length = len(ids) - 1 + len(features.views[view])  # the image's id becomes its positions
         room = self.decoder.max_positions - length
         if room < SHORTEST_ANSWER:
             raise InstructionError(
                 f"the instruction is too long for this model: with image and history it takes "
                 f"{length} of {self.decoder.max_positions} positions"
             )
-        prefix = frame.prefixes[view] if frame.prefixes else None
-        if prefix is None:
+        prefix_kv = features.prefix_kv[view] if features.prefix_kv else None
+        if prefix_kv is None:
             every = torch.tensor(ids, device=self.device)
-            pending = self.network.embed_prompt(every, frame.views[view])
+            pending = self.network.embed_prompt(every, features.views[view])  # (length, H)
         else:
             pending = self.decoder.embed(ids[len(self.prompts.prefix) :])
-        row = Row(
-            pending,
+        # LISA's masks come from the state before the answer, whatever it is; a model that gives
+        # each instance its own [SEG] must be let speak
+        single_pass = question.mode == "mask" and not self.lisa.config.mask_instances
+        return RequestState(
+            pending=pending,
             length=length - len(pending),
             limit=min(question.max_new_tokens or self.config.max_new_tokens, room),
-            prefix=prefix,
-            drafts=self.memory.suggest(question),
-            go_on=self.memory.go_on,
+            prefix_kv=prefix_kv,
+            single_pass_unless=self.prompts.refusal if single_pass else None,
+            drafts=self.drafter.suggest(question),
+            propose=self.drafter.propose,
+            question=question,
+            features=features,
+            refusal=self.prompts.refusal,
+            calibration=self.lisa.config.score_calibration,
         )
-        if question.mode == "mask" and not self.lisa.config.mask_instances:
-            row.single_pass_unless = self.prompts.refusal
-        return row
 
-    def _work(self, asks: list[Ask], clock: Clock, stop: Stop) -> Iterator[tuple[Ask, Event]]:
+    def _decode(
+        self, requests: list[RequestState], timer: StageTimer, interrupted: Interruption
+    ) -> Iterator[tuple[RequestState, Event]]:
         """Run the language model to the end of all answers, decoding masks as they come up."""
-        wants_mask = [ask for ask in asks if ask.question.mode != "text"]
-        if self.device.type == "cuda" and not stop():
-            self._encode_sam(wants_mask, clock)  # runs beside the language model
-        by_row = {ask.row: ask for ask in asks}
-        passes = generate(self.decoder, [ask.row for ask in asks], self.limits, stop)
+        wants_mask = [request for request in requests if request.question.mode != "text"]
+        if self.device.type == "cuda" and not interrupted():
+            self._encode_sam(wants_mask, timer)  # runs beside the language model
+        passes = generate(self.decoder, requests, self.criteria, interrupted)
         stage = "prefill"
         while True:
-            with clock.stage(stage):
+            with timer.stage(stage):
                 steps = next(passes, None)
                 if steps and stage == "prefill":
-                    self._keep_prefixes(asks)
+                    # now, before the next pass moves the rows
+                    self._keep_prefixes(requests)
             if steps is None:
                 break
-            todo = [(by_row[step.row], step) for step in steps]
-            masks = self._decode_masks(todo, clock)
-            for (ask, step), logits in zip(todo, masks, strict=True):
-                for event in ask.events(self.lisa.tokenizer, step, logits):
+            masks = self._decode_masks(steps, timer)
+            for step, logits in zip(steps, masks, strict=True):
+                for event in step.sequence.events(self.lisa.tokenizer, step, logits):
                     if isinstance(event, MaskReady):
-                        clock.mark("first_mask")
-                    yield ask, event
+                        timer.mark("first_mask")
+                    yield step.sequence, event
             stage = "decode"
-        for ask in asks:
-            for event in ask.last_words(self.lisa.tokenizer):
-                yield ask, event
+        for request in requests:
+            for event in request.flush(self.lisa.tokenizer):
+                yield request, event
 
-    def _keep_prefixes(self, asks: list[Ask]) -> None:
-        """After the first pass over whole prompts: keep the part that belongs to the frame."""
-        kept: dict[Frame, list[Tensor]] = {}
-        for place, ask in enumerate(asks):
-            if ask.row.prefix is None and ask.question.key is not None:
-                prefix = self.decoder.store_prefix(place, self.prefix_length)
-                kept.setdefault(ask.frame, []).append(prefix)
-        for frame, prefixes in kept.items():
-            frame.prefixes = prefixes
+    def _keep_prefixes(self, requests: list[RequestState]) -> None:
+        """After the first pass over whole prompts: keep the part that belongs to the image."""
+        kept: dict[ImageFeatures, list[Tensor]] = {}
+        for row, request in enumerate(requests):
+            if request.prefix_kv is None and request.question.key is not None:
+                prefix = self.decoder.cache.store_prefix(row, self.prefix_length)
+                kept.setdefault(request.features, []).append(prefix)
+        for features, prefix_kv in kept.items():
+            features.prefix_kv = prefix_kv
 
-    def _encode_sam(self, asks: Sequence[Ask], clock: Clock) -> None:
-        """Run SAM's encoder over the frames that lack it, each once."""
-        first = {ask.frame: ask for ask in reversed(asks) if ask.frame.sam is None}
+    def _encode_sam(self, requests: Sequence[RequestState], timer: StageTimer) -> None:
+        """Run SAM's encoder over the images that lack it, each once."""
+        first = {r.features: r for r in reversed(requests) if r.features.sam is None}
         if first:
-            images = [ask.question.image for ask in first.values()]
-            self.vision.encode_sam(list(first), images, clock)
-        for ask in first.values():
-            ask.sam_encodes = 1
+            images = [request.question.image for request in first.values()]
+            self.vision.encode_sam(list(first), images, timer)
+        for request in first.values():
+            request.sam_encodes = 1
 
-    def _decode_masks(self, todo: list[tuple[Ask, Step]], clock: Clock) -> list[dict[int, Tensor]]:
-        """Full-size mask logits (H, W) for every ask, by the index of the state they come from."""
-        places = [ask.seg_places(step, self.limits.seg_id) for ask, step in todo]
-        masks: list[dict[int, Tensor]] = [{} for _ in todo]
+    def _decode_masks(self, steps: list[Step], timer: StageTimer) -> list[dict[int, Tensor]]:
+        """Full-size mask logits (H, W) for every step, by the index of the state they come from."""
+        masks: list[dict[int, Tensor]] = [{} for _ in steps]
+        places = [step.sequence.seg_places(step, self.criteria.seg_id) for step in steps]
         flat = [(n, place) for n, group in enumerate(places) for place in group]
         if flat:
-            asks = [todo[n][0] for n, _ in flat]
-            self._encode_sam(asks, clock)
-            states = torch.stack([todo[n][1].states[place] for n, place in flat])
-            found = self.vision.decode_masks([ask.frame for ask in asks], states, clock)
+            # SAM is only run where there is a [SEG]: words alone cost no encoder
+            requests = [steps[n].sequence for n, _ in flat]
+            self._encode_sam(requests, timer)
+            states = torch.stack([steps[n].states[place] for n, place in flat])  # (masks, H)
+            entries = [request.features for request in requests]
+            found = self.vision.decode_masks(entries, states, timer)
             for (n, place), logits in zip(flat, found, strict=True):
                 masks[n][place] = logits
         return masks
 
 
-def _surest(group: list[Ask]) -> Ask:
-    """Of the views of one frame, the one whose `[SEG]` was most probable, else the middle one."""
+class _Turn:
+    """Who may use the model now: one caller at a time, whatever thread he comes from."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.holder: int | None = None
+
+    def take(self, interrupted: Interruption) -> str:
+        """Wait for the turn; gives the reason if the caller was interrupted meanwhile.
+
+        Raises:
+            BusyError: this very thread has a stream open, so that waiting would never end.
+        """
+        while not self.lock.acquire(timeout=PATIENCE):
+            if self.holder == threading.get_ident():
+                raise BusyError(
+                    "this engine is in the middle of a stream: take its last event, or close the "
+                    "stream, before the next question"
+                )
+            reason = interrupted()
+            if reason:
+                return reason
+        self.holder = threading.get_ident()
+        return ""
+
+    def release(self) -> None:
+        """Let the next one in."""
+        self.holder = None
+        self.lock.release()
+
+
+def _surest(group: list[RequestState]) -> RequestState:
+    """Of the views of one image, the one whose `[SEG]` was most probable, else the middle one."""
     middle = group[len(group) // 2]
-    best = max(group, key=lambda ask: max((i.seg_probability for i in ask.instances), default=0.0))
+    best = max(group, key=lambda r: max((i.seg_probability for i in r.instances), default=0.0))
     return best if best.instances else middle
 
 
-def _replay(ask: Ask) -> Iterator[Event]:
+def _replay(request: RequestState) -> Iterator[Event]:
     """The events of an answer that was chosen after it was complete."""
-    if ask.said:
-        yield TextDelta(ask.said)
-    for instance in ask.instances:
+    if request.text:
+        yield TextDelta(request.text)
+    for instance in request.instances:
         yield MaskReady(instance)

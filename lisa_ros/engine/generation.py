@@ -1,50 +1,73 @@
-"""Greedy decoding of one question or several: drafts are checked, nothing is computed twice."""
+"""Greedy decoding of one question or several: drafts are checked, nothing is computed twice.
+
+Letters in shapes: B live sequences, T tokens fed, H hidden size, V vocabulary, n tokens looked at.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from lisa_ros.engine.decoder import Chunk, Decoder
-from lisa_ros.engine.speculative import DraftTree
+from lisa_ros.engine.decoder import Decoder, ForwardBatch
+from lisa_ros.engine.question import Cancel
+from lisa_ros.engine.speculative import TokenTree
 
-REPEAT_PERIOD = 8  # tokens: the longest pattern that counts as running in circles
+LONGEST_PERIOD = 8  # tokens: the longest pattern that counts as repeating
 NO_TOKEN = -1  # stands where the logits are not finite
 BROKEN_NUMBERS = "the weights are damaged, or their number format is too narrow for this model"
 
 
-@dataclass
-class Step:
-    """Tokens that one pass added to one question."""
+@dataclass(frozen=True)
+class Interruption:
+    """Called between passes: gives the reason to break off from outside, or an empty string."""
 
-    row: Row
-    tokens: list[int]
-    states: Tensor
-    """(n, H) post-norm states; state i is the one that predicted token i"""
-    logits: Tensor
-    """(n, V) the logits that token i was chosen from"""
+    cancel: Cancel | None = None
+    deadline: float | None = None
+    """a time of `time.monotonic()`"""
+
+    def __call__(self) -> str:
+        if self.cancel is not None and self.cancel.is_set():
+            return "cancel"
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            return "deadline"
+        return ""
+
+
+@dataclass(frozen=True)
+class StoppingCriteria:
+    """When an answer ends by itself."""
+
+    eos_id: int
+    seg_id: int
+    draft_tokens: int
+    """most draft tokens in one pass"""
+    max_masks: int
+    """most `[SEG]`s; the answer is stopped where one more would come"""
+    max_repeats: int
+    """tokens that repeat one short pattern before an answer is stopped; 0: never"""
 
 
 @dataclass(eq=False)
-class Row:
-    """One question while it is being answered."""
+class Sequence:
+    """What is decoded for one question: its place in the cache and the tokens so far."""
 
     pending: Tensor
     """(T, H) embeddings that are still to be fed: the prompt, later the last token"""
     length: int
-    """positions that the buffers hold already (a prefix of the prompt)"""
+    """positions that the cache holds already (a prefix of the prompt)"""
     limit: int
     """most tokens to answer"""
-    prefix: Tensor | None = None
+    prefix_kv: Tensor | None = None
     """keys and values of the first `length` positions"""
     single_pass_unless: list[int] | None = None
     """stop after the first pass unless the answer begins with these ids (mask mode)"""
     drafts: list[list[int]] = field(default_factory=list)
     """guesses at the whole answer, the likeliest first"""
-    go_on: Callable[[list[int]], list[int]] | None = None
+    propose: Callable[[list[int]], list[int]] | None = None
     """guesses what follows the answer so far, where no draft fits"""
     ids: list[int] = field(default_factory=list)
     stopped_by: str = ""
@@ -53,82 +76,89 @@ class Row:
     accepted: int = 0
 
 
-@dataclass(frozen=True)
-class Limits:
-    """When an answer ends."""
+@dataclass
+class Step:
+    """Tokens that one pass added to one sequence; none where it was stopped before the first."""
 
-    eos_id: int
-    seg_id: int
-    draft_tokens: int
-    """most draft tokens in one pass"""
-    max_masks: int
-    """`[SEG]`s after which an answer is stopped"""
-    repeats: int
-    """tokens that repeat one short pattern before an answer is stopped"""
+    sequence: Sequence
+    tokens: list[int]
+    states: Tensor
+    """(n, H) post-norm states; state i is the one that predicted token i"""
+    logits: Tensor
+    """(n, V) the logits that token i was chosen from"""
 
 
 def generate(
-    decoder: Decoder, rows: list[Row], limits: Limits, stop: Callable[[], str]
+    decoder: Decoder,
+    sequences: list[Sequence],
+    criteria: StoppingCriteria,
+    interrupted: Callable[[], str],
 ) -> Iterator[list[Step]]:
-    """Answer all rows together; yields what each pass added, one step a live row.
+    """Answer all sequences together; yields what each pass added, one step a live sequence.
 
-    `stop()` is asked between passes and ends everything by giving a reason. Rows that are done give
-    their place in the buffers to the last one that is not, so that a pass holds live rows only.
+    `interrupted()` is asked between passes and ends everything by giving a reason. Sequences that
+    are done leave the batch (`compact_batch`), so that a pass holds live ones only.
 
     Raises:
         FloatingPointError: the logits of a token are not finite numbers.
     """
-    held, fed = max(row.length for row in rows), max(len(row.pending) for row in rows)
-    answered = max(row.limit for row in rows) + limits.draft_tokens
-    decoder.reserve(len(rows), held + fed + answered)
-    for place, row in enumerate(rows):
-        if row.prefix is not None:
-            decoder.load_prefix(place, row.prefix)
-    live = list(rows)
+    # 1. room for the longest that may come, so that the cache does not grow on the way
+    held, fed = max(s.length for s in sequences), max(len(s.pending) for s in sequences)
+    answered = max(s.limit for s in sequences) + criteria.draft_tokens
+    decoder.cache.ensure_capacity(len(sequences), held + fed + answered)
+    for row, sequence in enumerate(sequences):
+        if sequence.prefix_kv is not None:
+            decoder.cache.load_prefix(row, sequence.prefix_kv)
+    # 2. passes; the place of a sequence in `live` is its row in the cache
+    live = list(sequences)
     while live:
-        reason = stop()
+        reason = interrupted()
         if reason:
-            for row in live:
-                row.stopped_by = reason
+            for sequence in live:
+                sequence.stopped_by = reason
             return
-        yield _advance(decoder, live, limits)
-        _close_ranks(decoder, live)
+        yield _advance(decoder, live, criteria)
+        compact_batch(decoder, live)
 
 
-def _advance(decoder: Decoder, live: list[Row], limits: Limits) -> list[Step]:
-    """One pass over all live rows."""
-    trees = [_plan(row, limits) for row in live]
-    passed = decoder.forward(_chunk(decoder, live, trees))
-    # the states at the last token fed and at each draft token, of all rows for one look
+def _advance(decoder: Decoder, live: list[Sequence], criteria: StoppingCriteria) -> list[Step]:
+    """One pass over all live sequences."""
+    # 1. guess, and feed the guesses behind what is pending anyway
+    trees = [_draft(sequence, criteria) for sequence in live]
+    passed = decoder.forward(_forward_batch(decoder, live, trees))  # (B, T, H)
+    # 2. the states at the last token fed and at each draft token, of all sequences for one look
     states = [
-        passed[place, len(row.pending) - 1 : len(row.pending) + len(tree)]
-        for place, (row, tree) in enumerate(zip(live, trees, strict=True))
+        passed[row, len(sequence.pending) - 1 : len(sequence.pending) + len(tree)]
+        for row, (sequence, tree) in enumerate(zip(live, trees, strict=True))
     ]
     sizes = [len(part) for part in states]
-    all_logits = decoder.head(torch.cat(states))
+    all_logits = decoder.head(torch.cat(states))  # (sum of n, V)
     choices = _choose(all_logits).split(sizes)
     logits = all_logits.split(sizes)
+    # 3. of each tree the path that greedy decoding would have written itself
     steps = []
-    for place, (row, tree) in enumerate(zip(live, trees, strict=True)):
-        chosen = choices[place].tolist()
+    for row, (sequence, tree) in enumerate(zip(live, trees, strict=True)):
+        chosen = choices[row].tolist()
         path = tree.accept(chosen[0], chosen[1:])
-        tokens = _until_end(row, [chosen[0], *(chosen[1 + node] for node in path)], limits)
+        tokens = _until_end(sequence, [chosen[0], *(chosen[1 + node] for node in path)], criteria)
         if NO_TOKEN in tokens:
-            decoder.clear()
+            decoder.cache.clear()  # broken numbers must not wait there for the next question
             raise FloatingPointError(f"token logits are not finite: {BROKEN_NUMBERS}")
-        path = path[: len(tokens) - 1]
-        fed = row.length + len(row.pending)
-        decoder.keep_path(place, fed, path)
-        row.length = fed + len(path)
-        row.forwards += 1
-        row.drafted += len(tree)
-        row.accepted += len(path)
-        row.ids += tokens
-        index = [0, *(1 + node for node in path)]
-        steps.append(Step(row, tokens, states[place][index], logits[place][index]))
-    embedded = decoder.embed([row.ids[-1] for row in live])
-    for row, last in zip(live, embedded.split(1), strict=True):
-        row.pending = last
+        # the last token is not in the cache yet: it is fed by the next pass
+        path = path[: max(len(tokens) - 1, 0)]
+        fed = sequence.length + len(sequence.pending)
+        decoder.cache.compact_accepted(row, fed, path)
+        sequence.length = fed + len(path)
+        sequence.forwards += 1
+        sequence.drafted += len(tree)
+        sequence.accepted += len(path)
+        sequence.ids += tokens
+        index = [0, *(1 + node for node in path)][: len(tokens)]
+        steps.append(Step(sequence, tokens, states[row][index], logits[row][index]))
+    # 4. one embedding call for all last tokens; what is stopped gets one too and never uses it
+    last = [sequence.ids[-1] if sequence.ids else criteria.eos_id for sequence in live]
+    for sequence, pending in zip(live, decoder.embed(last).split(1), strict=True):
+        sequence.pending = pending  # (1, H)
     return steps
 
 
@@ -142,74 +172,82 @@ def _choose(logits: Tensor) -> Tensor:
     return tokens.masked_fill(~best.isfinite(), NO_TOKEN).cpu()
 
 
-def _plan(row: Row, limits: Limits) -> DraftTree:
+def _draft(sequence: Sequence, criteria: StoppingCriteria) -> TokenTree:
     """The drafts that still fit what has been answered, as a tree of what may come next."""
-    done, room = len(row.ids), row.limit - len(row.ids) - 1
-    fitting = [d[done : done + room] for d in row.drafts if d[:done] == row.ids and len(d) > done]
-    if not fitting and done and row.go_on is not None and limits.draft_tokens:
-        fitting = [row.go_on(row.ids)[:room]]
-    return DraftTree(fitting, limits.draft_tokens)
+    done = len(sequence.ids)
+    room = sequence.limit - done - 1  # the pass itself gives one token more than its drafts
+    fitting = [
+        draft[done : done + room]
+        for draft in sequence.drafts
+        if draft[:done] == sequence.ids and len(draft) > done
+    ]
+    if not fitting and done and sequence.propose is not None and criteria.draft_tokens:
+        fitting = [sequence.propose(sequence.ids)[:room]]
+    return TokenTree(fitting, criteria.draft_tokens)
 
 
-def _chunk(decoder: Decoder, live: list[Row], trees: list[DraftTree]) -> Chunk:
-    """Lay the rows' pending embeddings and draft tokens side by side, padded on the right."""
-    fed = [len(row.pending) for row in live]
+def _forward_batch(decoder: Decoder, live: list[Sequence], trees: list[TokenTree]) -> ForwardBatch:
+    """Lay pending embeddings and draft tokens side by side, padded on the right."""
+    fed = [len(sequence.pending) for sequence in live]
     total = [a + len(b) for a, b in zip(fed, trees, strict=True)]
     width = max(total)
-    embeds = live[0].pending.new_zeros(len(live), width, live[0].pending.shape[1])
-    for place, (row, tree) in enumerate(zip(live, trees, strict=True)):
-        embeds[place, : fed[place]] = row.pending
+    embeds = live[0].pending.new_zeros(len(live), width, live[0].pending.shape[1])  # (B, T, H)
+    for row, (sequence, tree) in enumerate(zip(live, trees, strict=True)):
+        embeds[row, : fed[row]] = sequence.pending
         if len(tree):
-            embeds[place, fed[place] : total[place]] = decoder.embed(tree.tokens)
-    chunk = Chunk(embeds, [row.length for row in live])
+            embeds[row, fed[row] : total[row]] = decoder.embed(tree.tokens)
+    batch = ForwardBatch(embeds, [sequence.length for sequence in live])
     if all(tree.is_chain for tree in trees):
-        return chunk
-    depth = torch.arange(width).repeat(len(live), 1)
-    allowed = torch.ones(width, width, dtype=torch.bool).tril_().repeat(len(live), 1, 1)
-    for place, tree in enumerate(trees):
-        nodes = slice(fed[place], total[place])
-        depth[place, nodes] = fed[place] + torch.tensor(tree.depths, dtype=torch.long)
-        allowed[place, nodes, nodes] = tree.sees()
-    chunk.depth, chunk.allowed = depth, allowed
-    return chunk
+        return batch  # causal attention serves, and needs no mask of its own
+    depth = torch.arange(width).repeat(len(live), 1)  # (B, T)
+    mask = torch.ones(width, width, dtype=torch.bool).tril_().repeat(len(live), 1, 1)  # (B, T, T)
+    for row, tree in enumerate(trees):
+        nodes = slice(fed[row], total[row])
+        depth[row, nodes] = fed[row] + torch.tensor(tree.depths, dtype=torch.long)
+        mask[row, nodes, nodes] = tree.attention_mask()
+    batch.tree_depth, batch.tree_mask = depth, mask
+    return batch
 
 
-def _until_end(row: Row, tokens: list[int], limits: Limits) -> list[int]:
-    """Cut new tokens where the answer ends; says why on the row."""
-    ids = list(row.ids)
-    masks = ids.count(limits.seg_id)
+def _until_end(sequence: Sequence, tokens: list[int], criteria: StoppingCriteria) -> list[int]:
+    """Cut new tokens where the answer ends; says why on the sequence."""
+    ids = list(sequence.ids)
+    masks = ids.count(criteria.seg_id)
     for count, token in enumerate(tokens, start=1):
         ids.append(token)
-        masks += token == limits.seg_id
-        if token == limits.eos_id:
-            row.stopped_by = "end"
-        elif len(ids) >= row.limit:
-            row.stopped_by = "tokens"
-        elif masks > limits.max_masks:
-            row.stopped_by = "masks"
-        elif _runs_in_circles(ids[-limits.repeats :], limits.repeats):
-            row.stopped_by = "repetition"
-        if row.stopped_by:
+        masks += token == criteria.seg_id
+        if masks > criteria.max_masks:
+            sequence.stopped_by = "masks"
+            return tokens[: count - 1]  # the one too many is no part of the answer
+        if token == criteria.eos_id:
+            sequence.stopped_by = "end"
+        elif len(ids) >= sequence.limit:
+            sequence.stopped_by = "tokens"
+        elif is_repeating(ids, criteria.max_repeats):
+            sequence.stopped_by = "repetition"
+        if sequence.stopped_by:
             return tokens[:count]
-    if row.single_pass_unless is not None:
-        begins = row.single_pass_unless
-        if not begins or ids[: len(begins)] != begins:
-            row.stopped_by = "end"
+    begins = sequence.single_pass_unless
+    if begins is not None and (not begins or ids[: len(begins)] != begins):
+        sequence.stopped_by = "end"
     return tokens
 
 
-def _runs_in_circles(last: list[int], repeats: int) -> bool:
-    """Whether the latest tokens repeat one short pattern over and over."""
-    if len(last) < repeats:
+def is_repeating(ids: list[int], max_repeats: int) -> bool:
+    """Whether the latest `max_repeats` tokens are one short pattern over and over; 0: never."""
+    last = ids[-max_repeats:]
+    if not max_repeats or len(last) < max_repeats:
         return False
-    return any(last[p:] == last[:-p] for p in range(1, REPEAT_PERIOD + 1))
+    # shifted by its period a repeating text lies on itself; twice it must be there at least
+    periods = range(1, min(LONGEST_PERIOD, max_repeats // 2) + 1)
+    return any(last[p:] == last[:-p] for p in periods)
 
 
-def _close_ranks(decoder: Decoder, live: list[Row]) -> None:
-    """Remove the rows that are done; the last live row takes each free place."""
-    for place in reversed(range(len(live))):
-        if live[place].stopped_by:
+def compact_batch(decoder: Decoder, live: list[Sequence]) -> None:
+    """Remove what is done; the last live sequence takes each free row."""
+    for row in reversed(range(len(live))):
+        if live[row].stopped_by:
             last = live.pop()
-            if place < len(live):
-                decoder.move_row(len(live), place, last.length)
-                live[place] = last
+            if row < len(live):
+                decoder.cache.move_row(len(live), row, last.length)
+                live[row] = last

@@ -1,21 +1,121 @@
-"""Runs the image encoders and the mask decoder; what belongs to an image stays on its frame."""
+"""What is known about an image: encoded once, asked many times, on a GPU beside the language model.
+
+Letters in shapes: C channels and g side of SAM's feature grid, V views of an image, P positions
+that a view takes in the language model, H its hidden size, L layers, d head width.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
+from time import perf_counter
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lisa_ros.engine.clock import Clock
-from lisa_ros.engine.frames import Frame
-from lisa_ros.engine.graphs import Graphed
+from lisa_ros.engine.decoder import CudaGraphs
 from lisa_ros.engine.sam_encoder import SamEncoder, best_route
 from lisa_ros.model.checkpoint import Lisa
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.processor import ClipView
+
+
+@dataclass(eq=False)
+class ImageFeatures:
+    """One image's features, as far as they have been computed."""
+
+    hw: tuple[int, int]
+    """height and width of the image"""
+    sam: Tensor | None = None
+    """(C, g, g) SAM embedding"""
+    resized_hw: tuple[int, int] = (0, 0)
+    """height and width of the image inside SAM's padded square"""
+    views: list[Tensor] = field(default_factory=list)
+    """(P, H) projected CLIP tokens, one tensor per view of the image"""
+    prefix_kv: list[Tensor] = field(default_factory=list)
+    """keys and values (L, 2, kv heads, length, d) of the prompt up to and with the image, one
+    tensor per view"""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that this object keeps alive."""
+        tensors = [*self.views, *self.prefix_kv]
+        if self.sam is not None:
+            tensors.append(self.sam)
+        return sum(t.element_size() * t.numel() for t in tensors)
+
+
+class FeatureCache:
+    """Features by the key of their image; the least recently used go when there are too many."""
+
+    def __init__(self, max_bytes: int) -> None:
+        """`max_bytes`: what may stay after each call of `trim`."""
+        self.max_bytes = max_bytes
+        self.entries: OrderedDict[Hashable, ImageFeatures] = OrderedDict()
+
+    def get(self, key: Hashable | None, hw: tuple[int, int]) -> ImageFeatures:
+        """The features under this key, or new ones; without a key they are never kept."""
+        if key is None:
+            return ImageFeatures(hw)
+        features = self.entries.setdefault(key, ImageFeatures(hw))
+        if features.hw != hw:  # the caller used a key twice; the size is what we can see of it
+            features = self.entries[key] = ImageFeatures(hw)
+        self.entries.move_to_end(key)
+        return features
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all features together."""
+        return sum(features.nbytes for features in self.entries.values())
+
+    def trim(self) -> None:
+        """Forget the least recently used until the rest fits."""
+        excess = self.nbytes - self.max_bytes
+        while excess > 0 and self.entries:
+            _, features = self.entries.popitem(last=False)
+            excess -= features.nbytes
+
+
+class StageTimer:
+    """Milliseconds per stage. On a GPU they come from events, so that timing waits for nothing."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.started = perf_counter()
+        self.stages: dict[str, float] = defaultdict(float)
+        self.events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of a `with` block to a stage."""
+        if self.device.type != "cuda":
+            begin = perf_counter()
+            yield
+            self.stages[name] += 1000 * (perf_counter() - begin)
+            return
+        first = torch.cuda.Event(enable_timing=True)
+        last = torch.cuda.Event(enable_timing=True)
+        first.record(torch.cuda.current_stream(self.device))
+        yield
+        last.record(torch.cuda.current_stream(self.device))
+        self.events.append((name, first, last))
+
+    def mark(self, name: str) -> None:
+        """Note the time since the question, once."""
+        self.stages.setdefault(name, 1000 * (perf_counter() - self.started))
+
+    def timings(self) -> dict[str, float]:
+        """All stages so far, and the total."""
+        for name, first, last in self.events:
+            last.synchronize()
+            self.stages[name] += first.elapsed_time(last)
+        self.events.clear()
+        total = 1000 * (perf_counter() - self.started)
+        return {**self.stages, "total": total}
 
 
 class Vision:
@@ -28,53 +128,58 @@ class Vision:
         network, device = lisa.network, lisa.network.lm_head.weight.device
         self.processor, self.clip_view, self.device = lisa.processor, clip_view, device
         self.dtype = network.dtype
-        self.view, self.frame = network.encode_view, network.encode_frame
-        self.low_res, self.beside = partial(_low_res_masks, network), None
+        self.clip_encoder, self.sam_encoder = network.encode_view, network.encode_frame
+        self.low_res, self.side_stream = partial(_low_res_masks, network), None
         if device.type == "cuda":
-            self.beside = torch.cuda.Stream(device)
-            self.view = Graphed(self.view, device)
-            self.frame = Graphed(SamEncoder(network.image_encoder, best_route()), device)
-            self.low_res = Graphed(self.low_res, device)
+            self.side_stream = torch.cuda.Stream(device)
+            self.clip_encoder = CudaGraphs(self.clip_encoder, device)
+            self.sam_encoder = CudaGraphs(SamEncoder(network.image_encoder, best_route()), device)
+            self.low_res = CudaGraphs(self.low_res, device)
 
     def encode_views(
-        self, frames: Sequence[Frame], images: Sequence[np.ndarray], clock: Clock
+        self, entries: Sequence[ImageFeatures], images: Sequence[np.ndarray], timer: StageTimer
     ) -> None:
-        """Fill `frame.views` of frames that have none."""
-        with clock.stage("clip"):
+        """Fill `views` of features that have none."""
+        with timer.stage("clip"):
             views = [self.processor.clip_views(image, self.clip_view) for image in images]
-            features = self.view(torch.cat(views).to(self.device)).clone()
-            parts = features.split([len(group) for group in views])
-            for frame, part in zip(frames, parts, strict=True):
-                frame.views = list(part)
+            # graphs overwrite their output with the next call, hence the copy
+            encoded = self.clip_encoder(torch.cat(views).to(self.device)).clone()  # (sum V, P, H)
+            parts = encoded.split([len(group) for group in views])
+            for features, part in zip(entries, parts, strict=True):
+                features.views = list(part)
 
     def encode_sam(
-        self, frames: Sequence[Frame], images: Sequence[np.ndarray], clock: Clock
+        self, entries: Sequence[ImageFeatures], images: Sequence[np.ndarray], timer: StageTimer
     ) -> None:
-        """Fill `frame.sam` of frames that have none; on a GPU `join` before it is read."""
+        """Fill `sam` of features that have none; on a GPU `join` before it is read."""
         pixels, sizes = zip(*(self.processor.sam_pixels(image) for image in images), strict=True)
-        batch = torch.stack(pixels).to(self.device)
-        if self.beside is not None:
-            self.beside.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self.beside), clock.stage("sam"):
-            features = self.frame(batch).to(self.dtype, copy=True)
-        if self.beside is not None:
-            features.record_stream(torch.cuda.current_stream(self.device))
-        for frame, embedding, size in zip(frames, features, sizes, strict=True):
-            frame.sam, frame.resized_hw = embedding, size
+        batch = torch.stack(pixels).to(self.device)  # (B, 3, S, S)
+        if self.side_stream is not None:
+            self.side_stream.wait_stream(torch.cuda.current_stream(self.device))
+            # the allocator must not hand this memory out again while the other stream reads it
+            batch.record_stream(self.side_stream)
+        with torch.cuda.stream(self.side_stream), timer.stage("sam"):
+            encoded = self.sam_encoder(batch).to(self.dtype, copy=True)  # (B, C, g, g)
+        if self.side_stream is not None:
+            encoded.record_stream(torch.cuda.current_stream(self.device))
+        for features, embedding, size in zip(entries, encoded, sizes, strict=True):
+            features.sam, features.resized_hw = embedding, size
 
     def join(self) -> None:
         """Let the current stream wait for the SAM features that are under way."""
-        if self.beside is not None:
-            torch.cuda.current_stream(self.device).wait_stream(self.beside)
+        if self.side_stream is not None:
+            torch.cuda.current_stream(self.device).wait_stream(self.side_stream)
 
-    def decode_masks(self, frames: Sequence[Frame], states: Tensor, clock: Clock) -> list[Tensor]:
-        """Full-size mask logits (H, W) of states (N, H), each about a frame of its own."""
+    def decode_masks(
+        self, entries: Sequence[ImageFeatures], states: Tensor, timer: StageTimer
+    ) -> list[Tensor]:
+        """Full-size mask logits (height, width) of states (N, H), each with its own image."""
         self.join()
-        with clock.stage("mask"):
-            low_res = self.low_res(torch.stack([frame.sam for frame in frames]), states)
+        with timer.stage("mask"):
+            low_res = self.low_res(torch.stack([features.sam for features in entries]), states)
             return [
-                self.processor.full_size_masks(mask, frame.resized_hw, frame.hw)[0]
-                for frame, mask in zip(frames, low_res, strict=True)
+                self.processor.full_size_masks(mask, features.resized_hw, features.hw)[0]
+                for features, mask in zip(entries, low_res, strict=True)
             ]
 
 

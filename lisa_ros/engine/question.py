@@ -1,17 +1,70 @@
-"""What can be asked, and how it is put to the model."""
+"""What can be asked: a question, its limits, and how it is put to the model in token ids."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, TypedDict, get_args
 
 import numpy as np
 
-from lisa_ros.errors import InstructionError
+from lisa_ros.engine.answer import SEG
+from lisa_ros.errors import ImageError, InstructionError
+from lisa_ros.model.checkpoint import Lisa
+from lisa_ros.model.config import ClipView, LisaConfig
+from lisa_ros.model.network import IMAGE_TOKEN
+from lisa_ros.model.prompt import INSTANCE_SUFFIXES, MODE_SUFFIXES, Turn, build_prompt, escape
 
 Mode = Literal["auto", "mask", "explain", "text"]
-LONGEST_INSTRUCTION = 2000  # characters; the models were trained on sentences
+
+
+class Cancel(Protocol):
+    """Anything like a `threading.Event`."""
+
+    def is_set(self) -> bool:
+        """Whether the caller has lost interest."""
+
+
+# The openings of the answers that LISA was trained on (Lai et al., 2023).
+TEMPLATES = (
+    "[SEG].",
+    "Sure, [SEG].",
+    "It is [SEG].",
+    "Sure, it is [SEG].",
+    "Sure, the segmentation result is [SEG].",
+)
+OPENINGS = ("It is the", "They are the")  # of models that name every thing they mask
+MOST_INSTANCES = 4  # masks in a row that a draft of bare masks offers
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Settings of an engine; the defaults suit a robot with one camera."""
+
+    max_new_tokens: int = 256
+    """longest answer, in tokens"""
+    max_masks: int = 16
+    """most masks of an answer; it is stopped where one more would come"""
+    max_repeats: int = 24
+    """tokens that repeat one short pattern before an answer is stopped; 0: never"""
+    longest_instruction: int = 2000
+    """characters; the models were trained on sentences"""
+    smallest_side: int = 16
+    """pixels; an image with less shows nothing"""
+    largest_ratio: float = 20
+    """longer side of an image over its shorter side"""
+    cache_bytes: int = 512 * 2**20
+    """bound on the features of earlier images that stay in memory"""
+    draft_tokens: int = 128
+    """most draft tokens that one pass checks; 0: no drafts"""
+    clip_view: ClipView | None = None
+    """what the language model sees of an image that is no square: the central square; all of it,
+    pressed; or three squares, of which the surest answer is taken. None: as in its training"""
+    threads: int | None = None
+    """processor threads for torch; None: leave them as they are"""
+
+
+DEFAULTS = EngineConfig()
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,24 +79,110 @@ class Question:
     history: Sequence[tuple[str, str]] = ()
     """earlier instructions about this image, each with its `Answer.transcript`, the oldest first"""
     key: Hashable | None = None
-    """name of the frame, for example camera and stamp; equal keys are encoded once"""
+    """name of the image, for example camera and stamp; equal keys are encoded once"""
     max_new_tokens: int | None = None
     """longest answer; None: the engine's own limit"""
 
 
-def check_question(question: Question) -> Question:
-    """The question itself, if it can be asked; `InstructionError` says why not."""
+class AskOptions(TypedDict, total=False):
+    """What may be said beside image and instruction, wherever one question is asked."""
+
+    mode: Mode
+    history: Sequence[tuple[str, str]]
+    key: Hashable | None
+    max_new_tokens: int | None
+    """these four as in `Question`"""
+    cancel: Cancel | None
+    """asked between the passes; what there is by then is the answer"""
+    deadline: float | None
+    """a time of `time.monotonic()`, after which what there is by then is the answer"""
+
+
+def check_question(question: Question, config: EngineConfig = DEFAULTS) -> None:
+    """Raise `InstructionError` or `ImageError`, which say why a question cannot be asked."""
+    check_image(question.image, config)
     if question.mode not in get_args(Mode):
         raise InstructionError(
             f"unknown mode {question.mode!r}; use one of {', '.join(get_args(Mode))}"
         )
     if not question.instruction.strip():
         raise InstructionError("the instruction is empty; say what to look for")
-    if len(question.instruction) > LONGEST_INSTRUCTION:
+    if len(question.instruction) > config.longest_instruction:
         raise InstructionError(
             f"the instruction has {len(question.instruction)} characters; "
-            f"at most {LONGEST_INSTRUCTION} can be used"
+            f"at most {config.longest_instruction} can be used"
         )
     if question.max_new_tokens is not None and question.max_new_tokens < 1:
         raise InstructionError("max_new_tokens must be at least 1")
-    return question
+
+
+def check_image(image: np.ndarray, config: EngineConfig = DEFAULTS) -> None:
+    """Raise `ImageError`, which says why an image cannot be used."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
+        raise ImageError("the image must be an array of uint8, height x width x 3 (RGB)")
+    height, width, channels = image.shape
+    if channels != 3:
+        raise ImageError(f"the image has {channels} channels; convert it to RGB first")
+    if min(height, width) < max(config.smallest_side, 1):
+        raise ImageError(
+            f"the image is {width}x{height} pixels; each side must have at least "
+            f"{config.smallest_side}"
+        )
+    if max(height, width) > config.largest_ratio * min(height, width):
+        raise ImageError(
+            f"the image is {width}x{height} pixels; one side may be at most "
+            f"{config.largest_ratio:g} times as long as the other"
+        )
+
+
+class Prompts:
+    """Prompts and answers of one model as its tokenizer sees them."""
+
+    def __init__(self, lisa: Lisa) -> None:
+        self.config, self.tokenizer = lisa.config, lisa.tokenizer
+        prompt = self._encode([("", None)])
+        self.prefix = prompt[: prompt.index(IMAGE_TOKEN) + 1]
+        """the beginning of every prompt, up to and with the image"""
+        self.refusal = self.answer(lisa.config.refusal_prefix)
+        """how an answer begins that says that a thing is not there; empty: there is none"""
+
+    def ids(self, question: Question) -> list[int]:
+        """The prompt that ends where the model goes on, IMAGE_TOKEN in place of the image."""
+        # nano names its instances but was trained with the suffixes of LISA
+        instances = self.config.mask_instances and self.config.conversation != "nano"
+        suffix = (INSTANCE_SUFFIXES if instances else MODE_SUFFIXES)[question.mode]
+        turns: list[Turn] = [(escape(q), escape_answer(a)) for q, a in question.history]
+        return self._encode([*turns, (escape(question.instruction) + suffix, None)])
+
+    def answer(self, text: str) -> list[int]:
+        """The ids of an answer behind a prompt, without the end token."""
+        if not text:
+            return []
+        prompt, whole = self._encode([("-", None)]), self._encode([("-", text)])
+        ids = whole[len(prompt) :]
+        return ids[: ids.index(self.tokenizer.eos_id)]
+
+    def known_answers(self) -> dict[Mode, list[list[int]]]:
+        """What the model was trained to say, for each mode."""
+        texts = known_texts(self.config)
+        return {mode: [self.answer(text) for text in some] for mode, some in texts.items()}
+
+    def _encode(self, turns: Sequence[Turn]) -> list[int]:
+        prompt = build_prompt(self.config.conversation, turns, self.config.image_start_end)
+        return self.tokenizer.encode(prompt)
+
+
+def known_texts(config: LisaConfig) -> dict[Mode, list[str]]:
+    """Answers or beginnings of answers that a model was trained to give, for each mode."""
+    refusals = [config.refusal_prefix] if config.refusal_prefix else []
+    masks, openings = [], []
+    if config.mask_instances:
+        masks = [" ".join([SEG] * count) + "." for count in range(1, MOST_INSTANCES + 1)]
+        openings = list(OPENINGS)
+    templates = [*openings, *TEMPLATES, *refusals]
+    return {"mask": masks + refusals, "auto": templates, "explain": templates, "text": []}
+
+
+def escape_answer(transcript: str) -> str:
+    """A model's own `[SEG]` may stay: masks are decoded for what it writes now, not for history."""
+    return f" {SEG} ".join(escape(part) for part in transcript.split(SEG))

@@ -1,7 +1,13 @@
-"""One question while it is answered: from tokens to words, labels, masks and a status."""
+"""One question while it is answered: from tokens to words, labels, masks, scores and a status.
+
+LISA never learnt to score masks. Where a model's configuration has a `score_calibration`, fitted by
+`lisa-ros calibrate`, the score is the probability that the mask shows what was meant; elsewhere it
+is the mean probability that the mask decoder gives to the pixels of the mask.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -21,28 +27,31 @@ from lisa_ros.engine.answer import (
     plain_text,
     settled_text,
 )
-from lisa_ros.engine.frames import Frame
-from lisa_ros.engine.generation import BROKEN_NUMBERS, Row, Step
+from lisa_ros.engine.generation import BROKEN_NUMBERS, Sequence, Step
+from lisa_ros.engine.image_features import ImageFeatures
 from lisa_ros.engine.question import Question
-from lisa_ros.engine.scoring import evidence, probability, token_probabilities
 from lisa_ros.model.tokenizer import Tokenizer
 
-_BROKEN_OFF = {"cancel": Status.CANCELLED, "deadline": Status.TIMEOUT}
+LEAST = 1e-4  # how far from 0 and 1 a probability stays before its logarithm is taken
+_ABORTED = {"cancel": Status.CANCELLED, "deadline": Status.TIMEOUT}
 
 
-@dataclass(eq=False)
-class Ask:
-    """A question about one view of its frame, and what has been answered so far."""
+@dataclass(eq=False, kw_only=True)
+class RequestState(Sequence):
+    """A question about one view of its image: what is decoded for it, and what has been answered.
+
+    `Sequence` is the part that decoding knows; it is tested without questions and images.
+    """
 
     question: Question
-    frame: Frame
-    row: Row
+    features: ImageFeatures
     refusal: list[int]
     """ids with which the model says that a thing is not there; empty: it never does"""
     calibration: Mapping[str, float] | None = None
     """what turns evidence into the score of a mask; None: the model has no such thing"""
     instances: list[Instance] = field(default_factory=list)
-    said: str = ""
+    text: str = ""
+    """the words that have been handed over"""
     probabilities: list[float] = field(default_factory=list)
     """of every token so far, where scores are calibrated"""
     sam_encodes: int = 0
@@ -51,12 +60,12 @@ class Ask:
     @property
     def forced(self) -> bool:
         """Whether the mask is taken from the prompt's last state and nothing is generated."""
-        return self.row.single_pass_unless is not None and not self.refused
+        return self.single_pass_unless is not None and not self.refused
 
     @property
     def refused(self) -> bool:
         """Whether the model says that the thing is not there."""
-        return bool(self.refusal) and self.row.ids[: len(self.refusal)] == self.refusal
+        return bool(self.refusal) and self.ids[: len(self.refusal)] == self.refusal
 
     def seg_places(self, step: Step, seg_id: int) -> list[int]:
         """Which states of a step a mask must be decoded from."""
@@ -71,23 +80,24 @@ class Ask:
 
         `masks`: full-size logits (H, W) by the index of the state they come from.
         """
-        before = len(self.row.ids) - len(step.tokens)
+        before = len(self.ids) - len(step.tokens)  # tokens of earlier steps
         if self.calibration is not None:
             self.probabilities += token_probabilities(step.logits, step.tokens)
         for place, logits in masks.items():
-            raw = tokenizer.decode(self.row.ids[: before + place])
-            yield from self._say("" if self.forced else settled_text(raw))
-            probability = step.logits[place].float().softmax(-1)[tokenizer.seg_id]
+            raw = tokenizer.decode(self.ids[: before + place])
+            yield from self._advance_text("" if self.forced else settled_text(raw))
+            seg_probability = step.logits[place].float().softmax(-1)[tokenizer.seg_id]
             label = label_of("" if self.forced else raw, self.question.instruction)
-            instance = measure(logits, label, float(probability))
+            instance = measure(logits, label, float(seg_probability))
             if instance.area:
                 words = self.probabilities[: before + place] if plain_text(raw) else []
                 instance = self._calibrated(instance, words)
                 self.instances.append(instance)
                 yield MaskReady(instance)
         if not self.forced:
-            raw = tokenizer.decode(self.row.ids)
-            yield from self._say(plain_text(raw) if self.row.stopped_by else settled_text(raw))
+            raw = tokenizer.decode(self.ids)
+            whole = plain_text(raw) if self.stopped_by else settled_text(raw)
+            yield from self._advance_text(whole)
 
     def _calibrated(self, instance: Instance, words: list[float]) -> Instance:
         """The instance with its score; `words`: probabilities of the tokens before its `[SEG]`."""
@@ -96,39 +106,42 @@ class Ask:
         terms = evidence(instance.score, min(words, default=None))
         return replace(instance, score=probability(terms, self.calibration), evidence=terms)
 
-    def last_words(self, tokenizer: Tokenizer) -> Iterator[Event]:
-        """The last words of an answer that was broken off between two steps."""
+    def flush(self, tokenizer: Tokenizer) -> Iterator[Event]:
+        """The words held back so far, of an answer that was broken off between two steps."""
         if not self.forced:
-            yield from self._say(plain_text(tokenizer.decode(self.row.ids)))
+            yield from self._advance_text(plain_text(tokenizer.decode(self.ids)))
 
-    def _say(self, text: str) -> Iterator[Event]:
-        if len(text) > len(self.said):
-            delta, self.said = text[len(self.said) :], text
+    def _advance_text(self, text: str) -> Iterator[Event]:
+        if len(text) > len(self.text):
+            delta, self.text = text[len(self.text) :], text
             yield TextDelta(delta)
 
-    def answer(self, group: list[Ask], tokenizer: Tokenizer, timings: dict[str, float]) -> Answer:
+    def answer(
+        self, group: list[RequestState], tokenizer: Tokenizer, timings: dict[str, float]
+    ) -> Answer:
         """The answer as it stands; `group`: all views that were asked for it, itself included."""
         counters = {
-            "sam_encodes": sum(ask.sam_encodes for ask in group),
-            "clip_encodes": sum(ask.clip_encodes for ask in group),
-            "forwards": sum(ask.row.forwards for ask in group),
-            "tokens": 0 if self.forced else len(self.row.ids),
-            "drafted": sum(ask.row.drafted for ask in group),
-            "accepted": sum(ask.row.accepted for ask in group),
+            "sam_encodes": sum(request.sam_encodes for request in group),
+            "clip_encodes": sum(request.clip_encodes for request in group),
+            "forwards": sum(request.forwards for request in group),
+            "tokens": 0 if self.forced else len(self.ids),
+            "drafted": sum(request.drafted for request in group),
+            "accepted": sum(request.accepted for request in group),
         }
         return Answer(
-            text=self.said,
+            text=self.text,
             status=self._status(tokenizer.seg_id),
-            transcript=f"{SEG}." if self.forced else tokenizer.decode(self.row.ids),
+            # what the forced state stands for, so that a dialogue knows that a mask was given
+            transcript=f"{SEG}." if self.forced else tokenizer.decode(self.ids),
             instances=self.instances,
             timings=timings,
             counters=counters,
-            stopped_by=self.row.stopped_by,
+            stopped_by=self.stopped_by,
         )
 
     def _status(self, seg_id: int) -> Status:
-        if self.row.stopped_by in _BROKEN_OFF:
-            return _BROKEN_OFF[self.row.stopped_by]
+        if self.stopped_by in _ABORTED:
+            return _ABORTED[self.stopped_by]
         mode = self.question.mode
         if mode == "text":
             return Status.TEXT_ONLY
@@ -136,15 +149,15 @@ class Ask:
             return Status.NOT_FOUND
         if self.instances:
             return Status.OK
-        wanted = mode in ("mask", "explain") or seg_id in self.row.ids
+        wanted = mode in ("mask", "explain") or seg_id in self.ids
         return Status.NOT_FOUND if wanted else Status.TEXT_ONLY
 
 
-def unasked(reason: str) -> Answer:
+def aborted_answer(reason: str) -> Answer:
     """The answer to a question that was broken off before it began."""
     names = ("sam_encodes", "clip_encodes", "forwards", "tokens", "drafted", "accepted")
     counters = dict.fromkeys(names, 0)
-    return Answer("", _BROKEN_OFF[reason], [], counters=counters, stopped_by=reason)
+    return Answer("", _ABORTED[reason], [], counters=counters, stopped_by=reason)
 
 
 def measure(logits: Tensor, label: str, seg_probability: float) -> Instance:
@@ -165,3 +178,32 @@ def measure(logits: Tensor, label: str, seg_probability: float) -> Instance:
     x, y = int(columns[0]), int(rows[0])
     box = (x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1)
     return Instance(mask, score, seg_probability, label, box, area)
+
+
+def evidence(mask_probability: float, word_probability: float | None) -> dict[str, float]:
+    """What a score rests on, as the terms of a logistic regression.
+
+    `mask_probability`: mean over the pixels of the mask, which says how sharp it is;
+    `word_probability`: of the least certain token of the answer before the mask, which says how
+    sure the model is of the thing; None where it wrote no word before it.
+    """
+    mask = min(max(mask_probability, LEAST), 1 - LEAST)
+    wordless = word_probability is None
+    return {
+        "bias": 1.0,
+        "mask": math.log(mask / (1 - mask)),
+        "words": 0.0 if wordless else math.log(max(word_probability, LEAST)),
+        "wordless": float(wordless),
+    }
+
+
+def probability(terms: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    """0..1: the logistic function of the weighted terms."""
+    total = sum(weights[name] * value for name, value in terms.items())
+    return 1 / (1 + math.exp(-total))
+
+
+def token_probabilities(logits: Tensor, tokens: list[int]) -> list[float]:
+    """The probability of each token (n) in the logits (n, V) that it was chosen from."""
+    chosen = torch.tensor(tokens, dtype=torch.long, device=logits.device)
+    return logits.float().log_softmax(-1).gather(1, chosen[:, None])[:, 0].exp().tolist()

@@ -1,4 +1,4 @@
-"""Drafts: guesses at the answer that one forward pass can check.
+"""Speculative decoding: guesses at the answer that one forward pass can check.
 
 Greedy decoding accepts exactly the tokens that it would have written itself, so a wrong draft costs
 a few wasted tokens in a pass and never changes an answer (Leviathan et al., 2023, with a draft that
@@ -13,50 +13,31 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lisa_ros.engine.answer import SEG
 from lisa_ros.engine.question import Mode, Question
-from lisa_ros.model.config import LisaConfig
 
-# The openings of the answers that LISA was trained on (Lai et al., 2023).
-TEMPLATES = (
-    "[SEG].",
-    "Sure, [SEG].",
-    "It is [SEG].",
-    "Sure, it is [SEG].",
-    "Sure, the segmentation result is [SEG].",
-)
-OPENINGS = ("It is the", "They are the")  # of models that name every thing they mask
-MOST_INSTANCES = 4  # masks in a row that a draft of bare masks offers
 REMEMBERED = 64  # answers to whole questions
 CONTEXTS = 20_000  # ends of answers with the token that followed
-GUESSED = 6  # tokens guessed from the end of an answer; each costs a little on a CPU
+LONGEST_CONTEXT = 3  # tokens
+PROPOSED = 6  # tokens guessed from the end of an answer; each costs a little on a CPU
 
 
-def known_texts(config: LisaConfig) -> dict[Mode, list[str]]:
-    """Answers or beginnings of answers that a model was trained to give, for each mode."""
-    refusals = [config.refusal_prefix] if config.refusal_prefix else []
-    masks, openings = [], []
-    if config.mask_instances:
-        masks = [" ".join([SEG] * count) + "." for count in range(1, MOST_INSTANCES + 1)]
-        openings = list(OPENINGS)
-    templates = [*openings, *TEMPLATES, *refusals]
-    return {"mask": masks + refusals, "auto": templates, "explain": templates, "text": []}
+class TokenTree:
+    """Drafts merged by their common beginnings; node 0 .. n-1 in order of insertion.
 
-
-class DraftTree:
-    """Drafts merged by their common beginnings; node 0 .. n-1 in order of insertion."""
+    A parent comes before its children, so that nodes can be fed in their order.
+    """
 
     def __init__(self, drafts: Iterable[Sequence[int]], limit: int) -> None:
         """Insert drafts, the likeliest first, until there are `limit` nodes."""
         self.tokens: list[int] = []
         self.parents: list[int] = []
         self.depths: list[int] = []
-        self.children: dict[tuple[int, int], int] = {}
+        self.children: dict[tuple[int, int], int] = {}  # (node or -1, token) to node
         for draft in drafts:
             self._insert(draft, limit)
 
     def _insert(self, draft: Sequence[int], limit: int) -> None:
-        node = -1
+        node = -1  # the root: the last token that is certain
         for token in draft:
             child = self.children.get((node, token))
             if child is None:
@@ -77,13 +58,13 @@ class DraftTree:
         """Whether there is one draft only, so that ordinary causal attention serves."""
         return self.parents == list(range(-1, len(self.parents) - 1))
 
-    def sees(self) -> Tensor:
+    def attention_mask(self) -> Tensor:
         """(n, n) bool: each node sees itself and its ancestors."""
-        seen = torch.eye(len(self), dtype=torch.bool)
+        mask = torch.eye(len(self), dtype=torch.bool)
         for node, parent in enumerate(self.parents):
             if parent >= 0:
-                seen[node] |= seen[parent]
-        return seen
+                mask[node] |= mask[parent]  # complete already: parents come first
+        return mask
 
     def accept(self, root: int, choices: Sequence[int]) -> list[int]:
         """The path of nodes that greedy decoding takes.
@@ -98,12 +79,17 @@ class DraftTree:
         return path
 
 
-class DraftMemory:
-    """What this model tends to say: a standing question usually gets its last answer again."""
+class NGramDrafter:
+    """Drafts from what this model said before: whole answers, and what follows which n-gram.
+
+    A standing question usually gets its last answer again; another question shares phrases with it
+    (prompt lookup decoding, with earlier answers in place of the prompt).
+    """
 
     def __init__(self, known: Mapping[Mode, Sequence[list[int]]]) -> None:
         """`known`: per mode, ids of answers or of beginnings that the model was trained to give."""
         self.known = known
+        # both tables forget the least recently used first
         self.answers: OrderedDict[tuple[str, str], list[int]] = OrderedDict()
         self.followers: OrderedDict[tuple[int, ...], int] = OrderedDict()
         for answers in known.values():
@@ -119,9 +105,9 @@ class DraftMemory:
             self.answers.popitem(last=False)
 
     def _learn(self, ids: Sequence[int]) -> None:
-        for place in range(1, len(ids)):
-            for context in _contexts(ids[:place]):
-                self.followers[context] = ids[place]
+        for end in range(1, len(ids)):
+            for context in _contexts(ids[:end]):
+                self.followers[context] = ids[end]  # the latest is the likeliest
                 self.followers.move_to_end(context)
         while len(self.followers) > CONTEXTS:
             self.followers.popitem(last=False)
@@ -131,10 +117,11 @@ class DraftMemory:
         previous = self.answers.get((question.instruction, question.mode))
         return [previous] if previous else list(self.known[question.mode])
 
-    def go_on(self, ids: Sequence[int]) -> list[int]:
+    def propose(self, ids: Sequence[int]) -> list[int]:
         """A guess at what follows the beginning of an answer that no whole draft fits."""
         answer = list(ids)
-        while len(answer) < len(ids) + GUESSED:
+        while len(answer) < len(ids) + PROPOSED:
+            # backs off from the longest n-gram to the shortest
             found = (self.followers.get(context) for context in _contexts(answer))
             following = next((token for token in found if token is not None), None)
             if following is None:
@@ -144,5 +131,5 @@ class DraftMemory:
 
 
 def _contexts(ids: Sequence[int]) -> list[tuple[int, ...]]:
-    """The ends of a text by which its continuation is looked up, the most telling first."""
-    return [tuple(ids[-n:]) for n in (3, 2, 1) if len(ids) >= n]
+    """The n-grams that end a text, the most telling first."""
+    return [tuple(ids[-n:]) for n in range(LONGEST_CONTEXT, 0, -1) if len(ids) >= n]

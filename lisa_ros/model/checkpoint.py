@@ -18,10 +18,9 @@ from lisa_ros.model.config import LisaConfig, Quantization
 from lisa_ros.model.hf_checkpoint import is_official, read_official
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.processor import Processor
-from lisa_ros.model.quantization import choose, quantize
+from lisa_ros.model.quantization import choose, multiplies_natively, quantize, upcast
 from lisa_ros.model.tokenizer import Tokenizer
 from lisa_ros.model.weights import Shard, check, empty_network, fill
-from lisa_ros.model.widening import multiplies, widen
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -63,7 +62,7 @@ def load(
 
     `path`: a folder, or the name of a model that ships with the package (`nano`).
     `dtype`: half precision on a processor without instructions for it is used for the storage of
-    the large weights only, see `widening`.
+    the large weights only, see `quantization.upcast`.
     `vision_tower`: folder of the CLIP tower, for official checkpoints.
     `quantization`: see `quantization.quantize`; `auto`: none on a processor, on a GPU the mildest
     with which the model fits into the memory that is free.
@@ -77,8 +76,8 @@ def load(
     network.eval().requires_grad_(False)
     if quantization is not None:
         quantize(network, quantization, device)
-    elif not multiplies(dtype, device):
-        widen(network)
+    elif not multiplies_natively(dtype, device):
+        upcast(network)
     return Lisa(network, source.tokenizer, Processor(source.config), source.config)
 
 

@@ -30,7 +30,7 @@ class LisaConfig:
     in training (`Processor.clip_views`): the central square for the released models.
     `refusal_prefix` are the words with which this model says that a thing is not there; empty if
     it never does. `score_calibration` weighs SCORE_TERMS into the probability that a mask shows
-    what was meant (engine/scoring.py); None if that was never fitted.
+    what was meant (engine/request_state.py); None if that was never fitted.
     """
 
     name: str

@@ -8,15 +8,47 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Size
+import torch
 
 from lisa_ros.errors import CheckpointError
 from lisa_ros.model.config import LisaConfig
-from lisa_ros.model.sam import rename_sam, sam_sizes
 from lisa_ros.model.weights import Shard, shard_files
+
+Shapes = Mapping[str, torch.Size]
+
+DECODER_HEADS = 8
+"""The one size of SAM that leaves no trace in the tensors; no published SAM has another."""
+
+_RENAMES = [
+    (r"^image_encoder\.patch_embed\.proj\.", r"image_encoder.patch_embed.projection."),
+    (r"^image_encoder\.blocks\.(\d+)\.norm([12])\.", r"image_encoder.layers.\1.layer_norm\2."),
+    (r"^image_encoder\.blocks\.", r"image_encoder.layers."),
+    (r"^image_encoder\.neck\.0\.", r"image_encoder.neck.conv1."),
+    (r"^image_encoder\.neck\.1\.", r"image_encoder.neck.layer_norm1."),
+    (r"^image_encoder\.neck\.2\.", r"image_encoder.neck.conv2."),
+    (r"^image_encoder\.neck\.3\.", r"image_encoder.neck.layer_norm2."),
+    (r"^prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix$",
+     r"shared_image_embedding.positional_embedding"),
+    (r"^prompt_encoder\.no_mask_embed\.", r"no_mask_embed."),
+    (r"^(mask_decoder\.transformer\.layers\.\d+\.)norm(\d)\.", r"\1layer_norm\2."),
+    (r"^mask_decoder\.transformer\.norm_final_attn\.",
+     r"mask_decoder.transformer.layer_norm_final_attn."),
+    (r"^mask_decoder\.output_upscaling\.0\.", r"mask_decoder.upscale_conv1."),
+    (r"^mask_decoder\.output_upscaling\.1\.", r"mask_decoder.upscale_layer_norm."),
+    (r"^mask_decoder\.output_upscaling\.3\.", r"mask_decoder.upscale_conv2."),
+    (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head)\.)layers\.0\.",
+     r"\1proj_in."),
+    (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head)\.)layers\.1\.",
+     r"\1layers.0."),
+    (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head)\.)layers\.2\.",
+     r"\1proj_out."),
+]  # fmt: skip
+# points, boxes and masks as prompts: LISA prompts SAM with its own embedding only
+_UNUSED = re.compile(r"^prompt_encoder\.(point_embeddings|not_a_point_embed|mask_downscaling)\.")
 
 TOWER = "vision_tower."
 _CLIP_KEYS = (
@@ -98,6 +130,52 @@ def rename_tower(name: str) -> str | None:
     return TOWER + name.removeprefix("vision_model.")
 
 
+def rename_sam(name: str) -> str | None:
+    """A tensor of Meta's SAM under the name of a `LisaNetwork`; None if LISA has no use for it."""
+    if _UNUSED.match(name):
+        return None
+    for pattern, replacement in _RENAMES:
+        new, count = re.subn(pattern, replacement, name)
+        if count:
+            return new
+    return name
+
+
+def sam_sizes(shapes: Shapes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`sam_vision` and `sam_decoder` of a `LisaConfig` from the shapes of renamed tensors."""
+    encoder, decoder = "image_encoder.", "mask_decoder."
+    width, _, patch, _ = shapes[encoder + "patch_embed.projection.weight"]
+    grid = shapes[encoder + "pos_embed"][1]
+    depth = _count(shapes, encoder + "layers.")
+    spans = [shapes[f"{encoder}layers.{i}.attn.rel_pos_h"][0] for i in range(depth)]
+    whole = 2 * grid - 1
+    windows = [(span + 1) // 2 for span in spans if span != whole]
+    head_width = shapes[encoder + "layers.0.attn.rel_pos_h"][1]
+    vision = {
+        "image_size": grid * patch,
+        "patch_size": patch,
+        "hidden_size": width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": width // head_width,
+        "mlp_dim": shapes[encoder + "layers.0.mlp.lin1.weight"][0],
+        "output_channels": shapes[encoder + "neck.conv1.weight"][0],
+        "window_size": windows[0] if windows else grid,
+        "global_attn_indexes": [i for i, span in enumerate(spans) if span == whole],
+    }
+    tokens, prompt = shapes[decoder + "mask_tokens.weight"]
+    layer = decoder + "transformer.layers.0."
+    inner = shapes[layer + "cross_attn_token_to_image.q_proj.weight"][0]
+    return vision, {
+        "hidden_size": prompt,
+        "mlp_dim": shapes[layer + "mlp.lin1.weight"][0],
+        "num_hidden_layers": _count(shapes, decoder + "transformer.layers."),
+        "num_attention_heads": DECODER_HEADS,
+        "attention_downsample_rate": prompt // inner,
+        "num_multimask_outputs": tokens - 1,
+        "iou_head_hidden_dim": shapes[decoder + "iou_prediction_head.proj_in.weight"][0],
+    }
+
+
 def find_tower(folder: Path, settings: dict[str, Any], given: str | Path | None) -> Path:
     """The folder of the CLIP tower; nothing is ever downloaded."""
     if given:
@@ -132,7 +210,7 @@ def _clip_config(tower: Path) -> dict[str, Any]:
 def _config(
     folder: Path,
     settings: dict[str, Any],
-    shapes: dict[str, Size],
+    shapes: Shapes,
     clip: dict[str, Any],
     seg_token_id: int,
 ) -> LisaConfig:
@@ -178,7 +256,7 @@ def _config(
 def _check_tower(
     folder: Path,
     settings: dict[str, Any],
-    shapes: dict[str, Size],
+    shapes: Shapes,
     clip: dict[str, Any],
     tower: Path,
 ) -> None:
@@ -208,3 +286,8 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} is no table of settings")
     return content
+
+
+def _count(shapes: Shapes, prefix: str) -> int:
+    numbers = {name[len(prefix) :].split(".")[0] for name in shapes if name.startswith(prefix)}
+    return len(numbers)

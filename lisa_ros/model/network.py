@@ -24,7 +24,7 @@ from transformers.models.sam.modeling_sam import SamMaskDecoder, SamVisionEncode
 from lisa_ros.model.config import IMAGE_TOKEN, LisaConfig
 
 
-class GaussianPositions(nn.Module):
+class PositionEmbeddingRandom(nn.Module):
     """Fourier features of a square grid: SAM's dense positional encoding (arXiv 2304.02643)."""
 
     def __init__(self, channels: int) -> None:
@@ -65,7 +65,7 @@ class LisaNetwork(nn.Module):
         decoder._attn_implementation = "sdpa"
         self.mask_decoder = SamMaskDecoder(decoder)
         self.no_mask_embed = nn.Embedding(1, prompt)
-        self.shared_image_embedding = GaussianPositions(prompt)
+        self.shared_image_embedding = PositionEmbeddingRandom(prompt)
         nn.init.normal_(self.lm_head.weight, std=0.02)
 
     @property
@@ -152,7 +152,7 @@ class LisaNetwork(nn.Module):
         return masks.squeeze(2), quality.squeeze(2)
 
 
-def predicting_positions(ids: Tensor, chosen: Tensor, image_tokens: int) -> Tensor:
+def label_positions(ids: Tensor, chosen: Tensor, image_tokens: int) -> Tensor:
     """Where the states that predict the chosen ids lie, in reading order: (M, 2), row and position.
 
     ids (B, T) as for `LisaNetwork.forward`; chosen (B, T), true where an id is meant, for instance

@@ -1,7 +1,12 @@
-"""Weight-only quantisation of the language model's layers, for small GPU memories.
+"""Weights in fewer bytes than they are computed with: quantisation, and half precision as storage.
 
-Only the linear maps inside the Llama layers are quantised. `lm_head`, `text_hidden_fcs`, the
-projector, CLIP and SAM stay as they are: they are small, and masks suffer first.
+Quantisation is for small GPU memories, and weight-only: the linear maps inside the Llama layers.
+`lm_head`, `text_hidden_fcs`, the projector, CLIP and SAM stay as they are: they are small, and
+masks suffer first.
+
+Half precision as storage is for processors without matrix instructions for it, which multiply such
+matrices ten to a hundred times slower than float32 ones (docs/fidelity.md). There the large weights
+keep their two bytes and are upcast piece by piece when they are used; all else becomes float32.
 """
 
 from __future__ import annotations
@@ -10,7 +15,8 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from lisa_ros.errors import CheckpointError
 from lisa_ros.model.config import Quantization
@@ -24,6 +30,16 @@ _BYTES = {"int8": 1.01, "int4": 0.63}
 
 _WORKING = 2 * 2**30
 """Bytes to leave free for what is computed."""
+
+
+PIECE = 1 << 21
+"""Weights that are widened at once: in float32 few enough for a processor's cache."""
+
+_INSTRUCTIONS = {
+    torch.bfloat16: ("avx512_bf16", "avx10_2", "amx_bf16", "bf16"),
+    torch.float16: ("avx512_fp16", "avx10_2", "amx_fp16", "fp16_arith"),
+}
+"""x86-64 and then ARM, as torch calls them."""
 
 
 def quantize(network: LisaNetwork, quantization: Quantization, device: torch.device) -> None:
@@ -135,3 +151,49 @@ def _missing(quantization: str, package: str) -> CheckpointError:
     return CheckpointError(
         f"quantization {quantization} needs the package {package}; install it, or load without"
     )
+
+
+class UpcastLinear(nn.Linear):
+    """A linear map whose weight is stored in half precision and used in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) of any precision to (..., out) float32."""
+        rows = max(1, PIECE // self.in_features)
+        pieces = [F.linear(x.float(), piece.float()) for piece in self.weight.split(rows)]
+        y = torch.cat(pieces, dim=-1)
+        return y if self.bias is None else y + self.bias
+
+
+class UpcastEmbedding(nn.Embedding):
+    """An embedding whose table is stored in half precision; its rows come out in float32."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(...) ids to (..., H) float32."""
+        return super().forward(ids).float()
+
+
+def multiplies_natively(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether a device multiplies matrices of this precision at full speed."""
+    if dtype == torch.float32 or device.type != "cpu":
+        return True
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name, False) for name in _INSTRUCTIONS[dtype])
+
+
+def upcast(network: LisaNetwork) -> None:
+    """Let a network in half precision compute in float32, in place; its results are float32 too.
+
+    Linear maps and the embedding of words keep their weights as they are. The other tensors, less
+    than a hundredth of the bytes, are converted.
+    """
+    kept = set()
+    for module in network.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = UpcastLinear
+            kept.add(module.weight)
+    words = network.language_model.embed_tokens
+    words.__class__ = UpcastEmbedding
+    kept.add(words.weight)
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor not in kept and tensor.is_floating_point():
+            tensor.data = tensor.data.float()

@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from lisa_ros.evaluation.reasonseg import TARGET, DatasetError, Item, read_dataset
 from lisa_ros.model.checkpoint import Lisa, save
 from lisa_ros.model.losses import LisaLoss, lisa_loss
-from lisa_ros.model.network import LisaNetwork, predicting_positions
+from lisa_ros.model.network import LisaNetwork, label_positions
 from lisa_ros.model.processor import Processor
 from lisa_ros.model.weights import precision
 from lisa_ros.training.loop import Schedule
@@ -195,8 +195,8 @@ def lesson_loss(network: LisaNetwork, processor: Processor, lessons: Sequence[Le
     learnt = known & (place >= (lengths - answers)[:, None])
     views = torch.stack([lesson.view for lesson in lessons])
     states = network(ids, views, known)
-    logits = network.lm_head(states[tuple(predicting_positions(ids, learnt, tokens).T)])
-    segs = predicting_positions(ids, learnt & (ids == network.config.seg_token_id), tokens)
+    logits = network.lm_head(states[tuple(label_positions(ids, learnt, tokens).T)])
+    segs = label_positions(ids, learnt & (ids == network.config.seg_token_id), tokens)
     prompts = network.seg_embeddings(states[tuple(segs.T)])
     masks, truth = [], []
     for row, lesson in enumerate(lessons):

@@ -40,13 +40,13 @@ def test_the_mask_comes_before_the_words_that_follow_it() -> None:
     engine = engine_saying("It is [SEG]. They can hold water", draft_tokens=0)
     tokens = engine.prompts.answer("It is [SEG]. They can hold water")
     passes, forward = [], engine.decoder.forward
-    engine.decoder.forward = lambda chunk: passes.append(chunk) or forward(chunk)
+    engine.decoder.forward = lambda batch: passes.append(batch) or forward(batch)
     events, at_mask = [], 0
     for event in engine.stream(picture(), "what holds water?"):
         events.append(event)
         if isinstance(event, MaskReady):
             at_mask = len(passes)
-    assert at_mask == tokens.index(engine.limits.seg_id) + 1 < len(passes)
+    assert at_mask == tokens.index(engine.criteria.seg_id) + 1 < len(passes)
     assert isinstance(events[-1], Finished)
     assert sum(isinstance(event, Finished) for event in events) == 1
     words = [event.text for event in events if isinstance(event, TextDelta)]
@@ -134,7 +134,7 @@ def test_a_transcript_is_history_as_the_model_wrote_it() -> None:
     assert answer.transcript == "It is the red mug [SEG]."
     question = Question(picture(), "and now?", history=[("the <image> mug", answer.transcript)])
     ids = engine.prompts.ids(question)
-    assert ids.count(engine.limits.seg_id) == 1
+    assert ids.count(engine.criteria.seg_id) == 1
     assert ids.count(IMAGE_TOKEN) == 1
     assert engine.segment(picture(), "the mug", mode="mask").transcript == "[SEG]."
 

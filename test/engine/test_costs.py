@@ -9,7 +9,7 @@ import torch
 from engine_samples import engine_saying, picture, random_questions, record_fed, speaker
 
 from lisa_ros.engine import Engine, Question
-from lisa_ros.engine.frames import FrameCache
+from lisa_ros.engine.image_features import FeatureCache
 
 
 def test_mask_mode_takes_one_pass() -> None:
@@ -28,7 +28,7 @@ def test_a_second_question_costs_no_encoder_and_the_hundredth_no_more() -> None:
     for number in range(2, 101):
         counters = engine.segment(picture(), f"what is red, {number:03}?", key=1).counters
         assert (counters["sam_encodes"], counters["clip_encodes"]) == (0, 0)
-        bytes_after.add((engine.frames.nbytes, engine.decoder.buffers.nbytes))
+        bytes_after.add((engine.features.nbytes, engine.decoder.cache.data.nbytes))
     assert len(bytes_after) == 1
     prompt = engine.prompts.ids(Question(picture(), "what is red, 100?"))
     assert max(fed) == len(prompt) - len(engine.prompts.prefix)  # never the image or the system
@@ -98,28 +98,28 @@ def test_masks_of_several_instances_take_one_pass_too() -> None:
 def test_cache_bytes_are_bounded_and_the_oldest_frame_goes() -> None:
     engine = engine_saying("It is the mug [SEG].")
     engine.segment(picture(), "the mug", key=0)
-    one = engine.frames.nbytes
+    one = engine.features.nbytes
     engine = engine_saying("It is the mug [SEG].", cache_bytes=3 * one)
     for key in (0, 1, 2, 0, 3):
         engine.segment(picture(key), "the mug", key=key)
-        assert engine.frames.nbytes <= 3 * one
-    assert list(engine.frames.frames) == [2, 0, 3]
+        assert engine.features.nbytes <= 3 * one
+    assert list(engine.features.entries) == [2, 0, 3]
     assert engine.segment(picture(0), "the mug", key=0).counters["sam_encodes"] == 0
     assert engine.segment(picture(1), "the mug", key=1).counters["sam_encodes"] == 1
 
 
 def test_as_many_frames_go_as_must() -> None:
-    cache = FrameCache(limit=250)
+    cache = FeatureCache(max_bytes=250)
     for key in range(4):
         cache.get(key, (1, 1)).views.append(torch.zeros(100, dtype=torch.uint8))
     cache.trim()
-    assert list(cache.frames) == [2, 3]
+    assert list(cache.entries) == [2, 3]
 
 
 def test_a_frame_without_a_key_is_forgotten() -> None:
     engine = engine_saying("It is the mug [SEG].")
     engine.segment(picture(), "the mug")
-    assert engine.frames.nbytes == 0
+    assert engine.features.nbytes == 0
     assert engine.segment(picture(), "the mug").counters["sam_encodes"] == 1
 
 

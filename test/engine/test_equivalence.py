@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 
-from lisa_ros.engine.decoder import Chunk, Decoder
-from lisa_ros.engine.generation import Limits, Row, generate
-from lisa_ros.engine.speculative import DraftTree
+from lisa_ros.engine.decoder import Decoder, ForwardBatch
+from lisa_ros.engine.generation import Sequence, StoppingCriteria, generate
+from lisa_ros.engine.speculative import TokenTree
 
 VOCABULARY = 40
 EOS, SEG = 2, 39
-NEVER = Limits(eos_id=-1, seg_id=SEG, draft_tokens=24, max_masks=99, repeats=99)
+NEVER = StoppingCriteria(eos_id=-1, seg_id=SEG, draft_tokens=24, max_masks=99, max_repeats=99)
 TIE = 1e-4  # logits closer than this may be ordered differently by rounding
 
 tokens = st.integers(3, VOCABULARY - 1)
@@ -68,17 +68,19 @@ def oracle(lang: Language, prompt: list[int], count: int) -> tuple[list[int], Te
 
 
 @torch.no_grad()
-def answered(decoder: Decoder, rows: list[Row], limits: Limits = NEVER) -> list[Tensor]:
+def answered(
+    decoder: Decoder, rows: list[Sequence], criteria: StoppingCriteria = NEVER
+) -> list[Tensor]:
     """Run rows to their end; the states of each."""
     states: dict[int, list[Tensor]] = {id(row): [] for row in rows}
-    for steps in generate(decoder, rows, limits, lambda: ""):
+    for steps in generate(decoder, rows, criteria, lambda: ""):
         for step in steps:
-            states[id(step.row)].append(step.states)
+            states[id(step.sequence)].append(step.states)
     return [torch.cat(states[id(row)]) for row in rows]
 
 
-def row_for(decoder: Decoder, prompt: list[int], count: int, guesses: list[list[int]]) -> Row:
-    return Row(decoder.embed(prompt), length=0, limit=count, drafts=guesses)
+def row_for(decoder: Decoder, prompt: list[int], count: int, guesses: list[list[int]]) -> Sequence:
+    return Sequence(decoder.embed(prompt), length=0, limit=count, drafts=guesses)
 
 
 def agree(states: Tensor, expected: Tensor) -> None:
@@ -125,10 +127,10 @@ def test_a_prefix_is_computed_once(prompt: list[int], more: list[list[int]], cou
     lang = language()
     decoder = Decoder(lang.model, lang.head)
     with torch.no_grad():
-        decoder.reserve(1, len(prompt))
-        decoder.forward(Chunk(decoder.embed(prompt)[None], [0]))
-        prefix = decoder.store_prefix(0, len(prompt))
-    rows = [Row(decoder.embed(m), len(prompt), count, prefix=prefix) for m in more]
+        decoder.cache.ensure_capacity(1, len(prompt))
+        decoder.forward(ForwardBatch(decoder.embed(prompt)[None], [0]))
+        prefix = decoder.cache.store_prefix(0, len(prompt))
+    rows = [Sequence(decoder.embed(m), len(prompt), count, prefix_kv=prefix) for m in more]
     for row, states, question in zip(rows, answered(decoder, rows), more, strict=True):
         ids, expected = oracle(lang, prompt + question, count)
         assert row.ids == ids
@@ -145,8 +147,8 @@ def test_the_padded_shapes_of_a_gpu_change_nothing(questions: list) -> None:
     decoder = Decoder(lang.model, lang.head)
     shapes = set()
 
-    def replay(*inputs: Tensor, key: int) -> Tensor:
-        assert key == decoder.buffers.data_ptr()
+    def replay(*inputs: Tensor, key: tuple) -> Tensor:
+        assert key == decoder.cache.graph_key
         shapes.add(tuple(t.shape for t in inputs))
         return decoder.layers.run(*inputs)
 
@@ -162,7 +164,7 @@ def test_the_padded_shapes_of_a_gpu_change_nothing(questions: list) -> None:
 @given(drafts=drafts, choice=st.lists(tokens, min_size=1, max_size=9))
 def test_a_tree_accepts_what_every_draft_would(drafts: list[list[int]], choice: list[int]) -> None:
     """The accepted path is the longest beginning that any draft shares with the greedy answer."""
-    tree = DraftTree(drafts, limit=99)
+    tree = TokenTree(drafts, limit=99)
     greedy = choice + [-1] * (len(tree) + 1)
     after = [greedy[depth + 1] for depth in tree.depths]
     path = tree.accept(greedy[0], after)
@@ -181,7 +183,9 @@ def test_an_answer_in_circles_is_stopped() -> None:
         stuck.bias.copy_(torch.arange(VOCABULARY) == 7)
     decoder.head = stuck
     row = row_for(decoder, [1, 5], 100, [])
-    answered(decoder, [row], Limits(EOS, SEG, draft_tokens=0, max_masks=9, repeats=24))
+    answered(
+        decoder, [row], StoppingCriteria(EOS, SEG, draft_tokens=0, max_masks=9, max_repeats=24)
+    )
     assert row.stopped_by == "repetition"
     assert row.ids == [7] * 24
 
@@ -195,6 +199,8 @@ def test_too_many_masks_stop_an_answer() -> None:
         stuck.bias.copy_(torch.arange(VOCABULARY) == SEG)
     decoder.head = stuck
     row = row_for(decoder, [1, 5], 100, [])
-    answered(decoder, [row], Limits(EOS, SEG, draft_tokens=0, max_masks=5, repeats=24))
+    answered(
+        decoder, [row], StoppingCriteria(EOS, SEG, draft_tokens=0, max_masks=5, max_repeats=24)
+    )
     assert row.stopped_by == "masks"
-    assert len(row.ids) == 6
+    assert row.ids == [SEG] * 5

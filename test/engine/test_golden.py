@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from lisa_ros.engine import Engine, EngineConfig
-from lisa_ros.engine.generation import Row, generate
+from lisa_ros.engine.generation import Sequence, generate
 from lisa_ros.model.checkpoint import Lisa, load
 
 DATA = Path(__file__).parents[1] / "data" / "parity"
@@ -59,17 +59,17 @@ def test_ids_and_states_are_the_references(name: str) -> None:
     network, processor = engine.network, engine.lisa.processor
     view = network.encode_view(processor.clip_pixels(image)[None])[0]
     prompt = tensors["input.input_ids"][0]
-    row = Row(
+    row = Sequence(
         network.embed_prompt(prompt, view), length=0, limit=int(tensors["input.max_new_tokens"])
     )
-    passes = list(generate(engine.decoder, [row], engine.limits, lambda: ""))
+    passes = list(generate(engine.decoder, [row], engine.criteria, lambda: ""))
     new = tensors["expected.output_ids"][0, len(prompt) :]
     assert row.ids == new.tolist()
     assert row.forwards <= len(new)
     logits = torch.cat([step.logits for steps in passes for step in steps])
     torch.testing.assert_close(logits, tensors["expected.step_logits"], atol=2e-4, rtol=0)
     states = torch.cat([step.states for steps in passes for step in steps])
-    seg = states[new == engine.limits.seg_id]
+    seg = states[new == engine.criteria.seg_id]
     embeddings = network.seg_embeddings(seg)
     torch.testing.assert_close(embeddings, tensors["expected.seg_embeddings"], atol=2e-4, rtol=0)
 

@@ -9,7 +9,7 @@ import weakref
 from engine_samples import engine_saying, picture, speaker
 
 from lisa_ros.engine import Engine, MaskReady, Question, Status
-from lisa_ros.engine.clock import Clock
+from lisa_ros.engine.image_features import StageTimer
 
 
 def test_cancel_between_tokens_keeps_what_there_is() -> None:
@@ -45,24 +45,24 @@ def test_an_abandoned_stream_leaves_the_engine_usable() -> None:
     stream = engine.stream(picture(), "the mug", key=1)
     next(stream)
     stream.close()
-    assert engine.frames.nbytes <= engine.config.cache_bytes
+    assert engine.features.nbytes <= engine.config.cache_bytes
     assert engine.segment(picture(), "the mug", key=1).status is Status.OK
 
 
 def test_two_questions_about_a_frame_whose_first_answer_was_broken_off() -> None:
     engine = engine_saying("It is the red mug [SEG].", draft_tokens=0)
-    frame = engine.frames.get("a", (48, 64))
-    engine.vision.encode_views([frame], [picture()], Clock(engine.device))
+    frame = engine.features.get("a", (48, 64))
+    engine.vision.encode_views([frame], [picture()], StageTimer(engine.device))
     questions = [Question(picture(), "the mug", key="a"), Question(picture(), "it", key="a")]
     answers = engine.segment_batch(questions)
     assert [a.text for a in answers] == ["It is the red mug."] * 2
-    assert len(frame.prefixes) == 1
+    assert len(frame.prefix_kv) == 1
 
 
 def test_warming_up_leaves_nothing_behind() -> None:
     engine = engine_saying("It is the red mug [SEG].")
     engine.warm_up()
-    assert engine.frames.nbytes == 0
+    assert engine.features.nbytes == 0
     assert engine.segment(picture(), "the mug").text == "It is the red mug."
 
 
@@ -72,9 +72,9 @@ def test_no_gradients_no_references_no_garbage() -> None:
     lisa.network.requires_grad_(True)
     engine = Engine(lisa)
     engine.segment(picture(), "the mug", key=1)
-    frame = next(iter(engine.frames.frames.values()))
+    frame = next(iter(engine.features.entries.values()))
     assert not frame.sam.requires_grad
-    assert not engine.decoder.buffers.requires_grad
+    assert not engine.decoder.cache.data.requires_grad
     gone = weakref.ref(lisa.network), weakref.ref(engine)
     del engine, lisa, frame
     assert [ref() for ref in gone] == [None, None]

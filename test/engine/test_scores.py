@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from test_answers import picture, speaker
+from engine_samples import picture, speaker
 
 from lisa_ros.engine import Engine
-from lisa_ros.engine.scoring import evidence, probability
+from lisa_ros.engine.request_state import evidence, probability
 from lisa_ros.errors import CheckpointError
 from lisa_ros.model.config import SCORE_TERMS, LisaConfig
 

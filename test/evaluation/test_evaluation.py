@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lisa_ros.engine.answer import Answer, Instance, Status
-from lisa_ros.engine.scoring import evidence, probability
+from lisa_ros.engine.request_state import evidence, probability
 from lisa_ros.errors import LisaError
 from lisa_ros.evaluation import calibration, metrics
 from lisa_ros.evaluation.contact_sheet import choose, contact_sheet

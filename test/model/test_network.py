@@ -11,7 +11,7 @@ from transformers import SamConfig, SamModel
 from lisa_ros.model.checkpoint import load, save
 from lisa_ros.model.config import IMAGE_TOKEN
 from lisa_ros.model.losses import bce_loss, dice_loss, lisa_loss
-from lisa_ros.model.network import predicting_positions
+from lisa_ros.model.network import label_positions
 
 
 @pytest.fixture(scope="module")
@@ -98,17 +98,17 @@ def test_a_prompt_may_have_no_picture_but_not_two(lisa) -> None:
         lisa.network.embed_prompt(torch.tensor([IMAGE_TOKEN, IMAGE_TOKEN]), view)
 
 
-def test_predicting_positions_count_from_before_the_chosen_id() -> None:
+def test_label_positions_count_from_before_the_chosen_id() -> None:
     seg, image = 5, IMAGE_TOKEN
     ids = torch.tensor([[1, image, 7, seg, 8, seg], [1, seg, image, 9, 9, 9]])
-    positions = predicting_positions(ids, ids == seg, image_tokens=16)
+    positions = label_positions(ids, ids == seg, image_tokens=16)
     # the second row's [SEG] stands before its picture and is not shifted
     assert positions.tolist() == [[0, 2 + 15], [0, 4 + 15], [1, 0]]
 
 
 def test_the_id_behind_the_picture_is_predicted_by_the_last_patch() -> None:
     ids = torch.tensor([[1, IMAGE_TOKEN, 7]])
-    assert predicting_positions(ids, ids == 7, image_tokens=16).tolist() == [[0, 16]]
+    assert label_positions(ids, ids == 7, image_tokens=16).tolist() == [[0, 16]]
 
 
 @torch.no_grad()
@@ -132,7 +132,7 @@ def test_every_part_that_matters_learns() -> None:
         [lisa.tokenizer.encode("USER: <image>\nthe mug? ASSISTANT: It is [SEG].</s>")] * 2
     )
     states = network(ids, network.encode_view(views))
-    places = predicting_positions(ids, ids == lisa.tokenizer.seg_id, lisa.config.image_tokens)
+    places = label_positions(ids, ids == lisa.tokenizer.seg_id, lisa.config.image_tokens)
     prompts = network.seg_embeddings(states[places[:, 0], places[:, 1]])[:, None]
     masks, _ = network.decode_masks(network.encode_frame(frames), prompts)
     logits = network.lm_head(states[:, -1])

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lisa_ros.model.checkpoint import Lisa, load
 from lisa_ros.model.losses import IGNORE, lisa_loss
-from lisa_ros.model.network import predicting_positions
+from lisa_ros.model.network import label_positions
 
 DATA = Path(__file__).parents[1] / "data" / "parity"
 CASES = sorted(path.stem for path in DATA.glob("case_*.safetensors"))
@@ -111,7 +111,7 @@ def forward_case(case: Case, ids: Tensor, *, generated: bool) -> dict[str, Tenso
     states = network(ids, view.expand(len(ids), -1, -1), mask)
     # the reference never feeds the last new id, and a padded place says nothing
     kept = states[:, :-1] if generated else states
-    positions = predicting_positions(ids, ids == seg_id, view.shape[1])
+    positions = label_positions(ids, ids == seg_id, view.shape[1])
     prompts = network.seg_embeddings(states[positions[:, 0], positions[:, 1]])
     sam, resized_hw = lisa.processor.sam_pixels(image)
     low_res, quality = network.decode_masks(network.encode_frame(sam[None]), prompts[None])
@@ -156,9 +156,9 @@ def train_case(case: Case) -> dict[str, Tensor]:
     counts = torch.tensor([offset[i + 1] - offset[i] for i in range(len(case.images))])
     states = network(ids, views.repeat_interleave(counts, 0), tensors["input.attention_mask"])
     tokens = views.shape[1]
-    segs = predicting_positions(ids, ids == int(tensors["input.seg_token_idx"]), tokens)
+    segs = label_positions(ids, ids == int(tensors["input.seg_token_idx"]), tokens)
     labels = tensors["input.labels"]
-    learning = predicting_positions(ids, labels != IGNORE, tokens)
+    learning = label_positions(ids, labels != IGNORE, tokens)
     result, masks, truth = {}, [], []
     for i, image in enumerate(case.images):
         mine = segs[(segs[:, 0] >= offset[i]) & (segs[:, 0] < offset[i + 1])]

@@ -10,7 +10,7 @@ from model_samples import noise_image, small_lisa
 from torch import nn
 
 from lisa_ros.engine import Engine
-from lisa_ros.model import checkpoint, widening
+from lisa_ros.model import checkpoint, quantization
 
 IMAGE = noise_image(60, 80)
 
@@ -36,8 +36,8 @@ def folder(tmp_path: Path) -> Path:
 def test_equals_float32_with_rounded_weights(
     folder: Path, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "multiplies", lambda *_: False)
-    monkeypatch.setattr(widening, "PIECE", 1000)  # several pieces, the last of them smaller
+    monkeypatch.setattr(checkpoint, "multiplies_natively", lambda *_: False)
+    monkeypatch.setattr(quantization, "PIECE", 1000)  # several pieces, the last of them smaller
     narrow = checkpoint.load(folder, dtype=dtype)
     exact = checkpoint.load(folder)
     stored = narrow.network.state_dict()
@@ -50,7 +50,7 @@ def test_equals_float32_with_rounded_weights(
 
 
 def test_large_weights_stay_narrow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "multiplies", lambda *_: False)
+    monkeypatch.setattr(checkpoint, "multiplies_natively", lambda *_: False)
     lisa = checkpoint.load(folder, dtype=torch.bfloat16)
     states_and_mask(lisa)
     network = lisa.network
@@ -80,4 +80,4 @@ def test_which_processors_multiply_half_precision(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
-    assert widening.multiplies(dtype, torch.device(device)) is expected
+    assert quantization.multiplies_natively(dtype, torch.device(device)) is expected

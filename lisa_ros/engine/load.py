@@ -1,0 +1,145 @@
+"""From a model's name to an engine that can be asked: the defaults of loading, in one place.
+
+Importing this costs nothing; torch comes with the first call, which takes seconds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import math
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from lisa_ros.errors import LisaError
+
+if TYPE_CHECKING:
+    from lisa_ros.engine.engine import Engine
+    from lisa_ros.engine.question import EngineConfig
+    from lisa_ros.model.checkpoint import Lisa
+    from lisa_ros.model.config import Quantization
+
+DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
+SMALL_MODEL = 50e6  # parameters; a pass over fewer is too short to be shared by threads
+CGROUP = Path("/sys/fs/cgroup")
+
+
+class ModelUnavailable(LisaError):
+    """The model cannot be loaded here as it was asked for."""
+
+
+def load_engine(
+    model: str | Path = "nano",
+    *,
+    device: str = "auto",
+    dtype: DTypeName = "auto",
+    quantization: Quantization | Literal["auto"] | None = None,
+    vision_tower: str | Path | None = None,
+    config: EngineConfig | None = None,
+) -> Engine:
+    """Load a model and put an engine around it; see `load_lisa` for the arguments.
+
+    Without `config.threads` the number of threads is chosen for the model's size.
+    """
+    from dataclasses import replace
+
+    from lisa_ros.engine.engine import Engine
+    from lisa_ros.engine.question import DEFAULTS
+
+    lisa = load_lisa(
+        model, device=device, dtype=dtype, quantization=quantization, vision_tower=vision_tower
+    )
+    config = config or DEFAULTS
+    if config.threads is None:
+        size = sum(p.numel() for p in lisa.network.parameters())
+        config = replace(config, threads=default_threads(size))
+    return Engine(lisa, config)
+
+
+def load_lisa(
+    model: str | Path = "nano",
+    *,
+    device: str = "auto",
+    dtype: DTypeName = "auto",
+    quantization: Quantization | Literal["auto"] | None = None,
+    vision_tower: str | Path | None = None,
+) -> Lisa:
+    """Load a checkpoint; no network is read.
+
+    `model`: a folder, or the name of a shipped model. `device`: auto (a GPU if there is one), cpu,
+    cuda or cuda:N. `dtype`: auto is bfloat16 on a GPU and float32 on a processor. `quantization`
+    and `vision_tower`: as in `checkpoint.load`. Raises `CheckpointError` and `ModelUnavailable`.
+    """
+    for library in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        os.environ.setdefault(library, "1")
+    import torch
+
+    from lisa_ros.model.checkpoint import load
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelUnavailable(
+            f"the device is to be {device}, but PyTorch finds no GPU: set it to auto or cpu, "
+            "or install PyTorch for your GPU's driver"
+        )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if dtype == "auto":
+        dtype = "bfloat16" if device.startswith("cuda") else "float32"
+    try:
+        return load(
+            model,
+            device=device,
+            dtype=getattr(torch, dtype),
+            vision_tower=vision_tower or None,
+            quantization=quantization,
+        )
+    except (torch.OutOfMemoryError, MemoryError):
+        raise ModelUnavailable(
+            f"not enough memory on {device} for {model}: choose a smaller "
+            "model, or quantization int8 or int4"
+        ) from None
+
+
+def default_threads(parameters: int) -> int:
+    """How many threads of the processor a model of this size gains by.
+
+    `OMP_NUM_THREADS` decides where the user has set it.
+    """
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    if given.isdigit() and int(given):
+        return int(given)
+    return 1 if parameters < SMALL_MODEL else usable_cores()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: its affinity and its control group's quota; at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    try:
+        quota, period = (CGROUP / "cpu.max").read_text().split()  # "max 100000": no quota
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):
+        pass  # no control group of version 2, or no quota in it
+    return max(cores, 1)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the processor or the GPU has run out of memory. Known by its name, without torch."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def give_memory_back() -> None:
+    """Return what is no longer used to the GPU and to the system."""
+    gc.collect()
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    if cuda is not None and cuda.is_initialized():
+        cuda.empty_cache()
+    if sys.platform == "linux":
+        # without this glibc keeps the pages of freed tensors for itself
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
