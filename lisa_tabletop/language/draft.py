@@ -6,6 +6,7 @@ sentences; helpers at the end say how objects are called.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from numpy.random import Generator
 
@@ -13,8 +14,9 @@ from lisa_tabletop.language.knowledge import Kind, Knowledge, article
 from lisa_tabletop.language.patterns import Patterns, pick
 
 MIN_VISIBLE = 0.4
-MIN_AREA = 0.0015  # of the picture
-EDGE_MARGIN = 0.01  # of the picture's shorter side
+MIN_AREA = 0.0015  # of the image
+EDGE_MARGIN = 0.01  # of the image's shorter side
+T = TypeVar("T")
 MOST_TARGETS = 4
 SIDES = {"left": "left of", "right": "right of", "front": "in front of", "behind": "behind"}
 Turn = tuple[str, str]  # instruction, answer
@@ -22,7 +24,7 @@ Turn = tuple[str, str]  # instruction, answer
 
 @dataclass(frozen=True, eq=False)
 class Thing:
-    """One object in the picture.
+    """One object in the image.
 
     `u`, `v`: centre, pixels; `size`: extent along the axes of the table frame as the object lies,
     metres; `uses`: {use: reason}, those of the material included; `on`: id of the object that it
@@ -59,7 +61,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class VisibleScene:
-    """Everything that can be seen in the picture, from left to right."""
+    """Everything that can be seen in the image, from left to right."""
 
     width: int
     height: int
@@ -167,6 +169,11 @@ class Context:
     def pick(self, items: Sequence):
         return pick(self.random, items)
 
+    def askable_thing(self) -> Thing:
+        """One of the objects that may be asked for."""
+        demand(bool(self.scene.askable))
+        return self.pick(self.scene.askable)
+
     def chance(self, probability: float) -> bool:
         return self.random.random() < probability
 
@@ -182,6 +189,23 @@ class Context:
     def refer(self, noun: str) -> str:
         """An instruction that asks for the one thing that `noun` ("red mug") describes."""
         return self.frame("refer", **noun_slots(noun))
+
+
+class Unclear(Exception):
+    """The question would not be clear, or there is nothing to ask: another is drawn instead."""
+
+
+def clear(value: T | None) -> T:
+    """The value, where there is one."""
+    if value is None:
+        raise Unclear
+    return value
+
+
+def demand(condition: bool) -> None:
+    """Go on only where this holds."""
+    if not condition:
+        raise Unclear
 
 
 def noun_slots(noun: str) -> dict[str, str]:

@@ -8,12 +8,13 @@ patterns/. The code decides only what is true of a scene and clear enough to be 
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import pairwise
 
 from numpy.random import Generator
 
 from lisa_tabletop.language import absent, dialogue, reference, spatial
-from lisa_tabletop.language.draft import Context, Draft, named, read_scene
+from lisa_tabletop.language.draft import Context, Draft, Unclear, named, read_scene
 from lisa_tabletop.language.knowledge import Kind, load_knowledge
 from lisa_tabletop.language.patterns import load_patterns, pick
 
@@ -81,9 +82,10 @@ def _new_draft(context: Context, name: str, asked: set[tuple]) -> Draft | None:
     """A question of that type that isn't among those asked already; None after many attempts."""
     maker = _MAKERS[name][0]
     for _ in range(_ATTEMPTS):
-        draft = maker(context)
-        if draft is not None and (draft.instruction, draft.history) not in asked:
-            return draft
+        with suppress(Unclear):
+            draft = maker(context)
+            if (draft.instruction, draft.history) not in asked:
+                return draft
     return None
 
 

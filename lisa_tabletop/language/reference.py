@@ -3,6 +3,8 @@
 Several are all of a kind, a group, a colour, a material, a use, or a place.
 """
 
+from collections.abc import Sequence
+
 from lisa_tabletop.language import relations
 from lisa_tabletop.language.draft import (
     MOST_TARGETS,
@@ -10,85 +12,67 @@ from lisa_tabletop.language.draft import (
     Context,
     Draft,
     Thing,
+    clear,
+    demand,
     reference,
     unique_noun,
     use_reason,
 )
 
-# What is asked for in words, what it is (None where unclear), and why it is all of it.
-Selection = tuple[str, list[Thing] | None, str]
-_NOTHING: Selection = ("", None, "")
+Selection = tuple[str, Sequence[Thing] | None, str]  # what is asked for, what it is, why it is all
 
 
-def plain(context: Context) -> Draft | None:
+def plain(context: Context) -> Draft:
     """'Please segment the red mug.'"""
-    if not context.scene.askable:
-        return None
-    thing = context.pick(context.scene.askable)
-    noun = unique_noun(context, thing)
-    if noun is None:
-        return None
+    thing = context.askable_thing()
+    noun = clear(unique_noun(context, thing))
     return Draft(context.refer(noun), [thing], because=thing.kind.sentence(thing.kind.about))
 
 
-def attribute(context: Context) -> Draft | None:
+def attribute(context: Context) -> Draft:
     """By colour, by material, or by the size among two of a kind."""
-    if not context.scene.askable:
-        return None
-    thing = context.pick(context.scene.askable)
+    thing = context.askable_thing()
     return context.pick((_by_color, _by_material, _by_size))(context, thing)
 
 
-def _by_color(context: Context, thing: Thing) -> Draft | None:
-    if context.scene.find_one(lambda other: other.color == thing.color) is None:
-        return None
+def _by_color(context: Context, thing: Thing) -> Draft:
+    clear(context.scene.find_one(lambda other: other.color == thing.color))
     noun = f"{thing.color} {context.frame('thing')}"
-    because = f"It is the only {thing.color} thing."
-    return Draft(context.refer(noun), [thing], because=because)
+    return Draft(context.refer(noun), [thing], because=f"It is the only {thing.color} thing.")
 
 
-def _by_material(context: Context, thing: Thing) -> Draft | None:
+def _by_material(context: Context, thing: Thing) -> Draft:
     material = thing.material
-    if material == "food":  # nobody asks for the thing made of food
-        return None
+    demand(material != "food")  # nobody asks for the thing made of food
     alike = [other for other in context.scene.things if other.material == material]
     if len(alike) == 1 and context.chance(0.5):
         noun = context.frame("thing")
-    elif sum(other.kind is thing.kind for other in alike) == 1:
-        noun = context.name(thing)
     else:
-        return None
+        demand(sum(other.kind is thing.kind for other in alike) == 1)
+        noun = context.name(thing)
     adjective = context.knowledge.adjectives[material]
     words = context.frame("material_one", material=material, adjective=adjective, noun=noun)
     return Draft(context.refer(words), [thing], because=f"It is made of {material}.")
 
 
-def _by_size(context: Context, thing: Thing) -> Draft | None:
-    pair = context.scene.find(lambda other: other.kind is thing.kind)
-    if pair is None or len(pair) != 2:
-        return None
-    larger = relations.most(pair, lambda other: other.bulk)
-    # the picture must not contradict the sizes: the language model sees nothing else
-    if larger is None or larger is not relations.most(pair, lambda other: other.area):
-        return None
+def _by_size(context: Context, thing: Thing) -> Draft:
+    pair = clear(context.scene.find(lambda other: other.kind is thing.kind))
+    demand(len(pair) == 2)
+    larger = clear(relations.most(pair, lambda other: other.bulk))
+    # the image must not contradict the sizes: the language model sees nothing else
+    demand(larger is relations.most(pair, lambda other: other.area))
     word = "larger" if larger is thing else "smaller"
     name = context.name(thing)
     noun = context.frame(word, noun=name, many=thing.kind.plural(name))
-    because = f"It is {word} than the other one."
-    return Draft(context.refer(noun), [thing], because=because)
+    return Draft(context.refer(noun), [thing], because=f"It is {word} than the other one.")
 
 
-def use(context: Context) -> Draft | None:
+def use(context: Context) -> Draft:
     """By use, property or situation; the thing isn't named."""
-    if not context.scene.askable:
-        return None
-    thing = context.pick(context.scene.askable)
-    use = context.pick(tuple(thing.uses))
-    targets = context.scene.find_for(use)
-    if targets is None or len(targets) > MOST_TARGETS:
-        return None
-    if len(targets) > 1 and context.chance(0.5):
-        return None
+    use = context.pick(tuple(context.askable_thing().uses))
+    targets = clear(context.scene.find_for(use))
+    demand(len(targets) <= MOST_TARGETS)
+    demand(len(targets) == 1 or not context.chance(0.5))
     return Draft(use_instruction(context, use), targets, because=use_reason(targets, use))
 
 
@@ -104,14 +88,12 @@ def use_instruction(context: Context, use: str) -> str:
     return sentence
 
 
-def plural(context: Context) -> Draft | None:
+def plural(context: Context) -> Draft:
     """All of a kind, of a group, of a colour, of a material, or all with a use."""
-    if not context.scene.askable:
-        return None
-    thing = context.pick(context.scene.askable)
+    thing = context.askable_thing()
     words, targets, because = context.pick(_PLURALS)(context, thing)
-    if not targets or len(targets) > MOST_TARGETS or (len(targets) == 1 and context.chance(0.85)):
-        return None
+    demand(bool(targets) and len(targets) <= MOST_TARGETS)
+    demand(len(targets) > 1 or not context.chance(0.85))
     return Draft(context.frame("refer_many", np=words), targets, because=because)
 
 
@@ -123,8 +105,7 @@ def _all_of_kind(context: Context, thing: Thing) -> Selection:
 
 
 def _all_of_group(context: Context, thing: Thing) -> Selection:
-    if not thing.kind.groups:
-        return _NOTHING
+    demand(bool(thing.kind.groups))
     group = context.pick(thing.kind.groups)
     words = context.frame("all_of_group", group=group)
     return words, context.scene.find_for(group), f"They belong to the {group}."
@@ -138,8 +119,7 @@ def _all_of_color(context: Context, thing: Thing) -> Selection:
 
 def _all_of_material(context: Context, thing: Thing) -> Selection:
     material = thing.material
-    if material == "food":
-        return _NOTHING
+    demand(material != "food")
     adjective = context.knowledge.adjectives[material]
     words = context.frame("of_material", material=material, adjective=adjective)
     targets = context.scene.find(lambda other: other.material == material)
@@ -155,17 +135,11 @@ def _all_for_use(context: Context, thing: Thing) -> Selection:
 
 def _all_at_place(context: Context, thing: Thing) -> Selection:
     """'everything left of the book'"""
-    name = reference(context, thing)
-    if name is None:
-        return _NOTHING
+    name = clear(reference(context, thing))
     side = context.pick(tuple(SIDES))
     targets = relations.on_side(context.scene, context.scene.things, thing, side)
-    place = context.frame(side, x=name)
-    return (
-        context.frame("all_at_place", rel=place),
-        targets,
-        f"Nothing else is {SIDES[side]} {name}.",
-    )
+    words = context.frame("all_at_place", rel=context.frame(side, x=name))
+    return words, targets, f"Nothing else is {SIDES[side]} {name}."
 
 
 _PLURALS = (

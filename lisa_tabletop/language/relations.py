@@ -1,7 +1,7 @@
 """Spatial relations, superlatives and ranks, each answered only where a person would not hesitate.
 
-Left, right, front and behind are those of the picture (front = lower in it), from the objects'
-centres in pixels; sizes are metric. Every function takes all objects in the picture into account,
+Left, right, front and behind are those of the image (front = lower in it), from the objects'
+centres in pixels; sizes are metric. Every function takes all objects in the image into account,
 including those that can't be asked for, and returns None where the answer isn't clear by a margin.
 """
 
@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import hypot
 
-from lisa_tabletop.language.draft import Context, Draft, Thing, VisibleScene
+from lisa_tabletop.language.draft import Context, Draft, Thing, VisibleScene, clear, demand
 
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "front": (0, 1), "behind": (0, -1)}
-STEP = 0.05  # of the picture's shorter side: the least difference along an axis that counts
+STEP = 0.05  # of the image's shorter side: the least difference along an axis that counts
 CLEARLY_NEARER = 1.35  # ratio of distances
-NEXT_TO = 0.3  # of the picture's shorter side: the largest distance that is still "next to"
+NEXT_TO = 0.3  # of the image's shorter side: the largest distance that is still "next to"
 CLEARLY_LARGER = 1.2  # ratio of lengths
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
 OUTERMOST = {
@@ -66,7 +66,7 @@ def neighbour(scene: VisibleScene, anchor: Thing, direction: str) -> Thing | Non
 
 
 def nearest(candidates: Sequence[Thing], anchor: Thing, farthest: bool = False) -> Thing | None:
-    """The candidate clearly nearest to (farthest from) `anchor`, in picture and on table."""
+    """The candidate clearly nearest to (farthest from) `anchor`, in the image and on the table."""
     others = [thing for thing in candidates if thing is not anchor]
     order = sorted(others, key=lambda thing: pixel_distance(thing, anchor), reverse=farthest)
     if not order or not order[0].askable or stacked(order[0], anchor):
@@ -138,7 +138,7 @@ def longest(candidates: Sequence[Thing]) -> Thing | None:
 
 
 def outermost(scene: VisibleScene, candidates: Sequence[Thing], direction: str) -> Thing | None:
-    """The candidate farthest to that side of the picture."""
+    """The candidate farthest to that side of the image."""
     x, y = DIRECTIONS[direction]
     order = sorted(candidates, key=lambda thing: thing.u * x + thing.v * y, reverse=True)
     if len(order) < 2 or not order[0].askable:
@@ -161,19 +161,17 @@ def metric_distance(one: Thing, other: Thing) -> float:
     return hypot(*(a - b for a, b in zip(one.position, other.position, strict=True)))
 
 
-def ranked(context: Context, among: Class | None = None) -> Draft | None:
+def ranked(context: Context, among: Class | None = None) -> Draft:
     """'the second mug from the left', 'the largest red thing'"""
-    found = ranked_noun(context, among)
-    return found and Draft(context.refer(found[0]), [found[1]], because=found[2])
+    noun, thing, because = ranked_noun(context, among)
+    return Draft(context.refer(noun), [thing], because=because)
 
 
-def ranked_noun(context: Context, among: Class | None = None) -> Ranked | None:
-    among = among or one_class(context)
-    if len(among[1]) < 2:
-        return None
-    return context.pick((_nth, _middle, _superlative, _superlative, _outermost, _outermost))(
-        context, *among
-    )
+def ranked_noun(context: Context, among: Class | None = None) -> Ranked:
+    noun, candidates = among or one_class(context)
+    demand(len(candidates) > 1)
+    rank = context.pick((_nth, _middle, _superlative, _superlative, _outermost, _outermost))
+    return rank(context, noun, candidates)
 
 
 def one_class(context: Context) -> Class:
@@ -202,26 +200,23 @@ def _group(context: Context, thing: Thing) -> Class:
     return context.knowledge.groups[groups[0]], context.scene.find_for(groups[0]) or ()
 
 
-def _nth(context: Context, noun: str, candidates: Sequence[Thing]) -> Ranked | None:
+def _nth(context: Context, noun: str, candidates: Sequence[Thing]) -> Ranked:
     n = 1 + int(context.random.random() * min(len(candidates), len(ORDINALS)))
     side = context.pick(("left", "right"))
-    thing = nth_from(context.scene, candidates, n, side)
-    if thing is None:
-        return None
+    thing = clear(nth_from(context.scene, candidates, n, side))
     words = context.frame("nth", nth=ORDINALS[n - 1], noun=noun, side=side)
     return words, thing, f"It is the {ORDINALS[n - 1]} one from the {side}."
 
 
-def _middle(context: Context, noun: str, candidates: Sequence[Thing]) -> Ranked | None:
+def _middle(context: Context, noun: str, candidates: Sequence[Thing]) -> Ranked:
     """Of three or five, the one with as many on its left as on its right."""
-    if len(candidates) not in (3, 5):
-        return None
+    demand(len(candidates) in (3, 5))
     thing = nth_from(context.scene, candidates, 1 + len(candidates) // 2, "left")
     words = context.frame("middle", noun=noun)
-    return thing and (words, thing, "It has as many on its left as on its right.")
+    return words, clear(thing), "It has as many on its left as on its right."
 
 
-def _superlative(context: Context, noun: str, candidates: Sequence[Thing]) -> Ranked | None:
+def _superlative(context: Context, noun: str, candidates: Sequence[Thing]) -> Ranked:
     word = context.pick(SUPERLATIVES)
     if word == "tallest":
         thing = most(candidates, lambda one: one.height)
@@ -231,7 +226,8 @@ def _superlative(context: Context, noun: str, candidates: Sequence[Thing]) -> Ra
         thing = longest(candidates)
     else:
         thing = _by_bulk(candidates, -1 if word == "smallest" else 1)
-    return thing and (context.frame(word, noun=noun), thing, f"It is the {word} one.")
+    thing = clear(thing)
+    return context.frame(word, noun=noun), thing, f"It is the {word} one."
 
 
 def _by_bulk(candidates: Sequence[Thing], power: int) -> Thing | None:
@@ -241,8 +237,8 @@ def _by_bulk(candidates: Sequence[Thing], power: int) -> Thing | None:
     return thing if agree else None
 
 
-def _outermost(context: Context, noun: str, candidates: Sequence[Thing]) -> Ranked | None:
+def _outermost(context: Context, noun: str, candidates: Sequence[Thing]) -> Ranked:
     word = context.pick(tuple(OUTERMOST))
     direction, because = OUTERMOST[word]
-    thing = outermost(context.scene, candidates, direction)
-    return thing and (context.frame(word, noun=noun), thing, because)
+    thing = clear(outermost(context.scene, candidates, direction))
+    return context.frame(word, noun=noun), thing, because
