@@ -1,8 +1,12 @@
 """One of several processes of torchrun: trains `see` and leaves what it has learnt and drawn.
 
-Arguments: folder, then the numbers of steps after which it is stopped.
+Arguments: folder, number of steps, and the step in which the first process is told to stop, or 0.
+It then goes on.
 """
 
+import contextlib
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -10,9 +14,9 @@ import torch
 from square_scenes import square_scenes
 from torch import distributed
 
-from lisa_ros.training.loop import Schedule, train
-from lisa_ros.training.ranks import join_ranks
+from lisa_ros.training.loop import Schedule, join_ranks, train
 from lisa_tabletop.training.nano import nano_network
+from lisa_tabletop.training.optimizer import Optimizer
 from lisa_tabletop.training.pretrain_sam import See
 
 
@@ -21,18 +25,22 @@ class Watched(See):
 
     def loss(self, network, batch):
         seen.append(batch[0].sam[0].clone())
+        if len(seen) == stop and rank.is_main_process:
+            os.kill(os.getpid(), signal.SIGUSR1)
         return super().loss(network, batch)
 
 
 torch.set_num_threads(1)
-folder, stops = Path(sys.argv[1]), [int(stop) for stop in sys.argv[2:]]
+folder, steps, stop = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 rank = join_ranks("cpu")
 seen: list[torch.Tensor] = []
-for steps in stops:
+for _ in range(1 + bool(stop)):
     torch.manual_seed(0)
     network = nano_network()
     stage = Watched(network, square_scenes(), batch=1)
     modules = [network.image_encoder, network.mask_decoder, stage]
-    train("see", network, stage, modules, Schedule(steps, 1e-3, warm_up=1), folder, 7, rank)
-torch.save({"network": network.state_dict(), "seen": seen}, folder / f"rank{rank.number}.pt")
+    schedule = Schedule(steps, 1e-3, warm_up=1)
+    with contextlib.suppress(KeyboardInterrupt):
+        train("see", network, stage, Optimizer(modules), schedule, folder, seed=7)
+torch.save({"network": network.state_dict(), "seen": seen}, folder / f"rank{rank.process_index}.pt")
 distributed.destroy_process_group()

@@ -1,199 +1,368 @@
-"""The loop that all stages share: prefetching, schedule, logging, checkpoints, exact resume."""
+"""The loop of all training: ranks, prefetching, schedule, averaged weights, logs, exact resume.
+
+accelerate tells the processes of torchrun apart and reduces over them. Its wrappers of model and
+optimizer are not used: the losses call the parts of the network one by one, which
+`DistributedDataParallel` (it wraps `forward`) does not foresee, and a checkpoint is one file that
+is there as a whole or not at all.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
+from datetime import timedelta
 from pathlib import Path
-from queue import Queue
-from typing import Any, Protocol
+from queue import Full, Queue
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 
+from lisa_ros.errors import LisaError
 from lisa_ros.model.network import LisaNetwork
-from lisa_ros.training.ranks import Rank, move, own_share
-from lisa_tabletop.training.optimizer import Optimizer
 
-LOG_EVERY, SAVE_EVERY = 20, 200
-MOST_PROCESSES = 12  # that prepare batches for one GPU
-ALONE = Rank()
+LOG_EVERY = 20  # steps; between them nothing waits for a loss
+SAVE_SECONDS = 180.0  # of training between two checkpoints
+PATIENCE = timedelta(hours=12)  # the other ranks wait while the first one renders
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+T = TypeVar("T")
 
 
 class Stage(Protocol):
-    """A stage prepares batches (on a thread of its own) and turns one into a loss."""
+    """What is learnt: batches (prepared on a thread or in processes) and their loss.
 
-    def prepare(self, random: np.random.Generator) -> Any: ...
+    A stage that is an `nn.Module` has heads of its own, which are saved and resumed with the run.
+    """
 
-    def loss(self, network: LisaNetwork, batch: Any) -> tuple[Tensor, dict[str, float]]: ...
+    def prepare(self, random: np.random.Generator) -> Any:
+        """A batch: tensors in tuples and dataclasses, however nested; all chance is `random`'s."""
+
+    def loss(self, network: LisaNetwork, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar to be minimised and scalars to be logged, none of them read back here."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Warm-up, then a cosine to a tenth of the peak."""
+    """Linear warm-up, and a cosine to zero: after `steps`, or after `seconds` if they end first.
+
+    A parameter group of the optimizer may have an "lr_ratio", by which its rate differs from `lr`.
+    """
 
     steps: int
-    peak: float
+    lr: float
     warm_up: int = 100
+    seconds: float = math.inf
 
-    def rate(self, step: int) -> float:
-        if step < self.warm_up:
-            return self.peak * (step + 1) / self.warm_up
-        done = (step - self.warm_up) / max(1, self.steps - self.warm_up)
-        return self.peak * (0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, done))))
+    def progress(self, step: int, seconds: float) -> float:
+        """How much of the training is done, 0 to 1."""
+        return min(1.0, max(step / self.steps, seconds / self.seconds))
+
+    def lr_at(self, step: int, seconds: float) -> float:
+        """The learning rate of a step that begins after `seconds` of training."""
+        warmth = min(1.0, (step + 1) / max(1, self.warm_up))
+        return self.lr * warmth * 0.5 * (1 + math.cos(math.pi * self.progress(step, seconds)))
+
+
+def join_ranks(device: str) -> PartialState:
+    """This process's place among those of torchrun; `device`: auto, cpu or cuda.
+
+    Raises LisaError where a GPU is asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise LisaError(
+            "--device cuda: torch finds no GPU here; give --device cpu, or look whether"
+            " `nvidia-smi` lists one and torch was installed with CUDA"
+        )
+    return PartialState(cpu=device == "cpu", timeout=PATIENCE)
 
 
 def train(
     name: str,
     network: LisaNetwork,
     stage: Stage,
-    modules: Sequence[nn.Module],
+    optimizer: torch.optim.Optimizer,
     schedule: Schedule,
     folder: Path,
+    *,
     seed: int,
-    rank: Rank = ALONE,
+    workers: int = 0,
+    ema: float = 0.0,
 ) -> None:
-    """Train the parameters of `modules` until the schedule ends, resuming where it stopped.
+    """Train what `optimizer` holds until the schedule ends, resuming where `folder` says.
 
-    Step k of a stage draws its batch from a generator seeded by (seed, name, k, rank), so that an
-    interrupted run goes on exactly as if it had not been interrupted. On a GPU the products are
+    network and stage lie on their device already. Step k draws its batch and its dropout from
+    (seed, name, k, rank), so that an interrupted run goes on exactly as if it had not been; with
+    `Schedule.seconds`, as far as a clock allows. workers: processes that prepare batches; 0, a
+    thread. ema: decay of the averaged weights that the network has in the end; 0, the last ones.
+
+    Ctrl-C, SIGTERM and SIGUSR1 end the step, save and raise KeyboardInterrupt; LisaError where the
+    loss is no number any more. On a GPU, and with weights in half precision, the products are
     computed in bfloat16.
     """
-    network.to(rank.device)
-    if isinstance(stage, nn.Module):
-        stage.to(rank.device)
-    optimizer = Optimizer(modules)
-    parameters = optimizer.parameters
-    checkpoint = folder / f"{name}.pt"
-    start = _resume(checkpoint, network, stage, optimizer, rank.device)
-    writer = SummaryWriter(str(folder / "log" / name)) if rank.first else None
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[logs]}"),
-    )
+    state, checkpoint = PartialState(), folder / f"{name}.pt"
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    device = parameters[0].device
+    half = device.type == "cuda" or network.dtype != torch.float32
+
+    # 1. where the run stands
+    averages = [p.detach().float().clone() for p in parameters] if ema else []
+    step, spent = _resume(checkpoint, network, stage, optimizer, averages)
+    key = (seed, *name.encode(), state.process_index)
+    ahead = prefetch(batches(stage, key, range(step, schedule.steps), workers), device)
+    log = _Log(name, folder / "log" / name, schedule.steps, step, silent=not state.is_main_process)
+    saved = began = time.monotonic()
+    began -= spent
     network.train()
-    with Progress(*columns, disable=not rank.first) as progress:
-        task = progress.add_task(name, total=schedule.steps, completed=start, logs="")
-        steps = range(start, schedule.steps)
-        for step, batch in zip(steps, _batches(stage, name, seed, steps, rank), strict=True):
-            optimizer.set_rate(schedule.rate(step))
-            with torch.autocast("cuda", torch.bfloat16, enabled=rank.device.type == "cuda"):
-                loss, logs = stage.loss(network, move(batch, rank.device))
+    with log, _stop_asked() as stop, contextlib.closing(ahead):
+        while True:
+            stopped, spent = _agree(state, stop.is_set(), time.monotonic() - began, device)
+            done = schedule.progress(step, spent) >= 1
+            # 2. save what there is; at the end, the averaged weights
+            if done and averages:
+                with torch.no_grad():
+                    torch._foreach_copy_(parameters, averages)
+            late = time.monotonic() - saved > SAVE_SECONDS
+            if state.is_main_process and (done or stopped or late):
+                _save(checkpoint, network, stage, optimizer, averages, step, spent)
+                saved = time.monotonic()
+            if stopped and not done:
+                raise KeyboardInterrupt(f"{name} stopped after step {step} of {schedule.steps}")
+            if done:
+                break
+            # 3. one step
+            for group in optimizer.param_groups:
+                group["lr"] = group.get("lr_ratio", 1.0) * schedule.lr_at(step, spent)
+            torch.manual_seed(int(np.random.SeedSequence((*key, step)).generate_state(1)[0]))
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                loss, logs = stage.loss(network, next(ahead))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            rank.average(parameters)
+            if state.num_processes > 1:
+                _average_gradients(parameters)
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
-            progress.advance(task)
-            if writer is None:
-                continue
-            if step % LOG_EVERY == 0:
-                for key, value in logs.items():
-                    writer.add_scalar(key, value, step)
-                text = " ".join(f"{key} {value:.3f}" for key, value in logs.items())
-                progress.update(task, logs=text)
-                if not progress.console.is_terminal and step % (5 * LOG_EVERY) == 0:
-                    print(f"{name} {step}/{schedule.steps} {text}", flush=True)
-            if (step + 1) % SAVE_EVERY == 0 or step + 1 == schedule.steps:
-                _save(checkpoint, network, stage, optimizer, step + 1)
-                writer.flush()
-    if writer is not None:
-        writer.close()
-    rank.wait()  # what comes next may read the checkpoint
+            if averages:  # a young average forgets faster
+                with torch.no_grad():
+                    torch._foreach_lerp_(
+                        averages, parameters, 1 - min(ema, (1 + step) / (10 + step))
+                    )
+            # 4. only a step that is logged waits for its losses
+            log.step(step, {"loss": loss, **logs})
+            step += 1
+    state.wait_for_everyone()  # what comes next may read the checkpoint
     network.eval()
 
 
-class Steps(Dataset):
+@dataclass(frozen=True)
+class _Steps(Dataset):
     """The batches of a stage, each by the number of its step and nothing else."""
 
-    def __init__(self, stage: Stage, name: str, seed: int, rank: int) -> None:
-        self.stage, self.rank = stage, rank
-        self.key = [seed, *name.encode()]
+    stage: Stage
+    key: Sequence[int]
 
     def __getitem__(self, step: int) -> Any:
-        return self.stage.prepare(np.random.default_rng([*self.key, step, self.rank]))
+        return self.stage.prepare(np.random.default_rng((*self.key, step)))
 
 
-def _batches(stage: Stage, name: str, seed: int, steps: Sequence[int], rank: Rank) -> Iterator[Any]:
-    prepared = Steps(stage, name, seed, rank.number)
-    if rank.device.type == "cpu":
-        return prepared_on_a_thread(prepared, steps)
-    # a GPU is faster than one processor core can draw questions
-    processes = max(1, min(MOST_PROCESSES, own_share(os.cpu_count() or 1) - 1))
-    return prepared_in_processes(prepared, steps, processes)
+def batches(stage: Stage, key: Sequence[int], steps: range, workers: int) -> Iterator[Any]:
+    """The batches of `steps` in order; forked `workers` share the memory maps of the data."""
+    loader = DataLoader(
+        _Steps(stage, key),
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        multiprocessing_context="fork" if workers else None,
+        collate_fn=lambda batch: batch,
+        worker_init_fn=_leave_signals,
+    )
+    return iter(loader)  # the processes begin here, on the caller's thread
 
 
-def prepared_on_a_thread(prepared: Steps, steps: Sequence[int]) -> Iterator[Any]:
-    """The batches of `steps`, prepared one ahead on a thread, so that no memory is copied."""
+def _leave_signals(worker: int) -> None:
+    """Ctrl-C reaches the whole group, but the trainer ends its workers, and does so by SIGTERM."""
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def prefetch(batches: Iterator[Any], device: torch.device) -> Iterator[Any]:
+    """Batches on their device, two of them ahead: a thread prepares or fetches, and copies."""
     ready: Queue[tuple[Any, BaseException | None]] = Queue(maxsize=2)
+    closed = threading.Event()
+
+    def put(batch: Any, error: BaseException | None) -> None:
+        while not closed.is_set():
+            with contextlib.suppress(Full):
+                return ready.put((batch, error), timeout=0.2)
 
     def work() -> None:
         try:
-            for step in steps:
-                ready.put((prepared[step], None))
-        except BaseException as error:
-            ready.put((None, error))
+            for batch in batches:
+                put(_move(batch, device), None)
+                if closed.is_set():
+                    return
+        except BaseException as error:  # raised again where the batch is waited for
+            put(None, error)
 
-    threading.Thread(target=work, daemon=True).start()
-    for _ in steps:
-        batch, error = ready.get()
-        if error is not None:
-            raise error
-        yield batch
-
-
-def prepared_in_processes(prepared: Steps, steps: Sequence[int], processes: int) -> Iterator[Any]:
-    """The same batches, prepared by forked processes that share the scenes' memory maps."""
-    return iter(
-        DataLoader(
-            prepared,
-            batch_size=None,
-            sampler=steps,
-            num_workers=processes,
-            multiprocessing_context="fork",
-            collate_fn=_as_it_is,
-        )
-    )
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            batch, error = ready.get()
+            if error is not None:
+                raise error
+            yield batch
+    finally:
+        closed.set()
+        thread.join(timeout=5)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _move(batch: T, device: torch.device) -> T:
+    """The batch with all its tensors on `device`."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, tuple):
+        return tuple(_move(part, device) for part in batch)
+    if is_dataclass(batch):
+        moved = {field.name: _move(getattr(batch, field.name), device) for field in fields(batch)}
+        return replace(batch, **moved)
     return batch
 
 
-def _save(path: Path, network: LisaNetwork, stage: Stage, optimizer: Optimizer, step: int) -> None:
-    state = {
+@contextlib.contextmanager
+def _stop_asked() -> Iterator[threading.Event]:
+    """Set by the first of STOP_SIGNALS, so that a step is finished; a second one ends at once."""
+    asked, before = threading.Event(), {}
+
+    def ask(number: int, frame: object) -> None:
+        asked.set()
+        signal.signal(number, before[number])
+
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, ask) for number in STOP_SIGNALS}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _agree(
+    state: PartialState, stop: bool, seconds: float, device: torch.device
+) -> tuple[bool, float]:
+    """What all ranks act on: whether any is told to stop, and the longest time."""
+    if state.num_processes == 1:
+        return stop, seconds
+    worst = reduce(torch.tensor([float(stop), seconds], dtype=torch.float64).to(device), "max")
+    return bool(worst[0]), float(worst[1])
+
+
+def _average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Replace the gradients by their mean over all ranks, which is the same in each."""
+    for parameter in parameters:
+        if parameter.grad is None:  # another rank's batch may have used it
+            parameter.grad = torch.zeros_like(parameter)
+    flat = reduce(torch.cat([p.grad.flatten() for p in parameters]), "mean")
+    for parameter, part in zip(
+        parameters, flat.split([p.numel() for p in parameters]), strict=True
+    ):
+        parameter.grad.copy_(part.view_as(parameter))
+
+
+class _Log:
+    """A progress bar, a line now and then where there is no terminal, and TensorBoard's files."""
+
+    def __init__(self, name: str, folder: Path, total: int, done: int, *, silent: bool) -> None:
+        self.name, self.total = name, total
+        self.writer = None if silent else SummaryWriter(str(folder))
+        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        text = (TextColumn("{task.description}"), TextColumn("{task.fields[logs]}"))
+        self.bar = Progress(text[0], *columns, text[1], disable=silent)
+        self.task = self.bar.add_task(name, total=total, completed=done, logs="")
+
+    def __enter__(self) -> None:
+        self.bar.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+        if self.writer is not None:
+            self.writer.close()
+
+    def step(self, step: int, logs: dict[str, Tensor]) -> None:
+        """Count a step; LisaError where a logged loss is not finite."""
+        self.bar.advance(self.task)
+        if step % LOG_EVERY:
+            return
+        stacked = torch.stack([value.detach().float() for value in logs.values()])
+        values = dict(zip(logs, stacked.tolist(), strict=True))
+        if not math.isfinite(values["loss"]):
+            raise LisaError(
+                f"{self.name}: the loss is {values['loss']} at step {step}; the last checkpoint is"
+                " from before: go on from it with a lower learning rate"
+            )
+        if self.writer is None:
+            return
+        for key, value in values.items():
+            self.writer.add_scalar(key, value, step)
+        text = " ".join(f"{key} {value:.3f}" for key, value in values.items())
+        self.bar.update(self.task, logs=text)
+        if not self.bar.console.is_terminal and step % (5 * LOG_EVERY) == 0:
+            print(f"{self.name} {step}/{self.total} {text}", flush=True)
+
+
+def _save(
+    path: Path,
+    network: LisaNetwork,
+    stage: Stage,
+    optimizer: torch.optim.Optimizer,
+    averages: list[Tensor],
+    step: int,
+    seconds: float,
+) -> None:
+    """Write beside, sync, rename: at every moment `path` is a whole checkpoint."""
+    content = {
         "step": step,
+        "seconds": seconds,
         "network": network.state_dict(),
         "stage": stage.state_dict() if isinstance(stage, nn.Module) else {},
         "optimizer": optimizer.state_dict(),
+        "averages": averages,
     }
     partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.rename(path)
+    with partial.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
 
 
 def _resume(
     path: Path,
     network: LisaNetwork,
     stage: Stage,
-    optimizer: Optimizer,
-    device: torch.device,
-) -> int:
+    optimizer: torch.optim.Optimizer,
+    averages: list[Tensor],
+) -> tuple[int, float]:
+    """Take up the checkpoint, if there is one; returns the steps and seconds that it had."""
     if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True, map_location=device)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return 0, 0.0
+    state = torch.load(path, weights_only=True, map_location="cpu")
     network.load_state_dict(state["network"])
     if isinstance(stage, nn.Module):
         stage.load_state_dict(state["stage"])
     optimizer.load_state_dict(state["optimizer"])
-    return state["step"]
+    for average, value in zip(averages, state["averages"], strict=True):
+        average.copy_(value)
+    return state["step"], state["seconds"]

@@ -30,22 +30,14 @@ class Optimizer(torch.optim.Optimizer):
         matrices = [value for name, value in named if _is_matrix(name, value)]
         chosen = {id(value) for value in matrices}
         rest = [value for _, value in named if id(value) not in chosen]
-        super().__init__([{"params": matrices}, {"params": rest}], {"lr": 0.0})
+        groups = [{"params": matrices, "lr_ratio": MATRIX_RATE}, {"params": rest}]
+        super().__init__(groups, {"lr": 0.0, "lr_ratio": 1.0})
         self._rest = torch.optim.AdamW(rest, betas=(0.9, 0.95), weight_decay=DECAY, fused=True)
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        """All that it trains."""
-        return [value for group in self.param_groups for value in group["params"]]
-
-    def set_rate(self, rate: float) -> None:
-        """The learning rate of the next step."""
-        self.param_groups[0]["lr"] = MATRIX_RATE * rate
-        self._rest.param_groups[0]["lr"] = rate
 
     @torch.no_grad()
     def step(self) -> None:
         """Follow the gradients."""
+        self._rest.param_groups[0]["lr"] = self.param_groups[1]["lr"]
         self._rest.step()
         for value in self.param_groups[0]["params"]:
             if value.grad is not None:

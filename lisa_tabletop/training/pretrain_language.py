@@ -75,7 +75,7 @@ class Read(nn.Module):
         noise = VIEW_NOISE * random.standard_normal(shape, dtype=np.float32)
         return Reading(maps, packed, *_doubts(maps, random), torch.from_numpy(noise))
 
-    def loss(self, network: LisaNetwork, batch: Reading) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, network: LisaNetwork, batch: Reading) -> tuple[Tensor, dict[str, Tensor]]:
         kinds, colors = view_shares(self.concepts, batch.maps, self.config)
         mistaken = replace(batch.maps, kinds=batch.others)
         others, _ = view_shares(self.concepts, mistaken, self.config)
@@ -88,7 +88,7 @@ class Read(nn.Module):
         aim = functional.mse_loss(prompts, wanted)
         pointing, hit = pointing_loss(network, batch.packed, layers, batch.maps, kinds)
         logs = {"ce": ce, "right": right, "aim": aim, "pointing": pointing, "hit": hit}
-        return ce + aim + POINTING * pointing, {name: value.item() for name, value in logs.items()}
+        return ce + aim + POINTING * pointing, logs
 
 
 def _doubts(maps: Maps, random: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -49,7 +49,7 @@ class See(nn.Module):
 
     def loss(
         self, network: LisaNetwork, batch: tuple[Pictures, Draws]
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Naming and outlining by patch, and LISA's mask losses on concept prompts."""
         pictures, draws = batch
         frames = network.encode_frame(pictures.sam)
@@ -59,11 +59,11 @@ class See(nn.Module):
         bce, dice, quality, iou = masks_loss(network, frames[draws.rows], prompts, draws.targets)
         loss = naming + outline + 2.0 * bce + 0.5 * dice + 0.1 * quality
         return loss, {
-            "naming": naming.item(),
-            "outline": outline.item(),
-            "bce": bce.item(),
-            "dice": dice.item(),
-            "iou": iou.item(),
+            "naming": naming,
+            "outline": outline,
+            "bce": bce,
+            "dice": dice,
+            "iou": iou,
         }
 
     def _naming_loss(self, frames: Tensor, maps: Maps) -> Tensor:

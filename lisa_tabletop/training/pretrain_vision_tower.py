@@ -76,11 +76,11 @@ class Look(nn.Module):
         pixels = torch.from_numpy(rgb).permute(2, 0, 1).float()
         return pixels, torch.from_numpy(ids).long(), self.scenes.records[index]
 
-    def loss(self, network: LisaNetwork, batch: Looks) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, network: LisaNetwork, batch: Looks) -> tuple[Tensor, dict[str, Tensor]]:
         said = network.encode_view(batch.clip)
         view, objects = view_error(self.concepts, said, batch.kinds, batch.colors)
         naming = naming_error(self.concepts, said, batch.kinds, batch.colors)
-        logs = {"view": view.item(), "objects": objects.item(), "naming": naming.item()}
+        logs = {"view": view, "objects": objects, "naming": naming}
         return view + NAMING * naming, logs
 
 

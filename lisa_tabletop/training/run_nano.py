@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,10 +17,10 @@ from lisa_ros.model.checkpoint import Lisa, find, load, save
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.processor import Processor
 from lisa_ros.model.tokenizer import MODEL_FILE, Tokenizer
-from lisa_ros.training.loop import Schedule, Stage, train
-from lisa_ros.training.ranks import Rank, join_ranks, own_share
+from lisa_ros.training.loop import Schedule, Stage, join_ranks, train
 from lisa_tabletop.language.instructions import corpus
 from lisa_tabletop.training.nano import nano_network, train_tokenizer
+from lisa_tabletop.training.optimizer import Optimizer
 from lisa_tabletop.training.pretrain_language import Read
 from lisa_tabletop.training.pretrain_sam import See
 from lisa_tabletop.training.pretrain_vision_tower import Look
@@ -27,6 +28,7 @@ from lisa_tabletop.training.scenes import open_scenes, render_scenes
 from lisa_tabletop.training.train_joint import Join, joined_parts
 from lisa_tabletop.training.warm_start import PARTS, aim_by, begin_with, take_over
 
+MOST_WORKERS = 12  # that prepare batches for one GPU
 CORPUS = 40_000  # questions from which the tokenizer learns its pieces
 BATCH = {"see": 8, "look": 32, "read": 8, "join": 8}  # in each process
 Plan = tuple[Stage, Sequence[nn.Module], Schedule]
@@ -34,30 +36,36 @@ Plan = tuple[Stage, Sequence[nn.Module], Schedule]
 
 def train_nano(args: argparse.Namespace) -> None:
     """Run the stages named by the command's arguments."""
-    torch.set_num_threads(own_share(args.threads))
+    share = max(1, args.threads // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    torch.set_num_threads(share)
     rank = join_ranks(args.device)
+    # a GPU is faster than one processor core can draw questions
+    workers = 0 if rank.device.type == "cpu" else max(1, min(MOST_WORKERS, share - 1))
     plans = {"see": _see, "look": _look, "read": _read, "join": _join}
-    if rank.first:
+    if rank.is_main_process:
         args.folder.mkdir(parents=True, exist_ok=True)
         if "render" in args.stages:
             _render(args)
         if not {"read", "join"}.isdisjoint(args.stages):
             _make_tokenizer(args)
-    rank.wait()
+    rank.wait_for_everyone()
     for name in args.stages:
         if name == "render":
             continue
         # every stage begins with the same fresh network: SAM's positions are drawn with it
         torch.manual_seed(args.seed)
-        network = nano_network()
+        network = nano_network().to(rank.device)
         fresh = not (args.folder / f"{name}.pt").exists()
         if args.init and name in args.init_parts and fresh:
-            _begin(network, name, args, rank)
+            _begin(network, name, args, talk=rank.is_main_process)
         if name == "read":
             aim_by(network, args.folder)
         stage, modules, schedule = plans[name](args, network)
-        train(name, network, stage, modules, schedule, args.folder, args.seed, rank)
-        if name == "join" and rank.first:
+        optimizer = Optimizer([module.to(rank.device) for module in modules])
+        stage.to(rank.device)
+        folder, seed = args.folder, args.seed
+        train(name, network, stage, optimizer, schedule, folder, seed=seed, workers=workers)
+        if name == "join" and rank.is_main_process:
             _write(network, _tokenizer(args), args.folder / "checkpoint")
 
 
@@ -66,10 +74,10 @@ def _render(args: argparse.Namespace) -> None:
         print(f"rendered {done.stem}", flush=True)
 
 
-def _begin(network: LisaNetwork, stage: str, args: argparse.Namespace, rank: Rank) -> None:
+def _begin(network: LisaNetwork, stage: str, args: argparse.Namespace, *, talk: bool) -> None:
     """Begin a stage with an earlier model's part."""
     sentence = begin_with(network, load(args.init), PARTS[stage])
-    if rank.first:
+    if talk:
         print(f"{stage}: {sentence}", flush=True)
 
 

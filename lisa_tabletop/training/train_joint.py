@@ -78,7 +78,7 @@ class Join(nn.Module):
         drawn = random.permutation(len(packed.segs))[: MASKS * self.batch]
         return Joint(pictures, packed, torch.from_numpy(drawn))
 
-    def loss(self, network: LisaNetwork, batch: Joint) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, network: LisaNetwork, batch: Joint) -> tuple[Tensor, dict[str, Tensor]]:
         maps, packed = batch.pictures.maps, batch.packed
         views = network.encode_view(batch.pictures.clip)
         states, layers = run_packed(network, packed, views)
@@ -97,7 +97,7 @@ class Join(nn.Module):
         loss = loss + HOLD * (view + aim + POINTING * pointing) + QUALITY * quality
         logs = {"ce": ce, "right": right, "bce": bce, "dice": dice, "iou": iou, "aim": aim}
         logs |= {"view": view, "hit": hit}
-        return loss, {name: value.item() for name, value in logs.items()}
+        return loss, logs
 
 
 def joined_parts(network: LisaNetwork) -> list[nn.Module]:

@@ -35,11 +35,14 @@ def test_every_parameter_moves_and_the_loss_goes_down():
     net, x = Small(), torch.randn(64, 16)
     y = x @ torch.randn(16, 4)
     optimizer = Optimizer([net])
-    assert {id(p) for p in optimizer.parameters} == {id(p) for p in net.parameters()}
+    assert {id(p) for group in optimizer.param_groups for p in group["params"]} == {
+        id(p) for p in net.parameters()
+    }
     before = [p.detach().clone() for p in net.parameters()]
     losses = []
     for _ in range(60):
-        optimizer.set_rate(2e-3)
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr_ratio"] * 2e-3
         loss = (net(x) - y).square().mean()
         optimizer.zero_grad()
         loss.backward()

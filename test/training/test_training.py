@@ -1,6 +1,8 @@
 """Training: packing changes nothing, runs resume exactly, the losses go down."""
 
 import copy
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -8,10 +10,11 @@ import torch
 from square_scenes import square_scenes
 
 from lisa_ros.model.network import IMAGE_TOKEN
-from lisa_ros.training import loop as training
+from lisa_ros.training.loop import Schedule, batches, train
 from lisa_tabletop.language.instructions import compose
 from lisa_tabletop.training.image_batches import load_maps, mirror
 from lisa_tabletop.training.nano import nano_config, nano_network
+from lisa_tabletop.training.optimizer import Optimizer
 from lisa_tabletop.training.pretrain_language import Read, object_centres
 from lisa_tabletop.training.pretrain_sam import See
 from lisa_tabletop.training.scenes import Scenes
@@ -53,28 +56,40 @@ def test_packing_learns_the_answers_and_nothing_else(scenes, tokenizer):
 
 
 def test_a_stopped_run_goes_on_exactly(scenes, tmp_path):
-    def run(folder, stops) -> dict[str, torch.Tensor]:
-        for steps in stops:
-            torch.manual_seed(0)
-            network = nano_network()
-            stage = See(network, scenes, batch=2)
-            schedule = training.Schedule(steps, 1e-3)
-            training.train(
-                "see", network, stage, [network.image_encoder, stage], schedule, folder, seed=7
-            )
+    class Interrupted(See):
+        """Is told to stop in the middle of its second step."""
+
+        def loss(self, network, batch):
+            steps.append(len(steps))
+            if len(steps) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().loss(network, batch)
+
+    def run(kind, folder) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        network = nano_network()
+        stage = kind(network, scenes, batch=2)
+        optimizer, schedule = Optimizer([network.image_encoder, stage]), Schedule(4, 1e-2, 1)
+        train("see", network, stage, optimizer, schedule, folder, seed=7, ema=0.5)
         return network.state_dict()
 
-    whole, halves = run(tmp_path / "whole", [4]), run(tmp_path / "halves", [2, 4])
-    fresh = nano_network().state_dict()
+    steps: list[int] = []
+    with pytest.raises(KeyboardInterrupt, match="after step 2 of 4"):
+        run(Interrupted, tmp_path / "halves")
+    halves = run(Interrupted, tmp_path / "halves")
+    assert len(steps) == 4
+    whole, fresh = run(See, tmp_path / "whole"), nano_network().state_dict()
+    for name, value in whole.items():
+        assert torch.equal(value, halves[name]), name
     name = "image_encoder.layers.0.attn.qkv.weight"
-    assert torch.equal(whole[name], halves[name])
     assert not torch.equal(whole[name], fresh[name])
 
 
 def test_batches_do_not_depend_on_who_prepares_them(scenes):
-    prepared = training.Steps(See(nano_network(), scenes, batch=2), "see", 3, rank=0)
-    on_a_thread = list(training.prepared_on_a_thread(prepared, range(5, 8)))
-    in_processes = list(training.prepared_in_processes(prepared, range(5, 8), 2))
+    stage = See(nano_network(), scenes, batch=2)
+    on_a_thread, in_processes = (
+        list(batches(stage, (3, 0), range(5, 8), workers)) for workers in (0, 2)
+    )
     assert len(on_a_thread) == len(in_processes) == 3
     for (pictures, draws), (same_pictures, same_draws) in zip(
         on_a_thread, in_processes, strict=True

@@ -15,6 +15,7 @@ from lisa_ros.model.network import LisaNetwork
 from lisa_ros.training.loop import Schedule, train
 from lisa_tabletop.language.instructions import corpus
 from lisa_tabletop.training.nano import nano_config, nano_network, train_tokenizer
+from lisa_tabletop.training.optimizer import Optimizer
 from lisa_tabletop.training.train_joint import MASKS, Join, joined_parts
 from lisa_tabletop.training.warm_start import PARTS, POSITIONS, begin_with, take_over
 
@@ -73,7 +74,7 @@ def test_the_join_teaches_all_but_sams_encoder(tmp_path, tokenizer):
     batch = stage.prepare(np.random.default_rng(0))
     assert len(batch.drawn) == MASKS * 2 < len(batch.packed.segs)
     parts = joined_parts(network)
-    train("join", network, stage, parts, Schedule(2, 1e-2), tmp_path, seed=0)
+    train("join", network, stage, Optimizer(parts), Schedule(2, 1e-2), tmp_path, seed=0)
     learnt = {
         name.split(".")[0]
         for name, tensor in network.state_dict().items()

@@ -1,0 +1,136 @@
+"""The loop of all training, on a network of one number per class that learns in no time."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lisa_ros.errors import LisaError
+from lisa_ros.training.loop import LOG_EVERY, Schedule, prefetch, train
+
+
+class Line(nn.Module):
+    """Learns a line; `dtype` as a LisaNetwork has it."""
+
+    dtype = torch.float32
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.zeros(4))
+
+
+class Fit:
+    """Points near a line of slope 3; keeps what it has seen and how often its log was read."""
+
+    def __init__(self, noise: float = 0.0) -> None:
+        self.noise, self.seen, self.read = noise, [], 0
+
+    def prepare(self, random: np.random.Generator) -> torch.Tensor:
+        return torch.from_numpy(random.normal(size=4).astype(np.float32))
+
+    def loss(self, network, x):
+        self.seen.append(x)
+        error = (network.slope - 3) * x + self.noise * torch.randn(4)
+        return error.square().mean(), {"watched": self}
+
+    def detach(self) -> torch.Tensor:
+        self.read += 1
+        return torch.tensor(1.0)
+
+
+def fit(stage, folder, schedule=None, seed=0, **more) -> Line:
+    network = Line()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    train(
+        "fit",
+        network,
+        stage,
+        optimizer,
+        schedule or Schedule(60, 1.0, 5),
+        folder,
+        seed=seed,
+        **more,
+    )
+    return network
+
+
+def test_it_learns_and_a_step_reads_no_loss_that_it_does_not_log(tmp_path):
+    stage = Fit()
+    network = fit(stage, tmp_path)
+    assert network.slope.tolist() == pytest.approx([3] * 4, abs=0.3)
+    assert len(stage.seen) == 60
+    assert stage.read == 60 / LOG_EVERY
+
+
+def test_batches_and_dropout_follow_from_the_seed_and_the_step(tmp_path):
+    stages = [Fit(0.5) for _ in range(3)]
+    runs = [fit(s, tmp_path / str(n), seed=n // 2) for n, s in enumerate(stages)]
+    assert torch.equal(runs[0].slope, runs[1].slope)
+    assert not torch.equal(runs[0].slope, runs[2].slope)
+    assert len({tuple(x.tolist()) for x in stages[0].seen}) == 60
+
+
+def test_the_rate_warms_up_and_ends_at_zero_by_steps_or_by_time():
+    steps = Schedule(100, 1.0, 10)
+    assert [steps.lr_at(step, 0) for step in (0, 4)] == pytest.approx([0.1, 0.5], abs=0.01)
+    assert steps.lr_at(50, 0) == pytest.approx(0.5)
+    assert steps.lr_at(100, 0) == 0
+    timed = Schedule(10**9, 1.0, 10, seconds=60)
+    assert timed.lr_at(1000, 30) == pytest.approx(0.5)
+    assert (timed.progress(1000, 59), timed.progress(1000, 61)) == (pytest.approx(59 / 60), 1)
+
+
+def test_a_run_by_time_ends(tmp_path):
+    stage = Fit()
+    fit(stage, tmp_path, Schedule(10**9, 0.1, 1, seconds=0.3))
+    assert 0 < len(stage.seen) < 10**5
+    fit(again := Fit(), tmp_path, Schedule(10**9, 0.1, 1, seconds=0.3))
+    assert not again.seen
+
+
+def test_parameter_groups_keep_the_ratio_of_their_rates(tmp_path):
+    network = Line()
+    groups = [{"params": [network.slope], "lr_ratio": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=0.0)
+    train("fit", network, Fit(), optimizer, Schedule(5, 0.3, 1), tmp_path, seed=0)
+    assert network.slope.tolist() == [0] * 4
+
+
+def test_averaged_weights_are_those_of_the_end(tmp_path):
+    class Constant(Fit):
+        def loss(self, network, x):
+            passed.append(network.slope.detach().clone())
+            return (network.slope - 3).square().sum(), {}
+
+    passed: list[torch.Tensor] = []
+    network = fit(Constant(), tmp_path, Schedule(30, 0.1, 1), ema=0.9)
+    assert passed[10][0] < network.slope[0] < passed[-1][0]
+
+
+def test_a_loss_that_is_no_number_is_said_and_the_checkpoint_stays(tmp_path):
+    fit(Fit(), tmp_path, Schedule(20, 0.1, 1))
+    before = (tmp_path / "fit.pt").read_bytes()
+
+    class Broken(Fit):
+        def loss(self, network, x):
+            return (network.slope * torch.nan).sum(), {}
+
+    with pytest.raises(LisaError, match="the loss is nan at step 20"):
+        fit(Broken(), tmp_path, Schedule(40, 0.1, 1))
+    assert (tmp_path / "fit.pt").read_bytes() == before
+
+
+def test_a_fault_of_preparing_reaches_the_trainer(tmp_path):
+    class Faulty(Fit):
+        def prepare(self, random):
+            raise LisaError("the third picture is damaged")
+
+    for workers in (0, 1):
+        with pytest.raises(LisaError, match="third picture"):
+            fit(Faulty(), tmp_path, workers=workers)
+
+
+def test_nested_batches_keep_their_shape_on_the_way():
+    [moved] = [next(prefetch(iter([(torch.ones(2), ("words", [1]))]), torch.device("cpu")))]
+    assert moved[1] == ("words", [1])
+    assert moved[0].tolist() == [1, 1]
