@@ -11,6 +11,7 @@ from typing import TypeVar
 from numpy.random import Generator
 
 from lisa_tabletop.language.knowledge import Kind, Knowledge, article
+from lisa_tabletop.language.nouns import Vocabulary
 from lisa_tabletop.language.patterns import Patterns, pick
 
 MIN_VISIBLE = 0.4
@@ -165,6 +166,7 @@ class Context:
     knowledge: Knowledge
     patterns: Patterns
     random: Generator
+    vocabulary: Vocabulary  # what is asked for in vain
 
     def pick(self, items: Sequence):
         return pick(self.random, items)

@@ -13,12 +13,14 @@ from itertools import pairwise
 
 from numpy.random import Generator
 
-from lisa_tabletop.language import absent, dialogue, reference, spatial
+from lisa_tabletop.language import absent, dialogue, reference, spatial, unheard
 from lisa_tabletop.language.draft import Context, Draft, Unclear, named, read_scene
 from lisa_tabletop.language.knowledge import Kind, load_knowledge
+from lisa_tabletop.language.nouns import Vocabulary, held_out_vocabulary
 from lisa_tabletop.language.patterns import load_patterns, pick
 
-# How each type of question is made, and how often it is asked where the caller doesn't say.
+# How each type of question is made, and how often it is asked where the caller doesn't say
+# (0: only where he does).
 _MAKERS = {
     "plain": (reference.plain, 0.18),
     "attribute": (reference.attribute, 0.08),
@@ -29,8 +31,10 @@ _MAKERS = {
     "absent": (absent.absent, 0.14),
     "text": (dialogue.text, 0.03),
     "followup": (dialogue.followup, 0.04),
+    "unheard": (unheard.unheard, 0),
+    "aside": (unheard.aside, 0),
 }
-TYPES: Mapping[str, float] = {name: weight for name, (_, weight) in _MAKERS.items()}
+TYPES: Mapping[str, float] = {name: weight for name, (_, weight) in _MAKERS.items() if weight}
 
 # The forms of an answer, with what is added to the instruction to get them.
 FORMS: Mapping[str, float] = {"name": 0.70, "mask": 0.18, "explain": 0.12}
@@ -51,12 +55,14 @@ def compose(
     *,
     types: Mapping[str, float] = TYPES,
     forms: Mapping[str, float] = FORMS,
+    vocabulary: Vocabulary | None = None,
 ) -> list[dict]:
     """Up to `count` different questions about the scene of `record` (formats: docs/design.md).
 
     Args:
-        split: "train" or "test" sentences.
+        split: "train" or "test" sentences, or "everyday": all that training hears.
         types, forms: how often each is drawn (weights; what is left out is never drawn).
+        vocabulary: what "unheard" questions ask for, else the words that training never hears.
 
     A question has the keys instruction, answer, targets, type, form ("name", "mask", "explain",
     or "text" where no mask is asked for), and in a dialogue history: [[instruction, answer], ...].
@@ -64,7 +70,8 @@ def compose(
     for a kind without an entry in knowledge.yaml.
     """
     knowledge = load_knowledge()
-    context = Context(read_scene(record, knowledge), knowledge, load_patterns(split), random)
+    scene, patterns = read_scene(record, knowledge), load_patterns(split)
+    context = Context(scene, knowledge, patterns, random, vocabulary or held_out_vocabulary())
     questions: list[dict] = []
     asked: set[tuple] = set()
     for _ in range(_DRAWS * count):

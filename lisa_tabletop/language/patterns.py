@@ -13,7 +13,9 @@ from numpy.random import Generator
 from lisa_tabletop.language.knowledge import KnowledgeError, load_knowledge
 
 PATTERN_FOLDER = Path(__file__).with_name("patterns")
-SPLITS = ("train", "test")
+# Sentences that the fixed test set draws from ("train": met in training; "test": never), and all
+# that training hears: those of "train" and of the folder everyday/.
+SPLITS = ("train", "test", "everyday")
 _CHOICE = re.compile(r"\(([^()]*)\)")
 
 
@@ -59,6 +61,8 @@ def load_patterns(split: str) -> Patterns:
     """The patterns of `split`. ValueError for another split, KnowledgeError for a bad file."""
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}, not '{split}'")
+    if split == "everyday":
+        return _with_everyday(load_patterns("train"))
     frames, uses = {}, {}
     for path in sorted(PATTERN_FOLDER.glob("*.yaml")):
         for name, entry in yaml.safe_load(path.read_text(encoding="utf-8")).items():
@@ -67,4 +71,16 @@ def load_patterns(split: str) -> Patterns:
                 raise KnowledgeError(f"{path.name}: '{name}' is not a use in knowledge.yaml.")
             texts = entry.get(split) or (entry["train"] if is_frame else ())
             (frames if is_frame else uses)[name] = tuple(Pattern.parse(text) for text in texts)
+    return Patterns(frames, uses)
+
+
+def _with_everyday(train: Patterns) -> Patterns:
+    """Those of `train` and the everyday ones: lists of texts by the frame or use they add to."""
+    frames, uses = dict(train.frames), dict(train.uses)
+    for path in sorted((PATTERN_FOLDER / "everyday").glob("*.yaml")):
+        more = frames if path.stem == "frames" else uses
+        for name, texts in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+            if name not in more:
+                raise KnowledgeError(f"everyday/{path.name}: '{name}' is no frame or use.")
+            more[name] += tuple(Pattern.parse(text) for text in texts)
     return Patterns(frames, uses)

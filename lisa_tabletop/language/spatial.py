@@ -89,7 +89,7 @@ def _preposition(carrier: Thing) -> str:
     return carrier.kind.holds or "on"
 
 
-def _place(context: Context, carrier: Thing, words: str) -> str:
+def place(context: Context, carrier: Thing, words: str) -> str:
     """'in the red bowl', 'inside the red bowl'"""
     return context.frame(f"rest_{_preposition(carrier)}", x=words)
 
@@ -99,7 +99,7 @@ def _what_rests(context: Context, thing: Thing, carrier: Thing) -> Draft:
     words = clear(reference(context, carrier))
     inside = clear(context.scene.find(lambda other: other.on == carrier.id))
     demand(0 < len(inside) <= MOST_TARGETS)
-    rel = _place(context, carrier, words)
+    rel = place(context, carrier, words)
     if len(inside) > 1 or context.chance(0.2):
         instruction = context.frame("refer_many", np=context.frame("all_at_place", rel=rel))
     else:
@@ -112,7 +112,7 @@ def _one_of_kind(context: Context, thing: Thing, carrier: Thing) -> Draft:
     """'the apple in the bowl'"""
     words = clear(reference(context, carrier))
     clear(context.scene.find_one(lambda one: one.kind is thing.kind and one.on == carrier.id))
-    noun = f"{context.name(thing)} {_place(context, carrier, words)}"
+    noun = f"{context.name(thing)} {place(context, carrier, words)}"
     return Draft(context.refer(noun), [thing], because=f"It is {_preposition(carrier)} {words}.")
 
 
@@ -135,7 +135,7 @@ def absent_support(context: Context) -> Draft:
     demand(context.scene.knows_rests)
     carrier, words = clear(anchor(context))
     demand(bool(carrier.kind.holds))
-    rel, said = _place(context, carrier, words), f"{_preposition(carrier)} {words}"
+    rel, said = place(context, carrier, words), f"{_preposition(carrier)} {words}"
     inside = [thing for thing in context.scene.things if thing.on == carrier.id]
     if not inside and context.chance(0.4):
         return Draft(ask_place(context, rel), refusal=f"There is nothing {said}.")
