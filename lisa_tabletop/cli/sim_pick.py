@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lisa_ros.errors import LisaError
+from lisa_ros.writing import writable_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from lisa_tabletop.pick.trial import Perception, Trial
+
+SETTINGS = ("trials", "seed", "model", "perfect", "uncluttered", "split")  # kept in pick.json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,12 +59,9 @@ def run(args: argparse.Namespace) -> int:
         raise LisaError(f"--seed must be from 0 to {RUNS - 1}, it is {args.seed}")
     if args.filmed < 0:
         raise LisaError(f"--filmed must not be negative, it is {args.filmed}")
+    writable_folder(args.output)
     from rich.console import Console
 
-    try:
-        args.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LisaError(f"cannot write into {args.output}: {error.strerror}") from error
     console = Console(width=None if os.isatty(1) else 100)
     with _perception(args, console) as perception:
         _run(args, perception, console)
@@ -78,20 +78,24 @@ def _perception(args: argparse.Namespace, console: Console) -> Iterator[Percepti
     if args.perfect:
         yield TrueMasks()
         return
-    from lisa_ros.demo.client import stay_on_this_machine
-
-    stay_on_this_machine()
     import rclpy
 
-    from lisa_tabletop.ros.robot import SimRobot, perception_process
+    from lisa_ros.demo.client import NoAnswer, NodeProcess, stay_on_this_machine
+    from lisa_tabletop.ros.robot import SimRobot, perception_command
 
+    stay_on_this_machine()
     rclpy.init()
     try:
-        with perception_process(args.model, args.output / "perception_node.log") as check:
-            robot = SimRobot(check)
-            with console.status("starting the perception node ..."):
-                robot.wait_for_node()
-            yield robot
+        log = args.output / "perception_node.log"
+        with NodeProcess(perception_command(args.model), log) as node:
+            robot = SimRobot(node.check)
+            try:
+                with console.status("starting the perception node ..."):
+                    robot.wait_for_node()
+                yield robot
+            except NoAnswer as error:
+                said = "" if node.tail() in str(error) else f"\n{node.tail()}"
+                raise NoAnswer(f"{error}{said}") from None
             robot.destroy_node()
     finally:
         rclpy.try_shutdown()
@@ -102,20 +106,15 @@ def _run(args: argparse.Namespace, perception: Perception, console: Console) -> 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from lisa_tabletop.pick.film import Film, save_contact_sheet, verdict
-    from lisa_tabletop.pick.report import save, table
-    from lisa_tabletop.pick.series import Series, run_trials
+    from lisa_tabletop.pick.series import Series, run_trials, save, table
 
     film = Film(args.output, args.filmed)
     trials: list[Trial] = []
     masks = "the simulator's own masks" if args.perfect else f"masks of {args.model}"
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
+    text = TextColumn("{task.description}")
     series = Series(args.seed, args.uncluttered, absent=not args.perfect, split=args.split)
     try:
+        columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console) as progress:
             task = progress.add_task(masks, total=args.trials)
             for trial in run_trials(series, args.trials, perception, film):
@@ -128,5 +127,4 @@ def _run(args: argparse.Namespace, perception: Perception, console: Console) -> 
         if trials:
             console.print(table(trials, f"Simulated picks with {masks}"))
             save_contact_sheet(args.output / "pick.jpg", film.tiles)
-            keys = ("trials", "seed", "model", "perfect", "uncluttered", "split")
-            save(args.output / "pick.json", trials, {key: getattr(args, key) for key in keys})
+            save(args.output / "pick.json", trials, {key: getattr(args, key) for key in SETTINGS})

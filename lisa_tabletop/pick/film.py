@@ -1,29 +1,28 @@
-"""What people see of the trials: a video and a contact sheet."""
+"""What people see of the trials: a video, a GIF for pages that cannot show one, a contact sheet."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from lisa_ros.errors import LisaError
-from lisa_tabletop.pick.gif import Gif
-from lisa_tabletop.pick.grasping import Plan
-from lisa_tabletop.pick.trial import Outcome, Reply, Trial
+from lisa_ros.node.results.overlay import load_font, mark_masks, wrap_words
+from lisa_ros.writing import written_beside
+from lisa_tabletop.pick.trial import PickOutcome, Plan, Reply, Trial
 from lisa_tabletop.world.camera import TabletopCamera, View
 
-RATE = 12  # pictures per second of the video
+RATE = 12  # images per second of the video
 PERIOD = 0.125  # simulated seconds between two of them: the video runs 1.5 times as fast
-ASKING, ANSWERED, ENDED = 14, 14, 20  # pictures that these moments last
+ASKING, ANSWERED, ENDED = 14, 14, 20  # images that these moments last
 WIDTH, HEIGHT = 960, 540
-SCENE, SEEN = (640, 480), (320, 240)  # places of the film camera's and the robot's pictures
+SCENE, SEEN = (640, 480), (320, 240)  # places of the film camera's and the robot's images
 GIF_TRIALS = 4  # keeps it small enough for a page
+GIF_SIZE, GIF_COLORS = (800, 450), 255
 CODECS = ("vp09", "mp4v")  # browsers show the first; OpenCV without VP9 can write the second
-MARK, DIM, FILL = (255, 60, 150), 0.65, 0.5
 BACK, BAR, PALE, WHITE, SAID = (
     (22, 24, 28), (33, 36, 42), (140, 146, 156), (255, 255, 255), (160, 225, 190)
 )  # fmt: skip
@@ -41,7 +40,7 @@ class Tile:
 
 
 class Film:
-    """Films the first trials and keeps two pictures of each.
+    """Films the first trials and keeps two images of each.
 
     Args:
         folder: takes the video `pick.mp4`, and `pick.gif` of its first `GIF_TRIALS` trials.
@@ -51,6 +50,7 @@ class Film:
     def __init__(self, folder: Path, filmed: int) -> None:
         self._folder, self._filmed = folder, filmed
         self._video: cv2.VideoWriter | None = None
+        self._unfinished = folder / ".pick.part.mp4"
         self._gif = Gif(RATE)
         self.tiles: list[Tile] = []
         self._right = 0
@@ -68,7 +68,7 @@ class Film:
         """The answer is there, the hand is about to start."""
         self._answer = reply.answer or reply.error
         if reply.mask is not None:
-            self._seen = marked(self._seen, reply.mask)
+            self._seen = mark_masks(self._seen, [reply.mask])
         if plan.grasp is not None:
             self._grasp = f"grasp: {100 * plan.grasp.width:.1f} cm wide, from above"
         elif plan.reason:
@@ -91,13 +91,10 @@ class Film:
         self.tiles.append(Tile(trial, self._seen, after))
 
     def close(self) -> None:
-        """Finish the video and write the GIF.
-
-        Raises:
-            LisaError: it cannot be written.
-        """
+        """Finish the video and write the GIF."""
         if self._video is not None:
             self._video.release()
+            self._unfinished.replace(self._folder / "pick.mp4")
             self._gif.save(self._folder / "pick.gif")
 
     @property
@@ -111,53 +108,94 @@ class Film:
         self._write_words(ImageDraw.Draw(frame), trial)
         pixels = cv2.cvtColor(np.asarray(frame), cv2.COLOR_RGB2BGR)
         if self._video is None:
-            self._video = open_video(self._folder / "pick.mp4")
+            self._video = open_video(self._unfinished)
         for _ in range(times):
             self._video.write(pixels)
         if len(self.tiles) < GIF_TRIALS:
             self._gif.add(frame, times)
 
     def _write_words(self, draw: ImageDraw.ImageDraw, trial: Trial | None) -> None:
-        """Instruction and answer below the robot's picture, the verdict at the bottom."""
+        """Instruction and answer below the robot's image, the verdict at the bottom."""
         left, top, room = SCENE[0] + 16, SEEN[1] + 14, SEEN[0] - 32
         number, done = len(self.tiles) + 1, len(self.tiles) + (trial is not None)
         kind = self._question["type"].replace("_", " ")
-        draw.text((left, top), f"trial {number}  ·  {kind}", fill=PALE, font=_font(16))
+        draw.text((left, top), f"trial {number}  ·  {kind}", fill=PALE, font=load_font(16))
         top += 30
-        paragraphs = (
-            (self._question["instruction"], WHITE, 20),
-            (self._answer, SAID, 20),
-            (self._grasp, PALE, 16),
-        )
-        for text, color, size in paragraphs:
-            for line in wrapped(text, _font(size), room, 3):
-                draw.text((left, top), line, fill=color, font=_font(size))
+        asked = (self._question["instruction"], WHITE, 20)
+        for text, color, size in (asked, (self._answer, SAID, 20), (self._grasp, PALE, 16)):
+            for line in wrap_words(text, load_font(size), room, 3):
+                draw.text((left, top), line, fill=color, font=load_font(size))
                 top += round(1.3 * size)
             top += 8
         draw.rectangle((0, SCENE[1], SCENE[0], HEIGHT), fill=BAR)
-        middle = (SCENE[1] + HEIGHT) // 2
+        middle, font = (SCENE[1] + HEIGHT) // 2, load_font(17)
+        draw.text((20, middle), "instruction  ·  mask  ·  grasp", PALE, font, anchor="lm")
         tally = f"{self._right} of {done} right" if done else ""
-        draw.text(
-            (20, middle), "instruction  ·  mask  ·  grasp", fill=PALE, font=_font(17), anchor="lm"
-        )
-        draw.text((SCENE[0] - 20, middle), tally, fill=WHITE, font=_font(17), anchor="rm")
+        draw.text((SCENE[0] - 20, middle), tally, WHITE, font, anchor="rm")
         if trial is not None:
-            color = color_of(trial)
-            draw.rectangle((SCENE[0], SCENE[1], WIDTH, HEIGHT), fill=color)
-            lines = wrapped(verdict(trial), _font(18), room, 2)
+            draw.rectangle((SCENE[0], SCENE[1], WIDTH, HEIGHT), fill=color_of(trial))
+            lines = wrap_words(verdict(trial), load_font(18), room, 2)
             for index, line in enumerate(lines):
                 place = (left, middle + 24 * index - 12 * (len(lines) - 1))
-                draw.text(place, line, fill=WHITE, font=_font(18), anchor="lm")
+                draw.text(place, line, WHITE, load_font(18), anchor="lm")
+
+
+class Gif:
+    """Takes the images of a film, every other one of what moves.
+
+    The images of one trial share their colours, so that what stands still costs nothing.
+
+    Args:
+        rate: images per second of the film.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._period = 1000 / rate
+        self._done: list[Image.Image] = []
+        self._trial: list[Image.Image] = []
+        self._durations: list[int] = []
+
+    def add(self, picture: Image.Image, times: int) -> None:
+        """The next image; it stays for `times` periods of the film."""
+        single = round(self._period)
+        if times == 1 and self._trial and self._durations[-1] == single:
+            self._durations[-1] = round(2 * self._period)
+            return
+        self._trial.append(picture.resize(GIF_SIZE, Image.Resampling.LANCZOS))
+        self._durations.append(round(times * self._period))
+
+    def cut(self) -> None:
+        """The trial is over: reduce its images to its own colours."""
+        if not self._trial:
+            return
+        samples = [self._trial[index] for index in (0, len(self._trial) // 2, -1)]
+        strip = Image.new("RGB", (GIF_SIZE[0], GIF_SIZE[1] * len(samples)))
+        for row, sample in enumerate(samples):
+            strip.paste(sample, (0, row * GIF_SIZE[1]))
+        # an octree keeps small patches of a colour of their own, such as the mask
+        palette = strip.quantize(GIF_COLORS, method=Image.Quantize.FASTOCTREE)
+        self._done += [
+            picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in self._trial
+        ]
+        self._trial = []
+
+    def save(self, path: Path) -> None:
+        """Write what there is; it runs for ever."""
+        self.cut()
+        first, *others = self._done
+        look = {"append_images": others, "duration": self._durations, "loop": 0}
+        with written_beside(path) as beside:
+            first.save(beside, format="GIF", save_all=True, **look)
 
 
 def verdict(trial: Trial) -> str:
-    """How a trial ended, in words for the picture."""
+    """How a trial ended, in words for the image."""
     taken = ", ".join(trial.taken)
-    if trial.outcome is Outcome.LIFTED:
+    if trial.outcome is PickOutcome.LIFTED:
         return f"lifted: {trial.meant}"
-    if trial.outcome is Outcome.REFUSED:
+    if trial.outcome is PickOutcome.REFUSED:
         return "rightly refused" if trial.right else f"refused, but there is the {trial.meant}"
-    if not trial.meant and trial.outcome is not Outcome.FAILED:
+    if not trial.meant and trial.outcome is not PickOutcome.FAILED:
         return f"not there, but lifted: {taken}" if taken else "not there, but reached for"
     if taken:
         return f"{trial.outcome.value}: {taken}"
@@ -173,37 +211,18 @@ def color_of(trial: Trial) -> tuple[int, int, int]:
     return BAD if trial.can_be_held else NEITHER
 
 
-def marked(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The picture (H,W,3) with the mask (H,W) in colour and everything else darker."""
-    picture = cv2.convertScaleAbs(image, alpha=DIM)
-    lines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    cv2.drawContours(picture, lines, -1, (255, 255, 255), 4, cv2.LINE_AA)
-    picture[mask] = (image[mask] * (1 - FILL) + np.array(MARK) * FILL).astype(np.uint8)
-    return picture
-
-
 def open_video(path: Path) -> cv2.VideoWriter:
-    """A video in the best codec that there is.
-
-    Raises:
-        LisaError: it cannot be written.
-    """
+    """A video in the best codec that there is."""
     for codec in CODECS:
         fourcc = cv2.VideoWriter_fourcc(*codec)
         video = cv2.VideoWriter(str(path), fourcc, RATE, (WIDTH, HEIGHT))
         if video.isOpened():
             return video
-    raise LisaError(
-        f"cannot write the video {path}: is the folder writable, and the disk not full?"
-    )
+    raise LisaError(f"cannot write the video {path}: is the disk full?")
 
 
 def save_contact_sheet(path: Path, tiles: list[Tile]) -> None:
-    """Two pictures for each of the first trials: the mask, and how it ended.
-
-    Raises:
-        LisaError: it cannot be written.
-    """
+    """Two images for each of the first trials: the mask, and how it ended."""
     tiles = tiles[:MOST_TILES]
     width, height = 2 * TILE[0] + 12, TILE[1] + 62
     sheet = Image.new("RGB", (COLUMNS * width + 12, -(-len(tiles) // COLUMNS) * height + 12), BACK)
@@ -213,32 +232,11 @@ def save_contact_sheet(path: Path, tiles: list[Tile]) -> None:
         for side, picture in enumerate((tile.seen, tile.after)):
             shown = Image.fromarray(picture).resize(TILE, Image.Resampling.LANCZOS)
             sheet.paste(shown, (x + side * TILE[0], y))
-        for row, line in enumerate(wrapped(tile.trial.instruction, _font(13), 2 * TILE[0] - 8, 1)):
-            draw.text((x, y + TILE[1] + 5 + 17 * row), line, fill=WHITE, font=_font(13))
-        color = color_of(tile.trial)
-        words = wrapped(verdict(tile.trial), _font(13), 2 * TILE[0] - 30, 1)
-        draw.rectangle((x, y + TILE[1] + 27, x + 10, y + TILE[1] + 37), fill=color)
-        draw.text((x + 18, y + TILE[1] + 24), "".join(words), fill=PALE, font=_font(13))
-    try:
-        sheet.save(path, quality=88)
-    except OSError as error:
-        raise LisaError(f"cannot write {path}: {error}") from error
-
-
-def wrapped(text: str, font: ImageFont.FreeTypeFont, room: int, most: int) -> list[str]:
-    """At most `most` lines of at most `room` pixels; what is cut off ends in dots."""
-    lines: list[str] = []
-    words = text.split()
-    while words and len(lines) < most:
-        line = words.pop(0)
-        while words and font.getlength(f"{line} {words[0]}") <= room:
-            line += f" {words.pop(0)}"
-        lines.append(line)
-    if words:
-        lines[-1] += " …"
-    return lines
-
-
-@lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)
+        low, font = y + TILE[1], load_font(13)
+        asked = wrap_words(tile.trial.instruction, font, 2 * TILE[0] - 8, 1)
+        ended = wrap_words(verdict(tile.trial), font, 2 * TILE[0] - 30, 1)
+        draw.text((x, low + 5), "".join(asked), WHITE, font)
+        draw.rectangle((x, low + 27, x + 10, low + 37), fill=color_of(tile.trial))
+        draw.text((x + 18, low + 24), "".join(ended), PALE, font)
+    with written_beside(path) as beside:
+        sheet.save(beside, format="JPEG", quality=88)

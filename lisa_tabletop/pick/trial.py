@@ -1,16 +1,27 @@
-"""One trial: look, ask, grasp, lift, and judge by what hangs in the air two seconds later."""
+"""One trial: look, ask, grasp, lift, and judge by what hangs in the air two seconds later.
+
+What a robot program does with an answer is here too: it locates the thing behind the mask (1),
+chooses one of its grasps, from above (2), and moves the hand (3).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
 
 import numpy as np
 
-from lisa_ros.geometry import Grasp, Intrinsics
-from lisa_tabletop.pick.grasping import Plan, Target, choose, locate_target
+from lisa_ros.geometry import (
+    Grasp,
+    Intrinsics,
+    cloud,
+    locate,
+    parallel_grasps,
+    transform_points,
+    without_object,
+)
 from lisa_tabletop.pick.hand import GRIPPER
 from lisa_tabletop.pick.scene import PickScene
 from lisa_tabletop.world.camera import View
@@ -22,10 +33,13 @@ FALLEN = -0.05  # metres: below this an object has left the table
 TRAVEL_HEIGHT, LIFT = 0.36, 0.25  # metres: of the fingertips on the way, and how far they lift
 SPEED_NEAR_THINGS = 0.35  # metres per second
 CLOSING_SECONDS, HOLD_SECONDS = 0.5, 2.0
+STANDS_UP = 0.006  # metres above the table from which on a point is an obstacle
+MARGIN = 5  # pixels around the mask that are no obstacle: a mask is never quite exact
+FROM_ABOVE = 0.97  # cosine between an approach and straight down that the hand can follow
 REFUSALS = ("NOT_FOUND", "TEXT_ONLY")  # statuses of an answer that says in words why it has no mask
 
 
-class Outcome(Enum):
+class PickOutcome(Enum):
     """How a trial ended."""
 
     LIFTED = "lifted"
@@ -34,6 +48,29 @@ class Outcome(Enum):
     PUSHED = "pushed another one off the table"
     REFUSED = "refused"
     FAILED = "no answer"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A thing in space, in the table's frame, whose z points up from the table.
+
+    Attributes:
+        grasps: for the gripper, the best first.
+        size: lengths (3,) of its box, metres; None if it could not be located.
+        reason: why it could not.
+    """
+
+    grasps: Sequence[Grasp] = ()
+    size: np.ndarray | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the hand should do; without `grasp` the `reason` says why it does nothing."""
+
+    grasp: Grasp | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,15 +97,54 @@ class Reply:
 class Perception(Protocol):
     """Who is asked which thing is meant."""
 
-    def ask(self, view: View, question: dict) -> Reply: ...
+    def reply_to(self, view: View, question: dict) -> Reply: ...
 
 
 class TrueMasks:
     """Answers with the simulator's own mask of the object that is meant."""
 
-    def ask(self, view: View, question: dict) -> Reply:
+    def reply_to(self, view: View, question: dict) -> Reply:
         answer = question["answer"].replace(" [SEG]", "")
         return reply_with(view, view.instances == question["targets"][0], answer)
+
+
+def choose(target: Target) -> Plan:
+    """The best grasp from above, which is the only way that the hand can go."""
+    if target.size is None:
+        return Plan(reason=target.reason)
+    for grasp in target.grasps:
+        if -grasp.pose[2, 2] > FROM_ABOVE:
+            return Plan(grasp)
+    long, short = 100 * target.size[:2]
+    return Plan(
+        reason=f"{long:.0f} by {short:.0f} cm is too large, too flat or too close to others "
+        "for the gripper"
+    )
+
+
+def locate_target(
+    mask: np.ndarray, depth: np.ndarray, camera: Intrinsics, camera_pose: np.ndarray
+) -> Target:
+    """The thing behind a mask, without a perception node.
+
+    Args:
+        mask: bool (H,W), in pixels of the depth image.
+        depth: (H,W), uint16 millimetres or float32 metres.
+        camera: its intrinsics.
+        camera_pose: (4,4), optical frame to the table's frame.
+    """
+    thing = locate(mask, depth, camera, up=camera_pose[:3, :3].T @ [0.0, 0.0, 1.0])
+    if thing.box is None:
+        return Target(reason=thing.reason)
+    thing = thing.transformed(camera_pose)
+    others = transform_points(cloud(without_object(depth, mask, MARGIN), camera)[0], camera_pose)
+    others = others[others[:, 2] > STANDS_UP]
+    return Target(parallel_grasps(thing, GRIPPER, others), thing.box.size)
+
+
+def in_table_frame(grasp: Grasp, camera_pose: np.ndarray) -> Grasp:
+    """A grasp in the camera's optical frame carried to the table's frame."""
+    return replace(grasp, pose=camera_pose @ grasp.pose)
 
 
 def reply_with(view: View, mask: np.ndarray, answer: str) -> Reply:
@@ -103,7 +179,7 @@ class Trial:
     status: str
     meant: str
     can_be_held: bool
-    outcome: Outcome
+    outcome: PickOutcome
     reason: str
     taken: list[str]
     overlap: float | None
@@ -112,7 +188,7 @@ class Trial:
     @property
     def right(self) -> bool:
         """Lifted what was meant; or left everything alone where nothing was."""
-        return self.outcome is (Outcome.LIFTED if self.meant else Outcome.REFUSED)
+        return self.outcome is (PickOutcome.LIFTED if self.meant else PickOutcome.REFUSED)
 
 
 def run_trial(
@@ -131,7 +207,7 @@ def run_trial(
     """
     meant = next((item for item in scene.table.items if item.id in question["targets"]), None)
     can_be_held = meant is None or scene.can_be_held(meant)
-    reply = perception.ask(view, question)
+    reply = perception.reply_to(view, question)
     plan = choose(reply.target) if reply.mask is not None else Plan()
     planned(reply, plan)
     before = scene.lowest()
@@ -171,7 +247,7 @@ def pick(scene: PickScene, grasp: Grasp) -> None:
 
 def judge(
     scene: PickScene, before: np.ndarray, meant: SceneObject | None
-) -> tuple[Outcome, list[SceneObject]]:
+) -> tuple[PickOutcome, list[SceneObject]]:
     """What the hand did to the objects, and those that are in the air.
 
     Args:
@@ -186,17 +262,17 @@ def judge(
     ]
     others = [item for item in taken if item is not meant]
     if others:
-        return Outcome.WRONG, taken
+        return PickOutcome.WRONG, taken
     if any(new < FALLEN for item, new in zip(items, now, strict=True) if item is not meant):
-        return Outcome.PUSHED, taken
-    return (Outcome.LIFTED if taken else Outcome.MISSED), taken
+        return PickOutcome.PUSHED, taken
+    return (PickOutcome.LIFTED if taken else PickOutcome.MISSED), taken
 
 
-def _outcome_without_grasp(reply: Reply) -> Outcome:
+def _outcome_without_grasp(reply: Reply) -> PickOutcome:
     """The hand did not move: nothing was shown to it, or it found nowhere to grasp."""
     if reply.mask is not None:
-        return Outcome.MISSED
-    return Outcome.REFUSED if reply.status in REFUSALS else Outcome.FAILED
+        return PickOutcome.MISSED
+    return PickOutcome.REFUSED if reply.status in REFUSALS else PickOutcome.FAILED
 
 
 def _name(item: SceneObject) -> str:

@@ -14,31 +14,39 @@ from lisa_tabletop.world.tabletop import Tabletop
 FRAME = "camera_color_optical_frame"
 
 
+class ViewPublisher:
+    """Publishes views as a camera does: /camera/image_raw (rgb8), /camera/depth/image_raw (16UC1,
+    millimetres) and /camera/camera_info, all with the stamp of now."""
+
+    def __init__(self, node: Node) -> None:
+        self._clock = node.get_clock()
+        self._image = node.create_publisher(Image, "/camera/image_raw", 1)
+        self._depth = node.create_publisher(Image, "/camera/depth/image_raw", 1)
+        self._info = node.create_publisher(CameraInfo, "/camera/camera_info", 1)
+
+    def publish(self, view: View) -> None:
+        header = Header(stamp=self._clock.now().to_msg(), frame_id=FRAME)
+        self._info.publish(camera_info(view, header))
+        self._depth.publish(depth_message(view.depth, header))
+        self._image.publish(to_message(view.rgb, "rgb8", header))
+
+
 class SimCamera(Node):
-    """Publishes `image_raw` (rgb8), `depth/image_raw` (16UC1, millimetres) and `camera_info`.
+    """The live camera over one table.
 
     Args:
         seed: of the scene and of the camera's pose.
-        rate: pictures per second; a slow machine gives fewer.
+        rate: images per second; a slow machine gives fewer.
     """
 
     def __init__(self, seed: int, rate: float) -> None:
         super().__init__("sim_camera", namespace="camera")
-        self._camera = TabletopCamera(Tabletop(seed))
-        self._camera.move(np.random.default_rng((seed, 1)))
-        self._image = self.create_publisher(Image, "image_raw", 1)
-        self._depth = self.create_publisher(Image, "depth/image_raw", 1)
-        self._info = self.create_publisher(CameraInfo, "camera_info", 1)
-        self.create_timer(1 / rate, self._tick)
-        things = ", ".join(f"{item.color} {item.kind}" for item in self._camera.scene.items)
+        camera = TabletopCamera(Tabletop(seed))
+        camera.move(np.random.default_rng((seed, 1)))
+        publisher = ViewPublisher(self)
+        self.create_timer(1 / rate, lambda: publisher.publish(camera.look()))
+        things = ", ".join(f"{item.color} {item.kind}" for item in camera.scene.items)
         self.get_logger().info(f"on the table: {things}")
-
-    def _tick(self) -> None:
-        view = self._camera.look()
-        header = Header(stamp=self.get_clock().now().to_msg(), frame_id=FRAME)
-        self._image.publish(to_message(view.rgb, "rgb8", header))
-        self._depth.publish(depth_message(view.depth, header))
-        self._info.publish(camera_info(view, header))
 
 
 def depth_message(depth: np.ndarray, header: Header) -> Image:
@@ -50,15 +58,14 @@ def depth_message(depth: np.ndarray, header: Header) -> Image:
 def camera_info(view: View, header: Header) -> CameraInfo:
     """The pinhole of a view, without distortion."""
     height, width = view.depth.shape
-    matrix = view.intrinsics
-    projection = np.hstack([matrix, np.zeros((3, 1))])
+    projection = np.hstack([view.intrinsics, np.zeros((3, 1))])
     return CameraInfo(
         header=header,
         height=height,
         width=width,
         distortion_model="plumb_bob",
         d=[0.0] * 5,
-        k=matrix.ravel().tolist(),
+        k=view.intrinsics.ravel().tolist(),
         r=np.eye(3).ravel().tolist(),
         p=projection.ravel().tolist(),
     )

@@ -13,7 +13,7 @@ import mujoco
 from pick_scenes import about, graspable_scene, seen
 
 from lisa_tabletop.pick.scene import FIRST_SEED, PickScene, question_about, scene_seeds
-from lisa_tabletop.pick.trial import Outcome, Reply, TrueMasks, judge, reply_with, run_trial
+from lisa_tabletop.pick.trial import PickOutcome, Reply, TrueMasks, judge, reply_with, run_trial
 from lisa_tabletop.world.camera import View
 
 
@@ -27,10 +27,10 @@ def test_perfect_masks_lift_what_can_be_held(seed: int) -> None:
     trial = run_trial(scene, view, question, TrueMasks())
     assert trial.overlap == 1.0
     if trial.can_be_held:
-        assert trial.outcome is Outcome.LIFTED, trial.reason
+        assert trial.outcome is PickOutcome.LIFTED, trial.reason
         assert trial.taken == [trial.meant]
     else:
-        assert trial.outcome is Outcome.MISSED and "too large" in trial.reason
+        assert trial.outcome is PickOutcome.MISSED and "too large" in trial.reason
 
 
 class Fixed:
@@ -39,7 +39,7 @@ class Fixed:
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
 
-    def ask(self, view: View, question: dict) -> Reply:
+    def reply_to(self, view: View, question: dict) -> Reply:
         return self._reply
 
 
@@ -49,7 +49,7 @@ def test_lifting_another_object_is_the_wrong_one() -> None:
     other = scene.table.items[1]
     reply = reply_with(view, view.instances == other.id, "It is this one.")
     trial = run_trial(scene, view, about(scene, 0), Fixed(reply))
-    assert trial.outcome is Outcome.WRONG and not trial.right
+    assert trial.outcome is PickOutcome.WRONG and not trial.right
     assert trial.taken == [f"{other.color} {other.kind}"]
     assert trial.overlap == 0.0
 
@@ -71,21 +71,21 @@ def test_the_fingers_slip_off_without_friction() -> None:
     scene.table.model.geom_friction[:] = 1e-5
     view = seen(scene)
     trial = run_trial(scene, view, about(scene, 0), TrueMasks())
-    assert trial.outcome is Outcome.MISSED, "what looks like a grip is not held by friction"
+    assert trial.outcome is PickOutcome.MISSED, "what looks like a grip is not held by friction"
 
 
 @pytest.mark.parametrize(
     ("status", "there", "outcome", "right"),
     [
-        ("NOT_FOUND", False, Outcome.REFUSED, True),
-        ("NOT_FOUND", True, Outcome.REFUSED, False),
-        ("TEXT_ONLY", False, Outcome.REFUSED, True),
-        ("MODEL_ERROR", False, Outcome.FAILED, False),
-        ("TIMEOUT", True, Outcome.FAILED, False),
+        ("NOT_FOUND", False, PickOutcome.REFUSED, True),
+        ("NOT_FOUND", True, PickOutcome.REFUSED, False),
+        ("TEXT_ONLY", False, PickOutcome.REFUSED, True),
+        ("MODEL_ERROR", False, PickOutcome.FAILED, False),
+        ("TIMEOUT", True, PickOutcome.FAILED, False),
     ],
 )
 def test_without_a_mask_nothing_moves(
-    status: str, there: bool, outcome: Outcome, right: bool
+    status: str, there: bool, outcome: PickOutcome, right: bool
 ) -> None:
     scene = PickScene(FIRST_SEED, uncluttered=True)
     view = seen(scene)
@@ -102,7 +102,7 @@ def test_grasping_although_the_thing_is_not_there_is_wrong() -> None:
     question = about(scene, 0) | {"targets": [], "type": "absent"}
     reply = reply_with(view, view.instances == scene.table.items[0].id, "It is this one.")
     trial = run_trial(scene, view, question, Fixed(reply))
-    assert trial.outcome is Outcome.WRONG and not trial.right
+    assert trial.outcome is PickOutcome.WRONG and not trial.right
 
 
 def test_pushing_another_one_off_the_table_is_no_success() -> None:
@@ -115,6 +115,6 @@ def test_pushing_another_one_off_the_table_is_no_success() -> None:
         mujoco.mj_forward(scene.table.model, data)
 
     put(0, 0.3)
-    assert judge(scene, before, items[0])[0] is Outcome.LIFTED
+    assert judge(scene, before, items[0])[0] is PickOutcome.LIFTED
     put(1, -0.5)
-    assert judge(scene, before, items[0])[0] is Outcome.PUSHED
+    assert judge(scene, before, items[0])[0] is PickOutcome.PUSHED

@@ -22,11 +22,13 @@ from lisa_ros.cli import main
 from lisa_ros.errors import LisaError
 from lisa_tabletop.pick import film
 from lisa_tabletop.pick.film import MOST_TILES, Tile, save_contact_sheet
-from lisa_tabletop.pick.report import summary
-from lisa_tabletop.pick.trial import Outcome, Trial
+from lisa_tabletop.pick.series import summary
+from lisa_tabletop.pick.trial import PickOutcome, Trial
 
 
-def trial(kind: str, outcome: Outcome, meant: str = "red mug", can_be_held: bool = True) -> Trial:
+def trial(
+    kind: str, outcome: PickOutcome, meant: str = "red mug", can_be_held: bool = True
+) -> Trial:
     return Trial(
         1, kind, "the mug", "It is it.", "OK", meant, can_be_held, outcome, "", [], 0.5, 1.0
     )
@@ -34,22 +36,22 @@ def trial(kind: str, outcome: Outcome, meant: str = "red mug", can_be_held: bool
 
 def test_what_is_not_there_has_verdicts_of_its_own() -> None:
     absent = {"kind": "absent", "meant": ""}
-    assert film.verdict(trial(outcome=Outcome.REFUSED, **absent)) == "rightly refused"
-    assert film.verdict(trial(outcome=Outcome.MISSED, **absent)) == "not there, but reached for"
-    taken = replace(trial(outcome=Outcome.WRONG, **absent), taken=["red mug"])
+    assert film.verdict(trial(outcome=PickOutcome.REFUSED, **absent)) == "rightly refused"
+    assert film.verdict(trial(outcome=PickOutcome.MISSED, **absent)) == "not there, but reached for"
+    taken = replace(trial(outcome=PickOutcome.WRONG, **absent), taken=["red mug"])
     assert film.verdict(taken) == "not there, but lifted: red mug"
-    assert film.verdict(trial("use", Outcome.REFUSED)) == "refused, but there is the red mug"
+    assert film.verdict(trial("use", PickOutcome.REFUSED)) == "refused, but there is the red mug"
 
 
 def test_the_report_keeps_apart_what_cannot_be_held_and_what_is_not_there() -> None:
     counts = summary(
         [
-            trial("plain", Outcome.LIFTED),
-            trial("plain", Outcome.MISSED, can_be_held=False),
-            trial("use", Outcome.WRONG),
-            trial("relation", Outcome.REFUSED),
-            trial("absent", Outcome.REFUSED, meant=""),
-            trial("absent", Outcome.WRONG, meant=""),
+            trial("plain", PickOutcome.LIFTED),
+            trial("plain", PickOutcome.MISSED, can_be_held=False),
+            trial("use", PickOutcome.WRONG),
+            trial("relation", PickOutcome.REFUSED),
+            trial("absent", PickOutcome.REFUSED, meant=""),
+            trial("absent", PickOutcome.WRONG, meant=""),
         ]
     )
     assert counts["plain"] == {
@@ -91,7 +93,7 @@ def test_the_command_writes_table_video_sheet_and_json(
 
 def test_a_long_run_still_has_a_sheet(tmp_path: Path) -> None:
     picture = np.zeros((48, 64, 3), np.uint8)
-    tiles = [Tile(trial("plain", Outcome.LIFTED), picture, picture)] * (MOST_TILES + 40)
+    tiles = [Tile(trial("plain", PickOutcome.LIFTED), picture, picture)] * (MOST_TILES + 40)
     save_contact_sheet(tmp_path / "sheet.jpg", tiles)
     assert (tmp_path / "sheet.jpg").stat().st_size > 0
     with pytest.raises(LisaError, match="cannot write"):

@@ -19,8 +19,9 @@ import rclpy
 from node_rig import FAKE, Process, own_domain
 from pick_scenes import about, graspable_scene, seen
 
-from lisa_tabletop.pick.trial import Outcome, run_trial
-from lisa_tabletop.ros.robot import DEPTH, HAND, IMAGE, INFO, NoAnswer, SimRobot
+from lisa_ros.demo.client import NoAnswer
+from lisa_tabletop.pick.trial import PickOutcome, run_trial
+from lisa_tabletop.ros.robot import DEPTH, HAND, IMAGE, INFO, SimRobot
 
 
 @contextmanager
@@ -57,9 +58,9 @@ def test_what_the_answer_names_first_is_lifted_by_the_grasps_of_the_node(
     question = about(scene, order[0])
     with robot(*knowing(masks, tmp_path), *HAND) as asking:
         absent = question | {"instruction": "nothing", "targets": [], "type": "absent"}
-        assert run_trial(scene, view, absent, asking).outcome is Outcome.REFUSED
+        assert run_trial(scene, view, absent, asking).outcome is PickOutcome.REFUSED
         lifted = run_trial(scene, view, question, asking)
-    assert lifted.outcome is Outcome.LIFTED, lifted.reason
+    assert lifted.outcome is PickOutcome.LIFTED, lifted.reason
     assert lifted.overlap == 1.0 and lifted.answer == "Sure, it is here."
     assert 0 < lifted.answer_seconds < 60
 
@@ -71,7 +72,7 @@ def test_where_the_node_gives_no_grasp_the_hand_does_not_move(tmp_path: Path) ->
     masks = [view.instances == scene.table.items[0].id]
     with robot(*knowing(masks, tmp_path), "-p", "grasp.opening:=0.02") as asking:
         trial = run_trial(scene, view, about(scene, 0), asking)
-    assert trial.outcome is Outcome.MISSED and "too large" in trial.reason
+    assert trial.outcome is PickOutcome.MISSED and "too large" in trial.reason
     assert scene.table.data.time == before
 
 
@@ -82,7 +83,7 @@ def test_an_object_that_the_node_cannot_place_has_its_reason(tmp_path: Path) -> 
     speck[240:243, 320:323] = True
     with robot(*knowing([speck], tmp_path), *HAND) as asking:
         trial = run_trial(scene, view, about(scene, 0), asking)
-    assert trial.outcome is Outcome.MISSED and "30 are needed" in trial.reason
+    assert trial.outcome is PickOutcome.MISSED and "30 are needed" in trial.reason
 
 
 def test_a_node_that_says_nothing_is_given_up_with_a_sentence() -> None:
@@ -91,4 +92,4 @@ def test_a_node_that_says_nothing_is_given_up_with_a_sentence() -> None:
     question = about(scene, 0) | {"instruction": "deaf stall:20"}
     sentence = "no answer to 'deaf stall:20' on /lisa/mask within 1.5 s"
     with robot(answer_limit=1.5) as asking, pytest.raises(NoAnswer, match=sentence):
-        asking.ask(view, question)
+        asking.reply_to(view, question)

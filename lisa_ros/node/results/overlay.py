@@ -45,7 +45,7 @@ def draw_overlay(
         uint8 (H + h, W, 3) RGB: the image, and below it a strip with the words, which hides
         nothing. `h` depends on the size of the image alone, so that a video keeps its size.
     """
-    picture = Image.fromarray(_mark(image, masks) if masks else image)
+    picture = Image.fromarray(mark_masks(image, masks) if masks else image)
     if len(masks) > 1:
         for index, mask in enumerate(masks):
             _badge(picture, mask, index)
@@ -53,7 +53,7 @@ def draw_overlay(
     return np.concatenate([np.asarray(picture), np.asarray(strip)])
 
 
-def _mark(image: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
+def mark_masks(image: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
     """Darken what is not meant, draw the contours, then fill the masks with their colors.
 
     Filled last, a thin thing is not hidden under its own contour.
@@ -88,16 +88,16 @@ def _badge(canvas: Image.Image, mask: np.ndarray, index: int) -> None:
     draw = ImageDraw.Draw(canvas)
     box = (x - radius, y - radius, x + radius, y + radius)
     draw.ellipse(box, fill=_color(index), outline=(255, 255, 255), width=2)
-    draw.text((x, y), str(index + 1), fill=(255, 255, 255), font=_font(size), anchor="mm")
+    draw.text((x, y), str(index + 1), fill=(255, 255, 255), font=load_font(size), anchor="mm")
 
 
 def _caption(picture: Image.Image, instruction: str, answer: str, failed: bool) -> Image.Image:
     """A strip as wide as the picture: the instruction, and the answer in what room is left."""
     size = _font_size(picture)
-    margin, step, font = size // 2, round(size * 1.35), _font(size)
+    margin, step, font = size // 2, round(size * 1.35), load_font(size)
     room = picture.width - 2 * margin
-    lines = [(line, ASKED) for line in _wrap(instruction, font, room, ASKED_LINES)]
-    said = _wrap(answer, font, room, LINES - len(lines))
+    lines = [(line, ASKED) for line in wrap_words(instruction, font, room, ASKED_LINES)]
+    said = wrap_words(answer, font, room, LINES - len(lines))
     lines += [(line, FAILED if failed else SAID) for line in said]
     height = step * LINES + margin
     strip = Image.new("RGB", (picture.width, height + height % 2), BAR)
@@ -108,7 +108,7 @@ def _caption(picture: Image.Image, instruction: str, answer: str, failed: bool) 
     return strip
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont, room: int, most: int) -> list[str]:
+def wrap_words(text: str, font: ImageFont.FreeTypeFont, room: int, most: int) -> list[str]:
     """At most `most` lines, each of at most `room` pixels; what is cut off ends in dots."""
     lines: list[str] = []
     words = text[:600].split()
@@ -129,7 +129,7 @@ def _font_size(canvas: Image.Image) -> int:
 
 
 @lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def load_font(size: int) -> ImageFont.FreeTypeFont:
     """Pillow's own font; older Pillow has only a small one of fixed size."""
     try:
         return ImageFont.load_default(size)
