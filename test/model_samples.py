@@ -8,11 +8,13 @@ from functools import cache
 import numpy as np
 import sentencepiece
 import torch
+from torch import Tensor
 
 from lisa_ros.model.checkpoint import Lisa
 from lisa_ros.model.config import LisaConfig
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.processor import Processor
+from lisa_ros.model.prompt import build_prompt
 from lisa_ros.model.tokenizer import Tokenizer
 
 SENTENCES = [
@@ -86,3 +88,17 @@ def noise_image(height: int, width: int, seed: int = 0) -> np.ndarray:
     y, x = np.mgrid[0:height, 0:width]
     waves = np.stack([np.sin(x / 7 + y / 31), np.cos(y / 5), np.sin((x * y) / 900)], axis=-1)
     return (128 + 90 * waves + rng.normal(0, 12, waves.shape)).clip(0, 255).astype(np.uint8)
+
+
+@torch.no_grad()
+def mask_of(lisa: Lisa, question: str = "where is it?", image: np.ndarray | None = None) -> Tensor:
+    """Mask logits of the first [SEG] that could be said: a pass through everything."""
+    image = noise_image(60, 80) if image is None else image
+    network, processor, config = lisa.network, lisa.processor, lisa.config
+    prompt = build_prompt(config.conversation, [(question, None)], config.image_start_end)
+    ids = torch.tensor([lisa.tokenizer.encode(prompt)])
+    states = network(ids, network.encode_view(processor.clip_pixels(image)[None]))
+    pixels, resized_hw = processor.sam_pixels(image)
+    prompts = network.seg_embeddings(states[:, -1:])
+    low_res, _ = network.decode_masks(network.encode_frame(pixels[None]), prompts)
+    return processor.full_size_masks(low_res[0], resized_hw, image.shape[:2])

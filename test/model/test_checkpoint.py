@@ -5,34 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from model_samples import noise_image, small_lisa
+from model_samples import mask_of, noise_image, small_lisa
 from official_layout import GOLDEN, PARITY, TOWER, golden_tensors, write_official, write_tower
 from safetensors.torch import load_file
 from torch import Tensor
 
 from lisa_ros.cli import main
 from lisa_ros.errors import CheckpointError
-from lisa_ros.model.checkpoint import SHIPPED, Lisa, load, save
+from lisa_ros.model.checkpoint import SHIPPED, load, save
 from lisa_ros.model.convert import convert, describe, sha256, verify
-from lisa_ros.model.prompt import build_prompt
-
-NOISE = noise_image(60, 80)
-
-
-@torch.no_grad()
-def mask_of(lisa: Lisa, question: str = "where is it?", image: np.ndarray = NOISE) -> Tensor:
-    """Mask logits of the first [SEG] that could be said: a pass through everything."""
-    network, processor, config = lisa.network, lisa.processor, lisa.config
-    prompt = build_prompt(config.conversation, [(question, None)], config.image_start_end)
-    ids = torch.tensor([lisa.tokenizer.encode(prompt)])
-    states = network(ids, network.encode_view(processor.clip_pixels(image)[None]))
-    pixels, resized_hw = processor.sam_pixels(image)
-    prompts = network.seg_embeddings(states[:, -1:])
-    low_res, _ = network.decode_masks(network.encode_frame(pixels[None]), prompts)
-    return processor.full_size_masks(low_res[0], resized_hw, image.shape[:2])
 
 
 @pytest.fixture(scope="module")

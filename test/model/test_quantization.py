@@ -1,22 +1,17 @@
-"""Quantised models find the masks that full precision finds.
-
-`python test/model/test_quantization.py` prints the table of docs/fidelity.md.
-"""
+"""Quantised models find the masks that full precision finds."""
 
 from __future__ import annotations
 
 import io
 import sys
-from unittest import mock
 
 import numpy as np
 import pytest
-import test_parity as parity
 import torch
-from model_samples import small_lisa
+from model_samples import mask_of, small_lisa
 from official_layout import GOLDEN
+from parity_samples import golden_ious, iou
 from PIL import Image
-from test_checkpoint import mask_of
 from torch import nn
 
 from lisa_ros.demo.recorded_camera import IMAGE, read_questions, read_recording
@@ -34,29 +29,12 @@ METHODS = [
     pytest.param("int4", id="int4"),
     pytest.param("nf4", id="nf4"),
 ]
-FORWARD = [name for name in parity.CASES if "forward" in name]
 
 
 def loaded(path, method: str):
     package = "bitsandbytes" if method == "nf4" else "torchao"
     pytest.importorskip(package, reason=f"{package} is not installed")
     return load(path, quantization=method)
-
-
-def iou(a: torch.Tensor, b: torch.Tensor) -> float:
-    return ((a & b).sum() / (a | b).sum()).item()
-
-
-def golden_ious(lisa: Lisa) -> dict[str, float]:
-    """IoU of a model's masks with the golden ones, per forward case."""
-    with mock.patch.object(parity, "golden", lambda: lisa):
-        return {
-            name: iou(
-                parity.computed(name)["pred_masks"] > 0,
-                parity.read_case(name).expected("pred_masks") > 0,
-            )
-            for name in FORWARD
-        }
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -151,28 +129,3 @@ def test_auto_takes_the_mildest_method_that_fits(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: free)
     assert choose(network, torch.bfloat16, torch.device("cuda")) == expected
     assert choose(network, torch.bfloat16, torch.device("cpu")) is None
-
-
-if __name__ == "__main__":
-    print(
-        "| loaded with | "
-        + " | ".join(f"`{name.removeprefix('case_')}`" for name in FORWARD)
-        + " |"
-    )
-    print("|---" * (len(FORWARD) + 1) + "|")
-    for kwargs in (
-        {"dtype": torch.float32},
-        {"dtype": torch.bfloat16},
-        {"dtype": torch.float16},
-        {"quantization": "int8"},
-        {"quantization": "fp8"},
-        {"quantization": "int4"},
-        {"quantization": "nf4"},
-    ):
-        try:
-            found = golden_ious(load(GOLDEN, **kwargs))
-        except CheckpointError as error:
-            print(f"| `{kwargs}` | {error} |")
-            continue
-        title = ", ".join(f"{key}={str(value).split('.')[-1]}" for key, value in kwargs.items())
-        print(f"| `{title}` | " + " | ".join(f"{value:.3f}" for value in found.values()) + " |")
