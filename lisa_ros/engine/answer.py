@@ -99,9 +99,15 @@ class Answer:
     """sam_encodes, clip_encodes, forwards (passes through the language model), tokens (answered),
     drafted and accepted (draft tokens checked, and found right)"""
     stopped_by: str = "end"
-    """end | tokens (cut at its longest) | repetition | masks (too many) | cancel | deadline"""
+    """end | tokens (cut at its longest) | repetition | masks (one more would be too many) | cancel
+    | deadline"""
     transcript: str = ""
     """the answer as the model wrote it, `[SEG]` included: what `history` wants"""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the answer reached its longest length and was cut there."""
+        return self.stopped_by == "tokens"
 
 
 def plain_text(raw: str) -> str:

@@ -131,8 +131,8 @@ class RequestState(Sequence):
         return Answer(
             text=self.text,
             status=self._status(tokenizer.seg_id),
-            # what the forced state stands for, so that a dialogue knows that a mask was given
-            transcript=f"{SEG}." if self.forced else tokenizer.decode(self.ids),
+            # a forced state stands for a [SEG]: a dialogue shall know that a mask was given
+            transcript=f"{SEG}." if self.forced and self.forwards else tokenizer.decode(self.ids),
             instances=self.instances,
             timings=timings,
             counters=counters,

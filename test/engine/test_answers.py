@@ -113,6 +113,7 @@ def test_the_longest_answer_is_cut_and_says_so() -> None:
     )
     assert answer.counters["tokens"] == 2
     assert answer.stopped_by == "tokens"
+    assert answer.truncated
     assert answer.status is Status.TEXT_ONLY
 
 
@@ -137,6 +138,28 @@ def test_a_transcript_is_history_as_the_model_wrote_it() -> None:
     assert ids.count(engine.criteria.seg_id) == 1
     assert ids.count(IMAGE_TOKEN) == 1
     assert engine.segment(picture(), "the mug", mode="mask").transcript == "[SEG]."
+
+
+@pytest.mark.parametrize(
+    ("script", "settings", "reason"),
+    [
+        ("It is the red mug [SEG].", {}, "end"),
+        ("It is [SEG].", {"max_masks": 0}, "masks"),
+        ("", {"max_repeats": 4}, "repetition"),
+    ],
+)
+def test_only_an_answer_cut_at_its_longest_is_truncated(
+    script: str, settings: dict, reason: str
+) -> None:
+    if reason == "repetition":
+        lisa = speaker("It is red.")
+        lisa.network.lm_head.weight.zero_()  # the first id again and again
+        engine = Engine(lisa, EngineConfig(**settings))
+    else:
+        engine = engine_saying(script, **settings)
+    answer = engine.segment(picture(), "the mug", mode="text")
+    assert answer.stopped_by == reason
+    assert not answer.truncated
 
 
 def test_control_words_of_the_user_stay_words() -> None:

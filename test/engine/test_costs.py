@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from engine_samples import engine_saying, picture, random_questions, record_fed, speaker
 
 from lisa_ros.engine import Engine, Question
-from lisa_ros.engine.image_features import FeatureCache
+from lisa_ros.engine.image_features import FeatureCache, StageTimer
 
 
 def test_mask_mode_takes_one_pass() -> None:
@@ -145,3 +147,24 @@ def test_timings_name_the_stages_that_were_needed() -> None:
     assert {"clip", "sam", "prefill", "mask", "first_mask", "total"} <= cold.keys()
     assert not {"clip", "sam"} & warm.keys()
     assert 0 < cold["first_mask"] <= cold["total"]
+
+
+def test_what_a_second_stream_reads_or_made_is_known_to_both_streams(monkeypatch) -> None:
+    """Else the allocator hands the pixels' memory out again while SAM still reads them."""
+    engine = engine_saying("It is the red mug [SEG].")
+    main, side = SimpleNamespace(), SimpleNamespace(wait_stream=lambda stream: None)
+    main.wait_stream = side.wait_stream
+    read, recorded, encode = [], [], engine.vision.sam_encoder
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: main)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(
+        torch.Tensor, "record_stream", lambda self, stream: recorded.append((self, stream))
+    )
+    engine.vision.sam_encoder = lambda pixels: read.append(pixels) or encode(pixels)
+    engine.vision.side_stream = side
+    features = engine.features.get("key", (48, 64))
+    with torch.inference_mode():
+        engine.vision.encode_sam([features], [picture()], StageTimer(engine.device))
+    users = {stream: tensor for tensor, stream in ((t, id(s)) for t, s in recorded)}
+    assert users[id(side)] is read[0]
+    assert users[id(main)].data_ptr() == features.sam.data_ptr()

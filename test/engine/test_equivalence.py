@@ -161,6 +161,25 @@ def test_the_padded_shapes_of_a_gpu_change_nothing(questions: list) -> None:
     assert len({shape[0][1] for shape in shapes}) <= 3  # 1, 32 or 64 tokens wide
 
 
+@torch.inference_mode()
+def test_a_graph_belongs_to_address_and_shape_of_the_cache() -> None:
+    """A cache that has grown may lie where an older one lay; its graph would write elsewhere."""
+    lang = language()
+    decoder, keys = Decoder(lang.model, lang.head), []
+
+    def replay(*inputs: Tensor, key: tuple) -> Tensor:
+        keys.append(key)
+        return decoder.layers.run(*inputs)
+
+    decoder.graphed = replay
+    layers, _, _, heads, _, width = decoder.cache.data.shape
+    memory = torch.zeros(layers * 2 * heads * 1024 * width)
+    for rows, positions in ((1, 1024), (2, 512), (1, 1024)):
+        decoder.cache.data = memory.view(layers, 2, rows, heads, positions, width)
+        decoder.forward(ForwardBatch(decoder.embed([5])[None], [3]))
+    assert keys[0] == keys[2] != keys[1]
+
+
 @given(drafts=drafts, choice=st.lists(tokens, min_size=1, max_size=9))
 def test_a_tree_accepts_what_every_draft_would(drafts: list[list[int]], choice: list[int]) -> None:
     """The accepted path is the longest beginning that any draft shares with the greedy answer."""

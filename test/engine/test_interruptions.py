@@ -1,4 +1,4 @@
-"""Answers that are broken off, and what an engine leaves behind."""
+"""Answers that are broken off, callers that meet, and what an engine leaves behind."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import threading
 import time
 import weakref
 
+import pytest
 from engine_samples import engine_saying, picture, speaker
 
-from lisa_ros.engine import Engine, MaskReady, Question, Status
+from lisa_ros.engine import Answer, Engine, MaskReady, Question, Status
 from lisa_ros.engine.image_features import StageTimer
+from lisa_ros.errors import BusyError, InstructionError
 
 
 def test_cancel_between_tokens_keeps_what_there_is() -> None:
@@ -40,6 +42,22 @@ def test_a_deadline_that_has_passed_is_a_timeout() -> None:
     assert answer.status is Status.TIMEOUT
 
 
+def test_a_mask_that_was_never_decoded_is_in_no_transcript() -> None:
+    class Later:
+        """Set from the second look on: after the encoders, before the first pass."""
+
+        looks = 0
+
+        def is_set(self) -> bool:
+            self.looks += 1
+            return self.looks > 1
+
+    answer = engine_saying("[SEG].").segment(picture(), "the mug", mode="mask", cancel=Later())
+    assert (answer.status, answer.instances) == (Status.CANCELLED, [])
+    assert answer.counters["clip_encodes"] == 1
+    assert answer.transcript == ""
+
+
 def test_an_abandoned_stream_leaves_the_engine_usable() -> None:
     engine = engine_saying("It is the red mug [SEG].", draft_tokens=0)
     stream = engine.stream(picture(), "the mug", key=1)
@@ -64,6 +82,86 @@ def test_warming_up_leaves_nothing_behind() -> None:
     engine.warm_up()
     assert engine.features.nbytes == 0
     assert engine.segment(picture(), "the mug").text == "It is the red mug."
+
+
+@pytest.mark.parametrize("script", ["It is red.", "It is the red mug [SEG]."])
+def test_warming_up_passes_every_stage_whatever_the_model_says(script: str) -> None:
+    engine, passed = engine_saying(script), set()
+    for name in ("clip_encoder", "sam_encoder", "low_res"):
+        run = getattr(engine.vision, name)
+        setattr(engine.vision, name, lambda *a, name=name, run=run: passed.add(name) or run(*a))
+    engine.warm_up()
+    assert passed == {"clip_encoder", "sam_encoder", "low_res"}
+
+
+SCRIPT = "It is the red mug [SEG] that can hold water."
+
+
+def test_callers_in_several_threads_take_turns() -> None:
+    """Eighteen questions from three threads are answered as if they were asked one by one."""
+    engine = engine_saying(SCRIPT, draft_tokens=0)
+    expected = [engine.segment(picture(n), "what?") for n in range(6)]
+    answers: dict[tuple[int, int], Answer] = {}
+
+    def ask(caller: int) -> None:
+        for n in range(6):
+            answers[caller, n] = engine.segment(picture(n), "what?", key=(caller, n))
+
+    callers = [threading.Thread(target=ask, args=(caller,)) for caller in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(answers) == 18
+    for (_, n), answer in answers.items():
+        assert answer.transcript == expected[n].transcript
+        assert (answer.instances[0].mask == expected[n].instances[0].mask).all()
+
+
+def test_a_stream_that_is_open_says_so_to_its_own_thread() -> None:
+    engine = engine_saying(SCRIPT, draft_tokens=0)
+    stream = engine.stream(picture(), "what?")
+    next(stream)
+    for ask in (
+        lambda: engine.segment(picture(1), "what?"),
+        lambda: engine.prepare(picture(1), "key"),
+        lambda: next(engine.stream(picture(1), "what?")),
+    ):
+        with pytest.raises(BusyError, match="close the stream"):
+            ask()
+    *_, last = stream  # it was not disturbed
+    assert last.answer.transcript == engine.segment(picture(), "what?").transcript
+
+
+def test_who_waits_for_a_stream_of_another_thread_keeps_his_deadline_and_gets_his_turn() -> None:
+    engine = engine_saying(SCRIPT, draft_tokens=0)
+    stream, answers = engine.stream(picture(), "what?"), []
+    next(stream)
+    cancel = threading.Event()
+
+    def ask(**limits: object) -> threading.Thread:
+        thread = threading.Thread(
+            target=lambda: answers.append(engine.segment(picture(), "what?", **limits))
+        )
+        thread.start()
+        return thread
+
+    ask(deadline=time.monotonic() + 0.05).join()
+    patient, fickle = ask(), ask(cancel=cancel)
+    cancel.set()
+    fickle.join()
+    assert [a.status for a in answers] == [Status.TIMEOUT, Status.CANCELLED]
+    assert all(a.counters["forwards"] == 0 for a in answers)
+    stream.close()
+    patient.join()
+    assert answers[-1].status is Status.OK
+
+
+def test_a_question_that_fails_gives_its_turn_back() -> None:
+    engine = engine_saying(SCRIPT)
+    with pytest.raises(InstructionError):
+        engine.segment(picture(), "mug " * 490)
+    assert engine.segment(picture(), "the mug").status is Status.OK
 
 
 def test_no_gradients_no_references_no_garbage() -> None:

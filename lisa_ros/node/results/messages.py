@@ -42,7 +42,7 @@ def segmentation(query: Query, outcome: Outcome, model: str) -> Segmentation:
         status=int(outcome.status),
         error=outcome.error,
         answer=answer.text if answer else query.said if partial else "",
-        truncated=answer is not None and answer.stopped_by not in ("end", "cancel", "deadline"),
+        truncated=answer is not None and answer.truncated,
         model=model,
         timings=_timings(query, outcome),
     )
