@@ -74,7 +74,7 @@ class VisibleScene:
         """All that fit, left to right; None where one of them can't be asked for.
 
         Every question goes through here or checks `askable` itself. An object that is hardly
-        visible or outside the central square makes each description that would include it
+        visible or outside of what the model sees makes each description that would include it
         unaskable: it is neither counted, nor masked, nor called absent.
         """
         found = [thing for thing in self.things if fits(thing)]
@@ -96,11 +96,16 @@ def _has(thing: Thing, use: str) -> bool:
     return use in thing.uses or use in thing.kind.groups
 
 
-def read_scene(record: Mapping, knowledge: Knowledge) -> VisibleScene:
-    """The scene of a record (format: docs/design.md), without the objects that can't be seen."""
+def read_scene(record: Mapping, knowledge: Knowledge, *, whole_frame: bool = False) -> VisibleScene:
+    """The scene of a record (format: docs/design.md), without the objects that can't be seen.
+
+    What lies outside of the central square may be asked for where the model sees the `whole_frame`.
+    """
     width, height = record["width"], record["height"]
     things = [
-        _thing(entry, width, height, knowledge) for entry in record["objects"] if entry["area"] > 0
+        _thing(entry, _is_askable(entry, width, height, whole_frame), knowledge)
+        for entry in record["objects"]
+        if entry["area"] > 0
     ]
     things.sort(key=lambda thing: (thing.u, thing.id))
     askable = tuple(thing for thing in things if thing.askable)
@@ -108,7 +113,7 @@ def read_scene(record: Mapping, knowledge: Knowledge) -> VisibleScene:
     return VisibleScene(width, height, tuple(things), askable, knows_rests)
 
 
-def _thing(entry: Mapping, width: int, height: int, knowledge: Knowledge) -> Thing:
+def _thing(entry: Mapping, askable: bool, knowledge: Knowledge) -> Thing:
     kind = knowledge.kind(entry["kind"])
     uses = {**kind.uses, **knowledge.materials.get(entry["material"], {})}
     u, v = entry["center"]
@@ -122,22 +127,24 @@ def _thing(entry: Mapping, width: int, height: int, knowledge: Knowledge) -> Thi
         u=u,
         v=v,
         area=entry["area"],
-        askable=_is_askable(entry, width, height),
+        askable=askable,
         uses=uses,
         on=entry.get("on", 0),
     )
 
 
-def _is_askable(entry: Mapping, width: int, height: int) -> bool:
-    """Visible enough, large enough, and centred in the square that the language model is shown."""
+def _is_askable(entry: Mapping, width: int, height: int, whole_frame: bool) -> bool:
+    """Visible enough, large enough, and centred in what the language model is shown."""
     side = min(width, height)
-    reach = side / 2 - EDGE_MARGIN * side
+    margin = EDGE_MARGIN * side
+    across = (width if whole_frame else side) / 2 - margin
+    upright = (height if whole_frame else side) / 2 - margin
     u, v = entry["center"]
     return (
         entry["visible"] >= MIN_VISIBLE
         and entry["area"] >= MIN_AREA * width * height
-        and abs(u - width / 2) <= reach
-        and abs(v - height / 2) <= reach
+        and abs(u - width / 2) <= across
+        and abs(v - height / 2) <= upright
     )
 
 

@@ -56,6 +56,7 @@ def compose(
     types: Mapping[str, float] = TYPES,
     forms: Mapping[str, float] = FORMS,
     vocabulary: Vocabulary | None = None,
+    whole_frame: bool = False,
 ) -> list[dict]:
     """Up to `count` different questions about the scene of `record` (formats: docs/design.md).
 
@@ -63,6 +64,7 @@ def compose(
         split: "train" or "test" sentences, or "everyday": all that training hears.
         types, forms: how often each is drawn (weights; what is left out is never drawn).
         vocabulary: what "unheard" questions ask for, else the words that training never hears.
+        whole_frame: objects outside of the image's central square may be asked for, too.
 
     A question has the keys instruction, answer, targets, type, form ("name", "mask", "explain",
     or "text" where no mask is asked for), and in a dialogue history: [[instruction, answer], ...].
@@ -70,8 +72,9 @@ def compose(
     for a kind without an entry in knowledge.yaml.
     """
     knowledge = load_knowledge()
-    scene, patterns = read_scene(record, knowledge), load_patterns(split)
-    context = Context(scene, knowledge, patterns, random, vocabulary or held_out_vocabulary())
+    scene = read_scene(record, knowledge, whole_frame=whole_frame)
+    words = vocabulary or held_out_vocabulary()
+    context = Context(scene, knowledge, load_patterns(split), random, words)
     questions: list[dict] = []
     asked: set[tuple] = set()
     for _ in range(_DRAWS * count):

@@ -4,7 +4,7 @@
 answered in words. Training and test ask by different nouns and uses, of different classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -196,9 +196,15 @@ def _scraps(context: Context) -> Draft:
     return Draft(("" if name == "letters" else " ").join(chosen), text=not_understood)
 
 
+def rambling_sentences() -> Sequence[str]:
+    """Sentences of stories that have nothing to do with any table."""
+    return _asides()["rambling"]
+
+
 def _rambling(context: Context) -> Draft:
-    sentences = _asides()["rambling"]
-    chosen = [context.pick(sentences) for _ in range(1 + int(9 * context.random.random()))]
+    chosen = [
+        context.pick(rambling_sentences()) for _ in range(1 + int(9 * context.random.random()))
+    ]
     _, not_here = _asides()["answers"]
     return Draft(" ".join(chosen), text=not_here)
 
