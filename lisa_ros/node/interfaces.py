@@ -19,149 +19,59 @@ class Interface:
     text: str
 
 
-INTERFACES: tuple[Interface, ...] = (
-    Interface(
-        "sub",
-        "image",
-        "sensor_msgs/msg/Image",
-        "the camera; the newest image is the one that is asked about",
-    ),
-    Interface(
-        "sub",
-        "image/compressed",
-        "sensor_msgs/msg/CompressedImage",
-        "the camera, if `input.transport` is `compressed`",
-    ),
-    Interface(
-        "sub",
-        "depth",
-        "sensor_msgs/msg/Image",
-        "16UC1 (mm) or 32FC1 (m), registered to the image; the one nearest by stamp is taken",
-    ),
-    Interface(
-        "sub",
-        "depth/compressedDepth",
-        "sensor_msgs/msg/CompressedImage",
-        "the same, if `depth.transport` is `compressed`",
-    ),
-    Interface(
-        "sub",
-        "camera_info",
-        "sensor_msgs/msg/CameraInfo",
-        "intrinsics of the depth image, with each image or latched",
-    ),
-    Interface(
-        "sub",
-        "query",
-        "std_msgs/msg/String",
-        "an instruction in plain words",
-    ),
-    Interface(
-        "action",
-        "segment",
-        "lisa_ros/action/Segment",
-        "the same for programs: mode, own image, dialogue, progress with early masks, cancel",
-    ),
-    Interface(
-        "pub",
-        "mask",
-        "lisa_ros/msg/Segmentation",
-        "exactly one for every query, whatever happens; read its `status` first",
-    ),
-    Interface(
-        "pub",
-        "mask/image",
-        "sensor_msgs/msg/Image",
-        "mono8, 255 where any of the masks is; for every answer about an image",
-    ),
-    Interface(
-        "pub",
-        "mask/labels",
-        "sensor_msgs/msg/Image",
-        "mono8, the number of the mask (`Instance.id`) or 0; for every answer about an image",
-    ),
-    Interface(
-        "pub",
-        "mask/label_names",
-        "std_msgs/msg/String",
-        "JSON, what the numbers of the last `mask/labels` stand for; latched",
-    ),
-    Interface(
-        "pub",
-        "mask/label_info",
-        "vision_msgs/msg/LabelInfo",
-        "the same where vision_msgs is installed",
-    ),
-    Interface(
-        "pub",
-        "answer",
-        "std_msgs/msg/String",
-        "what to say: the model's words, or the sentence that says why there are none",
-    ),
-    Interface(
-        "pub",
-        "overlay",
-        "sensor_msgs/msg/Image",
-        "rgb8 for people: the image with masks, a strip with the words below; while someone looks",
-    ),
-    Interface(
-        "pub",
-        "points",
-        "sensor_msgs/msg/PointCloud2",
-        "coloured cloud of the objects; like all below only while someone listens, with depth",
-    ),
-    Interface(
-        "pub",
-        "scene/points",
-        "sensor_msgs/msg/PointCloud2",
-        "the scene without the objects, for maps of obstacles",
-    ),
-    Interface(
-        "pub",
-        "markers",
-        "visualization_msgs/msg/MarkerArray",
-        "boxes, their axes and labels, for RViz and Foxglove",
-    ),
-    Interface(
-        "pub",
-        "grasps",
-        "geometry_msgs/msg/PoseArray",
-        "grasps for `grasp.hand`, the best first; z approaches, the fingers close along y",
-    ),
-    Interface(
-        "pub",
-        "grasps/scores",
-        "std_msgs/msg/Float32MultiArray",
-        "a row for each of them: score 0 to 1, width in metres, `Instance.id`",
-    ),
-    Interface(
-        "pub",
-        "input/image",
-        "sensor_msgs/msg/Image",
-        "the image that was answered about, once more, in time for exact synchronisers",
-    ),
-    Interface(
-        "pub",
-        "input/depth",
-        "sensor_msgs/msg/Image",
-        "its depth image, with the header of the image",
-    ),
-    Interface(
-        "pub",
-        "input/camera_info",
-        "sensor_msgs/msg/CameraInfo",
-        "its camera_info, with the header of the image",
-    ),
-    Interface(
-        "pub",
-        "/diagnostics",
-        "diagnostic_msgs/msg/DiagnosticArray",
-        "once a second: state, camera and why no image comes, queries, latencies, memory",
-    ),
-    Interface(
-        "srv",
-        "self_test",
-        "std_srvs/srv/Trigger",
-        "asks the model about a built-in image",
-    ),
+# Two lines each: kind, name and type; what it is for.
+_TABLE = """
+sub image sensor_msgs/msg/Image
+    the camera; the newest image is the one that is asked about
+sub image/compressed sensor_msgs/msg/CompressedImage
+    the camera, if `input.transport` is `compressed`
+sub depth sensor_msgs/msg/Image
+    16UC1 (mm) or 32FC1 (m), registered to the image; the one nearest by stamp is taken
+sub depth/compressedDepth sensor_msgs/msg/CompressedImage
+    the same, if `depth.transport` is `compressed`
+sub camera_info sensor_msgs/msg/CameraInfo
+    intrinsics of the depth image, with each image or latched
+sub query std_msgs/msg/String
+    an instruction in plain words
+action segment lisa_ros/action/Segment
+    the same for programs: mode, own image, dialogue, progress with early masks, cancel
+pub mask lisa_ros/msg/Segmentation
+    exactly one for every query, whatever happens; read its `status` first
+pub mask/image sensor_msgs/msg/Image
+    mono8, 255 where any of the masks is; for every answer about an image
+pub mask/labels sensor_msgs/msg/Image
+    mono8, the number of the mask (`Instance.id`) or 0; for every answer about an image
+pub mask/label_names std_msgs/msg/String
+    JSON, what the numbers of the last `mask/labels` stand for; latched
+pub mask/label_info vision_msgs/msg/LabelInfo
+    the same where vision_msgs is installed
+pub answer std_msgs/msg/String
+    what to say: the model's words, or the sentence that says why there are none
+pub overlay sensor_msgs/msg/Image
+    rgb8 for people: the image with masks, a strip with the words below; while someone looks
+pub points sensor_msgs/msg/PointCloud2
+    coloured cloud of the objects; like all below only while someone listens, with depth
+pub scene/points sensor_msgs/msg/PointCloud2
+    the scene without the objects, for maps of obstacles
+pub markers visualization_msgs/msg/MarkerArray
+    boxes, their axes and labels, for RViz and Foxglove
+pub grasps geometry_msgs/msg/PoseArray
+    grasps for `grasp.hand`, the best first; z approaches, the fingers close along y
+pub grasps/scores std_msgs/msg/Float32MultiArray
+    a row for each of them: score 0 to 1, width in metres, `Instance.id`
+pub input/image sensor_msgs/msg/Image
+    the image that was answered about, once more, in time for exact synchronisers
+pub input/depth sensor_msgs/msg/Image
+    its depth image, with the header of the image
+pub input/camera_info sensor_msgs/msg/CameraInfo
+    its camera_info, with the header of the image
+pub /diagnostics diagnostic_msgs/msg/DiagnosticArray
+    once a second: state, camera and why no image comes, queries, latencies, memory
+srv self_test std_srvs/srv/Trigger
+    asks the model about a built-in image
+"""
+_LINES = _TABLE.strip().splitlines()
+INTERFACES: tuple[Interface, ...] = tuple(
+    Interface(*head.split(), text.strip())
+    for head, text in zip(_LINES[::2], _LINES[1::2], strict=True)
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -185,6 +186,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         change="unconfigured",
     ),
     Parameter(
+        "depth.qos",
+        "auto",
+        "reliability of the subscriptions to `depth` and `camera_info`: as input.qos",
+        choices=("auto", "sensor_data", "reliable"),
+        change="unconfigured",
+    ),
+    Parameter(
         "depth.slop",
         0.1,
         "seconds by which the stamps of image and depth image may differ",
@@ -210,11 +218,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         choices=("parallel", "suction"),
     ),
     Parameter(
-        "grasp.opening",
-        0.08,
-        "largest distance between the fingers in metres",
-        low=0.001,
-        high=1.0,
+        "grasp.opening", 0.08, "largest distance between the fingers in metres", low=0.001, high=1.0
     ),
     Parameter(
         "grasp.finger_length",
@@ -236,19 +240,9 @@ PARAMETERS: tuple[Parameter, ...] = (
         "what queries on the topic ask for: what the words say, a mask, a mask and a reason, words",
         choices=("auto", "mask", "explain", "text"),
     ),
+    Parameter("query.max_length", 1000, "longest instruction in characters", low=1, high=2000),
     Parameter(
-        "query.max_length",
-        1000,
-        "longest instruction in characters",
-        low=1,
-        high=2000,
-    ),
-    Parameter(
-        "query.queue_size",
-        10,
-        "queries that may wait; further ones are rejected",
-        low=1,
-        high=1000,
+        "query.queue_size", 10, "queries that may wait; further ones are rejected", low=1, high=1000
     ),
     Parameter(
         "query.timeout",
@@ -257,17 +251,9 @@ PARAMETERS: tuple[Parameter, ...] = (
         low=0.1,
         high=3600.0,
     ),
+    Parameter("query.max_new_tokens", 256, "longest answer in tokens", low=1, high=4096),
     Parameter(
-        "query.max_new_tokens",
-        256,
-        "longest answer in tokens",
-        low=1,
-        high=4096,
-    ),
-    Parameter(
-        "standing.instruction",
-        "",
-        "an instruction that the node asks again by itself; empty: none",
+        "standing.instruction", "", "an instruction that the node asks again by itself; empty: none"
     ),
     Parameter(
         "standing.period",
@@ -280,19 +266,19 @@ PARAMETERS: tuple[Parameter, ...] = (
 BY_NAME: dict[str, Parameter] = {parameter.name: parameter for parameter in PARAMETERS}
 
 
-class Parameters:
+class Parameters(dict[str, Any]):
     """The parameters of a running node; `parameters["query.timeout"]` is its present value."""
 
-    def __init__(self, node: Any) -> None:
-        """Declare all of them on a node whose `unconfigured` says whether it holds no model.
+    def __init__(self, node: Any, is_unconfigured: Callable[[], bool]) -> None:
+        """Declare all of them on a node; `is_unconfigured`: whether it holds no model.
 
         Raises:
             ParameterError: a value from the command line or a file cannot be used.
         """
         from rclpy.exceptions import ParameterException
 
-        self._node = node
-        self._values: dict[str, Value] = {}
+        super().__init__()
+        self._is_unconfigured = is_unconfigured
         for parameter in PARAMETERS:
             try:
                 declared = node.declare_parameter(
@@ -300,21 +286,15 @@ class Parameters:
                 )
             except ParameterException as error:
                 raise ParameterError(f"{parameter.name}: {error}") from None
-            self._values[parameter.name] = parameter.check(declared.value)
+            self[parameter.name] = parameter.check(declared.value)
         node.add_on_set_parameters_callback(self._on_set)
-        self._warn_about_unknown()
-
-    def _warn_about_unknown(self) -> None:
-        """A misspelt name in a parameter file would otherwise be ignored without a word."""
-        # rclpy offers no public view of the values from the command line and the parameter files
-        for name in getattr(self._node, "_parameter_overrides", {}):
-            if not self._node.has_parameter(name) and not name.startswith("qos_overrides."):
+        # A misspelt name in a parameter file would otherwise be ignored without a word.
+        # rclpy offers no public view of the values from the command line and the parameter files.
+        for name in getattr(node, "_parameter_overrides", {}):
+            if not node.has_parameter(name) and not name.startswith("qos_overrides."):
                 close = difflib.get_close_matches(name, BY_NAME, n=1)
                 hint = f"; did you mean {close[0]}?" if close else ""
-                self._node.get_logger().warning(f"there is no parameter {name}{hint}")
-
-    def __getitem__(self, name: str) -> Any:
-        return self._values[name]
+                node.get_logger().warning(f"there is no parameter {name}{hint}")
 
     def _on_set(self, changes: list[Any]) -> Any:
         """Accept or refuse a change from outside as a whole, with the reason."""
@@ -327,14 +307,14 @@ class Parameters:
                 continue
             try:
                 accepted[change.name] = parameter.check(change.value)
+                if parameter.change == "unconfigured" and not self._is_unconfigured():
+                    raise ParameterError(
+                        f"{change.name} can change only while the node is unconfigured: "
+                        "clean up first"
+                    )
             except ParameterError as error:
                 return SetParametersResult(successful=False, reason=str(error))
-            if parameter.change == "unconfigured" and not self._node.unconfigured:
-                reason = (
-                    f"{change.name} can change only while the node is unconfigured: clean up first"
-                )
-                return SetParametersResult(successful=False, reason=reason)
-        self._values.update(accepted)
+        self.update(accepted)
         return SetParametersResult(successful=True)
 
 

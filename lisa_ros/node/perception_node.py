@@ -15,20 +15,20 @@ from std_msgs.msg import String
 
 from lisa_ros.errors import LisaError
 from lisa_ros.msg import Segmentation
-from lisa_ros.node.inputs.camera import Camera
-from lisa_ros.node.inputs.qos import kept
+from lisa_ros.node.inputs.camera import CameraInput
+from lisa_ros.node.inputs.camera_watchdog import CameraWatchdog
+from lisa_ros.node.inputs.depth import DepthInput
+from lisa_ros.node.inputs.subscription import reliable_qos
 from lisa_ros.node.loading import Loader, load_model
 from lisa_ros.node.parameters import Parameters
-from lisa_ros.node.requests.prefetch import Preparing
 from lisa_ros.node.requests.queries import Queries
-from lisa_ros.node.requests.query import Outcome, Query
 from lisa_ros.node.requests.segment_action import SegmentAction
 from lisa_ros.node.requests.self_test import SelfTest
-from lisa_ros.node.requests.standing_query import StandingQuery
+from lisa_ros.node.requests.standing_query import Prefetch, StandingQuery
 from lisa_ros.node.results.diagnostics import Diagnostics
-from lisa_ros.node.results.objects3d import Placing
-from lisa_ros.node.results.publishers import Outputs
-from lisa_ros.node.status import Status
+from lisa_ros.node.results.objects3d import Localizer
+from lisa_ros.node.results.publishers import ResultPublishers
+from lisa_ros.node.status import Readiness, Status
 from lisa_ros.node.worker import ModelWorker
 
 QUERIES_KEPT = 1000  # instructions that the middleware keeps while the node is busy
@@ -48,36 +48,43 @@ class PerceptionNode(LifecycleNode):
     def __init__(self, load: Loader = load_model, **arguments: Any) -> None:
         """`load` makes the model; tests put a fake in its place."""
         super().__init__("perception", **arguments)
-        self.state = "unconfigured"
         self.stopping = threading.Event()
         """set from a signal: whatever waits for the model gives up"""
-        self.parameters = Parameters(self)
-        self.camera = Camera(self, self.parameters)
+        self.readiness = readiness = Readiness("unconfigured", UNCONFIGURED)
+        self.parameters = parameters = Parameters(self, lambda: readiness.state == "unconfigured")
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.placing = Placing(self, self.parameters)
-        self.worker = ModelWorker(
-            load, self.camera, self.placing, self.parameters, self._finish, self.get_logger()
+        self.camera = CameraInput(self, parameters)
+        self.depth = DepthInput(self, parameters)
+        self.localizer = Localizer(self, self.depth, parameters)
+        self.worker = worker = ModelWorker(
+            load,
+            self.camera,
+            self.localizer,
+            parameters,
+            lambda query, outcome: self.queries.finish(query, outcome),
+            self.get_logger(),
         )
-        outputs = Outputs(self, self.parameters)
-        self.queries = Queries(self, self.parameters, outputs, self.worker, steady)
-        self.diagnostics = Diagnostics(self)
-        self.queries.on_result = self.diagnostics.record
-        self.queries.unready = UNCONFIGURED
-        self.flush = outputs.flush
-        self.standing = StandingQuery(self, steady)
-        self.preparing = Preparing(self, steady)
-        self.self_test = SelfTest(self)
-        self.action = SegmentAction(self)
-        self.create_subscription(String, "query", self._on_query, kept(QUERIES_KEPT))
+        self.publishers = ResultPublishers(self, parameters)
+        self.queries = queries = Queries(
+            self,
+            parameters,
+            self.publishers,
+            worker,
+            readiness,
+            steady,
+            lambda message: self.diagnostics.record(message),
+        )
+        watchdog = CameraWatchdog(self, self.camera, self.depth, parameters)
+        self.diagnostics = Diagnostics(self, watchdog, queries, worker, readiness)
+        self.standing = StandingQuery(self, parameters, self.camera, queries, readiness, steady)
+        self.prefetch = Prefetch(self, parameters, queries, worker, readiness, steady)
+        self.self_test = SelfTest(self, queries, worker, readiness)
+        self.action = SegmentAction(self, parameters, queries)
+        self.create_subscription(String, "query", self._on_query, reliable_qos(QUERIES_KEPT))
         self.create_timer(1.0, self._each_second, clock=steady)
         # An impossible transition would raise out of the executor, and its caller wait forever.
         service = self._service_change_state
         service.callback = self._always_answered(service.callback)
-
-    @property
-    def unconfigured(self) -> bool:
-        """Whether it holds no model, so that the parameters of the model may change."""
-        return self.state == "unconfigured"
 
     def start(self) -> None:
         """Configure and activate, as a lifecycle manager would."""
@@ -107,23 +114,25 @@ class PerceptionNode(LifecycleNode):
         try:
             step()
         except LisaError as error:
+            self.readiness.failure = error
             self.get_logger().error(f"cannot {name}: {error}")
             return TransitionCallbackReturn.FAILURE
-        except Exception:
+        except Exception as error:
+            self.readiness.failure = error
             self.get_logger().error(f"cannot {name}\n{traceback.format_exc()}")
             return TransitionCallbackReturn.ERROR
-        self.get_logger().info(f"{name}: done, now {self.state}")
+        self.get_logger().info(f"{name}: done, now {self.readiness.state}")
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
         path, began = self.parameters["model.path"], time.monotonic()
         self.get_logger().info(f"loading the model {path}")
-        self.queries.unready = f"the model {path} is being loaded"
+        self._enter("unconfigured", f"the model {path} is being loaded")
         try:
-            self.placing.configure()
+            self.localizer.configure()
             self._await_model(self.worker.load())
         except LisaError as error:
-            self.queries.unready = f"the node could not be configured: {error}"
+            self.readiness.not_ready_reason = f"the node could not be configured: {error}"
             raise
         model = self.worker.model
         seconds = time.monotonic() - began
@@ -132,7 +141,7 @@ class PerceptionNode(LifecycleNode):
 
     def _activate(self) -> None:
         self.camera.open()
-        self.placing.depth.open()
+        self.depth.open()
         self._enter("active", "")
         asked, told = (self.resolve_topic_name(name) for name in ("query", "mask"))
         self.get_logger().info(
@@ -143,28 +152,31 @@ class PerceptionNode(LifecycleNode):
         self._enter("inactive", INACTIVE)
         self.queries.finish_all(Status.CANCELLED, "the node was deactivated")
         self.camera.close()
-        self.placing.depth.close()
+        self.depth.close()
 
     def _clean_up(self) -> None:
         self._enter("unconfigured", UNCONFIGURED)
         self._let_go("the node was cleaned up")
 
     def _recover(self) -> None:
-        self._enter("unconfigured", FAILED)
+        self._enter("unconfigured", FAILED, self.readiness.failure)
         self._let_go("the node has failed")
 
     def _shut_down(self) -> None:
         self._enter("finalized", "the node has been shut down")
         self._let_go("the node was shut down")
 
-    def _enter(self, state: str, unready: str) -> None:
-        self.state, self.queries.unready = state, unready
+    def _enter(self, state: str, not_ready_reason: str, failure: Exception | None = None) -> None:
+        readiness = self.readiness
+        readiness.state, readiness.not_ready_reason = state, not_ready_reason
+        readiness.failure = failure
 
     def _let_go(self, sentence: str) -> None:
         """End all queries, free the camera and the model's memory."""
         self.queries.finish_all(Status.CANCELLED, sentence)
         self.camera.close()
-        self.placing.close()
+        self.depth.close()
+        self.localizer.close()
         self._await_model(self.worker.unload(), UNLOAD_LIMIT)
 
     def _await_model(self, future: Future[None], limit: float | None = None) -> None:
@@ -186,9 +198,10 @@ class PerceptionNode(LifecycleNode):
 
     def release(self, seconds: float) -> bool:
         """Last step: let go of everything; False if the model's thread still hangs."""
-        self.flush(seconds / 2)
+        self.publishers.close(seconds / 2)
         self.camera.close()
-        self.placing.close()
+        self.depth.close()
+        self.localizer.close()
         free = wait([self.worker.unload()], timeout=seconds / 2).done
         self.worker.close()
         return bool(free)
@@ -196,16 +209,13 @@ class PerceptionNode(LifecycleNode):
     def _on_query(self, message: String) -> None:
         self.queries.ask(self.queries.new(message.data, Segmentation.SOURCE_TOPIC))
 
-    def _finish(self, query: Query, outcome: Outcome) -> None:
-        self.queries.finish(query, outcome)
-
     def _each_second(self) -> None:
-        if self.state == "active":
+        if self.readiness.state == "active":
             self.camera.newest()
-            self.camera.follow_publishers()
-            self.placing.depth.follow_publishers()
+            self.camera.subscription.follow_publishers()
+            self.depth.follow_publishers()
         self.standing.wake()
-        self.preparing.wake()
+        self.prefetch.wake()
         self.self_test.give_up_if_overdue()
         self.diagnostics.publish_if_due()
 
@@ -216,7 +226,7 @@ class PerceptionNode(LifecycleNode):
             try:
                 return change(request, response)
             except Exception as error:
-                self.get_logger().error(f"transition refused while {self.state}: {error}")
+                self.get_logger().error(f"transition refused while {self.readiness.state}: {error}")
                 response.success = False
                 return response
 

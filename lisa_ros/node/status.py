@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 
 
@@ -37,3 +38,23 @@ MEANING: dict[Status, str] = {
 
 ANSWERED = (Status.OK, Status.NOT_FOUND, Status.TEXT_ONLY)
 """The statuses of queries that the model has answered; all others carry a sentence in `error`."""
+
+
+class NotAnswered(Exception):
+    """A query ends without an answer of the model: the status and the sentence for it."""
+
+    def __init__(self, status: Status, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+@dataclass
+class Readiness:
+    """What the node can do now."""
+
+    state: str
+    """of the life cycle: unconfigured, inactive, active or finalized"""
+    not_ready_reason: str
+    """why nothing can be answered; empty while it is active"""
+    failure: Exception | None = None
+    """what the last transition failed with"""

@@ -12,19 +12,17 @@ import numpy as np
 
 from lisa_ros.errors import LisaError
 from lisa_ros.msg import Segmentation
-from lisa_ros.node.inputs.camera import Camera, Frame
+from lisa_ros.node.inputs.camera import CameraInput
+from lisa_ros.node.inputs.frame import Frame
 from lisa_ros.node.loading import Loader, Model, give_memory_back, is_out_of_memory
 from lisa_ros.node.parameters import Parameters
-from lisa_ros.node.requests.query import NotAnswered, Outcome, Query
-from lisa_ros.node.requests.sample import INSTRUCTION, sample_image
-from lisa_ros.node.results.objects3d import Placing
-from lisa_ros.node.status import ANSWERED, Status
+from lisa_ros.node.requests.query import Outcome, Query
+from lisa_ros.node.results.objects3d import Localizer
+from lisa_ros.node.status import ANSWERED, NotAnswered, Status
 
 if TYPE_CHECKING:
     from lisa_ros.engine.answer import Answer, Instance
 
-WARM_UP_TOKENS = 8
-WARM_UP_TIME = 5.0  # seconds after which the engine shall leave it at that
 ENDED_BY_ENGINE = {
     Status.CANCELLED: "the query was taken back",
     Status.TIMEOUT: "the time limit passed before the answer was complete",
@@ -41,8 +39,8 @@ class ModelWorker:
     def __init__(
         self,
         load: Loader,
-        camera: Camera,
-        placing: Placing,
+        camera: CameraInput,
+        localizer: Localizer,
         parameters: Parameters,
         finish: Callable[[Query, Outcome], None],
         logger: Any,
@@ -50,7 +48,7 @@ class ModelWorker:
         """`finish` is called on the model's thread with each query's outcome."""
         self._load = load
         self._camera = camera
-        self._placing = placing
+        self._localizer = localizer
         self._parameters = parameters
         self._finish = finish
         self._logger = logger
@@ -76,9 +74,9 @@ class ModelWorker:
         """Put a query at the end of the queue."""
         self._thread.submit(self._answer, query)
 
-    def try_out(self, query: Query, tell: Callable[[Outcome], None]) -> None:
-        """Ask outside of the node's queries; `tell` is called on the model's thread."""
-        self._thread.submit(lambda: tell(self._outcome_of(query)))
+    def test(self, query: Query, report: Callable[[Outcome], None]) -> None:
+        """Ask outside of the node's queries; `report` is called on the model's thread."""
+        self._thread.submit(lambda: report(self._outcome_of(query)))
 
     def prepare_newest(self) -> None:
         """Encode the newest image of the camera, unless that is being done or has been."""
@@ -99,17 +97,12 @@ class ModelWorker:
 
         self._unload_model()
         model = self._load(self._parameters)
-        self._warm_up(model)
-        self.model = model
-
-    def _warm_up(self, model: Model) -> None:
-        """Ask something once: the first question to a new model is slow, most of all on a GPU."""
-        limits = {"max_new_tokens": WARM_UP_TOKENS, "deadline": time.monotonic() + WARM_UP_TIME}
         try:
-            for _ in model.engine.stream(sample_image(), INSTRUCTION, **limits):
-                pass
+            # The first question to a new model is slow, most of all on a GPU.
+            model.engine.warm_up()
         except Exception as error:
             self._failure(error)
+        self.model = model
 
     def _unload_model(self) -> None:
         self.model, self._ahead, self.can_prepare = None, None, True
@@ -122,7 +115,7 @@ class ModelWorker:
             return
         try:
             pixels = frame.pixels(self._parameters["input.max_pixels"])
-            self._placing.prepare(frame, lambda: False)
+            self._localizer.prepare(frame, lambda: False)
             self.model.engine.prepare(pixels, frame.key)
             self._ahead = frame
         except LisaError:
@@ -175,15 +168,18 @@ class ModelWorker:
             began = time.monotonic()
             pixels = query.frame.pixels(self._parameters["input.max_pixels"])
             query.convert = time.monotonic() - began
-            self._placing.prepare(query.frame, query.cancel.is_set)
+            self._localizer.prepare(query.frame, query.cancel.is_set)
             answer = self._ask(query, query.frame, pixels)
         except NotAnswered as reason:
             return Outcome(reason.status, str(reason))
         except LisaError as error:
             return Outcome(Status.REJECTED, str(error))
         status = Status[answer.status.name]
-        space = self._placing.place(query, answer.instances) if status in ANSWERED else None
-        return Outcome(status, ENDED_BY_ENGINE.get(status, ""), answer, space)
+        objects = None
+        if status in ANSWERED:
+            masks = [one.mask for one in answer.instances]
+            objects = self._localizer.objects(query.frame, masks)
+        return Outcome(status, ENDED_BY_ENGINE.get(status, ""), answer, objects)
 
     def _ask(self, query: Query, frame: Frame, pixels: np.ndarray) -> Answer:
         """Follow the engine's events, so that masks and words are known before the end."""
@@ -191,7 +187,7 @@ class ModelWorker:
 
         events = self.model.engine.stream(
             pixels,
-            query.text,
+            query.instruction,
             mode=query.mode,
             history=query.history,
             key=frame.key,
@@ -202,14 +198,14 @@ class ModelWorker:
         for event in events:
             if isinstance(event, Finished):
                 for one in event.answer.instances:
-                    check_instance(one, pixels)
+                    _check_instance(one, pixels)
                 return event.answer
             if query.ended:
                 raise NotAnswered(Status.CANCELLED, ENDED_BY_ENGINE[Status.CANCELLED])
             if isinstance(event, TextDelta):
-                query.said += event.text
+                query.text += event.text
             elif isinstance(event, MaskReady):
-                check_instance(event.instance, pixels)
+                _check_instance(event.instance, pixels)
                 query.first_mask = query.first_mask or time.monotonic()
                 query.instances.append(event.instance)
             query.on_progress(query)
@@ -232,7 +228,7 @@ class ModelWorker:
         return Outcome(Status.MODEL_ERROR, sentence)
 
 
-def check_instance(instance: Instance, pixels: np.ndarray) -> None:
+def _check_instance(instance: Instance, pixels: np.ndarray) -> None:
     """Raise `FaultyAnswer` for a mask or score that cannot be published as it is."""
     mask = instance.mask
     if mask.dtype != bool or mask.shape != pixels.shape[:2]:

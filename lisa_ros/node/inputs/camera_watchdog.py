@@ -9,107 +9,148 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage
 
-from lisa_ros.node.inputs.camera import Camera
-from lisa_ros.node.inputs.qos import BEST_EFFORT, RELIABLE
-from lisa_ros.node.interfaces import INTERFACES
+from lisa_ros.node.inputs.camera import CameraInput
+from lisa_ros.node.inputs.depth import DepthInput
+from lisa_ros.node.inputs.subscription import BEST_EFFORT, RELIABLE, OnDemandSubscription
 from lisa_ros.node.parameters import Parameters
 
 REPEAT = 30.0  # seconds between two equal warnings in the log
 SHOWN = 6  # topics that are named as possible cameras
+OUR_TYPE = "lisa_ros/msg/Segmentation"
+CLOSED = "closed while the node is not active"
+Report = tuple[bytes, str, dict[str, Any]]
+"""level, sentence and values for the diagnostics"""
 
 
-class Watchdog:
-    """Looks at the camera once a second; warns in the log, reports for the diagnostics."""
+class CameraWatchdog:
+    """Looks at camera, depth and camera_info once a second; warns in the log, reports."""
 
-    def __init__(self, node: Node, camera: Camera, parameters: Parameters) -> None:
-        self._node = node
-        self._camera = camera
+    def __init__(
+        self, node: Node, camera: CameraInput, depth: DepthInput, parameters: Parameters
+    ) -> None:
+        self._node, self._camera, self._depth = node, camera, depth
         self._parameters = parameters
-        self._warned, self._warned_at = "", 0.0
+        self._warned: dict[str, tuple[str, float]] = {}
         self._seen: tuple[int, float] | None = None
 
-    def report(self) -> tuple[bytes, str, dict[str, Any]]:
-        """Level, sentence and values for the diagnostics."""
+    def camera(self) -> Report:
+        """Whether images arrive, and if not, why."""
         camera = self._camera
-        if not camera.reliability:
-            return DiagnosticStatus.OK, "closed while the node is not active", {}
+        if not camera.subscription.reliability:
+            return DiagnosticStatus.OK, CLOSED, {}
         frame = camera.last
         waited = frame.age if frame else time.monotonic() - camera.opened
         values = {
             "topic": camera.topic,
-            "reliability": camera.reliability,
+            "reliability": camera.subscription.reliability,
             "seconds since the last image": f"{waited:.2f}",
             "published images per second": self._rate(),
             "images looked at": camera.looked_at,
-            "images passed over or lost": camera.passed_over,
+            "images passed over or lost": camera.dropped,
         }
-        misfit = self._misfit()
+        misfit = self._misfit(camera.subscription)
         if misfit:
-            self._warn(f"{camera.topic}: {misfit}", misfit)
-            return DiagnosticStatus.WARN, misfit, values
+            return self._warn(camera.topic, f"{camera.topic}: {misfit}", misfit, values)
         if waited <= self._parameters["input.warn_after"]:
             sentence = "images arrive" if frame else "waiting for the first image"
             return DiagnosticStatus.OK, sentence, values
-        reason = self.reason()
-        self._warn(f"no image since {waited:.0f} s on {camera.topic}: {reason}", reason)
-        return DiagnosticStatus.WARN, f"no image since {waited:.0f} s: {reason}", values
+        reason = self._why_missing()
+        told = f"no image since {waited:.0f} s on {camera.topic}: {reason}"
+        return self._warn(camera.topic, told, reason, values)
 
-    def reason(self) -> str:
+    def depth(self) -> Report:
+        """Whether depth images belong to the images, and why the last one had none."""
+        depth = self._depth
+        values = {
+            "topic": depth.topic,
+            "images with depth": depth.matched,
+            "images without": depth.missed,
+        }
+        if not depth.depth.reliability:
+            return DiagnosticStatus.OK, CLOSED, values
+        values["reliability"] = depth.depth.reliability
+        if not depth.depth.has_publishers:
+            told = f"nobody publishes {depth.topic}: answers have no 3-D part"
+            return DiagnosticStatus.OK, told, values
+        for one in (depth.depth, depth.info):
+            problem = self._misfit(one) or self._wrong_type(one)
+            if one is depth.info and not one.has_publishers:
+                problem = "nobody publishes it, and without it depth has no scale across"
+            if problem:
+                return self._warn(one.topic, f"{one.topic}: {problem}", problem, values)
+        if depth.reason:
+            return DiagnosticStatus.WARN, depth.reason, values
+        return DiagnosticStatus.OK, "depth images fit", values
+
+    def _why_missing(self) -> str:
         """What the graph tells about a missing image, and what to do about it."""
-        publishers = self._node.get_publishers_info_by_topic(self._camera.topic)
-        wanted, offered = self._wanted, self._offered()
+        subscription = self._camera.subscription
+        offered = self._offered(subscription)
         if not offered:
-            found = ", ".join(sorted({info.topic_type for info in publishers}))
-            problem = (
-                f"its publishers send {found}, not {wanted}" if found else "nobody publishes it"
-            )
-            return f"{problem}; {self._advice(wanted)}"
+            problem = self._wrong_type(subscription) or "nobody publishes it"
+            return f"{problem}; {self._advice()}"
         return (
-            f"{self._listing(offered)}: these fit, so the camera sends nothing, or its images are "
-            "large and get lost on the way (docs/troubleshooting.md)"
+            f"{_listing(subscription, offered)}: these fit, so the camera sends nothing, or its "
+            "images are large and get lost on the way (docs/troubleshooting.md)"
         )
 
-    def _misfit(self) -> str:
-        """A publisher whose images this subscription cannot get; empty if there is none.
+    def _misfit(self, subscription: OnDemandSubscription) -> str:
+        """A publisher whose messages this subscription cannot get; empty if there is none.
 
         The middleware reports it as an event too, but once, and only to who waits for events.
         """
-        offered = self._offered()
-        if self._camera.reliability != RELIABLE or BEST_EFFORT not in offered:
+        offered = self._offered(subscription)
+        if subscription.reliability != RELIABLE or BEST_EFFORT not in offered:
             return ""
-        return f"{self._listing(offered)}: these do not fit, set input.qos to auto or sensor_data"
+        return (
+            f"{_listing(subscription, offered)}: these do not fit, set "
+            f"{subscription.qos_parameter} to auto or sensor_data"
+        )
 
-    @property
-    def _wanted(self) -> str:
-        return f"sensor_msgs/msg/{self._camera.type.__name__}"
+    def _wrong_type(self, subscription: OnDemandSubscription) -> str:
+        """What is published there instead; empty if somebody sends the right type, or nobody."""
+        infos = self._node.get_publishers_info_by_topic(subscription.topic)
+        found = sorted({info.topic_type for info in infos})
+        if not found or subscription.type in found:
+            return ""
+        return f"its publishers send {', '.join(found)}, not {subscription.type}"
 
-    def _offered(self) -> list[str]:
+    def _offered(self, subscription: OnDemandSubscription) -> list[str]:
         """Reliability of each publisher of the right type."""
-        publishers = self._node.get_publishers_info_by_topic(self._camera.topic)
-        right = [info for info in publishers if info.topic_type == self._wanted]
+        infos = self._node.get_publishers_info_by_topic(subscription.topic)
+        right = [info for info in infos if info.topic_type == subscription.type]
         return [info.qos_profile.reliability.name for info in right]
 
-    def _listing(self, offered: list[str]) -> str:
-        names = f"{len(offered)} publishers ({', '.join(offered)})"
-        return f"{names}, this subscription is {self._camera.reliability}"
-
-    def _advice(self, wanted: str) -> str:
-        """Which topics the user may have meant."""
-        other = "raw" if self._camera.type is CompressedImage else "compressed"
-        twin = self._camera.topic
+    def _advice(self) -> str:
+        """Which topics the user may have meant as the camera."""
+        subscription = self._camera.subscription
+        other = "raw" if subscription.kind is CompressedImage else "compressed"
+        twin = subscription.topic
         twin = twin.removesuffix("/compressed") if other == "raw" else f"{twin}/compressed"
         if self._node.count_publishers(twin):
             return f"{twin} is published: set input.transport to {other}"
-        names = [
+        cameras = [
             name
             for name, types in self._node.get_topic_names_and_types()
-            if wanted in types and self._node.count_publishers(name)
+            if subscription.type in types and self._publishers(name) - self._perception_nodes()
         ]
-        own = {self._node.resolve_topic_name(one.name) for one in INTERFACES if one.kind == "pub"}
-        cameras = [name for name in names if name not in own][:SHOWN]
         if cameras:
-            return f"remap image to one of these: {', '.join(cameras)}"
-        return f"no topic of type {wanted} is published in this ROS domain: is the camera started?"
+            return f"remap image to one of these: {', '.join(cameras[:SHOWN])}"
+        return (
+            f"no topic of type {subscription.type} is published in this ROS domain: "
+            "is the camera started?"
+        )
+
+    def _publishers(self, topic: str) -> set[tuple[str, str]]:
+        """Namespace and name of the nodes that publish on a topic."""
+        infos = self._node.get_publishers_info_by_topic(topic)
+        return {(info.node_namespace, info.node_name) for info in infos}
+
+    def _perception_nodes(self) -> set[tuple[str, str]]:
+        """This node and others of its kind: their masks and overlays are no cameras."""
+        topics = self._node.get_topic_names_and_types()
+        answers = [name for name, types in topics if OUR_TYPE in types]
+        return set().union(*(self._publishers(name) for name in answers))
 
     def _rate(self) -> str:
         """Images per second by the publisher's own count, where the middleware tells it."""
@@ -119,8 +160,16 @@ class Watchdog:
             return "unknown"
         return f"{(count - before[0]) / max(now - before[1], 1e-3):.1f}"
 
-    def _warn(self, sentence: str, reason: str) -> None:
+    def _warn(self, topic: str, sentence: str, reason: str, values: dict[str, Any]) -> Report:
+        """Into the log, but not once a second; and as a report."""
         now = time.monotonic()
-        if reason != self._warned or now - self._warned_at > REPEAT:
-            self._warned, self._warned_at = reason, now
+        warned, at = self._warned.get(topic, ("", 0.0))
+        if reason != warned or now - at > REPEAT:
+            self._warned[topic] = reason, now
             self._node.get_logger().warning(sentence)
+        return DiagnosticStatus.WARN, sentence, values
+
+
+def _listing(subscription: OnDemandSubscription, offered: list[str]) -> str:
+    names = f"{len(offered)} publishers ({', '.join(offered)})"
+    return f"{names}, this subscription is {subscription.reliability}"

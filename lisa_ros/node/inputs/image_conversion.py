@@ -1,4 +1,4 @@
-"""Image messages to RGB arrays and back, with NumPy, OpenCV and Pillow.
+"""Image messages to arrays and back: colour and depth, with NumPy, OpenCV and Pillow.
 
 Messages are only looked at (`encoding`, `data`, ...), so the ones of rclpy and those that rosbags
 reads from a recording serve alike.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import sys
 from array import array
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from lisa_ros.errors import ImageError
+from lisa_ros.geometry import DepthError
 
 SMALLEST_SIDE = 16  # pixels; less shows nothing
 COLOR_ORDERS = {"rgb": (0, 1, 2), "bgr": (2, 1, 0), "rgba": (0, 1, 2), "bgra": (2, 1, 0)}
@@ -23,6 +25,9 @@ COLOR_ORDERS = {"rgb": (0, 1, 2), "bgr": (2, 1, 0), "rgba": (0, 1, 2), "bgra": (
 ALIASES = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8"}
 ALIASES |= {"16UC3": "bgr16", "16UC4": "bgra16"}
 DEPTH = {"16UC1", "32FC1"}
+MILLIMETRES, METRES = ("16UC1", "mono16"), ("32FC1",)
+# compressedDepth: an integer and two floats that say how metres were made whole numbers, then a PNG
+DEPTH_HEADER = struct.Struct("<iff")
 # ROS names a Bayer pattern after its first two rows, OpenCV after the pixel one down and one right.
 BAYER = {"rggb": "BG", "bggr": "RG", "gbrg": "GR", "grbg": "GB"}
 # Two pixels in four bytes: where the brightness stands, first (YUYV) or second (UYVY).
@@ -203,6 +208,71 @@ def _decompress(message: Any, max_pixels: int) -> np.ndarray:
         ) from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"the compressed image is damaged: {error}") from None
+
+
+def to_depth(message: Any, max_pixels: int) -> np.ndarray:
+    """The depth image of an Image or CompressedImage message.
+
+    Args:
+        message: `sensor_msgs/Image` of encoding 16UC1 or 32FC1, or `sensor_msgs/CompressedImage`
+            of image_transport's compressedDepth.
+        max_pixels: a larger image is refused before anything is allocated for it.
+
+    Returns:
+        (H, W), uint16 in millimetres or float32 in metres, as `lisa_ros.geometry` takes it.
+
+    Raises:
+        DepthError: it is no depth image, or damaged; the text is a sentence without full stop.
+    """
+    try:
+        if hasattr(message, "format"):
+            return _decompress_depth(message, max_pixels)
+        check_size(message.width, message.height, max_pixels)
+        kind, bits = _depth_samples(message.encoding)
+        samples = samples_of(message, Layout("depth", "", 1, bits), kind)[..., 0]
+    except ImageError as error:
+        raise DepthError(f"the depth image cannot be used: {error}") from None
+    return np.ascontiguousarray(samples.astype(samples.dtype.newbyteorder("="), copy=False))
+
+
+def _depth_samples(encoding: str) -> tuple[str, int]:
+    """NumPy's letter for the samples, and their bits."""
+    if encoding in MILLIMETRES:
+        return "u", 16
+    if encoding in METRES:
+        return "f", 32
+    raise DepthError(
+        f"the depth image has the encoding {encoding[:40]!r}: 16UC1 (millimetres) or 32FC1 "
+        "(metres) is needed. Connect `depth` to a depth camera"
+    )
+
+
+def _decompress_depth(message: Any, max_pixels: int) -> np.ndarray:
+    """compressedDepth: 16UC1 as it is, 32FC1 as rounded inverse depth."""
+    from PIL import Image
+
+    encoding, _, method = message.format.partition(";")
+    if "compressedDepth" not in method or "rvl" in method:
+        raise DepthError(
+            f"the compressed depth image has the format {message.format[:60]!r}: only "
+            "compressedDepth with PNG is understood"
+        )
+    kind, _ = _depth_samples(encoding.strip())
+    data = bytes(message.data)
+    try:
+        _, quantum, offset = DEPTH_HEADER.unpack_from(data)
+        with Image.open(io.BytesIO(data[DEPTH_HEADER.size :]), formats=("PNG",)) as picture:
+            check_size(*picture.size, max_pixels)
+            whole = np.asarray(picture).astype(np.uint16)
+    except (struct.error, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DepthError(f"the compressed depth image is damaged: {error}") from None
+    if whole.ndim != 2:
+        raise DepthError("the compressed depth image has colours")
+    if kind == "u":
+        return whole
+    with np.errstate(divide="ignore"):
+        depth = np.float32(quantum) / (whole.astype(np.float32) - np.float32(offset))
+    return np.where(whole > 0, depth, np.float32(np.nan))
 
 
 def to_message(pixels: np.ndarray, encoding: str, header: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
@@ -22,9 +23,10 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
-from lisa_ros.node.inputs.qos import choose_durability, choose_reliability, last_ones
 from lisa_ros.node.parameters import Parameters
 
+RELIABLE = ReliabilityPolicy.RELIABLE.name
+BEST_EFFORT = ReliabilityPolicy.BEST_EFFORT.name
 # An executor that waits for an event of this subscription finds no sleep while a message lies there
 # untaken: both share one condition in the middleware. The watchdog looks at the graph instead.
 NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
@@ -47,28 +49,28 @@ class OnDemandSubscription:
     """One topic, its last messages waiting to be taken.
 
     `open`, `close` and `follow_publishers` belong to the executor's thread, because they make and
-    destroy entities; `take` and `heard` may be called from any thread.
+    destroy entities; `take` and `has_publishers` may be called from any thread.
     """
 
-    def __init__(self, node: Node, parameters: Parameters, kept: int, latched: bool) -> None:
+    def __init__(self, node: Node, parameters: Parameters, qos_parameter: str, kept: int) -> None:
         """
         Args:
             node: subscribes.
-            parameters: for `input.qos`.
+            parameters: of the node.
+            qos_parameter: the one that names the reliability: auto, sensor_data or reliable.
             kept: messages that the middleware keeps.
-            latched: ask for the last message from before the subscription, if all publishers have
-                it; a subscription that asks a publisher without it hears nothing at all.
         """
-        self._node, self._parameters = node, parameters
-        self._kept, self._may_latch = kept, latched
-        self._group = OnDemand()
-        self._lock = threading.Lock()
-        self._subscription: Subscription | None = None
-        self._kind: type = object
+        self.qos_parameter = qos_parameter
+        self.kind: type = object
+        """the message's class"""
         self.topic = ""
         """resolved name, remappings applied"""
         self.since = 0.0
         """when it last subscribed, by `time.monotonic()`"""
+        self._node, self._parameters, self._kept = node, parameters, kept
+        self._group = OnDemand()
+        self._lock = threading.Lock()
+        self._subscription: Subscription | None = None
 
     @property
     def reliability(self) -> str:
@@ -76,15 +78,20 @@ class OnDemandSubscription:
         return self._quality()[0]
 
     @property
-    def heard(self) -> bool:
-        """Whether somebody publishes what this subscription gets."""
+    def type(self) -> str:
+        """The message's name, as `sensor_msgs/msg/Image`."""
+        return "/".join([*self.kind.__module__.split(".")[:2], self.kind.__name__])
+
+    @property
+    def has_publishers(self) -> bool:
+        """Whether somebody publishes on the topic while it is open."""
         with self._lock:
-            found = self._subscription
-            return found is not None and self._node.count_publishers(self.topic) > 0
+            is_open = self._subscription is not None
+            return is_open and self._node.count_publishers(self.topic) > 0
 
     def open(self, kind: type, topic: str) -> None:
         """Subscribe to `topic`, a resolved name."""
-        self._kind, self.topic = kind, topic
+        self.kind, self.topic = kind, topic
         self._subscribe(self._wanted())
 
     def close(self) -> None:
@@ -114,11 +121,30 @@ class OnDemandSubscription:
             if self._subscription is None:
                 return None
             with self._subscription.handle:
-                return self._subscription.handle.take_message(self._kind, False)
+                return self._subscription.handle.take_message(self.kind, False)
 
     def _wanted(self) -> tuple[str, str]:
-        reliability = choose_reliability(self._node, self.topic, self._parameters["input.qos"])
-        return reliability, choose_durability(self._node, self.topic, self._may_latch)
+        """Reliability and durability that get the most from the present publishers.
+
+        `auto` is reliable if all of them are; without any it is best effort, which hears both
+        kinds. The middleware's own BEST_AVAILABLE is no help: it decides once, when the
+        subscription is made. Likewise TRANSIENT_LOCAL, by which the last message from before the
+        subscription comes (a still image, a camera_info sent once), is asked for only if all
+        publishers have it: one without it would not be heard at all.
+        """
+        infos = self._node.get_publishers_info_by_topic(self.topic)
+        offered = [one.qos_profile for one in infos]
+        name = self._parameters[self.qos_parameter]
+        reliable = name == "reliable" or (
+            name == "auto"
+            and bool(offered)
+            and all(one.reliability == ReliabilityPolicy.RELIABLE for one in offered)
+        )
+        latched = bool(offered) and all(
+            one.durability == DurabilityPolicy.TRANSIENT_LOCAL for one in offered
+        )
+        durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+        return RELIABLE if reliable else BEST_EFFORT, durability.name
 
     def _quality(self) -> tuple[str, str]:
         with self._lock:
@@ -129,11 +155,17 @@ class OnDemandSubscription:
 
     def _subscribe(self, quality: tuple[str, str]) -> None:
         self.since = time.monotonic()
+        reliability, durability = quality
         subscription = self._node.create_subscription(
-            self._kind,
+            self.kind,
             self.topic,
             lambda message: None,
-            last_ones(self._kept, *quality),
+            QoSProfile(
+                history=HistoryPolicy.KEEP_LAST,
+                depth=self._kept,
+                reliability=ReliabilityPolicy[reliability],
+                durability=DurabilityPolicy[durability],
+            ),
             callback_group=self._group,
             event_callbacks=NO_EVENTS,
             qos_overriding_options=self._overrides(),
@@ -149,3 +181,13 @@ class OnDemandSubscription:
         if any(name.startswith(start) for name in given):
             return QoSOverridingOptions.with_default_policies()
         return None
+
+
+def reliable_qos(depth: int) -> QoSProfile:
+    """Reliable, the last `depth` messages."""
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth)
+
+
+def latched_qos() -> QoSProfile:
+    """Reliable, and the last message is there for whoever comes later."""
+    return QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)

@@ -15,13 +15,13 @@ from rclpy.node import Node
 from lisa_ros.msg import Segmentation
 from lisa_ros.node.parameters import BY_NAME, Parameters
 from lisa_ros.node.requests.query import Outcome, Query
-from lisa_ros.node.results.publishers import Outputs
-from lisa_ros.node.status import Status
+from lisa_ros.node.results.publishers import ResultPublishers
+from lisa_ros.node.status import Readiness, Status
 from lisa_ros.node.worker import ModelWorker
 
 GRACE = 0.5  # seconds that the engine has to stop by itself when it is told to or the time is up
 EXPIRY_PERIOD = 0.1  # seconds between two looks for overdue queries while there are any
-TAKEN_BACK = "the query was taken back"
+CANCELLED = "the query was taken back"
 MODES = BY_NAME["query.mode"].choices
 
 
@@ -35,26 +35,35 @@ class Queries:
         self,
         node: Node,
         parameters: Parameters,
-        outputs: Outputs,
+        publishers: ResultPublishers,
         worker: ModelWorker,
+        readiness: Readiness,
         clock: Clock,
+        on_result: Callable[[Segmentation], None],
     ) -> None:
-        """`clock`: steady, because with use_sim_time the node's clock can stand still or jump."""
+        """
+        Args:
+            node: for its logger, clock and a timer.
+            parameters: of the node.
+            publishers: where results go.
+            worker: has the model; its outcomes come back to `finish`.
+            readiness: whether it can be asked now.
+            clock: steady, because with use_sim_time the node's clock can stand still or jump.
+            on_result: called with every result, on the thread that published it.
+        """
         self._node = node
         self._parameters = parameters
-        self._outputs = outputs
+        self._publishers = publishers
         self._worker = worker
+        self._readiness = readiness
+        self._on_result = on_result
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._outstanding: dict[str, Query] = {}
         self._expiry = node.create_timer(EXPIRY_PERIOD, self._expire, clock=clock)
         self._expiry.cancel()
-        self.unready = ""
-        """why nothing can be answered now; empty while the node is active"""
-        self.on_result: Callable[[Segmentation], None] = lambda message: None
-        """called with every result, on the thread that published it"""
 
-    def new(self, text: str, source: int, **details: Any) -> Query:
+    def new(self, instruction: str, source: int, **details: Any) -> Query:
         """A query with the node's own limits where `details` gives none."""
         given = {
             "id": str(next(self._numbers)),
@@ -63,12 +72,12 @@ class Queries:
             "timeout": self._parameters["query.timeout"],
             "max_new_tokens": self._parameters["query.max_new_tokens"],
         }
-        return Query(text=text, source=source, **(given | details))
+        return Query(instruction=instruction, source=source, **(given | details))
 
     def ask(self, query: Query) -> None:
         """Take a query up: it will end in one `finish`, perhaps at once."""
         refusal = self._refusal(query)
-        query.text = query.text[: self._parameters["query.max_length"]]
+        query.instruction = query.instruction[: self._parameters["query.max_length"]]
         with self._lock:
             self._outstanding[query.id] = query
         if refusal is not None:
@@ -79,15 +88,15 @@ class Queries:
 
     def _refusal(self, query: Query) -> Outcome | None:
         """Why a query cannot even wait for the model; None if it can."""
-        if self.unready:
-            return Outcome(Status.NOT_READY, self.unready)
+        if self._readiness.not_ready_reason:
+            return Outcome(Status.NOT_READY, self._readiness.not_ready_reason)
         longest, most = self._parameters["query.max_length"], self._parameters["query.queue_size"]
-        sentence = ""
-        if not query.text.strip():
+        sentence = query.refusal
+        if not query.instruction.strip():
             sentence = "the instruction is empty: say what to look for"
-        elif len(query.text) > longest:
+        elif len(query.instruction) > longest:
             sentence = (
-                f"the instruction has {len(query.text)} characters, more than the limit of "
+                f"the instruction has {len(query.instruction)} characters, more than the limit of "
                 f"{longest} (query.max_length): say it shorter"
             )
         elif query.mode not in MODES:
@@ -126,13 +135,12 @@ class Queries:
             self._outstanding.pop(query.id, None)
         try:
             message = self._publish(query, outcome)
-            self.on_result(message)
-            query.on_result(message)
-            self._outputs.publish_rest(query, outcome, message)
-            self._outputs.publish_overlay(query, outcome, message)
+            self._on_result(message)
+            query.on_result(message, outcome)
+            self._publishers.publish_rest(query, outcome, message)
             # quoted, so that line breaks in an instruction cannot forge lines of the log
             self._node.get_logger().debug(
-                f"query {query.id} {query.text!r:.100}: {outcome.status.name}, "
+                f"query {query.id} {query.instruction!r:.100}: {outcome.status.name}, "
                 f"{len(message.instances)} masks, {message.timings.total:.0f} ms"
             )
         except Exception:
@@ -143,22 +151,23 @@ class Queries:
         model = self._worker.model
         name = model.name if model else ""
         try:
-            return self._outputs.publish_result(query, outcome, name)
+            return self._publishers.publish_result(query, outcome, name)
         except Exception as error:
             self._node.get_logger().error(f"query {query.id}\n{traceback.format_exc()}")
-            query.said, query.instances = "", []
+            query.text, query.instances = "", []
             sentence = f"the answer cannot be published ({type(error).__name__}); see the log"
-            return self._outputs.publish_result(query, Outcome(Status.MODEL_ERROR, sentence), name)
+            failed = Outcome(Status.MODEL_ERROR, sentence)
+            return self._publishers.publish_result(query, failed, name)
 
-    def take_back(self, query: Query) -> None:
+    def cancel(self, query: Query) -> None:
         """End a query that its client no longer wants.
 
         A running one stops at its next token and keeps what it has; a waiting one ends now.
         """
-        query.taken_back = time.monotonic()
+        query.cancelled_at = time.monotonic()
         query.cancel.set()
         if not query.started:
-            self.finish(query, Outcome(Status.CANCELLED, TAKEN_BACK))
+            self.finish(query, Outcome(Status.CANCELLED, CANCELLED))
 
     def _expire(self) -> None:
         """End what is overdue, also when the model hangs and will not do so by itself."""
@@ -166,8 +175,8 @@ class Queries:
             queries = list(self._outstanding.values())
         now = time.monotonic()
         for query in queries:
-            if query.taken_back and now > query.taken_back + GRACE:
-                self.finish(query, Outcome(Status.CANCELLED, TAKEN_BACK))
+            if query.cancelled_at and now > query.cancelled_at + GRACE:
+                self.finish(query, Outcome(Status.CANCELLED, CANCELLED))
             elif now > query.deadline + (GRACE if query.started else 0.0):
                 why = "the model did not answer" if query.started else "it waited in the queue"
                 sentence = f"no answer within {query.timeout:g} s: {why}"

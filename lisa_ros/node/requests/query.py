@@ -8,20 +8,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lisa_ros.node.inputs.frame import Frame
+from lisa_ros.node.results.objects3d import Objects3D
 from lisa_ros.node.status import Status
 
 if TYPE_CHECKING:
     from lisa_ros.engine.answer import Answer, Instance
-    from lisa_ros.node.inputs.camera import Frame
-    from lisa_ros.node.results.localization import Space
 
 
-class NotAnswered(Exception):
-    """A query ends without an answer of the model: the status and the sentence for it."""
+@dataclass(frozen=True)
+class Outcome:
+    """How a query ended."""
 
-    def __init__(self, status: Status, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
+    status: Status
+    error: str = ""
+    answer: Answer | None = None
+    """the engine's answer; None where it gave none, and then the query's own progress counts"""
+    objects: Objects3D | None = None
+    """the objects of the answer in space; None where the answer is not complete"""
 
 
 @dataclass(eq=False)
@@ -29,7 +33,7 @@ class Query:
     """One instruction, from its arrival to its one result."""
 
     id: str
-    text: str
+    instruction: str
     mode: str
     source: int
     """SOURCE_TOPIC, SOURCE_ACTION, ... of Segmentation"""
@@ -41,20 +45,22 @@ class Query:
     frame: Frame | None = None
     """the image it brought along; else the worker sets the one that it took from the camera"""
     history: tuple[tuple[str, str], ...] = ()
+    refusal: str = ""
+    """why it cannot be asked, where that is known already"""
     on_progress: Callable[[Query], None] = lambda query: None
-    """called by the model's thread whenever `said` or `instances` has grown"""
-    on_result: Callable[[Any], None] = lambda segmentation: None
-    """called with the Segmentation, on whichever thread ended the query"""
+    """called by the model's thread whenever `text` or `instances` has grown"""
+    on_result: Callable[[Any, Outcome], None] = lambda segmentation, outcome: None
+    """called with the Segmentation and the outcome, on whichever thread ended the query"""
     arrived: float = field(default_factory=time.monotonic)
     started: float = 0.0
     """when the model's thread took it up (monotonic seconds); 0 while it waits"""
-    taken_back: float = 0.0
+    cancelled_at: float = 0.0
     """when the client cancelled it; 0 while it is wanted"""
     first_mask: float = 0.0
     """when the first mask was there; 0 without one"""
     convert: float = 0.0
     """seconds that the conversion of the image took"""
-    said: str = ""
+    text: str = ""
     """the answer so far"""
     instances: list[Instance] = field(default_factory=list)
     """the masks so far"""
@@ -79,15 +85,3 @@ class Query:
             first, self._ended = not self._ended, True
         self.cancel.set()
         return first
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a query ended."""
-
-    status: Status
-    error: str = ""
-    answer: Answer | None = None
-    """the engine's answer; None where it gave none, and then the query's own progress counts"""
-    space: Space | None = None
-    """the objects of the answer in space; None where the answer is not complete"""

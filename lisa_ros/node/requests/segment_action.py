@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
+from rclpy.node import Node
 from rclpy.task import Future
 
 from lisa_ros.action import Segment
 from lisa_ros.msg import Segmentation
-from lisa_ros.node.inputs.camera import Frame
-from lisa_ros.node.requests.query import Query
+from lisa_ros.node.inputs.frame import DepthMatch, Frame
+from lisa_ros.node.parameters import Parameters
+from lisa_ros.node.requests.queries import Queries
+from lisa_ros.node.requests.query import Outcome, Query
 from lisa_ros.node.results import messages
-from lisa_ros.node.results.localization import Space
+from lisa_ros.node.results.objects3d import Objects3D
 from lisa_ros.node.status import ANSWERED
-
-if TYPE_CHECKING:
-    from lisa_ros.node.perception_node import PerceptionNode
 
 RESULT_KEPT = 30  # seconds that a result can still be fetched; rclpy's own default is 900
 WORDS_PERIOD = 0.05  # seconds between two feedbacks that bring words only; masks go out at once
@@ -34,19 +34,20 @@ class Dialogues:
         self._turns: OrderedDict[str, list[tuple[str, str]]] = OrderedDict()
 
     def history(self, name: str) -> tuple[tuple[str, str], ...]:
-        """Earlier questions and answers, the oldest first; a nameless one has none."""
+        """Earlier questions with their answers' transcripts, the oldest first; a nameless one has
+        none."""
         return tuple(self._turns.get(name, ()))
 
     def clear(self, name: str) -> None:
         """Forget one conversation."""
         self._turns.pop(name, None)
 
-    def add(self, name: str, question: str, answer: str) -> None:
-        """Remember one more turn; without a name nothing is remembered."""
+    def add(self, name: str, question: str, transcript: str) -> None:
+        """Remember one more turn, `[SEG]` included; without a name nothing is remembered."""
         if not name:
             return
         turns = self._turns.setdefault(name, [])
-        turns.append((question, answer))
+        turns.append((question, transcript))
         del turns[:-TURNS]
         self._turns.move_to_end(name)
         if len(self._turns) > DIALOGUES:
@@ -56,10 +57,11 @@ class Dialogues:
 class SegmentAction:
     """Turns goals into queries and hands their progress and result back."""
 
-    def __init__(self, node: PerceptionNode) -> None:
-        self._node = node
+    def __init__(self, node: Node, parameters: Parameters, queries: Queries) -> None:
+        self._node, self._parameters = node, parameters
+        self._queries = queries
         self._dialogues = Dialogues()
-        self._queries: dict[bytes, Query] = {}
+        self._running: dict[bytes, Query] = {}
         self._server = ActionServer(
             node,
             Segment,
@@ -74,26 +76,26 @@ class SegmentAction:
         query = self._query(handle)
         ended = Future(executor=self._node.executor)
 
-        def on_result(message: Segmentation) -> None:
-            ended.set_result(message)
+        def on_result(message: Segmentation, outcome: Outcome) -> None:
+            ended.set_result((message, outcome))
             # a coroutine that awaits does not wake the executor by itself
             self._node.executor.wake()
 
         query.on_result = on_result
-        query.on_progress = Progress(handle)
+        query.on_progress = GoalProgress(handle)
         key = bytes(handle.goal_id.uuid)
-        self._queries[key] = query
-        self._node.queries.ask(query)
+        self._running[key] = query
+        self._queries.ask(query)
         if handle.is_cancel_requested:
-            self._node.queries.take_back(query)
-        message = await ended
-        del self._queries[key]
-        return self._conclude(handle, message)
+            self._queries.cancel(query)
+        message, outcome = await ended
+        del self._running[key]
+        return self._conclude(handle, message, outcome)
 
     @property
     def idle(self) -> bool:
         """Whether no goal waits for its end."""
-        return not self._queries
+        return not self._running
 
     def _query(self, handle: ServerGoalHandle) -> Query:
         goal = handle.request
@@ -105,17 +107,21 @@ class SegmentAction:
         if goal.timeout > 0:
             details["timeout"] = float(goal.timeout)
         if goal.max_new_tokens:
-            limit = self._node.parameters["query.max_new_tokens"]
+            limit = self._parameters["query.max_new_tokens"]
             details["max_new_tokens"] = min(goal.max_new_tokens, limit)
         if goal.image.data or goal.image.width:
-            details["frame"] = Frame(goal.image, None)
-        return self._node.queries.new(goal.instruction, Segmentation.SOURCE_ACTION, **details)
+            details["frame"] = Frame(goal.image, None, match=_own_match(goal))
+        elif goal.depth.data or goal.depth.width or goal.camera_info.width:
+            details["refusal"] = (
+                "the goal brings a depth image or a camera_info but no image that they belong to"
+            )
+        return self._queries.new(goal.instruction, Segmentation.SOURCE_ACTION, **details)
 
-    def _conclude(self, handle: ServerGoalHandle, message: Segmentation) -> Any:
+    def _conclude(self, handle: ServerGoalHandle, message: Segmentation, outcome: Outcome) -> Any:
         """Succeeded: the model has answered; canceled: the client wanted it; else aborted."""
-        if message.status in ANSWERED:
-            goal = handle.request
-            self._dialogues.add(goal.dialogue, message.query, message.answer)
+        if outcome.answer is not None and message.status in ANSWERED:
+            transcript = outcome.answer.transcript
+            self._dialogues.add(handle.request.dialogue, message.query, transcript)
         if handle.is_cancel_requested:
             handle.canceled()
         elif message.status in ANSWERED:
@@ -125,13 +131,22 @@ class SegmentAction:
         return Segment.Result(segmentation=message)
 
     def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
-        query = self._queries.get(bytes(handle.goal_id.uuid))
+        query = self._running.get(bytes(handle.goal_id.uuid))
         if query is not None:
-            self._node.queries.take_back(query)
+            self._queries.cancel(query)
         return CancelResponse.ACCEPT
 
 
-class Progress:
+def _own_match(goal: Segment.Goal) -> DepthMatch:
+    """The depth image and the camera_info that a goal brings along with its own image."""
+    if not (goal.depth.data or goal.depth.width):
+        return DepthMatch(reason="the image came with the question, and no depth image with it")
+    # A camera_info that is not filled in is one that has not been sent.
+    info = goal.camera_info if goal.camera_info.width or any(goal.camera_info.k) else None
+    return DepthMatch(goal.depth, info)
+
+
+class GoalProgress:
     """Sends a goal's feedback; called on the model's thread."""
 
     def __init__(self, handle: ServerGoalHandle) -> None:
@@ -146,14 +161,14 @@ class Progress:
         self._sent, self._masks = now, len(query.instances)
         width, height = query.frame.size
         header, found = query.frame.header, query.instances
-        space = Space.empty(len(found), messages.UNFINISHED)
+        objects = Objects3D.none(len(found), messages.UNFINISHED)
         self._handle.publish_feedback(
             Segment.Feedback(
                 header=header,
                 width=width,
                 height=height,
-                text=query.said,
-                instances=messages.instance_messages(found, header, space),
+                text=query.text,
+                instances=messages.instance_messages(found, header, objects),
                 elapsed=now - query.arrived,
             )
         )

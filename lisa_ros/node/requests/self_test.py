@@ -4,43 +4,46 @@ from __future__ import annotations
 
 import time
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.node import Node
 from rclpy.task import Future
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
-from lisa_ros.node.inputs.camera import Frame
+from lisa_ros.node.inputs.frame import Frame
+from lisa_ros.node.requests.queries import Queries
 from lisa_ros.node.requests.query import Outcome, Query
-from lisa_ros.node.requests.sample import INSTRUCTION, sample_image
-from lisa_ros.node.status import ANSWERED
+from lisa_ros.node.status import ANSWERED, Readiness
+from lisa_ros.node.worker import ModelWorker
 
-if TYPE_CHECKING:
-    from lisa_ros.node.perception_node import PerceptionNode
-
+INSTRUCTION = "the red ball"
 OVERDUE = 1.0  # seconds beyond the time limit after which a hanging model is given up
 
 
 class SelfTest:
     """Asks the model about the built-in image; nothing of it goes out on the result topics."""
 
-    def __init__(self, node: PerceptionNode) -> None:
-        self._node = node
+    def __init__(
+        self, node: Node, queries: Queries, worker: ModelWorker, readiness: Readiness
+    ) -> None:
+        self._node, self._queries, self._worker = node, queries, worker
+        self._readiness = readiness
         self._pending: list[tuple[float, Future]] = []
         # A service that waits would hold up everything else in the node's own callback group.
         group = ReentrantCallbackGroup()
         node.create_service(Trigger, "self_test", self._test, callback_group=group)
 
     async def _test(self, request: Any, response: Any) -> Any:
-        node = self._node
-        if node.worker.model is None:
-            response.message = f"the model is not loaded: {node.queries.unready}"
+        if self._worker.model is None:
+            response.message = f"the model is not loaded: {self._readiness.not_ready_reason}"
             return response
-        query = node.queries.new(INSTRUCTION, 0, frame=Frame(_message(), None))
-        ended = Future(executor=node.executor)
+        query = self._queries.new(INSTRUCTION, 0, frame=Frame(_message(), None))
+        ended = Future(executor=self._node.executor)
         self._pending.append((query.deadline + OVERDUE, ended))
-        node.worker.try_out(query, lambda outcome: self._end(ended, (query, outcome)))
+        self._worker.test(query, lambda outcome: self._end(ended, (query, outcome)))
         response.success, response.message = self._verdict(await ended)
         return response
 
@@ -65,7 +68,7 @@ class SelfTest:
         took = (time.monotonic() - query.started) * 1e3
         if outcome.status not in ANSWERED:
             return False, f"{outcome.status.name}: {outcome.error}"
-        model, answer = self._node.worker.model, outcome.answer
+        model, answer = self._worker.model, outcome.answer
         where = f"{model.name} on {model.device}" if model else "the model"
         return True, (
             f"{where} answered {INSTRUCTION!r} in {took:.0f} ms: {outcome.status.name}, "
@@ -85,3 +88,14 @@ def _message() -> SimpleNamespace:
         step=width * channels,
         data=pixels.tobytes(),
     )
+
+
+def sample_image() -> np.ndarray:
+    """A red ball on a grey table, uint8 (240, 320, 3) RGB, drawn with simple shading."""
+    rows, columns = np.mgrid[:240, :320]
+    table = 150 + 20 * (rows / 240)[..., None] * np.array([1.0, 0.95, 0.9])
+    x, y = (columns - 170) / 48, (rows - 130) / 48
+    inside = x**2 + y**2 < 1
+    light = 0.35 + 0.65 * np.clip(1 - (x + 0.4) ** 2 - (y + 0.4) ** 2, 0, 1)
+    ball = light[..., None] * np.array([215.0, 35.0, 30.0])
+    return np.where(inside[..., None], ball, table).astype(np.uint8)

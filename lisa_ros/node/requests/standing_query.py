@@ -1,19 +1,21 @@
-"""The standing query: an instruction that the node asks again by itself."""
+"""What the node asks by itself: a standing query, and images encoded before anybody asks."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 from rclpy.clock import Clock
+from rclpy.node import Node
 
 from lisa_ros.errors import ImageError
 from lisa_ros.msg import Segmentation
-
-if TYPE_CHECKING:
-    from lisa_ros.node.inputs.camera import Frame
-    from lisa_ros.node.perception_node import PerceptionNode
+from lisa_ros.node.inputs.camera import CameraInput
+from lisa_ros.node.inputs.frame import Frame
+from lisa_ros.node.parameters import Parameters
+from lisa_ros.node.requests.queries import Queries
+from lisa_ros.node.status import Readiness
+from lisa_ros.node.worker import ModelWorker
 
 LOOK_PERIOD = 0.1  # seconds between two looks whether it is time, or whether the image has changed
 GRID = 24  # samples along each side of the image by which a change is noticed
@@ -26,37 +28,45 @@ class StandingQuery:
     It gives way: while any query waits or is being answered it does not ask.
     """
 
-    def __init__(self, node: PerceptionNode, clock: Clock) -> None:
-        self._node = node
+    def __init__(
+        self,
+        node: Node,
+        parameters: Parameters,
+        camera: CameraInput,
+        queries: Queries,
+        readiness: Readiness,
+        clock: Clock,
+    ) -> None:
+        self._parameters, self._camera, self._queries = parameters, camera, queries
+        self._readiness = readiness
         self._asked = 0.0
         self._seen: np.ndarray | None = None
         self._timer = node.create_timer(LOOK_PERIOD, self._look, clock=clock)
 
     def wake(self) -> None:
         """Look anew whether there is an instruction; called once a second."""
-        if self._node.parameters["standing.instruction"]:
+        if self._parameters["standing.instruction"]:
             self._timer.reset()
         else:
             self._timer.cancel()  # ten wake-ups a second would be most of what an idle node costs
 
     def _look(self) -> None:
-        node = self._node
-        instruction = node.parameters["standing.instruction"]
-        if not instruction or node.state != "active" or not node.queries.idle:
+        instruction = self._parameters["standing.instruction"]
+        if not instruction or self._readiness.state != "active" or not self._queries.idle:
             return
-        period = node.parameters["standing.period"]
+        period = self._parameters["standing.period"]
         if period > 0 and time.monotonic() - self._asked < period:
             return
-        frame = node.camera.newest()
+        frame = self._camera.newest()
         if period == 0 and (frame is None or not self._has_changed(frame)):
             return
         self._asked = time.monotonic()
-        node.queries.ask(node.queries.new(instruction, Segmentation.SOURCE_STANDING))
+        self._queries.ask(self._queries.new(instruction, Segmentation.SOURCE_STANDING))
 
     def _has_changed(self, frame: Frame) -> bool:
         """Whether the image differs from the one that was asked about last."""
         try:
-            pixels = frame.pixels(self._node.parameters["input.max_pixels"])
+            pixels = frame.pixels(self._parameters["input.max_pixels"])
         except ImageError:
             return False
         rows, columns = (np.linspace(0, side - 1, GRID).astype(int) for side in pixels.shape[:2])
@@ -66,3 +76,35 @@ class StandingQuery:
             return False
         self._seen = samples
         return True
+
+
+class Prefetch:
+    """Has the model's thread encode the newest image whenever it would be idle."""
+
+    def __init__(
+        self,
+        node: Node,
+        parameters: Parameters,
+        queries: Queries,
+        worker: ModelWorker,
+        readiness: Readiness,
+        clock: Clock,
+    ) -> None:
+        self._parameters, self._queries, self._worker = parameters, queries, worker
+        self._readiness = readiness
+        self._timer = node.create_timer(LOOK_PERIOD, self._look, clock=clock)
+
+    @property
+    def _wanted(self) -> bool:
+        return self._parameters["model.prepare_frames"] and self._worker.can_prepare
+
+    def wake(self) -> None:
+        """Look anew whether it is wanted; called once a second."""
+        if self._wanted:
+            self._timer.reset()
+        else:
+            self._timer.cancel()  # so that an idle node sleeps
+
+    def _look(self) -> None:
+        if self._wanted and self._readiness.state == "active" and self._queries.idle:
+            self._worker.prepare_newest()

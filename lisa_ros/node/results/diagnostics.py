@@ -8,18 +8,19 @@ import threading
 import time
 import traceback
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
 
-from lisa_ros.node.inputs.camera_watchdog import Watchdog
-from lisa_ros.node.status import ANSWERED, Status
-
-if TYPE_CHECKING:
-    from lisa_ros.msg import Segmentation
-    from lisa_ros.node.loading import Model
-    from lisa_ros.node.perception_node import PerceptionNode
+from lisa_ros.errors import LisaError
+from lisa_ros.msg import Segmentation
+from lisa_ros.node.inputs.camera_watchdog import CameraWatchdog, Report
+from lisa_ros.node.loading import Model
+from lisa_ros.node.requests.queries import Queries
+from lisa_ros.node.status import ANSWERED, Readiness, Status
+from lisa_ros.node.worker import ModelWorker
 
 PERIOD = 1.0  # seconds
 REMEMBERED = 200  # results that the percentiles rest on
@@ -33,14 +34,22 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 class Diagnostics:
     """Counts results and publishes the state of the node."""
 
-    def __init__(self, node: PerceptionNode) -> None:
-        self._node = node
+    def __init__(
+        self,
+        node: Node,
+        watchdog: CameraWatchdog,
+        queries: Queries,
+        worker: ModelWorker,
+        readiness: Readiness,
+    ) -> None:
+        self._node, self._watchdog = node, watchdog
+        self._queries, self._worker, self._readiness = queries, worker, readiness
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._watchdog = Watchdog(node, node.camera, node.parameters)
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._latencies = {stage: deque(maxlen=REMEMBERED) for stage in STAGES}
         self._last_error = ""
+        self._level = OK
         self._due = time.monotonic() + PERIOD
 
     def record(self, message: Segmentation) -> None:
@@ -48,6 +57,7 @@ class Diagnostics:
         status = Status(message.status)
         with self._lock:
             self._counts[status.name] += 1
+            self._level = _level_of(status)
             if message.error:
                 self._last_error = f"{status.name}: {message.error}"
             if status in ANSWERED:
@@ -70,7 +80,13 @@ class Diagnostics:
         array = DiagnosticArray()
         array.header.stamp = self._node.get_clock().now().to_msg()
         name = self._node.get_fully_qualified_name().lstrip("/")
-        for part, (level, message, values) in self._parts().items():
+        parts: dict[str, Report] = {
+            "model": self._model_report(),
+            "camera": self._watchdog.camera(),
+            "depth": self._watchdog.depth(),
+            "queries": self._queries_report(),
+        }
+        for part, (level, message, values) in parts.items():
             array.status.append(
                 DiagnosticStatus(
                     name=f"{name}: {part}",
@@ -82,59 +98,44 @@ class Diagnostics:
             )
         return array
 
-    def _parts(self) -> dict[str, tuple[bytes, str, dict[str, Any]]]:
-        return {
-            "model": self._model(),
-            "camera": self._watchdog.report(),
-            "depth": self._depth(),
-            "queries": self._queries(),
-        }
-
-    def _model(self) -> tuple[bytes, str, dict[str, Any]]:
+    def _model_report(self) -> Report:
         """State of the life cycle, model and memory."""
-        node = self._node
-        model, unready = node.worker.model, node.queries.unready
-        busy = node.worker.busy
+        model, readiness = self._worker.model, self._readiness
+        busy = self._worker.busy
         values = {
-            "state": node.state,
+            "state": readiness.state,
             "model": model.name if model else "none",
             "device": model.device if model else "none",
             "answering for [s]": f"{time.monotonic() - busy.started:.1f}" if busy else "0",
             "memory [MB]": f"{resident_bytes() / 2**20:.0f}",
             "GPU memory [MB]": f"{gpu_bytes(model) / 2**20:.0f}",
         }
-        if not unready:
+        if not readiness.not_ready_reason:
             return OK, "ready", values
-        failed = "could not be configured" in unready
-        return (ERROR if failed else WARN), unready, values
+        # What a user can mend is a warning, what he cannot is an error.
+        mendable = readiness.failure is None or isinstance(readiness.failure, LisaError)
+        return WARN if mendable else ERROR, readiness.not_ready_reason, values
 
-    def _depth(self) -> tuple[bytes, str, dict[str, Any]]:
-        """Whether depth images belong to the images, and why the last one had none."""
-        depth = self._node.placing.depth
-        values = {
-            "topic": depth.topic,
-            "images with depth": depth.found,
-            "images without": depth.missed,
-        }
-        if not depth.heard:
-            return OK, f"nobody publishes {depth.topic}: answers have no 3-D part", values
-        if depth.reason:
-            return WARN, depth.reason, values
-        return OK, "depth images fit", values
-
-    def _queries(self) -> tuple[bytes, str, dict[str, Any]]:
+    def _queries_report(self) -> Report:
         """Results by status, and where the time goes: median and 95th percentile per stage."""
         with self._lock:
-            counts, last_error = dict(self._counts), self._last_error
+            counts, last_error, level = dict(self._counts), self._last_error, self._level
             latencies = {stage: list(values) for stage, values in self._latencies.items()}
-        values: dict[str, Any] = {"waiting": self._node.queries.waiting}
+        values: dict[str, Any] = {"waiting": self._queries.waiting}
         values |= {f"ended {name}": count for name, count in sorted(counts.items())}
         for stage, samples in latencies.items():
             if samples:
                 middle, high = np.percentile(samples, [50, 95])
                 values[f"{stage} [ms]"] = f"median {middle:.1f}, 95 % {high:.1f}"
         values["last error"] = last_error
-        return OK, f"{sum(counts.values())} answered", values
+        return level, f"{sum(counts.values())} answered", values
+
+
+def _level_of(status: Status) -> bytes:
+    """How bad it is that the last query ended so: an exception of the model is an error."""
+    if status == Status.MODEL_ERROR:
+        return ERROR
+    return OK if status in (*ANSWERED, Status.CANCELLED) else WARN
 
 
 def resident_bytes() -> int:

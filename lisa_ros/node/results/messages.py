@@ -8,23 +8,29 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion, Vector3
-from sensor_msgs.msg import Image, RegionOfInterest
-from std_msgs.msg import Header
+from geometry_msgs.msg import Point, Pose, PoseArray, PoseStamped, Quaternion, Vector3
+from sensor_msgs.msg import Image, PointCloud2, PointField, RegionOfInterest
+from std_msgs.msg import ColorRGBA, Float32MultiArray, Header, MultiArrayDimension
 
+from lisa_ros.geometry import XYZRGB, Grasp, Object3D, quaternion
 from lisa_ros.msg import Instance as InstanceMessage
 from lisa_ros.msg import Segmentation, Timings
-from lisa_ros.node.inputs.image_conversion import to_message
+from lisa_ros.node.inputs.image_conversion import to_bytes, to_message
 from lisa_ros.node.requests.query import Outcome, Query
-from lisa_ros.node.results.localization import Space
+from lisa_ros.node.results.objects3d import Objects3D
+from lisa_ros.node.results.overlay import COLORS
 from lisa_ros.node.status import Status
 
 if TYPE_CHECKING:
     from lisa_ros.engine.answer import Instance
-    from lisa_ros.geometry import Object3D
 
 ENGINE_STAGES = ("clip", "sam", "prefill", "decode", "mask")
 COUNTERS = ("sam_encodes", "clip_encodes", "forwards", "tokens", "drafted", "accepted")
+SCORES = ("score", "width", "instance")
+"""the columns of `grasps/scores`"""
+TRANSPARENT, OPAQUE = 0.35, 1.0
+LETTERS = 0.03  # metres, height of a label
+AXES = np.eye(3)
 UNFINISHED = "objects are placed in space once the answer is complete"
 
 
@@ -35,13 +41,13 @@ def segmentation(query: Query, outcome: Outcome, model: str) -> Segmentation:
     partial = outcome.status in (Status.CANCELLED, Status.TIMEOUT)
     message = Segmentation(
         query_id=query.id,
-        query=query.text,
+        query=query.instruction,
         mode=query.mode,
         source=query.source,
         query_stamp=query.stamp,
         status=int(outcome.status),
         error=outcome.error,
-        answer=answer.text if answer else query.said if partial else "",
+        answer=answer.text if answer else query.text if partial else "",
         truncated=answer is not None and answer.truncated,
         model=model,
         timings=_timings(query, outcome),
@@ -50,8 +56,8 @@ def segmentation(query: Query, outcome: Outcome, model: str) -> Segmentation:
         message.header = frame.header
         message.width, message.height = frame.size
     found = answer.instances if answer else query.instances if partial else []
-    space = outcome.space or Space.empty(len(found), UNFINISHED)
-    message.instances = instance_messages(found, message.header, space)
+    objects = outcome.objects or Objects3D.none(len(found), UNFINISHED)
+    message.instances = instance_messages(found, message.header, objects)
     for name in COUNTERS:
         setattr(message, name, answer.counters.get(name, 0) if answer else 0)
     return message
@@ -67,8 +73,8 @@ def _timings(query: Query, outcome: Outcome) -> Timings:
     if outcome.answer:
         for stage in ENGINE_STAGES:
             setattr(timings, stage, float(outcome.answer.timings.get(stage, 0.0)))
-    if outcome.space:
-        timings.geometry = outcome.space.seconds * 1e3
+    if outcome.objects:
+        timings.geometry = outcome.objects.seconds * 1e3
     return timings
 
 
@@ -78,13 +84,13 @@ def since(query: Query) -> float:
 
 
 def instance_messages(
-    instances: Sequence[Instance], header: Header, space: Space
+    instances: Sequence[Instance], header: Header, found: Objects3D
 ) -> list[InstanceMessage]:
     """The masks of an answer, each cut out to its box, numbered from 1 and placed in space."""
     messages = []
-    for number, (one, thing) in enumerate(zip(instances, space.things, strict=True), start=1):
+    for number, (one, obj) in enumerate(zip(instances, found.objects, strict=True), start=1):
         message = _instance(number, one, header)
-        _place(message, thing, Header(stamp=header.stamp, frame_id=space.frame_id))
+        _localize(message, obj, Header(stamp=header.stamp, frame_id=found.frame_id))
         messages.append(message)
     return messages
 
@@ -103,18 +109,18 @@ def _instance(number: int, instance: Instance, header: Header) -> InstanceMessag
     )
 
 
-def _place(message: InstanceMessage, thing: Object3D, header: Header) -> None:
+def _localize(message: InstanceMessage, obj: Object3D, header: Header) -> None:
     """Fill in the 3-D part, or why there is none."""
-    message.pose_reason, message.has_pose = thing.reason, thing.box is not None
-    message.points = len(thing.points)
-    message.depth_fraction = float(thing.depth_fraction)
-    message.views, message.agreement = thing.views, float(thing.agreement)
-    if thing.box is not None:
+    message.pose_reason, message.has_pose = obj.reason, obj.box is not None
+    message.points = len(obj.points)
+    message.depth_fraction = float(obj.depth_fraction)
+    message.views, message.agreement = obj.views, float(obj.agreement)
+    if obj.box is not None:
         message.pose = PoseStamped(
-            header=header, pose=pose_message(thing.box.center, thing.box.quaternion)
+            header=header, pose=pose_message(obj.box.center, obj.box.quaternion)
         )
-        message.size = Vector3(**dict(zip("xyz", thing.box.size.tolist(), strict=True)))
-        message.centroid = point_message(thing.centroid)
+        message.size = Vector3(**dict(zip("xyz", obj.box.size.tolist(), strict=True)))
+        message.centroid = point_message(obj.centroid)
 
 
 def pose_message(position: np.ndarray, quaternion: np.ndarray) -> Pose:
@@ -168,3 +174,74 @@ def label_info(message: Segmentation) -> Any:
 
     found = [VisionClass(class_id=one.id, class_name=one.label) for one in message.instances]
     return LabelInfo(header=message.header, class_map=found)
+
+
+def cloud_message(points: np.ndarray, header: Header) -> PointCloud2:
+    """A cloud of coloured points (N,), dtype `XYZRGB`."""
+    fields = [
+        PointField(name=name, offset=XYZRGB.fields[name][1], datatype=PointField.FLOAT32, count=1)
+        for name in XYZRGB.names
+    ]
+    return PointCloud2(
+        header=header,
+        height=1,
+        width=len(points),
+        fields=fields,
+        point_step=XYZRGB.itemsize,
+        row_step=XYZRGB.itemsize * len(points),
+        data=to_bytes(points.view(np.uint8)),
+        is_dense=True,
+    )
+
+
+def grasp_messages(
+    found: Sequence[tuple[int, Grasp]], header: Header, query_id: str
+) -> tuple[PoseArray, Float32MultiArray]:
+    """The poses, and one row of `SCORES` for each of them."""
+    poses = [pose_message(one.pose[:3, 3], quaternion(one.pose[:3, :3])) for _, one in found]
+    rows = [[one.score, one.width, float(number)] for number, one in found]
+    scores = Float32MultiArray(data=[value for row in rows for value in row])
+    columns = len(SCORES)
+    # A MultiArray has no header; its labels say which answer it belongs to and what is in it.
+    scores.layout.dim = [
+        MultiArrayDimension(label=query_id, size=len(rows), stride=len(rows) * columns),
+        MultiArrayDimension(label=",".join(SCORES), size=columns, stride=columns),
+    ]
+    return PoseArray(header=header, poses=poses), scores
+
+
+def marker_array(objects: Sequence[Object3D], labels: Sequence[str], header: Header) -> Any:
+    """visualization_msgs/MarkerArray: a box, its axes and a label for each object.
+
+    The first marker takes away those of the answer before.
+    """
+    from visualization_msgs.msg import Marker, MarkerArray
+
+    markers = [Marker(header=header, action=Marker.DELETEALL)]
+    for number, (obj, label) in enumerate(zip(objects, labels, strict=True), start=1):
+        if obj.box is None:
+            continue
+        box = obj.box
+        given: dict[str, Any] = {"header": header, "id": number, "action": Marker.ADD}
+        placed = given | {"pose": pose_message(box.center, box.quaternion)}
+        red, green, blue = (value / 255 for value in COLORS[(number - 1) % len(COLORS)])
+        color = ColorRGBA(r=red, g=green, b=blue, a=TRANSPARENT)
+        size = _vector(np.maximum(box.size, 1e-3))
+        markers.append(Marker(ns="boxes", type=Marker.CUBE, scale=size, color=color, **placed))
+        axes = Marker(ns="axes", type=Marker.LINE_LIST, **placed)
+        axes.scale.x = max(0.002, 0.02 * float(box.size.max()))
+        for axis, length in zip(AXES, box.size, strict=True):
+            axes.points += [point_message(np.zeros(3)), point_message(axis * length * 0.75)]
+            axes.colors += [ColorRGBA(**dict(zip("rgb", axis.tolist(), strict=True)), a=OPAQUE)] * 2
+        markers.append(axes)
+        text = Marker(ns="labels", type=Marker.TEXT_VIEW_FACING, text=f"{number} {label}", **given)
+        up = obj.up if obj.up is not None else np.array([0.0, -1.0, 0.0])
+        above = float(np.abs(up @ box.rotation) @ box.size) / 2 + LETTERS
+        text.pose.position = point_message(box.center + up * above)
+        text.scale.z, text.color = LETTERS, ColorRGBA(r=1.0, g=1.0, b=1.0, a=OPAQUE)
+        markers.append(text)
+    return MarkerArray(markers=markers)
+
+
+def _vector(values: np.ndarray) -> Vector3:
+    return Vector3(**dict(zip("xyz", values.tolist(), strict=True)))

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import threading
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import PoseArray
 from rclpy.node import Node
-from rclpy.publisher import Publisher
-from sensor_msgs.msg import Image
-from std_msgs.msg import String
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_msgs.msg import Float32MultiArray, Header, String
 
 from lisa_ros.msg import Segmentation
 from lisa_ros.node.inputs.image_conversion import to_message
-from lisa_ros.node.inputs.qos import kept, latched
+from lisa_ros.node.inputs.subscription import latched_qos, reliable_qos
 from lisa_ros.node.parameters import Parameters
 from lisa_ros.node.requests.query import Outcome, Query
-from lisa_ros.node.results import messages
+from lisa_ros.node.results import messages, objects3d
+from lisa_ros.node.results.objects3d import Objects3D
 from lisa_ros.node.results.overlay import draw_overlay
-from lisa_ros.node.results.space_outputs import SpaceOutputs
 from lisa_ros.node.status import ANSWERED, Status
 
 RESULTS_KEPT = 1000  # a flood of rejected queries must not overwrite results that are on their way
 IMAGES_KEPT = 5
 
 
-class Outputs:
+class ResultPublishers:
     """The publishers of results. They exist as long as the node and work in every state of it.
 
     Lifecycle publishers would be silent while the node is inactive, and a query that arrives then
@@ -29,14 +37,41 @@ class Outputs:
     """
 
     def __init__(self, node: Node, parameters: Parameters) -> None:
-        self._result = node.create_publisher(Segmentation, "mask", kept(RESULTS_KEPT))
-        self._union = node.create_publisher(Image, "mask/image", kept(IMAGES_KEPT))
-        self._labels = node.create_publisher(Image, "mask/labels", kept(IMAGES_KEPT))
-        self._names = node.create_publisher(String, "mask/label_names", latched())
-        self._answer = node.create_publisher(String, "answer", kept(RESULTS_KEPT))
-        self._overlay = node.create_publisher(Image, "overlay", kept(IMAGES_KEPT))
-        self._space = SpaceOutputs(node, parameters)
-        self._infos = label_info_publisher(node)
+        def images(kind: type, name: str) -> Any:
+            return node.create_publisher(kind, name, reliable_qos(IMAGES_KEPT))
+
+        self._parameters = parameters
+        self._drawing = NewestWins(node.get_logger())
+        self._result = node.create_publisher(Segmentation, "mask", reliable_qos(RESULTS_KEPT))
+        self._answer = node.create_publisher(String, "answer", reliable_qos(RESULTS_KEPT))
+        self._union = images(Image, "mask/image")
+        self._labels = images(Image, "mask/labels")
+        self._names = node.create_publisher(String, "mask/label_names", latched_qos())
+        self._overlay = images(Image, "overlay")
+        self._image = images(Image, "input/image")
+        self._depth = images(Image, "input/depth")
+        self._info = images(CameraInfo, "input/camera_info")
+        self._points = images(PointCloud2, "points")
+        self._scene = images(PointCloud2, "scene/points")
+        self._grasps = images(PoseArray, "grasps")
+        self._scores = images(Float32MultiArray, "grasps/scores")
+        # Two packages that not every robot has.
+        self._infos: Any = None
+        self._markers: Any = None
+        try:
+            from vision_msgs.msg import LabelInfo
+
+            self._infos = node.create_publisher(LabelInfo, "mask/label_info", latched_qos())
+        except ImportError:
+            pass
+        try:
+            from visualization_msgs.msg import MarkerArray
+
+            self._markers = images(MarkerArray, "markers")
+        except ImportError:
+            node.get_logger().warning(
+                "visualization_msgs is not installed, so nothing is published on markers"
+            )
 
     def publish_result(self, query: Query, outcome: Outcome, model: str) -> Segmentation:
         """Send the result of a query out; returns it."""
@@ -46,48 +81,141 @@ class Outputs:
         return message
 
     def publish_rest(self, query: Query, outcome: Outcome, message: Segmentation) -> None:
-        """The words, and the masks as images for those who listen."""
+        """The words, and the rest for those who listen."""
         self._answer.publish(String(data=message.answer or message.error))
-        if outcome.status not in ANSWERED or query.frame is None:
+        if query.frame is None:
             return
+        if outcome.status in ANSWERED:
+            self._publish_masks(query, outcome, message)
+            self._publish_inputs(query.frame, outcome.objects, message.header)
+            if outcome.objects is not None:
+                self._publish_objects(query, outcome, message)
+        if query.frame.decoded is not None and _heard(self._overlay):
+            self._drawing.submit("overlay", lambda: self._draw(query, outcome, message))
+
+    def _publish_masks(self, query: Query, outcome: Outcome, message: Segmentation) -> None:
         found = outcome.answer.instances
         size, header = query.frame.size, message.header
-        if self._union.get_subscription_count():
+        if _heard(self._union):
             self._union.publish(messages.union_image(found, size, header))
-        if self._labels.get_subscription_count():
+        if _heard(self._labels):
             self._labels.publish(messages.label_image(found, size, header))
         self._names.publish(String(data=messages.label_names(message)))
         if self._infos is not None:
             self._infos.publish(messages.label_info(message))
-        self._space.publish(query, outcome, message)
 
-    def publish_overlay(self, query: Query, outcome: Outcome, message: Segmentation) -> None:
-        """The picture for people; apart from the rest, so that nothing waits until it is drawn."""
-        if query.frame is None or not self._overlay.get_subscription_count():
-            return
-        if query.frame.decoded is None:
-            return
+    def _publish_inputs(self, frame: Any, objects: Objects3D | None, header: Header) -> None:
+        """Image, depth and camera_info once more, all with the header of the image.
+
+        An answer comes later than synchronisers remember the camera's own messages, and those may
+        have stamps of their own.
+        """
+        match = frame.match
+        if frame.decoded is not None and _heard(self._image):
+            compressed = isinstance(frame.message, CompressedImage)
+            image = to_message(frame.decoded, "rgb8", header) if compressed else frame.message
+            self._image.publish(image)
+        if match.depth is not None and _heard(self._depth):
+            if not isinstance(match.depth, CompressedImage):
+                self._depth.publish(_with_header(match.depth, header))
+            elif objects is not None and objects.depth is not None:
+                encoding = "16UC1" if objects.depth.dtype == np.uint16 else "32FC1"
+                self._depth.publish(to_message(objects.depth, encoding, header))
+        if match.info is not None and _heard(self._info):
+            self._info.publish(_with_header(match.info, header))
+
+    def _publish_objects(self, query: Query, outcome: Outcome, message: Segmentation) -> None:
+        """What is made of the objects in space; also when nothing was found, then it is empty."""
+        found, rgb = outcome.objects, query.frame.decoded
+        header = Header(stamp=message.header.stamp, frame_id=found.frame_id)
+        masks = [one.mask for one in outcome.answer.instances]
+
+        def grasps() -> None:
+            every = objects3d.grasps(found, masks, self._parameters)
+            poses, scores = messages.grasp_messages(every, header, query.id)
+            self._grasps.publish(poses)
+            self._scores.publish(scores)
+
+        def points() -> None:
+            cloud = objects3d.object_cloud(found, rgb)
+            self._points.publish(messages.cloud_message(cloud, header))
+
+        def markers() -> None:
+            labels = [one.label for one in message.instances]
+            self._markers.publish(messages.marker_array(found.objects, labels, header))
+
+        def scene() -> None:
+            cloud = objects3d.scene_cloud(found, rgb, masks)
+            self._scene.publish(messages.cloud_message(cloud, header))
+
+        if _heard(self._grasps, self._scores):
+            # A hand may wait for the grasps of this very answer: they give way to no other.
+            self._drawing.submit(f"grasps {query.id}", grasps)
+        if _heard(self._points):
+            self._drawing.submit("points", points)
+        if self._markers is not None and _heard(self._markers):
+            self._drawing.submit("markers", markers)
+        if _heard(self._scene):
+            self._drawing.submit("scene", scene)
+
+    def _draw(self, query: Query, outcome: Outcome, message: Segmentation) -> None:
         found = outcome.answer.instances if outcome.answer else query.instances
         picture = draw_overlay(
             query.frame.decoded,
             [one.mask for one in found],
-            query.text,
+            query.instruction,
             message.error or message.answer,
             failed=outcome.status not in (Status.OK, Status.TEXT_ONLY),
         )
         self._overlay.publish(to_message(picture, "rgb8", message.header))
 
-    def flush(self, seconds: float) -> None:
+    def close(self, seconds: float) -> None:
         """Wait until the results have arrived wherever they are awaited, at most so long."""
         from rclpy.duration import Duration
 
+        self._drawing.close()
         self._result.wait_for_all_acked(Duration(seconds=seconds))
 
 
-def label_info_publisher(node: Node) -> Publisher | None:
-    """For `mask/label_info`, if vision_msgs is installed, which not every robot has."""
-    try:
-        from vision_msgs.msg import LabelInfo
-    except ImportError:
-        return None
-    return node.create_publisher(LabelInfo, "mask/label_info", latched())
+class NewestWins:
+    """A thread for what is made for people and maps, so that the next query does not wait for it.
+
+    Of the jobs with one name only the newest is kept while the thread is busy.
+    """
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+        self._lock = threading.Lock()
+        self._jobs: dict[str, Callable[[], None]] = {}
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lisa_drawing")
+
+    def submit(self, name: str, job: Callable[[], None]) -> None:
+        """Have the job done soon, unless a newer one of its name comes before its turn."""
+        with self._lock:
+            waits = name in self._jobs
+            self._jobs[name] = job
+        if not waits:
+            self._thread.submit(self._do, name)
+
+    def _do(self, name: str) -> None:
+        with self._lock:
+            job = self._jobs.pop(name)
+        try:
+            job()
+        except Exception:
+            self._logger.error(f"{name}\n{traceback.format_exc()}")
+
+    def close(self) -> None:
+        """Take nothing more; what waits is dropped."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _heard(*publishers: Any) -> bool:
+    return any(one.get_subscription_count() for one in publishers)
+
+
+def _with_header(message: Any, header: Header) -> Any:
+    """The same message with another header; its data are not copied."""
+    copied = copy(message)
+    copied.header = header
+    return copied
