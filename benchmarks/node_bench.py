@@ -22,6 +22,7 @@ import rclpy
 from node_rig import (
     BEST_EFFORT,
     RELIABLE,
+    Manager,
     Process,
     Rig,
     image_message,
@@ -32,7 +33,6 @@ from node_rig import (
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
-from test_lifecycle import Manager
 
 from lisa_ros.fastdds import use_large_image_transport
 from lisa_ros.node.status import ANSWERED

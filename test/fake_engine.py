@@ -21,6 +21,7 @@ from lisa_ros.engine.answer import Answer, Finished, Instance, MaskReady, Status
 from lisa_ros.errors import CheckpointError, ImageError
 from lisa_ros.node.loading import Model, ModelUnavailable
 
+WORDS_ALONE = {"words", "history", "transcripts", "key"}
 WORD_TIME = 0.01  # seconds per word of an answer
 
 
@@ -106,12 +107,14 @@ class FakeEngine:
         text = "Sure, it is here." if "nothing" not in names else "There is no such thing."
         if "history" in names:
             text = f"I remember {len(history)}: {' | '.join(q for q, _ in history)}"
+        if "transcripts" in names:
+            text = " | ".join(transcript for _, transcript in history)
         if "several" in names:
             instances = [
                 instance(middle(height, width, 3), "the left one"),
                 instance(middle(height, width, 6), "the right one"),
             ]
-        elif not {"nothing", "words", "key"} & set(names):
+        elif not {"nothing", *WORDS_ALONE} & set(names):
             found = [middle(height, width)] if self.masks is None else self.masks
             instances = [instance(mask, "it") for mask in found]
         if "nan" in names:
@@ -125,8 +128,12 @@ class FakeEngine:
         for one in instances:
             yield MaskReady(one)
         count = int(names.get("long") or 0)
-        words = [*text.split(" "), *(f"word{i}" for i in range(count))][: max_new_tokens or None]
-        said, status, stopped_by = "", None, "end"
+        words = [*text.split(" "), *(f"word{i}" for i in range(count))]
+        cut = max_new_tokens is not None and len(words) > max_new_tokens
+        words = words[: max_new_tokens or None]
+        said, status, stopped_by = "", None, "tokens" if cut else "end"
+        if "circles" in names:
+            stopped_by = "repetition"
         endless = "endless" in names
         while words or endless:
             if "deaf" not in names and cancel is not None and cancel.is_set():
@@ -144,11 +151,13 @@ class FakeEngine:
             return
         if status is None:
             status = Status.OK if instances else Status.NOT_FOUND
-            status = Status.TEXT_ONLY if {"words", "history", "key"} & set(names) else status
+            status = Status.TEXT_ONLY if WORDS_ALONE & set(names) else status
         timings = {"clip": 1.0, "sam": 2.0, "prefill": 3.0, "decode": 4.0, "mask": 5.0}
         counters = {"sam_encodes": 1, "clip_encodes": 1, "forwards": 2, "tokens": 3}
         counters |= {"drafted": 5, "accepted": 4}
-        yield Finished(Answer(said, status, instances, timings, counters, stopped_by))
+        transcript = f"{said} [SEG]" if instances else said
+        answer = Answer(said, status, instances, timings, counters, stopped_by, transcript)
+        yield Finished(answer)
 
 
 def load(parameters: Any) -> Model:

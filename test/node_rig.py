@@ -18,12 +18,18 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from lisa_ros.msg import Segmentation
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
+
+from lisa_ros.demo.client import NodeProcess
 
 ROOT = Path(__file__).resolve().parent.parent
 FAKE = [sys.executable, str(ROOT / "test" / "fake_engine.py")]
@@ -75,31 +81,19 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = WAIT) -> 
     raise AssertionError(f"waited {seconds:g} s in vain for {what}")
 
 
-class Process:
-    """The node's process with what it wrote."""
+class Process(NodeProcess):
+    """The node's process with what it wrote, in a ROS domain."""
 
     def __init__(self, command: list[str], domain: int) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="lisa_ros_test_")
-        self.file = Path(self.folder.name) / "output.txt"
-        variables = os.environ | {
+        # What a ROS installation or the user has put there stays reachable.
+        paths = [str(ROOT), str(ROOT / "test"), os.environ.get("PYTHONPATH", "")]
+        variables = {
             "ROS_DOMAIN_ID": str(domain),
             "ROS_LOG_DIR": self.folder.name,
-            "PYTHONPATH": str(ROOT),
-            "PYTHONUNBUFFERED": "1",
-            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         }
-        with self.file.open("wb") as output:
-            self.process = subprocess.Popen(
-                command, env=variables, stdout=output, stderr=subprocess.STDOUT
-            )
-
-    @property
-    def log(self) -> str:
-        return self.file.read_text(errors="replace")
-
-    @property
-    def alive(self) -> bool:
-        return self.process.poll() is None
+        super().__init__(command, Path(self.folder.name) / "output.txt", environment=variables)
 
     def stop(self, number: int = signal.SIGINT) -> int:
         """Send a signal; the exit code."""
@@ -110,16 +104,6 @@ class Process:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise AssertionError(f"the node does not stop; its log:\n{self.log}") from None
-
-    def end(self) -> None:
-        """Stop it by a signal, so that it takes its shared memory along; kill what hangs."""
-        if self.alive:
-            self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(3.0)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
 
 
 class Rig:
@@ -162,15 +146,22 @@ class Rig:
         arguments = ["--ros-args", *ros] if command is None else list(ros)
         process = Process([*(command or FAKE), *arguments], self.domain)
         self.processes.append(process)
-        try:
-            wait_for(
-                lambda: self.voice.get_subscription_count(), "the node's subscription", seconds
-            )
-            wait_for(lambda: self.mask.get_publisher_count(), "the node's publisher", seconds)
-            if ready:
-                wait_for(lambda: "activate: done" in process.log, "the node to be active", seconds)
-        except AssertionError as error:
-            raise AssertionError(f"{error}; its log:\n{process.log}") from None
+
+        def reached(condition: Callable[[], Any], what: str) -> None:
+            def checked() -> Any:
+                value = condition()
+                assert value or process.alive, f"the node has died before {what}"
+                return value
+
+            try:
+                wait_for(checked, what, seconds)
+            except AssertionError as error:
+                raise AssertionError(f"{error}; its log:\n{process.log}") from None
+
+        reached(self.voice.get_subscription_count, "the node's subscription")
+        reached(self.mask.get_publisher_count, "the node's publisher")
+        if ready:
+            reached(lambda: "activate: done" in process.log, "the node to be active")
         return process
 
     def show(self, pixels: np.ndarray | None = None, stamp: tuple[int, int] = (1, 2)) -> Image:
@@ -260,12 +251,40 @@ class Rig:
         """Stop everything that was started."""
         self.cut()
         for process in self.processes:
-            process.end()
+            process.end(signal.SIGINT, 3.0)
             process.folder.cleanup()
         rclpy.shutdown(context=self.context)
         self.thread.join()
         self.node.destroy_node()
         self.executor.shutdown()
+
+
+class Manager:
+    """What a lifecycle manager does, over the node's services."""
+
+    def __init__(self, robot: Rig) -> None:
+        create = robot.node.create_client
+        self._change = create(ChangeState, "perception/change_state")
+        self._state = create(GetState, "perception/get_state")
+        self._set = create(SetParameters, "perception/set_parameters")
+        for client in (self._change, self._state, self._set):
+            assert client.wait_for_service(20)
+
+    def change(self, name: str, seconds: float = 20) -> bool:
+        number = getattr(Transition, f"TRANSITION_{name.upper()}")
+        request = ChangeState.Request(transition=Transition(id=number))
+        return wait_for(self._change.call_async(request).result, name, seconds).success
+
+    @property
+    def state(self) -> str:
+        return wait_for(
+            self._state.call_async(GetState.Request()).result, "state"
+        ).current_state.label
+
+    def set_path(self, path: str):
+        value = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=path)
+        request = SetParameters.Request(parameters=[Parameter(name="model.path", value=value)])
+        return wait_for(self._set.call_async(request).result, "set").results[0]
 
 
 @contextmanager

@@ -64,11 +64,11 @@ class PerceptionNode(LifecycleNode):
             lambda query, outcome: self.queries.finish(query, outcome),
             self.get_logger(),
         )
-        self.publishers = ResultPublishers(self, parameters)
+        self.outputs = ResultPublishers(self, parameters)
         self.queries = queries = Queries(
             self,
             parameters,
-            self.publishers,
+            self.outputs,
             worker,
             readiness,
             steady,
@@ -198,7 +198,7 @@ class PerceptionNode(LifecycleNode):
 
     def release(self, seconds: float) -> bool:
         """Last step: let go of everything; False if the model's thread still hangs."""
-        self.publishers.close(seconds / 2)
+        self.outputs.close(seconds / 2)
         self.camera.close()
         self.depth.close()
         self.localizer.close()

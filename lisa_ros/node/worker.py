@@ -23,6 +23,7 @@ from lisa_ros.node.status import ANSWERED, NotAnswered, Status
 if TYPE_CHECKING:
     from lisa_ros.engine.answer import Answer, Instance
 
+WARM_UP_TIME = 5.0  # seconds after which the engine shall leave it at that
 ENDED_BY_ENGINE = {
     Status.CANCELLED: "the query was taken back",
     Status.TIMEOUT: "the time limit passed before the answer was complete",
@@ -99,7 +100,7 @@ class ModelWorker:
         model = self._load(self._parameters)
         try:
             # The first question to a new model is slow, most of all on a GPU.
-            model.engine.warm_up()
+            model.engine.warm_up(deadline=time.monotonic() + WARM_UP_TIME)
         except Exception as error:
             self._failure(error)
         self.model = model

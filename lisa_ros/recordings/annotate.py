@@ -22,13 +22,13 @@ from std_msgs.msg import String
 
 from lisa_ros.errors import LisaError
 from lisa_ros.msg import Segmentation
-from lisa_ros.node.inputs.camera import Frame
+from lisa_ros.node.inputs.frame import Frame
 from lisa_ros.node.inputs.image_conversion import to_message
 from lisa_ros.node.loading import Model
 from lisa_ros.node.parameters import BY_NAME
 from lisa_ros.node.requests.query import Outcome, Query
 from lisa_ros.node.results import messages
-from lisa_ros.node.results.localization import in_space
+from lisa_ros.node.results.objects3d import localize
 from lisa_ros.node.results.overlay import draw_overlay
 from lisa_ros.node.status import ANSWERED, Status
 from lisa_ros.recordings.recorded_depth import RecordedDepth
@@ -158,7 +158,7 @@ class Annotator:
             if connection.topic == self._topic and self._is_due(stamp):
                 message = deserialize_message(bytes(data), CAMERAS[connection.msgtype])
                 frame = Frame(message, ("recording", stamp))
-                frame.partner = self._recorded.partner_of(message.header, stamp)
+                frame.match = self._recorded.match_for(message.header, stamp)
                 for question in self._questions:
                     said.append(self._annotate(writer, outputs, stamp, frame, question, model))
             yield "\n".join(said)
@@ -222,7 +222,7 @@ class Annotator:
         self._asked += 1
         query = Query(
             id=str(self._asked),
-            text=question,
+            instruction=question,
             mode=self._mode,
             source=Segmentation.SOURCE_RECORDING,
             stamp=Time(sec=stamp // 10**9, nanosec=stamp % 10**9),
@@ -235,8 +235,8 @@ class Annotator:
         except LisaError as error:
             return query, Outcome(Status.REJECTED, str(error))
         masks = [one.mask for one in answer.instances]
-        space = in_space(masks, frame.partner, frame.header, SETTINGS)
-        return query, Outcome(Status[answer.status.name], "", answer, space)
+        objects = localize(masks, frame.match, frame.header, SETTINGS)
+        return query, Outcome(Status[answer.status.name], "", answer, objects)
 
 
 def _camera(reader: Reader, wanted: str, depth: str) -> str:
@@ -267,7 +267,7 @@ def _camera_info(reader: Reader, wanted: str) -> str:
 def _last_answer(model: Model, query: Query, pixels: Any) -> Answer:
     *_, last = model.engine.stream(
         pixels,
-        query.text,
+        query.instruction,
         mode=query.mode,
         key=query.frame.key,
         max_new_tokens=query.max_new_tokens,

@@ -10,7 +10,7 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from lisa_ros.node.inputs.depth import Partner, away, nearest
+from lisa_ros.node.inputs.frame import DepthMatch, nearest_by_stamp, stamp_difference
 
 TYPES = {
     "sensor_msgs/msg/Image": Image,
@@ -18,7 +18,7 @@ TYPES = {
     "sensor_msgs/msg/CameraInfo": CameraInfo,
 }
 AROUND = 10**9  # nanoseconds of recorded time around an image within which its depth was recorded
-NOT_NAMED = Partner(reason="no depth image: its topic was not named")
+NOT_NAMED = DepthMatch(reason="no depth image: its topic was not named")
 
 
 class RecordedDepth:
@@ -36,16 +36,20 @@ class RecordedDepth:
         self._depth, self._info = self._connections(depth), self._connections(info)
         self._first_info = next(self._messages(self._info), None)
 
-    def partner_of(self, header: Any, recorded: int) -> Partner:
+    def match_for(self, header: Any, recorded: int) -> DepthMatch:
         """What belongs to an image with this header, recorded at `recorded` nanoseconds."""
         if not self._depth:
             return NOT_NAMED
         around = {"start": recorded - AROUND, "stop": recorded + AROUND}
-        depth = nearest(list(self._messages(self._depth, **around)), header)
-        info = nearest(list(self._messages(self._info, **around)), header) or self._first_info
-        if depth is None or abs(away(depth, header)) > self._slop:
-            return Partner(info=info, reason=f"no depth image within {self._slop:g} s of the image")
-        return Partner(depth, info)
+        depth = nearest_by_stamp(list(self._messages(self._depth, **around)), header)
+        info = (
+            nearest_by_stamp(list(self._messages(self._info, **around)), header) or self._first_info
+        )
+        if depth is None or abs(stamp_difference(depth, header)) > self._slop:
+            return DepthMatch(
+                info=info, reason=f"no depth image within {self._slop:g} s of the image"
+            )
+        return DepthMatch(depth, info)
 
     def _connections(self, topic: str) -> list[Connection]:
         return [one for one in self._reader.connections if topic and one.topic == topic]

@@ -11,8 +11,7 @@ from rosbags.rosbag2 import Reader, ReaderError
 from rosbags.typesys import Stores, get_typestore
 
 from lisa_ros.geometry import Intrinsics
-from lisa_ros.node.inputs.depth_image import to_depth
-from lisa_ros.node.inputs.image_conversion import to_rgb
+from lisa_ros.node.inputs.image_conversion import to_depth, to_rgb
 from lisa_ros.recordings.ask_views import Shot
 from lisa_ros.recordings.tf import RecordedTransforms, seconds
 from lisa_ros.recordings.view_folder import ViewsError

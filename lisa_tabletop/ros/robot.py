@@ -14,7 +14,7 @@ from std_msgs.msg import Float32MultiArray
 
 from lisa_ros.demo.client import ANSWER_LIMIT, NoAnswer, PerceptionClient, full_mask
 from lisa_ros.geometry import Grasp, rigid
-from lisa_ros.node.results.space_messages import SCORES
+from lisa_ros.node.results.messages import SCORES
 from lisa_ros.node.status import Status
 from lisa_tabletop.pick.hand import GRIPPER
 from lisa_tabletop.pick.trial import Reply, Target, in_table_frame

@@ -195,7 +195,7 @@ def test_a_result_can_be_fetched_for_a_while_and_then_no_more():
     code = "\n".join(
         [
             "import runpy",
-            "from lisa_ros.node import segment_action",
+            "from lisa_ros.node.requests import segment_action",
             "segment_action.RESULT_KEPT = 3",
             f"runpy.run_path({FAKE[-1]!r}, run_name='__main__')",
         ]

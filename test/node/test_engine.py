@@ -14,8 +14,7 @@ import torch
 pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
 from model_samples import small_lisa
-from node_rig import picture, rig, wait_for
-from test_lifecycle import Manager
+from node_rig import Manager, picture, rig, wait_for
 
 from lisa_ros.model.checkpoint import save
 from lisa_ros.node.loading import load_model

@@ -11,43 +11,11 @@ import pytest
 
 pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState, GetState
 from lisa_ros.action import Segment
-from node_rig import START, Process, Rig, own_domain, rig, wait_for
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
+from node_rig import START, Manager, Process, Rig, own_domain, rig, wait_for
 from rclpy.action import ActionClient
 
 from lisa_ros.node.status import Status
-
-
-class Manager:
-    """What a lifecycle manager does, over the node's services."""
-
-    def __init__(self, robot: Rig) -> None:
-        create = robot.node.create_client
-        self._change = create(ChangeState, "perception/change_state")
-        self._state = create(GetState, "perception/get_state")
-        self._set = create(SetParameters, "perception/set_parameters")
-        for client in (self._change, self._state, self._set):
-            assert client.wait_for_service(20)
-
-    def change(self, name: str, seconds: float = 20) -> bool:
-        number = getattr(Transition, f"TRANSITION_{name.upper()}")
-        request = ChangeState.Request(transition=Transition(id=number))
-        return wait_for(self._change.call_async(request).result, name, seconds).success
-
-    @property
-    def state(self) -> str:
-        return wait_for(
-            self._state.call_async(GetState.Request()).result, "state"
-        ).current_state.label
-
-    def set_path(self, path: str):
-        value = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=path)
-        request = SetParameters.Request(parameters=[Parameter(name="model.path", value=value)])
-        return wait_for(self._set.call_async(request).result, "set").results[0]
 
 
 @pytest.fixture(scope="module")

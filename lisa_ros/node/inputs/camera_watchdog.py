@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -129,10 +130,11 @@ class CameraWatchdog:
         twin = twin.removesuffix("/compressed") if other == "raw" else f"{twin}/compressed"
         if self._node.count_publishers(twin):
             return f"{twin} is published: set input.transport to {other}"
+        ours = self._topics_of_perception_nodes()
         cameras = [
             name
             for name, types in self._node.get_topic_names_and_types()
-            if subscription.type in types and self._publishers(name) - self._perception_nodes()
+            if subscription.type in types and self._node.count_publishers(name) > ours[name]
         ]
         if cameras:
             return f"remap image to one of these: {', '.join(cameras[:SHOWN])}"
@@ -141,16 +143,17 @@ class CameraWatchdog:
             "is the camera started?"
         )
 
-    def _publishers(self, topic: str) -> set[tuple[str, str]]:
-        """Namespace and name of the nodes that publish on a topic."""
-        infos = self._node.get_publishers_info_by_topic(topic)
-        return {(info.node_namespace, info.node_name) for info in infos}
+    def _topics_of_perception_nodes(self) -> Counter[str]:
+        """What this node and others of its kind publish: their masks and overlays are no cameras.
 
-    def _perception_nodes(self) -> set[tuple[str, str]]:
-        """This node and others of its kind: their masks and overlays are no cameras."""
-        topics = self._node.get_topic_names_and_types()
-        answers = [name for name, types in topics if OUR_TYPE in types]
-        return set().union(*(self._publishers(name) for name in answers))
+        The publishers of a topic cannot be asked for by its full name: rclpy would remap it.
+        """
+        found: Counter[str] = Counter()
+        for name, namespace in self._node.get_node_names_and_namespaces():
+            topics = self._node.get_publisher_names_and_types_by_node(name, namespace)
+            if any(OUR_TYPE in types for _, types in topics):
+                found.update(topic for topic, _ in topics)
+        return found
 
     def _rate(self) -> str:
         """Images per second by the publisher's own count, where the middleware tells it."""
