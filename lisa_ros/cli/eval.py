@@ -32,8 +32,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """The options that say which model is asked, and where it runs."""
     parser.add_argument("--model", default="nano", help="model folder or name (default: nano)")
     parser.add_argument("--vision-tower", help="folder of the CLIP tower, for official checkpoints")
-    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 (default: a GPU if any)")
-    parser.add_argument("--dtype", choices=DTYPES, help="default: bfloat16 on a GPU, else float32")
+    parser.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:1 (default: a GPU if any)"
+    )
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="auto", help="auto: bfloat16 on a GPU, else float32"
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,14 +98,10 @@ def run(args: argparse.Namespace) -> int:
 
 def load_model(args: argparse.Namespace) -> Lisa:
     """The model that the options of `add_model` name."""
-    import torch
+    from lisa_ros.engine.load import load_lisa
 
-    from lisa_ros.model.checkpoint import load
-
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = args.dtype or ("float32" if device == "cpu" else "bfloat16")
-    return load(
-        args.model, device=device, dtype=getattr(torch, dtype), vision_tower=args.vision_tower
+    return load_lisa(
+        args.model, device=args.device, dtype=args.dtype, vision_tower=args.vision_tower
     )
 
 

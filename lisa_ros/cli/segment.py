@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lisa_ros.engine import Answer, Instance
 
 COLORS = ((230, 60, 60), (60, 130, 230), (60, 180, 75), (240, 160, 30), (160, 70, 200))
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,8 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "int8", "fp8", "int4", "nf4"),
         help="compress the language model's weights; auto: as far as a GPU's memory asks for it",
     )
-    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 (default: a GPU if any)")
-    parser.add_argument("--dtype", choices=DTYPES, help="default: bfloat16 on a GPU, else float32")
+    parser.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:1 (default: a GPU if any)"
+    )
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="auto", help="auto: bfloat16 on a GPU, else float32"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the answer as JSON")
     parser.add_argument("--overlay", type=Path, metavar="FILE", help="write the picture with masks")
 
@@ -52,23 +56,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Load the model, ask, print."""
     image = read_image(args.image)
-    import torch
-
-    from lisa_ros.engine import Engine, EngineConfig
-    from lisa_ros.engine.question import Question, check_question
-    from lisa_ros.model.checkpoint import load
+    from lisa_ros.engine.load import load_engine
+    from lisa_ros.engine.question import EngineConfig, Question, check_question
 
     check_question(Question(image, args.instruction, args.mode))
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = args.dtype or ("float32" if device == "cpu" else "bfloat16")
-    lisa = load(
+    engine = load_engine(
         args.model,
-        device=device,
-        dtype=getattr(torch, dtype),
-        vision_tower=args.vision_tower,
+        device=args.device,
+        dtype=args.dtype,
         quantization=args.quantization,
+        vision_tower=args.vision_tower,
+        config=EngineConfig(clip_view=args.clip_view),
     )
-    engine = Engine(lisa, EngineConfig(clip_view=args.clip_view))
     answer = engine.segment(image, args.instruction, mode=args.mode)
     print(describe(answer))
     if args.json:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, TypedDict, get_args
 
 import numpy as np
 
 from lisa_ros.engine.answer import SEG
 from lisa_ros.errors import ImageError, InstructionError
-from lisa_ros.model.checkpoint import Lisa
-from lisa_ros.model.config import ClipView, LisaConfig
-from lisa_ros.model.network import IMAGE_TOKEN
+from lisa_ros.model.config import IMAGE_TOKEN, ClipView, LisaConfig
 from lisa_ros.model.prompt import INSTANCE_SUFFIXES, MODE_SUFFIXES, Turn, build_prompt, escape
+
+if TYPE_CHECKING:
+    from lisa_ros.model.checkpoint import Lisa
 
 Mode = Literal["auto", "mask", "explain", "text"]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from official_layout import GOLDEN, PARITY, TOWER, write_official
 from PIL import Image
 
@@ -15,7 +17,7 @@ from lisa_ros.cli import main
 from lisa_ros.cli.segment import run_lengths
 from lisa_ros.engine import Engine
 from lisa_ros.model import weights
-from lisa_ros.model.checkpoint import load, save
+from lisa_ros.model.checkpoint import SHIPPED, load, save
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +129,19 @@ def test_a_place_that_cannot_be_written_is_one_sentence(
     assert main([*arguments, "--json", "/nowhere/answer.json"]) == 2
     assert main([*arguments, "--overlay", str(picture.parent / "answer.nothing")]) == 2
     assert capsys.readouterr().err.count("cannot write") == 2
+
+
+@pytest.mark.skipif(not (SHIPPED / "nano").is_dir(), reason="nano's weights are not in this tree")
+def test_the_readmes_lines_of_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(from lisa_ros import load_engine.*?)```", readme, re.DOTALL)
+    Image.open(PARITY / "image_a.png").convert("RGB").save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    try:
+        exec(code, {})
+    finally:
+        torch.set_num_threads(threads)
+    assert capsys.readouterr().out.startswith("Status.")
