@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Outcome:
+class ScheduleResult:
     """What a schedule gave: the same for all of them."""
 
     ids: list[int]
@@ -25,11 +25,11 @@ class Outcome:
     """(N, H, W) logits at the size of the image"""
 
 
-Schedule = Callable[[Lisa, np.ndarray, list[int], int], Outcome]
+Schedule = Callable[[Lisa, np.ndarray, list[int], int], ScheduleResult]
 
 
 @torch.inference_mode()
-def reference(lisa: Lisa, image: np.ndarray, prompt: list[int], count: int) -> Outcome:
+def reference(lisa: Lisa, image: np.ndarray, prompt: list[int], count: int) -> ScheduleResult:
     """The schedule of the reference implementation of LISA.
 
     For every token CLIP and the whole sequence are computed anew, with the logits of all positions;
@@ -47,11 +47,11 @@ def reference(lisa: Lisa, image: np.ndarray, prompt: list[int], count: int) -> O
     new = ids[len(prompt) :].tolist()
     seg = [i for i, token in enumerate(new) if token == lisa.tokenizer.seg_id]
     predicting = states[0, [states.shape[1] - count + i for i in seg]]
-    return Outcome(new, _masks(lisa, image, predicting))
+    return ScheduleResult(new, _masks(lisa, image, predicting))
 
 
 @torch.inference_mode()
-def library(lisa: Lisa, image: np.ndarray, prompt: list[int], count: int) -> Outcome:
+def library(lisa: Lisa, image: np.ndarray, prompt: list[int], count: int) -> ScheduleResult:
     """transformers' own `generate` with its key and value cache; SAM and masks after the text."""
     network, device = lisa.network, lisa.network.lm_head.weight.device
     pixels = lisa.processor.clip_pixels(image)[None].to(device)
@@ -72,7 +72,7 @@ def library(lisa: Lisa, image: np.ndarray, prompt: list[int], count: int) -> Out
     new = output.sequences[0].tolist()
     seg = [i for i, token in enumerate(new) if token == lisa.tokenizer.seg_id]
     states = [output.hidden_states[i][-1][0, -1] for i in seg]
-    return Outcome(new, _masks(lisa, image, torch.stack(states)))
+    return ScheduleResult(new, _masks(lisa, image, torch.stack(states)))
 
 
 def _causal(lisa: Lisa) -> LlamaForCausalLM:

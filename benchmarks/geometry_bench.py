@@ -1,6 +1,6 @@
 """What a mask's way to cloud, box and grasps costs, on one core.
 
-    OMP_NUM_THREADS=1 python benchmarks/geometry_bench.py
+    OMP_NUM_THREADS=1 PYTHONPATH=test python -m benchmarks.geometry_bench
 
 prints the processor time of each step in milliseconds: medians of rounds of calls, of which the
 best counts, as other work on the machine can only make a round slower.
@@ -16,6 +16,7 @@ from functools import partial
 import numpy as np
 from geometry_scenes import noisy, on_table, render
 
+from benchmarks.generated_tables import markdown_table
 from lisa_ros.geometry import Intrinsics, locate, parallel_grasps, suction_grasps
 
 ROUNDS, CALLS = 8, 15
@@ -44,8 +45,7 @@ def main() -> None:
         scenes.append((seen == 0, noisy(depth, seed)))
     pixels = statistics.mean(int(mask.sum()) for mask, _ in scenes)
     print(f"640x480, an object of {pixels:,.0f} pixels; milliseconds of one core\n")
-    print("| box | cloud and box | gripper | suction cup | together |")
-    print("|---|---|---|---|---|")
+    rows = []
     for name, up in (("upright", "support"), ("free", None)):
         things = [locate(mask, depth, CAMERA, up=up) for mask, depth in scenes]
         steps = (
@@ -54,8 +54,8 @@ def main() -> None:
             [partial(suction_grasps, thing) for thing in things],
         )
         times = [milliseconds(step) for step in steps]
-        cells = " | ".join(f"{value:.1f}" for value in (*times, float(np.sum(times))))
-        print(f"| {name} | {cells} |")
+        rows.append([name, *(f"{value:.1f}" for value in (*times, float(np.sum(times))))])
+    print(markdown_table(["box", "cloud and box", "gripper", "suction cup", "together"], rows))
 
 
 if __name__ == "__main__":

@@ -22,12 +22,14 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 
+from benchmarks.generated_tables import markdown_table
 from lisa_ros.engine import Engine
 from lisa_ros.errors import LisaError
 from lisa_ros.evaluation.evaluate import Sample, evaluate, figures, measure
 from lisa_ros.evaluation.reasonseg import Item, read_dataset
 from lisa_ros.model.checkpoint import CONFIG_FILE, load
 from lisa_ros.training.finetune import finetune, implicit_items, save_half
+from lisa_ros.writing import write_file
 from lisa_tabletop.evaluation.fixed_test_set import BENCHMARK, IMAGES, cached, tables, write_splits
 from lisa_tabletop.evaluation.two_stage import KindClassifier, answer_in_two_stages
 from lisa_tabletop.training import run_nano
@@ -158,7 +160,7 @@ def _ask_two_stages(
 def table(results: Sequence[Row]) -> str:
     """The results in Markdown: means over the seeds, with the lowest and the highest."""
     heads = [f"{group} {name}" for group, names in COLUMNS.items() for name in names]
-    lines = [f"| system | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    lines = []
     for system in dict.fromkeys(row["system"] for row in results):
         runs = [row["figures"] for row in results if row["system"] == system]
         cells = [
@@ -166,8 +168,8 @@ def table(results: Sequence[Row]) -> str:
             for group, names in COLUMNS.items()
             for name in names
         ]
-        lines.append(f"| {system} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append([system, *cells])
+    return markdown_table(["system", *heads], lines)
 
 
 def _cell(values: Sequence[float | None]) -> str:
@@ -185,8 +187,8 @@ def _read(folder: Path) -> list[Row]:
 
 def _store(folder: Path, results: list[Row], settings: dict) -> None:
     content = json.dumps({"settings": settings, "rows": results}, indent=2)
-    (folder / "results.json").write_text(content + "\n")
-    (folder / "results.md").write_text(table(results))
+    write_file(folder / "results.json", content + "\n")
+    write_file(folder / "results.md", table(results) + "\n")
 
 
 def run(args: argparse.Namespace) -> None:

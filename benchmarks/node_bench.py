@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import re
 import statistics
 import sys
 import tempfile
 import time
 from array import array
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import rclpy
@@ -34,6 +33,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
+from benchmarks.generated_tables import markdown_table, put_into_page
 from lisa_ros.fastdds import use_large_image_transport
 from lisa_ros.node.status import ANSWERED
 
@@ -42,7 +42,6 @@ ROUNDS = 40
 OLD = 0.15  # seconds after which an image is too old, where the node shall wait for a new one
 IDLE_SECONDS = 10.0
 FRAMES = 150
-BLOCK = re.compile(r"(<!-- node bench -->\n).*?(<!-- end of node bench -->)", re.DOTALL)
 
 
 def echo_image() -> None:
@@ -136,23 +135,20 @@ def round_trips(robot: Rig, width: int, height: int, ask_first: bool) -> list[fl
     return taken
 
 
-def latencies() -> list[str]:
-    rows = ["| | 640x480 | 1280x720 |", "|---|---|---|"]
-    measured: dict[str, list[float]] = {}
-    for who in ("node", "echo"):
-        for ask_first in (True, False):
-            what = "image to mask" if ask_first else "query to mask"
+def latencies() -> str:
+    """From the image or the query to the mask, and what of it the node adds to a bare echo."""
+    rows = []
+    for what, ask_first in (("image to mask", True), ("query to mask", False)):
+        times: dict[str, list[float]] = {}
+        for who in ("perception node", "bare rclpy echo"):
             for width, height in SIZES:
                 with own_domain() as domain, peer(who, domain, ask_first) as robot:
                     taken = round_trips(robot, width, height, ask_first)
-                measured.setdefault(f"{what}, {who}", []).append(statistics.median(taken))
-    for what in ("image to mask", "query to mask"):
-        node, echo = measured[f"{what}, node"], measured[f"{what}, echo"]
-        for name, values in (("perception node", node), ("bare rclpy echo", echo)):
-            rows.append(f"| {what}, {name} | " + " | ".join(f"{v:.1f} ms" for v in values) + " |")
-        overhead = [a - b for a, b in zip(node, echo, strict=True)]
-        rows.append(f"| {what}, overhead | " + " | ".join(f"{v:.1f} ms" for v in overhead) + " |")
-    return rows
+                times.setdefault(who, []).append(statistics.median(taken))
+        times["overhead"] = [a - b for a, b in zip(*times.values(), strict=True)]
+        for who, values in times.items():
+            rows.append([f"{what}, {who}", *(f"{value:.1f} ms" for value in values)])
+    return markdown_table(["", *(f"{width}x{height}" for width, height in SIZES)], rows)
 
 
 @contextmanager
@@ -161,7 +157,7 @@ def peer(who: str, domain: int, ask_first: bool):
     age = OLD if ask_first else 60.0
     robot = Rig(domain)
     try:
-        if who == "node":
+        if who == "perception node":
             robot.start("-p", f"input.max_age:={age}", "-p", "input.wait:=5.0")
             yield robot
         else:
@@ -184,36 +180,38 @@ def processor_share(process: int, seconds: float) -> float:
     return 100 * (used() - before) / seconds
 
 
-def idle() -> list[str]:
+def idle() -> str:
     """Processor time while a camera runs and nobody asks."""
     shares = {}
     for who in ("perception node", "bare subscriber"):
-        with own_domain() as domain:
-            robot = Rig(domain)
-            with role(domain, "camera", "1280", "720", "30"):
-                if who == "bare subscriber":
-                    with role(domain, "bare") as process:
-                        time.sleep(2.0)
-                        shares[who] = processor_share(process.process.pid, IDLE_SECONDS)
-                else:
-                    process = robot.start()
-                    time.sleep(1.0)
-                    shares[who] = processor_share(process.process.pid, IDLE_SECONDS)
-            robot.close()
+        with (
+            own_domain() as domain,
+            role(domain, "camera", "1280", "720", "30"),
+            ExitStack() as ends,
+        ):
+            if who == "bare subscriber":
+                process = ends.enter_context(role(domain, "bare"))
+                time.sleep(2.0)
+            else:
+                robot = Rig(domain)
+                ends.callback(robot.close)
+                process = robot.start()
+                time.sleep(1.0)
+            shares[who] = processor_share(process.process.pid, IDLE_SECONDS)
     ratio = shares["perception node"] / shares["bare subscriber"]
-    rows = ["| 1280x720 at 30 Hz, nobody asks | share of a core |", "|---|---|"]
-    rows += [f"| {who} | {share:.1f} % |" for who, share in shares.items()]
-    return [*rows, f"| ratio | {ratio:.2f} |"]
+    rows = [[who, f"{share:.1f} %"] for who, share in shares.items()]
+    head = ["1280x720 at 30 Hz, nobody asks", "share of a core"]
+    return markdown_table(head, [*rows, ["ratio", f"{ratio:.2f}"]])
 
 
-def delivery() -> list[str]:
+def delivery() -> str:
     """How many of our publishers' images arrive, and how late."""
-    rows = ["| 1280x720 at 30 Hz | arrived | median latency |", "|---|---|---|"]
+    rows = []
     for name, policy in (("reliable", RELIABLE), ("best effort", BEST_EFFORT)):
         numbers, late = arrivals(QoSProfile(depth=5, reliability=policy.reliability))
         arrived = 100 * len(numbers) / (numbers[-1] - numbers[0] + 1)
-        rows.append(f"| {name} | {arrived:.1f} % | {statistics.median(late):.1f} ms |")
-    return rows
+        rows.append([name, f"{arrived:.1f} %", f"{statistics.median(late):.1f} ms"])
+    return markdown_table(["1280x720 at 30 Hz", "arrived", "median latency"], rows)
 
 
 def arrivals(
@@ -236,9 +234,9 @@ def arrivals(
     return numbers, late
 
 
-def memory() -> list[str]:
+def memory() -> str:
     """What cleaning up gives back, with an untrained model of 0.4 GB."""
-    rows = ["| resident memory of the node | MB |", "|---|---|"]
+    rows = []
     with tempfile.TemporaryDirectory() as folder, own_domain() as domain:
         size = write_large_model(Path(folder) / "large")
         robot = Rig(domain)
@@ -247,19 +245,19 @@ def memory() -> list[str]:
         process = robot.start(*arguments, command=command, ready=False).process.pid
         manager = Manager(robot)
         robot.film(rate=5)
-        rows.append(f"| before the first configuration | {resident(process):.0f} |")
+        rows.append(["before the first configuration", f"{resident(process):.0f}"])
         for turn in range(1, 4):
             for name in ("configure", "activate"):
                 assert manager.change(name, 300)
             # The weights are mapped from their file and lie in memory once they have been used.
             wait_for(lambda: robot.ask("the mug", 120).status in ANSWERED, "an answer", 120)
-            used = resident(process)
-            rows.append(f"| {turn}. has answered, with {size:.0f} MB of weights | {used:.0f} |")
+            used = f"{resident(process):.0f}"
+            rows.append([f"{turn}. has answered, with {size:.0f} MB of weights", used])
             for name in ("deactivate", "cleanup"):
                 assert manager.change(name, 60)
-            rows.append(f"| {turn}. cleaned up | {resident(process):.0f} |")
+            rows.append([f"{turn}. cleaned up", f"{resident(process):.0f}"])
         robot.close()
-    return rows
+    return markdown_table(["resident memory of the node", "MB"], rows)
 
 
 def write_large_model(folder: Path) -> float:
@@ -283,7 +281,7 @@ def resident(process: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", type=Path, help="a Markdown file with <!-- node bench --> marks")
+    parser.add_argument("--write", type=Path, help="a page with a place for the table `node bench`")
     parser.add_argument("--role", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
     use_large_image_transport()
@@ -298,13 +296,10 @@ def main() -> None:
         return
     parts = []
     for measure in (latencies, idle, delivery, memory):
-        parts.append("\n".join(measure()))
+        parts.append(measure())
         print(parts[-1], end="\n\n", flush=True)
     if args.write:
-        text = args.write.read_text(encoding="utf-8")
-        table = "\n\n".join(parts)
-        block = BLOCK.sub(lambda marks: f"{marks[1]}\n{table}\n\n{marks[2]}", text)
-        args.write.write_text(block, encoding="utf-8")
+        put_into_page(args.write, "node bench", "\n\n".join(parts))
 
 
 if __name__ == "__main__":

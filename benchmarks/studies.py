@@ -16,6 +16,7 @@ import lisa_tabletop  # noqa: F401  chooses how MuJoCo draws, which is settled a
 import mujoco
 import numpy as np
 
+from benchmarks.generated_tables import markdown_table
 from lisa_ros.engine import Answer, Engine
 from lisa_ros.evaluation.evaluate import test_views, union
 from lisa_tabletop.training.scenes import TEST_SEEDS
@@ -62,6 +63,24 @@ def quantization_gate(full: Engine, quantised: Mapping[str, Engine], scenes: int
     return gates
 
 
+def gate_table(gates: Sequence[Gate]) -> str:
+    """How the masks of quantised models agree with those of the full one."""
+    rows = [
+        [
+            gate.method,
+            str(gate.questions),
+            f"{gate.mean_iou:.4f}",
+            f"{gate.least_iou:.3f}",
+            f"{100 * gate.same_words:.0f} %",
+            f"{gate.answer_ms:.1f}",
+            "yes" if gate.passed else "no",
+        ]
+        for gate in gates
+    ]
+    head = ["method", "questions", "mean IoU", "least IoU", "same words", "answer ms"]
+    return markdown_table([*head, f"mean IoU >= {LEAST_IOU}"], rows)
+
+
 def _questions(scenes: int) -> Iterator[tuple[int, np.ndarray, str]]:
     for key, view in enumerate(test_views(scenes)):
         random = np.random.default_rng((view.record["seed"], 3))
@@ -104,15 +123,19 @@ def compare_views(engines: Mapping[str, Engine], scenes: int) -> list[ViewResult
                 overlaps[name][shown < 1].append(_iou(union(answer, truth.shape), truth))
                 times[name].append(answer.timings["total"])
     return [
-        ViewResult(
-            name,
-            _mean(inside),
-            _mean(outside),
-            (len(inside), len(outside)),
-            median(times[name]),
-        )
-        for name, (inside, outside) in overlaps.items()
+        ViewResult(name, _mean(a), _mean(b), (len(a), len(b)), median(times[name]))
+        for name, (a, b) in overlaps.items()
     ]
+
+
+def view_table(results: Sequence[ViewResult]) -> str:
+    """How well objects inside and outside the central square are found."""
+    inside, outside = results[0].counts
+    rows = [
+        [r.clip_view, f"{r.inside:.3f}", f"{r.outside:.3f}", f"{r.answer_ms:.1f}"] for r in results
+    ]
+    head = ["clip_view", f"inside ({inside})", f"outside ({outside})", "answer ms"]
+    return markdown_table(head, rows)
 
 
 def _turned_views(scenes: int) -> Iterator[View]:

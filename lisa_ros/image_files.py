@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from lisa_ros.errors import ImageError
+from lisa_ros.errors import ImageError, WriteError
+from lisa_ros.writing import written_beside
 
 ORIENTATION = 0x0112  # the EXIF tag; values from 5 on lay rows along columns
 WHITE = (255, 255, 255, 255)
@@ -119,3 +120,26 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise ImageError(
             f"{path} cannot be read as a picture: {str(error) or type(error).__name__}"
         ) from None
+
+
+def image_format(path: Path) -> str:
+    """The format that a file's name asks for, such as PNG.
+
+    Raises:
+        WriteError: it is none that can be written.
+    """
+    kind = Image.registered_extensions().get(path.suffix.lower(), "")
+    if kind not in Image.SAVE:
+        raise WriteError(f"cannot write {path}: its ending names no image format (.png, .jpg)")
+    return kind
+
+
+def write_image(path: Path, pixels: np.ndarray) -> None:
+    """Write uint8 (H,W,3) RGB or (H,W) in the format that the file's name asks for.
+
+    Raises:
+        WriteError: the name's ending is that of no format, or the file cannot be written.
+    """
+    kind = image_format(path)
+    with written_beside(path) as beside:
+        Image.fromarray(pixels).save(beside, format=kind)

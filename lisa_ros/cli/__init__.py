@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from lisa_ros.errors import LisaError
 
@@ -33,8 +35,15 @@ COMMANDS: dict[str, str] = {
 TABLETOP = {"sim", "sim-pick", "sim-benchmark", "train-nano"}
 """Sub-commands of `lisa_tabletop`, which join by the entry points `lisa_ros.commands`."""
 
-EXTRAS = {"mujoco": "sim", "matplotlib": "train", "peft": "train", "tensorboard": "train"}
+EXTRAS = {
+    **dict.fromkeys(("mujoco", "trimesh"), "sim"),
+    **dict.fromkeys(("accelerate", "matplotlib", "peft", "tensorboard"), "train"),
+    "torchao": "quantize",
+}
 """Packages that only some commands need, and the extra that brings each."""
+
+MODES = ("auto", "mask", "explain", "text")
+FAULT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # exit codes; the last two as a shell gives them
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,6 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     chosen = arguments[0] if arguments else ""
+    for stream in (sys.stdout, sys.stderr):
+        # A label in Chinese on a Latin-1 terminal is no reason to lose an answer.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         for name, text in COMMANDS.items():
             about = text[0].upper() + text[1:] + "."
@@ -54,31 +67,54 @@ def main(argv: Sequence[str] | None = None) -> int:
                 module.add_arguments(command)
                 command.set_defaults(run=module.run)
         args = parser.parse_args(arguments)
-        return args.run(args)
+        code = args.run(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Who read our output has seen enough. Python's own flush at exit must not complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except LisaError as error:
-        print(f"lisa-ros {chosen}: {error}", file=sys.stderr)
-        return 2
+        sentence = str(error)
+    except OSError as error:
+        sentence = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in EXTRAS:
+        sentence = _how_to_install(error.name or "")
+        if not sentence:
             raise
-        extra = f"pip install 'lisa_ros[{EXTRAS[package]}]'"
-        print(f"lisa-ros {chosen}: needs the package {package}: {extra}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
+    print(f"lisa-ros {chosen}: {sentence}", file=sys.stderr)
+    return FAULT
+
+
+def _how_to_install(module: str) -> str:
+    """What to do about a module that is not there; empty if it is a fault of ours."""
+    package = module.partition(".")[0]
+    if module in ("lisa_ros.msg", "lisa_ros.action"):
+        return "its ROS messages are not built: install it with pip or colcon (docs/install.md)"
+    if package in ("lisa_ros", "lisa_tabletop", "benchmarks"):
+        return ""
+    if package in EXTRAS:
+        return f"needs the package {package}: pip install 'lisa_ros[{EXTRAS[package]}]'"
+    return (
+        f"the package {package} is missing from {sys.executable}: activate the environment that "
+        "lisa_ros was installed into, or source the ROS installation (docs/install.md)"
+    )
 
 
 def _module(name: str) -> ModuleType:
     """The module of a sub-command."""
     if name == "bench":
-        checkout = Path(__file__).resolve().parents[2]
-        if not (checkout / "benchmarks" / "bench.py").is_file():
-            raise LisaError(
-                "the benchmarks are run from a checkout: clone the repository and run `make bench`"
-            )
-        sys.path.insert(0, str(checkout))
-        return import_module("benchmarks.bench")
+        # Run from a checkout, never installed: ours if this is one, else the one we stand in.
+        for checkout in (Path(__file__).resolve().parents[2], Path.cwd()):
+            if (checkout / "benchmarks" / "bench.py").is_file():
+                sys.path[:0] = [str(checkout), str(checkout / "test")]
+                return import_module("benchmarks.bench")
+        raise LisaError(
+            "the benchmarks are not installed: run this in a checkout of the repository, whose "
+            "folder benchmarks/ has them"
+        )
     if name not in TABLETOP:
         return import_module(f"lisa_ros.cli.{name.replace('-', '_')}")
     for entry in entry_points(group="lisa_ros.commands", name=name):
@@ -87,3 +123,33 @@ def _module(name: str) -> ModuleType:
         "the simulated tabletop is not installed here (colcon installs the robot's package alone): "
         "pip install 'lisa_ros[sim]'"
     )
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say which model is asked, and how it is loaded."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", default="nano", help="model folder or name (default: nano)")
+    group.add_argument("--vision-tower", help="folder of the CLIP tower, if the model has none")
+    group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: a GPU if any)")
+    group.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="default: bfloat16 on a GPU, else float32",
+    )
+    group.add_argument(
+        "--quantization",
+        choices=("auto", "int8", "fp8", "int4", "nf4"),
+        help="compress the language model's weights; auto: as far as a GPU's memory asks for it",
+    )
+
+
+def model_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What the options of `add_model_arguments` are to `load_engine` and `load_lisa`."""
+    return {
+        "model": args.model,
+        "device": args.device,
+        "dtype": args.dtype,
+        "quantization": args.quantization,
+        "vision_tower": args.vision_tower,
+    }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lisa_ros.cli import MODES, add_model_arguments, model_options
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The recording, the questions and the model."""
@@ -27,9 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--camera-info", default="", metavar="TOPIC", help="their intrinsics, if several"
     )
-    parser.add_argument("--mode", default="auto", choices=("auto", "mask", "explain", "text"))
-    parser.add_argument("--model", default="nano", help="a shipped model, or a checkpoint's folder")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--mode", default="auto", choices=MODES)
+    add_model_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
         TimeRemainingColumn,
     )
 
-    from lisa_ros.node.loading import load_model
-    from lisa_ros.node.parameters import PARAMETERS
+    from lisa_ros.engine.load import load_engine
+    from lisa_ros.node.loading import Model
     from lisa_ros.recordings.annotate import Annotator, describe
 
     console = Console()
@@ -58,10 +59,9 @@ def run(args: argparse.Namespace) -> int:
         info=args.camera_info,
         mode=args.mode,
     )
-    settings = {parameter.name: parameter.default for parameter in PARAMETERS}
-    settings |= {"model.path": args.model, "model.device": args.device}
     with console.status("loading the model ..."):
-        model = load_model(settings)
+        engine = load_engine(**model_options(args))
+    model = Model(engine, engine.lisa.config.name, str(engine.device))
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task(args.recording.name, total=None)

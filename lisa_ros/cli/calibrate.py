@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lisa_ros.cli import add_model_arguments, model_options
+
 MODES = ("auto", "mask")  # the words before a mask are part of its score, or there are none
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from lisa_ros.cli.eval import add_model
-
-    add_model(parser)
+    add_model_arguments(parser)
     parser.add_argument(
         "--dataset",
         type=Path,
@@ -23,8 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask every question with and without words, fit, write the model's config.json."""
-    from lisa_ros.cli.eval import ask, load_model
+    from lisa_ros.cli.eval import ask
     from lisa_ros.engine import Engine
+    from lisa_ros.engine.load import load_lisa
     from lisa_ros.evaluation.calibration import figures, fit, store, uncalibrated
     from lisa_ros.evaluation.reasonseg import read_dataset
     from lisa_ros.model.checkpoint import CONFIG_FILE, find
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     folder = find(args.model)
     LisaConfig.from_json(folder / CONFIG_FILE)  # only native models have a place for it
     items = read_dataset(args.dataset or drawn_before("validation", VALIDATION))
-    lisa = uncalibrated(load_model(args))
+    lisa = uncalibrated(load_lisa(**model_options(args)))
     engine = Engine(lisa)
     samples = [sample for mode in MODES for sample, _ in ask(engine, items, mode)]
     weights = fit(samples)

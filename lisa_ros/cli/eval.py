@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lisa_ros.cli.segment import DTYPES, write
+from lisa_ros.cli import add_model_arguments, model_options
+from lisa_ros.writing import write_file
 
 if TYPE_CHECKING:
     from lisa_ros.engine import Answer, Engine
     from lisa_ros.evaluation.evaluate import Sample
     from lisa_ros.evaluation.reasonseg import Item
-    from lisa_ros.model.checkpoint import Lisa
 
 COLUMNS = {
     "asked": "samples",
@@ -28,20 +28,8 @@ COLUMNS = {
 }
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """The options that say which model is asked, and where it runs."""
-    parser.add_argument("--model", default="nano", help="model folder or name (default: nano)")
-    parser.add_argument("--vision-tower", help="folder of the CLIP tower, for official checkpoints")
-    parser.add_argument(
-        "--device", default="auto", help="cpu, cuda, cuda:1 (default: a GPU if any)"
-    )
-    parser.add_argument(
-        "--dtype", choices=DTYPES, default="auto", help="auto: bfloat16 on a GPU, else float32"
-    )
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model(parser)
+    add_model_arguments(parser)
     parser.add_argument(
         "--dataset",
         type=Path,
@@ -67,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask, print the table, write what was asked for."""
-    from lisa_ros.engine import Engine
+    from lisa_ros.engine.load import load_engine
     from lisa_ros.evaluation import calibration
     from lisa_ros.evaluation.contact_sheet import choose, contact_sheet
     from lisa_ros.evaluation.evaluate import report
@@ -76,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from lisa_tabletop.evaluation.fixed_test_set import BENCHMARK
 
     items = read_dataset(args.dataset or drawn_before("benchmark", BENCHMARK))
-    engine = Engine(load_model(args))
+    engine = load_engine(**model_options(args))
     chosen = choose(len(items))
     samples, shown = [], []
     for index, (sample, answer) in enumerate(ask(engine, items, args.mode)):
@@ -88,21 +76,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         asked = {"model": args.model, "mode": args.mode, "questions": len(items)}
         found = {**asked, "results": results, "scores": scores}
-        write(args.json, json.dumps(found, indent=2).encode() + b"\n")
+        write_file(args.json, json.dumps(found, indent=2) + "\n")
     if args.sheet:
         contact_sheet(shown, args.sheet)
     if args.reliability:
         calibration.draw_reliability(samples, args.reliability)
     return 0
-
-
-def load_model(args: argparse.Namespace) -> Lisa:
-    """The model that the options of `add_model` name."""
-    from lisa_ros.engine.load import load_lisa
-
-    return load_lisa(
-        args.model, device=args.device, dtype=args.dtype, vision_tower=args.vision_tower
-    )
 
 
 def ask(engine: Engine, items: Sequence[Item], mode: str) -> Iterator[tuple[Sample, Answer]]:

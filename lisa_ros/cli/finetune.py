@@ -9,12 +9,12 @@ import argparse
 import os
 from pathlib import Path
 
-from lisa_ros.cli.eval import add_model, load_model
+from lisa_ros.cli import add_model_arguments, model_options
 from lisa_ros.errors import LisaError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model(parser)
+    add_model_arguments(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--dataset",
@@ -48,9 +48,10 @@ def run(args: argparse.Namespace) -> int:
         raise LisaError(f"{args.output} is a file; name a folder for the new checkpoint")
     if (args.output / "config.json").exists():
         raise LisaError(f"{args.output} holds a checkpoint already; name a new folder")
+    from lisa_ros.engine.load import load_lisa
     from lisa_ros.training.finetune import finetune, implicit_items, read_items, save_half
 
-    lisa = load_model(args)
+    lisa = load_lisa(**model_options(args))
     if args.dataset:
         items = read_items(args.dataset)
     else:

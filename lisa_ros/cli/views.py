@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lisa_ros.cli import add_model_arguments, model_options
 from lisa_ros.errors import LisaError
+from lisa_ros.writing import writable_folder, write_file
 
 if TYPE_CHECKING:
     from lisa_ros.geometry import Object3D
@@ -38,23 +40,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bag.add_argument(
         "--every", type=float, default=1.0, metavar="SECONDS", help="between two views; default: 1"
     )
-    parser.add_argument("--model", default="nano", help="a shipped model, or a checkpoint's folder")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    add_model_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Read the views, ask, fuse, write; 1 if there is no object in space."""
     if args.voxel <= 0:
         raise LisaError("--voxel must be above 0")
+    writable_folder(args.out)
     shots, up = read_views(args)
 
-    from lisa_ros.node.loading import load_model
-    from lisa_ros.node.parameters import BY_NAME
+    from lisa_ros.engine.load import load_engine
     from lisa_ros.recordings import ask_views
 
-    settings = {name: parameter.default for name, parameter in BY_NAME.items()}
-    settings |= {"model.path": args.model, "model.device": args.device}
-    engine = load_model(settings).engine
+    engine = load_engine(**model_options(args))
     seen = ask_views(engine, shots, args.query, up=up, voxel=args.voxel)
     write_results(args.out, shots, seen)
     print(describe(shots, seen))
@@ -80,19 +79,15 @@ def read_views(args: argparse.Namespace) -> tuple[list[Shot], Any]:
 
 def write_results(out: Path, shots: list[Shot], seen: Seen) -> None:
     """The cloud, the box and each view with its mask."""
-    from lisa_ros.cli.segment import overlay, save_picture, write
     from lisa_ros.geometry import ply
+    from lisa_ros.image_files import write_image
+    from lisa_ros.node.results.overlay import fill_masks
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LisaError(f"cannot make the folder {out}: {error.strerror}") from error
-    write(out / "object.ply", ply(seen.thing.points, seen.colors))
-    content = json.dumps(as_json(seen.thing), indent=2) + "\n"
-    write(out / "object.json", content.encode())
+    write_file(out / "object.ply", ply(seen.thing.points, seen.colors))
+    write_file(out / "object.json", json.dumps(as_json(seen.thing), indent=2) + "\n")
     for number, (shot, answer) in enumerate(zip(shots, seen.answers, strict=True), start=1):
-        picture = overlay(shot.image, answer.instances[:1])
-        save_picture(out / f"view_{number:02d}.png", picture)
+        masks = [instance.mask for instance in answer.instances[:1]]
+        write_image(out / f"view_{number:02d}.png", fill_masks(shot.image, masks))
 
 
 def as_json(thing: Object3D) -> dict[str, Any]:

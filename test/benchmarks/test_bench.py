@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from benchmarks import baselines, studies
-from benchmarks.machine import Machine
+from benchmarks.measure import Machine, StageCost, busy_neighbours
 from benchmarks.presets import random_lisa, teach
-from benchmarks.stages import Stage
 from lisa_ros.cli import main
 from lisa_ros.engine import Answer, Engine, Instance, Question, Status
 from lisa_tabletop.world.camera import View
@@ -45,9 +44,9 @@ def test_presets_compute_in_the_precision_that_is_asked_for() -> None:
 
 
 def test_a_bound_is_set_by_what_takes_longer() -> None:
-    machine = Machine("m", "t", 1, "float32", copy_bandwidth=1e9, matmul_rate=1e9)
-    assert Stage("arithmetic", 9.0, flop=2e6, bytes=1e6).bound_ms(machine) == 2
-    assert Stage("memory", 9.0, flop=1e6, bytes=3e6).bound_ms(machine) == 3
+    machine = Machine("m", "t", 1, "float32", copy_bandwidth=1e9, matmul_rate=1e9, load=0.0)
+    assert StageCost("arithmetic", 9.0, flop=2e6, bytes=1e6).bound_ms(machine) == 2
+    assert StageCost("memory", 9.0, flop=1e6, bytes=3e6).bound_ms(machine) == 3
 
 
 def test_the_command_prints_tables_and_writes_numbers(
@@ -63,6 +62,7 @@ def test_the_command_prints_tables_and_writes_numbers(
         "of the roof",
         "times its bound",
         "n-th question",
+        "beside processes that keep a core busy",
     ):
         assert text in printed
     [preset] = json.loads(numbers.read_text())["presets"]
@@ -71,6 +71,13 @@ def test_the_command_prints_tables_and_writes_numbers(
     assert passes["engine, standing question"] == passes["engine, template, new frame"] == 1
     assert passes["engine, mask mode, new frame"] == 1
     assert len(preset["stages"]) == 6
+    assert [point["count"] for point in preset["neighbours"]] == [0, 1, 2]
+
+
+def test_neighbours_take_processor_time_and_end_with_their_block() -> None:
+    with busy_neighbours(2) as processes:
+        assert [process.poll() for process in processes] == [None, None]
+    assert None not in [process.poll() for process in processes]
 
 
 def test_a_length_that_has_no_room_for_the_mask_is_refused(capsys: pytest.CaptureFixture) -> None:

@@ -79,6 +79,6 @@ class Watch:
 sys.meta_path.insert(0, Watch())
 import {module}
 """
-    for module in ("benchmarks.measure", "benchmarks.machine", "lisa_tabletop.training.nano"):
+    for module in ("benchmarks.measure", "lisa_tabletop.training.nano"):
         printed = python(code.replace("{module}", module)).stdout.splitlines()
         assert set(printed) <= {"torch after lisa_ros: True"}, module

@@ -102,8 +102,8 @@ def test_a_folder_comes_back_as_it_was_written(tmp_path):
 
 def test_the_command_writes_cloud_and_box(tmp_path, monkeypatch, capsys):
     write_folder(tmp_path, shots())
-    oracle = SimpleNamespace(engine=Oracle())
-    monkeypatch.setattr("lisa_ros.node.loading.load_model", lambda settings: oracle)
+    oracle = Oracle()
+    monkeypatch.setattr("lisa_ros.engine.load.load_engine", lambda **options: oracle)
     out = tmp_path / "out"
     assert main(["views", str(tmp_path), "--query", "the red box", "--out", str(out)]) == 0
     result = json.loads((out / "object.json").read_text())
@@ -120,8 +120,8 @@ def test_the_command_writes_cloud_and_box(tmp_path, monkeypatch, capsys):
 
 def test_the_command_says_when_nothing_is_there(tmp_path, monkeypatch, capsys):
     write_folder(tmp_path, shots())
-    blind = SimpleNamespace(engine=Oracle(blind=(1, 2, 3, 4)))
-    monkeypatch.setattr("lisa_ros.node.loading.load_model", lambda settings: blind)
+    blind = Oracle(blind=(1, 2, 3, 4))
+    monkeypatch.setattr("lisa_ros.engine.load.load_engine", lambda **options: blind)
     command = ["views", str(tmp_path), "--query", "the red box", "--out", str(tmp_path / "out")]
     assert main(command) == 1
     assert "no object: no view shows the object" in capsys.readouterr().out

@@ -67,6 +67,17 @@ def mark_masks(image: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
         contours, _ = cv2.findContours(mask.astype(np.uint8), *kind)
         cv2.drawContours(picture, contours, -1, (255, 255, 255), 2 * width + 3, cv2.LINE_AA)
         cv2.drawContours(picture, contours, -1, _color(index), 2 * width, cv2.LINE_AA)
+    return fill_masks(image, masks, picture)
+
+
+def fill_masks(
+    image: np.ndarray, masks: Sequence[np.ndarray], around: np.ndarray | None = None
+) -> np.ndarray:
+    """The image with every mask tinted in a color of its own, beside them the pixels of `around`.
+
+    `around`: the image itself unless another one of its size is given.
+    """
+    picture = (image if around is None else around).copy()
     for index, mask in enumerate(masks):
         inside = image[mask].astype(np.float32) * (1 - FILL)
         picture[mask] = (inside + np.array(_color(index), np.float32) * FILL).astype(np.uint8)

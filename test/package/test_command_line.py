@@ -1,0 +1,94 @@
+"""The command line: what stops it is one sentence, what it says reaches every terminal."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from lisa_ros import cli
+from lisa_ros.cli import main
+
+
+def command(run, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The words of a command that does what `run` does."""
+    module = SimpleNamespace(add_arguments=lambda parser: None, run=run)
+    monkeypatch.setattr(cli, "_module", lambda name: module)
+    return ["info"]
+
+
+def failing(error: BaseException):
+    def run(args: object) -> int:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a.png"), "No space left on device: a.p"),
+        (PermissionError(errno.EACCES, "Permission denied", "/out"), "Permission denied: /out"),
+        (OSError("cannot identify it"), "cannot identify it"),
+        (ModuleNotFoundError("no", name="peft.tuners"), "pip install 'lisa_ros[train]'"),
+        (ModuleNotFoundError("no", name="torch"), "the package torch is missing from"),
+        (ModuleNotFoundError("no", name="lisa_ros.msg"), "ROS messages are not built"),
+    ],
+)
+def test_what_stops_a_command_is_one_sentence(
+    error: Exception,
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    assert main(command(failing(error), monkeypatch)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("lisa-ros info: ") and sentence in said and said.count("\n") == 1
+
+
+def test_a_module_of_ours_that_is_missing_is_a_fault_with_a_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(ModuleNotFoundError):
+        main(command(failing(ModuleNotFoundError("no", name="lisa_ros.moved")), monkeypatch))
+
+
+def lisa(*words: str, **options) -> subprocess.CompletedProcess:
+    line = [sys.executable, "-m", "lisa_ros.cli", *words]
+    return subprocess.run(line, capture_output=True, timeout=120, **options)
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
+    """`lisa-ros --help | true`: the pipe is closed before anything is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    line = [sys.executable, "-m", "lisa_ros.cli", "info", "nano"]
+    done = subprocess.run(line, stdout=writing, stderr=subprocess.PIPE, timeout=120)
+    os.close(writing)
+    assert done.stderr == b"" and done.returncode == 141
+
+
+def test_a_latin_1_terminal_shows_a_chinese_path(tmp_path: Path) -> None:
+    latin = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = lisa("info", str(tmp_path / "杯子"), env=latin)
+    assert done.returncode == 2 and b"\\u676f\\u5b50" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_the_benchmarks_are_found_from_inside_a_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "lib" / "lisa_ros" / "cli" / "x.py"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench"]) == 2
+    assert "run this in a checkout" in capsys.readouterr().err
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+    with pytest.raises(SystemExit, match="0"):
+        main(["bench", "--help"])
+    assert "--presets" in capsys.readouterr().out
