@@ -21,7 +21,7 @@ from lisa_ros.engine.answer import Answer, Finished, Instance, MaskReady, Status
 from lisa_ros.errors import CheckpointError, ImageError
 from lisa_ros.node.loading import Model, ModelUnavailable
 
-WORDS_ALONE = {"words", "history", "transcripts", "key"}
+WORDS_ALONE = {"words", "warm", "history", "transcripts", "key"}
 WORD_TIME = 0.01  # seconds per word of an answer
 
 
@@ -71,6 +71,7 @@ class FakeEngine:
         self.masks = masks
         self.threads: set[int] = set()
         self.keys: list[Any] = []
+        self.warm = 0
 
     def stream(
         self,
@@ -99,7 +100,8 @@ class FakeEngine:
         """What `stream` would do first; here there is nothing to do."""
 
     def warm_up(self, *, deadline: float | None = None) -> None:
-        """What a first question alone would pay for; here there is nothing to do."""
+        """What a first question alone would pay for; here it is counted."""
+        self.warm += 1
 
     def _answer(self, image, names, history, cancel, max_new_tokens, deadline) -> Iterator[Any]:
         height, width = image.shape[:2]
@@ -107,6 +109,8 @@ class FakeEngine:
         text = "Sure, it is here." if "nothing" not in names else "There is no such thing."
         if "history" in names:
             text = f"I remember {len(history)}: {' | '.join(q for q, _ in history)}"
+        if "warm" in names:
+            text = f"{self.warm} times"
         if "transcripts" in names:
             text = " | ".join(transcript for _, transcript in history)
         if "several" in names:

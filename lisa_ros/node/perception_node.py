@@ -72,7 +72,7 @@ class PerceptionNode(LifecycleNode):
             worker,
             readiness,
             steady,
-            lambda message: self.diagnostics.record(message),
+            lambda message: self.diagnostics.results.append(message),
         )
         watchdog = CameraWatchdog(self, self.camera, self.depth, parameters)
         self.diagnostics = Diagnostics(self, watchdog, queries, worker, readiness)

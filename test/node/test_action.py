@@ -143,6 +143,24 @@ def test_dialogue_is_remembered_by_name_and_cleared(client):
     assert answer == "I remember 0: "
 
 
+@pytest.mark.parametrize("mode", ["auto", "mask"])
+def test_dialogue_keeps_what_the_model_wrote_with_its_masks(client, mode):
+    """Words alone would tell the model that it had shown nothing."""
+    assert client.ask("the mug", dialogue=mode, mode=mode, clear=True)[1].status == Status.OK
+    answer = client.ask("transcripts", dialogue=mode)[1].answer
+    assert answer == "Sure, it is here. [SEG]"
+
+
+def test_truncated_means_cut_at_the_longest_length(client):
+    assert client.ask("long:50", max_new_tokens=6)[1].truncated
+    for words in ("the mug", "circles", "nothing"):
+        assert not client.ask(words, max_new_tokens=6)[1].truncated, words
+
+
+def test_the_model_is_warmed_up_once(client):
+    assert client.ask("warm")[1].answer == "1 times"
+
+
 def test_cancel_before_the_model_begins(robot, client):
     first = client.send("endless", timeout=10.0)
     second = client.send("waiting")

@@ -16,6 +16,7 @@ from depth_rig import (
     DEPTH,
     HEARD,
     HEIGHT,
+    INFO,
     SCENE,
     SEEN,
     WIDTH,
@@ -26,14 +27,15 @@ from depth_rig import (
     metres,
     millimetres,
 )
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseArray
 from lisa_ros.action import Segment
-from node_rig import Rig, image_message, rig, wait_for
+from lisa_ros.msg import Segmentation
+from node_rig import BEST_EFFORT, Rig, image_message, rig, wait_for
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32MultiArray, Header
 from visualization_msgs.msg import Marker
 
@@ -63,6 +65,41 @@ def test_the_object_in_space(camera, depth):
 def test_a_depth_image_of_half_the_size(camera):
     half = millimetres(np.ascontiguousarray(DEPTH[::2, ::2]))
     check_is_the_thing(camera.ask(depth=half).instances[0], 0.004)
+
+
+def test_the_quality_of_service_of_depth_is_its_own():
+    """What does not fit is told for depth and camera_info as for the camera."""
+    with rig() as robot:
+        robot.use_camera(BEST_EFFORT)
+        process = robot.start("-p", "depth.qos:=reliable", "-p", "input.qos:=sensor_data")
+        robot.node.create_publisher(Image, "depth", BEST_EFFORT)
+        robot.node.create_publisher(CameraInfo, "camera_info", BEST_EFFORT)
+        robot.film()
+        wait_for(lambda: robot.ask("hello").status == Status.OK, "the image, best effort")
+        words = (
+            "/lisa/depth: 1 publishers (BEST_EFFORT), this subscription is RELIABLE: these do not "
+            "fit, set depth.qos to auto or sensor_data"
+        )
+        wait_for(lambda: words in process.log, "the reason in the log")
+        with robot.hearing(DiagnosticArray, "/diagnostics") as heard:
+            told = wait_for(lambda: heard and heard[-1].status, "diagnostics")
+        [state] = [one for one in told if one.name.endswith(": depth")]
+        assert state.level == DiagnosticStatus.WARN and state.message == words
+
+
+@pytest.mark.parametrize(
+    ("published", "words"),
+    [
+        ({"depth": CompressedImage}, "its publishers send sensor_msgs/msg/CompressedImage, not"),
+        ({"depth": Image}, "/lisa/camera_info: nobody publishes it"),
+    ],
+)
+def test_the_watchdog_looks_at_depth_too(published, words):
+    with rig() as robot:
+        process = robot.start()
+        for name, kind in published.items():
+            robot.node.create_publisher(kind, name, 1)
+        wait_for(lambda: words in process.log, "the reason in the log")
 
 
 def other(message: Image, **fields: Any) -> Image:
@@ -123,20 +160,40 @@ def test_without_usable_depth_the_mask_stands_and_says_why(camera, name):
     check_is_the_thing(camera.ask(depth=millimetres()).instances[0])
 
 
-def test_the_image_of_a_goal_has_no_depth(camera):
-    camera.ask(depth=millimetres())
-    client = ActionClient(camera.robot.node, Segment, "segment")
+def send_goal(robot: Rig, **fields: Any) -> tuple[Segmentation, list[Any]]:
+    """The result of a goal and its feedback."""
+    client = ActionClient(robot.node, Segment, "segment")
     assert client.wait_for_server(10)
-    goal = Segment.Goal(instruction="it", image=image_message(COLOR))
-    feedback: list[Any] = []
-    sent = camera.robot.do(lambda: client.send_goal_async(goal, feedback.append))
+    goal, feedback = Segment.Goal(instruction="it", **fields), []
+    sent = robot.do(lambda: client.send_goal_async(goal, feedback.append))
     handle = wait_for(sent.result, "the goal to be accepted")
-    ended = camera.robot.do(handle.get_result_async)
+    ended = robot.do(handle.get_result_async)
     result = wait_for(ended.result, "the result").result.segmentation
+    robot.do(client.destroy)
+    return result, feedback
+
+
+def test_the_image_of_a_goal_has_not_the_camera_s_depth(camera):
+    camera.ask(depth=millimetres())
+    result, feedback = send_goal(camera.robot, image=image_message(COLOR))
     assert "came with the question" in result.instances[0].pose_reason
     wait_for(lambda: feedback, "the progress")
     assert "once the answer is complete" in feedback[0].feedback.instances[0].pose_reason
-    camera.robot.do(client.destroy)
+
+
+def test_the_depth_image_that_a_goal_brings_along(camera):
+    """Whatever the camera shows meanwhile, and whatever the stamps are."""
+    camera.ask(depth=millimetres(2 * DEPTH))
+    own = {"image": image_message(COLOR), "depth": millimetres(), "camera_info": INFO}
+    result, _ = send_goal(camera.robot, **own)
+    check_is_the_thing(result.instances[0])
+    assert result.instances[0].pose.header == own["image"].header
+    del own["camera_info"]
+    reason = send_goal(camera.robot, **own)[0].instances[0].pose_reason
+    assert "no camera_info" in reason
+    for alone in ({"depth": millimetres()}, {"camera_info": INFO}):
+        refused, _ = send_goal(camera.robot, **alone)
+        assert refused.status == Status.REJECTED and "no image" in refused.error
 
 
 def test_what_is_published_about_the_object(camera):

@@ -26,6 +26,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from benchmarks.node_bench import arrivals
 from lisa_ros.node.inputs.camera import CameraInput
 from lisa_ros.node.inputs.subscription import OnDemand
+from lisa_ros.node.parameters import BY_NAME
 from lisa_ros.node.status import Status
 
 
@@ -157,6 +158,40 @@ def test_images_that_nobody_asks_about_never_wake_the_executor(monkeypatch):
             executor.spin_once(timeout_sec=0.25)
         assert len(waits) < 40, "200 images have come in"
         assert camera.fresh(lambda: False).header.stamp.sec > 20
+        rclpy.shutdown(context=context)
+
+
+def test_images_from_before_the_activation_are_not_counted_as_dropped():
+    with rig() as robot:
+        context = Context()
+        rclpy.init(context=context, domain_id=robot.domain)
+        node = rclpy.create_node("watcher", context=context, namespace="lisa")
+        values = {name: parameter.default for name, parameter in BY_NAME.items()}
+        camera = CameraInput(node, values)
+        dropped: list[int] = []
+
+        def arrives(second: int) -> bool:
+            """Best effort, so that the first one may be published too early."""
+            robot.show(stamp=(second, 0))
+            end = time.monotonic() + 0.5
+            while time.monotonic() < end:
+                frame = camera.newest()
+                if frame is not None and frame.header.stamp.sec == second:
+                    return True
+            return False
+
+        for start in (100, 200):
+            camera.open()
+            wait_for(robot.images.get_subscription_count, "the subscription")
+            for second in (start, start + 3):
+                wait_for(lambda s=second: arrives(s), "the image")
+            camera.close()
+            assert camera.newest() is None
+            wait_for(lambda: not robot.images.get_subscription_count(), "the end of it")
+            for second in range(20):
+                robot.images.publish(image_message(picture(), (second, 0)))
+            dropped.append(camera.dropped)
+        assert dropped == [0, 0]
         rclpy.shutdown(context=context)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lisa_ros.action import Segment
 from node_rig import START, Manager, Process, Rig, own_domain, rig, wait_for
 from rclpy.action import ActionClient
@@ -99,6 +100,25 @@ def test_bug_in_the_loader_is_logged_and_survived(robot, manager):
     assert not manager.change("configure") and manager.state == "unconfigured"
     assert "header too large" in robot.processes[0].log[len(before) :]
     assert robot.ask("hello").status == Status.NOT_READY
+
+
+@pytest.mark.parametrize(
+    ("path", "level"),
+    [("missing", DiagnosticStatus.WARN), ("damaged", DiagnosticStatus.ERROR)],
+)
+def test_diagnostics_of_a_failed_configuration(robot, manager, path, level):
+    """A fault that the user can mend is a warning, a bug is an error: told by its type."""
+    assert manager.set_path(path).successful
+    assert not manager.change("configure")
+    with robot.hearing(DiagnosticArray, "/diagnostics") as heard:
+        wait_for(lambda: heard, "diagnostics")
+        assert heard[-1].status[0].level == level, heard[-1].status[0].message
+        assert manager.set_path("nano").successful
+        assert manager.change("configure")
+        heard.clear()
+        wait_for(lambda: heard, "diagnostics")
+        assert heard[-1].status[0].level == DiagnosticStatus.WARN  # inactive
+        assert "inactive" in heard[-1].status[0].message
 
 
 def test_model_parameters_change_only_without_a_model(robot, manager):

@@ -139,6 +139,21 @@ def test_diagnostics_once_a_second(robot):
         wait_for(lambda: robot.ask("ready").status == Status.OK, "images again")
 
 
+def test_the_level_says_whose_fault_it_is(robot):
+    """The user's is a warning, an exception of the model an error, until the next answer."""
+    levels = {
+        "exception": DiagnosticStatus.ERROR,
+        "": DiagnosticStatus.WARN,
+        "image": DiagnosticStatus.WARN,
+        "could not be configured": DiagnosticStatus.OK,
+    }
+    with robot.hearing(DiagnosticArray, "/diagnostics") as heard:
+        for words, level in levels.items():
+            robot.ask(words)
+            heard.clear()
+            wait_for(lambda n=level: heard and heard[-1].status[3].level == n, f"{words!r}")
+
+
 def test_self_test_does_not_answer_on_the_result_topic(robot):
     before = len(robot.results)
     result = call(robot, Trigger, "self_test", Trigger.Request())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 import traceback
 from collections import Counter, deque
@@ -45,17 +44,19 @@ class Diagnostics:
         self._node, self._watchdog = node, watchdog
         self._queries, self._worker, self._readiness = queries, worker, readiness
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._lock = threading.Lock()
+        self.results: deque[Segmentation] = deque()
+        """what has been published since the last look; any thread appends to it"""
         self._counts: Counter[str] = Counter()
         self._latencies = {stage: deque(maxlen=REMEMBERED) for stage in STAGES}
         self._last_error = ""
         self._level = OK
         self._due = time.monotonic() + PERIOD
 
-    def record(self, message: Segmentation) -> None:
-        """Take a result into account; called on any thread."""
-        status = Status(message.status)
-        with self._lock:
+    def _take_results(self) -> None:
+        """Count what has been published meanwhile."""
+        while self.results:
+            message = self.results.popleft()
+            status = Status(message.status)
             self._counts[status.name] += 1
             self._level = _level_of(status)
             if message.error:
@@ -118,17 +119,15 @@ class Diagnostics:
 
     def _queries_report(self) -> Report:
         """Results by status, and where the time goes: median and 95th percentile per stage."""
-        with self._lock:
-            counts, last_error, level = dict(self._counts), self._last_error, self._level
-            latencies = {stage: list(values) for stage, values in self._latencies.items()}
+        self._take_results()
         values: dict[str, Any] = {"waiting": self._queries.waiting}
-        values |= {f"ended {name}": count for name, count in sorted(counts.items())}
-        for stage, samples in latencies.items():
+        values |= {f"ended {name}": count for name, count in sorted(self._counts.items())}
+        for stage, samples in self._latencies.items():
             if samples:
                 middle, high = np.percentile(samples, [50, 95])
                 values[f"{stage} [ms]"] = f"median {middle:.1f}, 95 % {high:.1f}"
-        values["last error"] = last_error
-        return level, f"{sum(counts.values())} answered", values
+        values["last error"] = self._last_error
+        return self._level, f"{self._counts.total()} answered", values
 
 
 def _level_of(status: Status) -> bytes:
