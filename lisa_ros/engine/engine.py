@@ -71,7 +71,7 @@ class Engine:
 
         Raises `ImageError` and `InstructionError` for what cannot be asked.
         """
-        *_, last = self.stream(image, instruction, **options)
+        *_, last = self.stream(image, instruction, **options)  # the same way, read to its end
         return last.answer
 
     def stream(
@@ -137,6 +137,7 @@ class Engine:
                 best = _surest(group)
                 if not single:
                     yield from ((index, event) for event in _replay(best))
+                # what was broken off or ran in circles is no good guess
                 if best.stopped_by in ("end", "tokens"):
                     self.drafter.remember(best.question, best.ids)
                 answer = best.answer(group, self.lisa.tokenizer, timer.timings())
@@ -154,6 +155,7 @@ class Engine:
             features = self.features.get(key, image.shape[:2])
             timer = StageTimer(self.device)
             if features.sam is None:
+                # first, because on a GPU it runs beside the rest
                 self.vision.encode_sam([features], [image], timer)
             if not features.views:
                 self.vision.encode_views([features], [image], timer)
@@ -191,6 +193,7 @@ class Engine:
         """Encode what is new to the language model; a request for every question and view."""
         entries = [self.features.get(q.key, q.image.shape[:2]) for q in questions]
         # 1. CLIP, once for each image; the first question about it pays
+        # backwards, so that of several questions the first one stands
         first = {e: i for i, e in reversed(list(enumerate(entries))) if not e.views}
         if first:
             images = [questions[i].image for i in first.values()]
@@ -217,6 +220,7 @@ class Engine:
             rows, length = embeds.shape[:2]  # (views, prefix_length, H)
             self.decoder.cache.ensure_capacity(rows, length)
             self.decoder.forward(ForwardBatch(embeds, [0] * rows))
+            # copies: the next pass writes over these rows
             stored = (self.decoder.cache.store_prefix(row, length) for row in range(rows))
             for features in entries:
                 features.prefix_kv = [next(stored) for _ in features.views]
@@ -236,13 +240,14 @@ class Engine:
             every = torch.tensor(ids, device=self.device)
             pending = self.network.embed_prompt(every, features.views[view])  # (length, H)
         else:
-            pending = self.decoder.embed(ids[len(self.prompts.prefix) :])
+            pending = self.decoder.embed(ids[len(self.prompts.prefix) :])  # (length - prefix, H)
         # LISA's masks come from the state before the answer, whatever it is; a model that gives
         # each instance its own [SEG] must be let speak
         single_pass = question.mode == "mask" and not self.lisa.config.mask_instances
         return RequestState(
             pending=pending,
             length=length - len(pending),
+            # an answer that does not fit behind its prompt is cut like any other
             limit=min(question.max_new_tokens or self.config.max_new_tokens, room),
             prefix_kv=prefix_kv,
             single_pass_unless=self.prompts.refusal if single_pass else None,

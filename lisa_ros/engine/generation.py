@@ -168,7 +168,7 @@ def _choose(logits: Tensor) -> Tensor:
     A maximum is not finite if any of its values is NaN or +inf, so that the check costs nothing:
     no other look at the logits and no other wait for a GPU.
     """
-    best, tokens = logits.max(-1)
+    best, tokens = logits.max(-1)  # (n,) each
     return tokens.masked_fill(~best.isfinite(), NO_TOKEN).cpu()
 
 

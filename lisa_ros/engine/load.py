@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lisa_ros.model.config import Quantization
 
 DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
-SMALL_MODEL = 50e6  # parameters; a pass over fewer is too short to be shared by threads
+LIGHT_WORK = 5e9  # multiplications about a new image; fewer are done before threads have met
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -53,8 +53,7 @@ def load_engine(
     )
     config = config or DEFAULTS
     if config.threads is None:
-        size = sum(p.numel() for p in lisa.network.parameters())
-        config = replace(config, threads=default_threads(size))
+        config = replace(config, threads=default_threads(multiplications(lisa)))
     return Engine(lisa, config)
 
 
@@ -102,15 +101,28 @@ def load_lisa(
         ) from None
 
 
-def default_threads(parameters: int) -> int:
-    """How many threads of the processor a model of this size gains by.
+def default_threads(work: float) -> int:
+    """How many threads of the processor a model gains by whose answers take `work` multiplications.
 
     `OMP_NUM_THREADS` decides where the user has set it.
     """
     given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     if given.isdigit() and int(given):
         return int(given)
-    return 1 if parameters < SMALL_MODEL else usable_cores()
+    return 1 if work < LIGHT_WORK else usable_cores()
+
+
+def multiplications(lisa: Lisa) -> float:
+    """Roughly those about a new image: every weight of a part once for each of its tokens."""
+    network, seen = lisa.network, lisa.config.image_tokens
+    encoder = network.image_encoder.config
+    grid = (encoder.image_size // encoder.patch_size) ** 2
+    parts = (
+        (network.image_encoder, grid),
+        (network.vision_tower, seen),
+        (network.language_model.layers, seen),
+    )
+    return sum(tokens * sum(p.numel() for p in part.parameters()) for part, tokens in parts)
 
 
 def usable_cores() -> int:

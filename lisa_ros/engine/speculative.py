@@ -115,6 +115,7 @@ class NGramDrafter:
     def suggest(self, question: Question) -> list[list[int]]:
         """Drafts of the whole answer to a question, the likeliest first."""
         previous = self.answers.get((question.instruction, question.mode))
+        # one answer that was given beats all openings, and is cheaper to check
         return [previous] if previous else list(self.known[question.mode])
 
     def propose(self, ids: Sequence[int]) -> list[int]:
