@@ -70,4 +70,4 @@ def run(args: argparse.Namespace) -> int:
             if said:
                 progress.console.print(said, markup=False, highlight=False)
     console.print(f"{args.out}: {describe(annotator.summary)}", markup=False, highlight=False)
-    return 0
+    return 1 if annotator.summary.faults else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from lisa_ros.writing import writable_folder, write_file
 
 if TYPE_CHECKING:
     from lisa_ros.geometry import Object3D
-    from lisa_ros.recordings import Seen, Shot
+    from lisa_ros.recordings import FusedAnswer, Shot
 
 Z_UP = (0.0, 0.0, 1.0)
 
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--voxel", type=float, default=0.005, metavar="METRES", help="default: 0.005"
     )
     bag = parser.add_argument_group("recordings")
-    bag.add_argument("--image", metavar="TOPIC", help="the camera")
+    bag.add_argument("--image", metavar="TOPIC", default="", help="the camera, if several")
     bag.add_argument("--depth", metavar="TOPIC", help="the depth images registered to it")
     bag.add_argument("--camera-info", metavar="TOPIC", help="their intrinsics")
     bag.add_argument("--frame", help="the frame to fuse in, z up, such as map or base_link")
@@ -48,7 +49,9 @@ def run(args: argparse.Namespace) -> int:
     if args.voxel <= 0:
         raise LisaError("--voxel must be above 0")
     writable_folder(args.out)
-    shots, up = read_views(args)
+    shots, up, notes = read_views(args)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
     from lisa_ros.engine.load import load_engine
     from lisa_ros.recordings import ask_views
@@ -57,70 +60,71 @@ def run(args: argparse.Namespace) -> int:
     seen = ask_views(engine, shots, args.query, up=up, voxel=args.voxel)
     write_results(args.out, shots, seen)
     print(describe(shots, seen))
-    return 0 if seen.thing.box is not None else 1
+    return 0 if seen.obj.box is not None else 1
 
 
-def read_views(args: argparse.Namespace) -> tuple[list[Shot], Any]:
-    """The views and the direction against gravity, if it is known."""
-    names = {"image", "depth", "camera_info", "frame"}
-    given = {name: value for name, value in vars(args).items() if name in names and value}
+def read_views(args: argparse.Namespace) -> tuple[list[Shot], Any, list[str]]:
+    """The views, the direction against gravity if it is known, and what could not be used."""
+    needed = {"depth", "camera_info", "frame"}
+    given = {name for name in needed | {"image"} if getattr(args, name)}
     if not given:
-        from lisa_ros.recordings.view_folder import read_folder
+        from lisa_ros.recordings.views import read_folder
 
-        return read_folder(args.views)
-    if set(given) != names:
-        missing = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(names - set(given)))
-        raise LisaError(f"a recording also needs {missing}")
-    from lisa_ros.recordings.view_bag import read_recording
+        return *read_folder(args.views), []
+    if missing := sorted(needed - given):
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
+        raise LisaError(f"a recording also needs {names}")
+    from lisa_ros.recordings.bag_views import read_bag
 
     topics = (args.image, args.depth, args.camera_info)
-    return read_recording(args.views, *topics, args.frame, args.every), Z_UP
+    shots, notes = read_bag(args.views, *topics, args.frame, args.every)
+    return shots, Z_UP, notes
 
 
-def write_results(out: Path, shots: list[Shot], seen: Seen) -> None:
+def write_results(out: Path, shots: list[Shot], seen: FusedAnswer) -> None:
     """The cloud, the box and each view with its mask."""
     from lisa_ros.geometry import ply
     from lisa_ros.image_files import write_image
     from lisa_ros.node.results.overlay import fill_masks
 
-    write_file(out / "object.ply", ply(seen.thing.points, seen.colors))
-    write_file(out / "object.json", json.dumps(as_json(seen.thing), indent=2) + "\n")
+    write_file(out / "object.ply", ply(seen.obj.points, seen.colors))
+    write_file(out / "object.json", json.dumps(as_json(seen.obj), indent=2) + "\n")
     for number, (shot, answer) in enumerate(zip(shots, seen.answers, strict=True), start=1):
         masks = [instance.mask for instance in answer.instances[:1]]
         write_image(out / f"view_{number:02d}.png", fill_masks(shot.image, masks))
 
 
-def as_json(thing: Object3D) -> dict[str, Any]:
+def as_json(obj: Object3D) -> dict[str, Any]:
     """Box, centroid and agreement as plain data; lengths in metres."""
     result: dict[str, Any] = {
-        "reason": thing.reason,
-        "views": thing.views,
-        "agreement": round(thing.agreement, 4),
-        "points": len(thing.points),
+        "reason": obj.reason,
+        "views": obj.views,
+        "agreement": round(obj.agreement, 4),
+        "points": len(obj.points),
     }
-    if thing.box is not None and thing.centroid is not None:
-        box = thing.box
+    if obj.box is not None and obj.centroid is not None:
+        box = obj.box
         result |= {
             "center": box.center.tolist(),
             "quaternion": box.quaternion.tolist(),
             "size": box.size.tolist(),
-            "centroid": thing.centroid.tolist(),
+            "centroid": obj.centroid.tolist(),
         }
     return result
 
 
-def describe(shots: list[Shot], seen: Seen) -> str:
+def describe(shots: list[Shot], seen: FusedAnswer) -> str:
     """What was found in which view, and the object."""
     lines = []
     for shot, answer in zip(shots, seen.answers, strict=True):
         first = answer.instances[:1]
         found = f"{first[0].label}: {first[0].area} pixels" if first else answer.status.value
         lines.append(f"view {shot.name}    {found}")
-    thing = seen.thing
-    if thing.box is None:
-        return "\n".join([*lines, f"no object: {thing.reason}"])
-    center = ", ".join(f"{value:.3f}" for value in thing.box.center)
-    size = " x ".join(f"{100 * value:.1f}" for value in thing.box.size)
-    lines.append(f"object    {size} cm at ({center}) m, {len(thing.points)} points")
-    lines.append(f"agreement {thing.agreement:.2f} of {thing.views} views")
+    obj = seen.obj
+    if obj.box is None:
+        return "\n".join([*lines, f"no object: {obj.reason}"])
+    center = ", ".join(f"{value:.3f}" for value in obj.box.center)
+    size = " x ".join(f"{100 * value:.1f}" for value in obj.box.size)
+    lines.append(f"object    {size} cm at ({center}) m, {len(obj.points)} points")
+    lines.append(f"agreement {obj.agreement:.2f} of {obj.views} views")
     return "\n".join(lines)

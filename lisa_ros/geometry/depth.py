@@ -48,6 +48,34 @@ def check_depth(depth: np.ndarray) -> None:
         )
 
 
+def check_same_view(image: tuple[int, int], depth: tuple[int, int]) -> None:
+    """Make sure that sizes (H,W) can be those of a colour image and of its depth image.
+
+    Raises:
+        DepthError: they have different proportions.
+    """
+    if not same_proportions(image[::-1], depth[::-1]):
+        raise DepthError(
+            f"the image has {image[1]}x{image[0]} pixels and the depth image "
+            f"{depth[1]}x{depth[0]}, which cannot be the same view. Use the depth image that is "
+            "registered to the colour image"
+        )
+
+
+def check_registered(image_frame: str, depth_frame: str) -> None:
+    """Make sure that an image and a depth image were taken, or put, in the same frame of tf.
+
+    Raises:
+        DepthError: both frames are named, and differ: the images are of two lenses.
+    """
+    one, other = image_frame.lstrip("/"), depth_frame.lstrip("/")
+    if one and other and one != other:
+        raise DepthError(
+            f"the image is in the frame {one[:60]!r} and the depth image in {other[:60]!r}: use "
+            "the depth image that is registered to the colour image"
+        )
+
+
 def metres(depth: np.ndarray) -> np.ndarray:
     """Depth in metres as float32, NaN where nothing was measured (zero, negative, infinite)."""
     if depth.dtype == np.uint16:
@@ -120,13 +148,8 @@ def fit_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """
     if mask.shape == shape:
         return mask.astype(bool)
+    check_same_view(mask.shape, shape)
     height, width = shape
-    if not same_proportions(mask.shape[::-1], (width, height)):
-        raise DepthError(
-            f"the image has {mask.shape[1]}x{mask.shape[0]} pixels and the depth image "
-            f"{width}x{height}, which cannot be the same view. Use the depth image that is "
-            "registered to the colour image"
-        )
     # Averages over areas when it shrinks; when it grows, straight lines instead of stairs.
     method = cv2.INTER_AREA if width <= mask.shape[1] else cv2.INTER_LINEAR
     share = cv2.resize((mask > 0).astype(np.float32), (width, height), interpolation=method)

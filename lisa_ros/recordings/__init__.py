@@ -1,5 +1,5 @@
-"""One instruction asked from several poses of the camera, and the answers fused into one object."""
+"""Recordings and folders of views: annotated, or asked from several poses and fused."""
 
-from lisa_ros.recordings.ask_views import Seen, Shot, ask_views
+from lisa_ros.recordings.views import FusedAnswer, Shot, ask_views
 
-__all__ = ["Seen", "Shot", "ask_views"]
+__all__ = ["FusedAnswer", "Shot", "ask_views"]

@@ -1,28 +1,32 @@
 """Asks about the images of a recording and writes it anew with the answers in it.
 
-Works without a running ROS graph, on MCAP and sqlite3 bags of any ROS 2 distribution.
+Works without a running ROS graph, on recordings of any ROS 2 distribution. What is written opens in
+Humble and everything later. One bad message costs itself alone, and is named at the end.
 """
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+import math
+import os
+import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from rclpy.serialization import deserialize_message, serialize_message
+from builtin_interfaces.msg import Time
+from rclpy.serialization import serialize_message
 from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader, ReaderError, StoragePlugin, Writer, WriterError
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import String
+from std_msgs.msg import Header, String
 
 from lisa_ros.errors import LisaError
 from lisa_ros.msg import Segmentation
-from lisa_ros.node.inputs.frame import Frame
+from lisa_ros.node.inputs.frame import DepthMatch, Frame
 from lisa_ros.node.inputs.image_conversion import to_message
 from lisa_ros.node.loading import Model
 from lisa_ros.node.parameters import BY_NAME
@@ -31,39 +35,46 @@ from lisa_ros.node.results import messages
 from lisa_ros.node.results.objects3d import localize
 from lisa_ros.node.results.overlay import draw_overlay
 from lisa_ros.node.status import ANSWERED, Status
-from lisa_ros.recordings.recorded_depth import RecordedDepth
+from lisa_ros.recordings.bag import (
+    Bag,
+    Moment,
+    Recorded,
+    RecordingError,
+    choose_camera,
+    choose_camera_info,
+    nearest,
+)
+from lisa_ros.recordings.storage import Topic, said
 from lisa_ros.resources import shared_file
+from lisa_ros.writing import writable_folder, written_beside
 
-if TYPE_CHECKING:
-    from lisa_ros.engine.answer import Answer
-
-CAMERAS = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
-CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 SETTINGS = {name: parameter.default for name, parameter in BY_NAME.items()}
 STORAGES = {".mcap": StoragePlugin.MCAP, ".db3": StoragePlugin.SQLITE3}
-TOPICS = {
+OUTPUTS = {
     "/lisa/mask": "lisa_ros/msg/Segmentation",
     "/lisa/mask/image": "sensor_msgs/msg/Image",
     "/lisa/mask/labels": "sensor_msgs/msg/Image",
     "/lisa/answer": "std_msgs/msg/String",
     "/lisa/overlay": "sensor_msgs/msg/Image",
 }
-BAG_VERSION = 9
+BAG_VERSION = 8  # of the metadata; from 9 on Humble cannot read the quality of service
 NO_TIME_LIMIT = 1e9  # seconds; a recording can wait
-
-
-class RecordingError(LisaError):
-    """A recording cannot be read, or its copy not be written."""
+AROUND = 10**9  # nanoseconds of recorded time around an image within which its depth was recorded
 
 
 @dataclass
 class Summary:
     """What has been done to a recording."""
 
-    copied: int = 0
-    answers: dict[Status, int] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
-    """topics that could not be copied because nothing says what their type looks like"""
+    copied: Counter[str] = field(default_factory=Counter)
+    """messages of each topic"""
+    answers: Counter[Status] = field(default_factory=Counter)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    """why topics were not copied, and which"""
+    notes: list[str] = field(default_factory=list)
+    """what people should know"""
+    faults: list[str] = field(default_factory=list)
+    """what is missing in the copy that was in the recording, or was not answered"""
 
 
 class Annotator:
@@ -89,190 +100,226 @@ class Annotator:
             target: what to write; .mcap or .db3 makes a bare file, anything else a bag's folder.
             questions: each is asked about each chosen image.
             every: seconds of recorded time from one chosen image to the next; 0: all images.
-            topic: the camera; empty: the only topic with images.
+            topic: the camera; empty: the only topic with images in colour.
             depth: the depth images that are registered to it; empty: none, and so no 3-D part.
-            info: their camera_info; empty: the only topic with camera_info.
+            info: their camera_info; empty: the one beside them, or the only one.
             mode, max_new_tokens, max_pixels: as the node's parameters.
+
+        Raises:
+            LisaError: the recording cannot be read, or nothing be written there.
         """
         if target.exists():
             raise RecordingError(f"{target} exists already; choose another name")
         self._source, self._target = source, target
         self._questions, self._every = questions, every
         self._mode, self._max_new_tokens, self._max_pixels = mode, max_new_tokens, max_pixels
-        self._asked = 0
+        self._asked, self._images = 0, 0
         self._last: int | None = None
         self.summary = Summary()
-        try:
-            with Reader(source) as reader:
-                self._topic = _camera(reader, topic, depth)
-                self._depth, self._info = depth, _camera_info(reader, info) if depth else ""
-                self.total = reader.message_count
-                """messages of the recording"""
-        except (ReaderError, OSError) as error:
-            raise RecordingError(f"{source}: {error}") from None
+        with Bag(source) as bag:
+            if depth and not any(one.name == depth for one in bag.topics):
+                names = ", ".join(sorted(one.name for one in bag.topics))
+                raise RecordingError(f"no depth images on {depth}; topics: {names}")
+            self._topic = choose_camera(bag, topic, {*OUTPUTS, depth})
+            self._depth = depth
+            self._info = choose_camera_info(bag, info, depth) if depth else ""
+            self.total = sum(bag.counts.values())
+            """messages of the recording, as it says"""
+        writable_folder(target.absolute().parent)
 
     def run(self, model: Model) -> Iterator[str]:
         """Read, ask and write; yields after every message, with a line for each answer.
 
         Raises:
-            RecordingError: with a sentence that says what is wrong.
+            LisaError: with a sentence that says what is wrong.
         """
-        try:
-            with ExitStack() as stack:
-                reader = stack.enter_context(Reader(self._source))
-                aside = stack.enter_context(Reader(self._source))
-                slop = SETTINGS["depth.slop"]
-                self._recorded = RecordedDepth(aside, self._depth, self._info, slop)
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self._parent())))
-                plugin = STORAGES.get(self._target.suffix, StoragePlugin.MCAP)
-                bag = folder / self._target.name
-                with Writer(bag, version=BAG_VERSION, storage_plugin=plugin) as writer:
-                    yield from self._copy(reader, writer, model)
-                self._put_in_place(bag)
-        except (ReaderError, WriterError, OSError) as error:
-            raise RecordingError(f"{self._source}: {error}") from None
+        bare = self._target.suffix in STORAGES
+        plugin = STORAGES.get(self._target.suffix, StoragePlugin.MCAP)
+        with (
+            Bag(self._source) as bag,
+            written_beside(self._target) as beside,
+            TemporaryDirectory(dir=beside.parent, prefix=".lisa_ros.") as scratch,
+        ):
+            folder = Path(scratch) / self._target.name  # after which the file in it is called
+            with _Writer(folder, version=BAG_VERSION, storage_plugin=plugin) as writer:
+                yield from self._copy(bag, writer, model)
+            os.rename(writer.file if bare else folder, beside)
+            self._count(bag)
 
-    def _parent(self) -> Path:
-        """The target's folder: written there, the result is moved and not copied."""
-        self._target.absolute().parent.mkdir(parents=True, exist_ok=True)
-        return self._target.absolute().parent
-
-    def _put_in_place(self, bag: Path) -> None:
-        if self._target.suffix in STORAGES:
-            [bag] = bag.glob(f"*{self._target.suffix}")
-        shutil.move(bag, self._target)
-
-    def _copy(self, reader: Reader, writer: Writer, model: Model) -> Iterator[str]:
-        known = _types()
-        copies = {one.id: self._copy_of(one, writer, known) for one in reader.connections}
-        outputs = {
-            name: writer.add_connection(name, kind, typestore=known)
-            for name, kind in TOPICS.items()
-        }
-        for connection, stamp, data in reader.messages():
-            copy = copies[connection.id]
+    def _copy(self, bag: Bag, writer: _Writer, model: Model) -> Iterator[str]:
+        outputs = {name: writer.add(name, kind, _types()) for name, kind in OUTPUTS.items()}
+        copies = {one: self._add(bag, one, writer) for one in bag.topics}
+        self._first_info = None
+        if self._info:
+            self._first_info = next(filter(None, map(bag.decode, bag.messages([self._info]))), None)
+        for recorded in bag.messages():
+            copy = copies[recorded.topic]
             if copy is not None:
-                writer.write(copy, stamp, data)
-                self.summary.copied += 1
-            said = []
-            if connection.topic == self._topic and self._is_due(stamp):
-                message = deserialize_message(bytes(data), CAMERAS[connection.msgtype])
-                frame = Frame(message, ("recording", stamp))
-                frame.match = self._recorded.match_for(message.header, stamp)
-                for question in self._questions:
-                    said.append(self._annotate(writer, outputs, stamp, frame, question, model))
-            yield "\n".join(said)
+                writer.write(copy, recorded.time, recorded.data)
+                self.summary.copied[recorded.topic.name] += 1
+            lines = []
+            if recorded.topic.name == self._topic and self._is_due(recorded.time):
+                frame = self._frame(bag, recorded)
+                for question in self._questions if frame is not None else ():
+                    lines.append(self._annotate(writer, outputs, recorded, frame, question, model))
+            yield "\n".join(lines)
 
-    def _copy_of(self, connection: Connection, writer: Writer, known: Any) -> Connection | None:
-        """The topic in the new bag; None for one that is not copied."""
-        if connection.topic in TOPICS:
+    def _add(self, bag: Bag, topic: Topic, writer: _Writer) -> Connection | None:
+        """The topic in the new bag, with the recording's own definition; None if left out."""
+        if topic.name in OUTPUTS:
             return None  # an earlier run's answers
-        definition = connection.msgdef.data
-        details: dict[str, Any] = {"offered_qos_profiles": connection.ext.offered_qos_profiles}
-        if definition and connection.digest:
-            details |= {"msgdef": definition, "rihs01": connection.digest}
-        elif connection.msgtype in known.fielddefs:
-            details["typestore"] = known
-        else:
-            self.summary.left_out.append(connection.topic)
+        try:
+            return writer.add(topic.name, topic.type, bag.types_of(topic), topic)
+        except RecordingError as reason:
+            self.summary.left_out.setdefault(str(reason), []).append(topic.name)
             return None
-        return writer.add_connection(connection.topic, connection.msgtype, **details)
 
-    def _is_due(self, stamp: int) -> bool:
-        """Whether an image is to be asked about; times are nanoseconds of the recording."""
-        if self._last is not None and 0 <= stamp - self._last < self._every * 1e9:
+    def _count(self, bag: Bag) -> None:
+        """Hold the copy against what the recording says that it has."""
+        self.summary.faults += bag.faults
+        left_out = {name for names in self.summary.left_out.values() for name in names}
+        for name in sorted(set(bag.counts) - left_out - set(OUTPUTS)):
+            copied, there = self.summary.copied[name], bag.counts[name]
+            if copied < there:
+                self.summary.faults.append(f"only {copied} of {there} messages on {name} are there")
+
+    def _is_due(self, time: int) -> bool:
+        """Whether an image is to be asked about; nanoseconds of the recording."""
+        if self._last is not None and 0 <= time - self._last < self._every * 1e9:
             return False
-        self._last = stamp
+        self._last = time
         return True
+
+    def _frame(self, bag: Bag, recorded: Recorded) -> Frame | None:
+        """An image with the depth image that belongs to it; None if it is damaged."""
+        message = bag.decode(recorded)
+        if message is None:
+            return None
+        moment = Moment.of(message, recorded.time)
+        note = f"images on {self._topic} have no stamp; the time of recording stands in"
+        if not moment.stamp and note not in self.summary.notes:
+            self.summary.notes.append(note)
+        stamp = message.header.stamp
+        message.header = Header(
+            stamp=Time(sec=stamp.sec, nanosec=stamp.nanosec), frame_id=message.header.frame_id
+        )
+        self._images += 1  # stamps repeat, a number never does
+        return Frame(message, ("recording", self._images), match=self._match_for(bag, moment))
+
+    def _match_for(self, bag: Bag, moment: Moment) -> DepthMatch:
+        if not self._depth:
+            return DepthMatch(reason="no depth image: its topic was not named")
+        slop = SETTINGS["depth.slop"]
+        depth = self._nearest(bag, self._depth, moment, slop)
+        info = self._nearest(bag, self._info, moment, math.inf) or self._first_info
+        if depth is None:
+            return DepthMatch(info=info, reason=f"no depth image within {slop:g} s of the image")
+        return DepthMatch(depth, info)
+
+    def _nearest(self, bag: Bag, topic: str, moment: Moment, slop: float) -> Any:
+        """The message on a topic that is nearest to an image; None without one within `slop`."""
+        around = bag.messages([topic], moment.recorded - AROUND, moment.recorded + AROUND)
+        read = [(bag.decode(one), one.time) for one in around]
+        read = [(message, time) for message, time in read if message is not None]
+        found = nearest([Moment.of(*one) for one in read], moment, slop)
+        return None if found is None else read[found][0]
 
     def _annotate(
         self,
-        writer: Writer,
+        writer: _Writer,
         outputs: dict[str, Connection],
-        stamp: int,
+        recorded: Recorded,
         frame: Frame,
         question: str,
         model: Model,
     ) -> str:
         """Ask one question about one image and write everything that the node would publish."""
-        query, outcome = self._ask(model, frame, question, stamp)
+        query, outcome = self._ask(model, frame, question, recorded.time)
         message = messages.segmentation(query, outcome, model.name)
         message.timings.total = messages.since(query)
-        said = message.answer or message.error
-        written: dict[str, Any] = {"/lisa/mask": message, "/lisa/answer": String(data=said)}
+        words = message.answer or message.error
+        written: dict[str, Any] = {"/lisa/mask": message, "/lisa/answer": String(data=words)}
         if outcome.answer is not None:
             found, header = outcome.answer.instances, message.header
             written["/lisa/mask/image"] = messages.union_image(found, frame.size, header)
             written["/lisa/mask/labels"] = messages.label_image(found, frame.size, header)
             masks = [one.mask for one in found]
             failed = outcome.status is Status.NOT_FOUND
-            picture = draw_overlay(
-                frame.pixels(self._max_pixels), masks, question, said, failed=failed
+            drawn = draw_overlay(
+                frame.pixels(self._max_pixels), masks, question, words, failed=failed
             )
-            written["/lisa/overlay"] = to_message(picture, "rgb8", header)
+            written["/lisa/overlay"] = to_message(drawn, "rgb8", header)
         for name, one in written.items():
-            writer.write(outputs[name], stamp, serialize_message(one))
-        counts = self.summary.answers
-        counts[outcome.status] = counts.get(outcome.status, 0) + 1
-        return f"{question}: {outcome.status.name}, {said}"
+            writer.write(outputs[name], recorded.time, serialize_message(one))
+        self.summary.answers[outcome.status] += 1
+        return f"{question}: {outcome.status.name}, {words}"
 
-    def _ask(self, model: Model, frame: Frame, question: str, stamp: int) -> tuple[Query, Outcome]:
-        from builtin_interfaces.msg import Time
-
+    def _ask(self, model: Model, frame: Frame, question: str, time: int) -> tuple[Query, Outcome]:
         self._asked += 1
         query = Query(
             id=str(self._asked),
             instruction=question,
             mode=self._mode,
             source=Segmentation.SOURCE_RECORDING,
-            stamp=Time(sec=stamp // 10**9, nanosec=stamp % 10**9),
+            stamp=Time(sec=time // 10**9, nanosec=time % 10**9),
             timeout=NO_TIME_LIMIT,
             max_new_tokens=self._max_new_tokens,
             frame=frame,
         )
         try:
-            answer = _last_answer(model, query, frame.pixels(self._max_pixels))
+            pixels, limit = frame.pixels(self._max_pixels), self._max_new_tokens
+            stream = model.engine.stream(
+                pixels, question, mode=self._mode, key=frame.key, max_new_tokens=limit
+            )
+            *_, last = stream
         except LisaError as error:
             return query, Outcome(Status.REJECTED, str(error))
-        masks = [one.mask for one in answer.instances]
+        except Exception as error:  # the other answers are not worse for it
+            sentence = f"the model failed with {type(error).__name__}: {said(error)}"
+            self.summary.faults.append(f"question {self._asked} has no answer: {sentence}")
+            return query, Outcome(Status.MODEL_ERROR, sentence)
+        masks = [one.mask for one in last.answer.instances]
         objects = localize(masks, frame.match, frame.header, SETTINGS)
-        return query, Outcome(Status[answer.status.name], "", answer, objects)
+        return query, Outcome(Status[last.answer.status.name], "", last.answer, objects)
 
 
-def _camera(reader: Reader, wanted: str, depth: str) -> str:
-    """The topic to ask about; `depth` is another one."""
-    found = {one.topic: one.msgcount for one in reader.connections if one.msgtype in CAMERAS}
-    if depth and depth not in found:
-        raise RecordingError(f"no depth images on {depth}; topics: {', '.join(sorted(found))}")
-    cameras = {name: count for name, count in found.items() if name not in {*TOPICS, depth}}
-    listing = ", ".join(f"{name} ({count})" for name, count in sorted(cameras.items())) or "none"
-    if wanted and wanted not in cameras:
-        raise RecordingError(f"no images on {wanted}; topics with images: {listing}")
-    if not wanted and len(cameras) != 1:
-        raise RecordingError(f"choose the camera with --image; topics with images: {listing}")
-    return wanted or next(iter(cameras))
+class _Writer(Writer):
+    """rosbags' writer, for any path, and with one definition for each type."""
 
+    class _Sqlite3(Sqlite3Writer):
+        def __init__(self, path: Path, _: Any) -> None:
+            self.path = path / f"{path.name}.db3"
+            self.conn = sqlite3.connect(self.path)  # rosbags takes the path for a URI: # ? %
+            self.conn.executescript(self.SQLITE_SCHEMA)
+            self.cursor = self.conn.cursor()
 
-def _camera_info(reader: Reader, wanted: str) -> str:
-    """The topic with the intrinsics."""
-    found = sorted({one.topic for one in reader.connections if one.msgtype == CAMERA_INFO})
-    listing = ", ".join(found) or "none"
-    if wanted and wanted not in found:
-        raise RecordingError(f"no camera_info on {wanted}; topics with camera_info: {listing}")
-    if not wanted and len(found) != 1:
-        raise RecordingError(f"choose one with --camera-info; topics with camera_info: {listing}")
-    return wanted or found[0]
+    STORAGE_PLUGINS = Writer.STORAGE_PLUGINS | {StoragePlugin.SQLITE3: _Sqlite3}
 
+    def open(self) -> None:
+        super().open()
+        self.file: Path = self.storage.path
+        self._hashes: dict[str, str] = {}
+        self._added: dict[tuple[str, str], Connection] = {}
 
-def _last_answer(model: Model, query: Query, pixels: Any) -> Answer:
-    *_, last = model.engine.stream(
-        pixels,
-        query.instruction,
-        mode=query.mode,
-        key=query.frame.key,
-        max_new_tokens=query.max_new_tokens,
-    )
-    return last.answer
+    def add(self, name: str, kind: str, types: Any, source: Topic | None = None) -> Connection:
+        """A topic whose type is defined in rosbags' store `types`; the same one for equal names.
+
+        Raises:
+            RecordingError: the type has been written with another definition.
+        """
+        digest = types.hash_rihs01(kind)
+        if self._hashes.setdefault(kind, digest) != digest:
+            raise RecordingError("with another definition of its type than other topics")
+        if (name, kind) not in self._added:
+            text = source.definition if source is not None else ""
+            self._added[name, kind] = self.add_connection(
+                name,
+                kind,
+                msgdef=text or types.generate_msgdef(kind, ros_version=2)[0],
+                rihs01=digest,
+                offered_qos_profiles=source.qos if source is not None else (),
+            )
+        return self._added[name, kind]
 
 
 def _types() -> Any:
@@ -285,10 +332,11 @@ def _types() -> Any:
 
 
 def describe(summary: Summary) -> str:
-    """One line about a finished run."""
+    """A line about a finished run, and one for everything that is missing in it."""
     counts = ", ".join(f"{count} {status.name}" for status, count in summary.answers.items())
-    answered = sum(summary.answers.get(status, 0) for status in ANSWERED)
-    line = f"{summary.copied} messages copied, {answered} answers ({counts or 'none'})"
-    if summary.left_out:
-        line += f"; not copied, of unknown type: {', '.join(summary.left_out)}"
-    return line
+    answered = sum(summary.answers[status] for status in ANSWERED)
+    line = f"{summary.copied.total()} messages copied, {answered} answers ({counts or 'none'})"
+    for reason, names in summary.left_out.items():
+        line += f"; not copied, {reason}: {', '.join(names)}"
+    notes = [f"note: {note}" for note in summary.notes]
+    return "\n".join([line, *notes, *(f"missing: {fault}" for fault in summary.faults)])

@@ -27,7 +27,8 @@ from sensor_msgs.msg import CameraInfo, Image
 from lisa_ros.node.inputs.image_conversion import to_rgb
 from lisa_ros.node.loading import Model
 from lisa_ros.node.status import Status
-from lisa_ros.recordings.annotate import Annotator, RecordingError, describe
+from lisa_ros.recordings.annotate import Annotator, describe
+from lisa_ros.recordings.bag import RecordingError
 
 MODEL = Model(FakeEngine(), "fake", "cpu")
 SECOND = 10**9
@@ -59,7 +60,8 @@ def record(path, plugin=StoragePlugin.MCAP, kind="rgb8", seconds=5, two_cameras=
         camera = writer.add_connection("/their/camera", name, typestore=STORE)
         gear = writer.add_connection("/gear", "truck_msgs/msg/Gear", typestore=STORE)
         if two_cameras:
-            writer.add_connection("/rear/camera", name, typestore=STORE)
+            rear = writer.add_connection("/rear/camera", name, typestore=STORE)
+            writer.write(rear, 100 * SECOND, STORE.serialize_cdr(camera_image(0, kind), name))
         for second in range(seconds):
             data = STORE.serialize_cdr(camera_image(second, kind), name)
             writer.write(camera, 100 * SECOND + second * SECOND, data)
@@ -156,7 +158,7 @@ def test_recordings_without_type_descriptions_as_humble_makes_them(tmp_path):
     list(annotator.run(MODEL))
     after = read(tmp_path / "out.mcap")
     assert len(after["/their/camera"]) == len(after["/lisa/mask"]) == 5
-    assert annotator.summary.left_out == ["/gear"]
+    assert annotator.summary.left_out == {"of unknown type": ["/gear"]}
     assert describe(annotator.summary).endswith("not copied, of unknown type: /gear")
 
 
@@ -197,7 +199,7 @@ def test_broken_images_are_answered_with_a_reason(tmp_path):
 
 def test_what_cannot_be_done_is_said(tmp_path):
     good = record(tmp_path / "good", two_cameras=True)
-    with pytest.raises(RecordingError, match=r"--image; .* /rear/camera \(0\), /their/camera"):
+    with pytest.raises(RecordingError, match=r"--image; .* /rear/camera \(1, colour\), /their/c"):
         Annotator(good, tmp_path / "out", ["x"], every=1.0)
     with pytest.raises(RecordingError, match="no images on /nowhere"):
         Annotator(good, tmp_path / "out", ["x"], every=1.0, topic="/nowhere")

@@ -17,8 +17,8 @@ from lisa_ros.engine.answer import Answer, Instance, Status
 from lisa_ros.errors import LisaError
 from lisa_ros.geometry import Intrinsics, quaternion, rigid
 from lisa_ros.recordings import Shot, ask_views
-from lisa_ros.recordings.tf import RecordedTransforms
-from lisa_ros.recordings.view_folder import read_folder
+from lisa_ros.recordings.bag_views import RecordedTransforms, read_bag
+from lisa_ros.recordings.views import read_folder
 
 UP = np.array([0.0, 0.0, 1.0])
 THING = Cuboid(
@@ -78,16 +78,16 @@ def write_folder(folder, views: list[Shot]) -> None:
 
 def test_views_that_agree():
     seen = ask_views(Oracle(), shots(), "the red box", up=UP)
-    assert np.allclose(seen.thing.box.center, THING.center, atol=0.003)
-    assert np.allclose(seen.thing.box.size, THING.size, atol=0.004)
-    assert seen.thing.views == 4 and seen.thing.agreement > 0.98
+    assert np.allclose(seen.obj.box.center, THING.center, atol=0.003)
+    assert np.allclose(seen.obj.box.size, THING.size, atol=0.004)
+    assert seen.obj.views == 4 and seen.obj.agreement > 0.98
     assert np.abs(seen.colors.astype(int) - RED).max(axis=1).mean() < 5
 
 
 @pytest.mark.parametrize("fault", ["blind", "wrong"])
 def test_one_view_that_means_something_else_lowers_the_agreement(fault):
     seen = ask_views(Oracle(**{fault: (2,)}), shots(), "the red box", up=UP)
-    assert 0.5 < seen.thing.agreement < 0.9
+    assert 0.5 < seen.obj.agreement < 0.9
 
 
 def test_a_folder_comes_back_as_it_was_written(tmp_path):
@@ -199,8 +199,6 @@ def test_views_of_a_recording(tmp_path):
     from rosbags.rosbag2 import StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
 
-    from lisa_ros.recordings.view_bag import read_recording
-
     store = get_typestore(Stores.LATEST)
     kinds = {"/image": "sensor_msgs/msg/Image", "/depth": "sensor_msgs/msg/Image"}
     kinds |= {"/info": "sensor_msgs/msg/CameraInfo", "/tf": "tf2_msgs/msg/TFMessage"}
@@ -214,16 +212,16 @@ def test_views_of_a_recording(tmp_path):
                 data = store.serialize_cdr(message, kinds[name])
                 writer.write(topics[name], second * 10**9, data)
     names = ("/image", "/depth", "/info")
-    found = read_recording(tmp_path / "bag", *names, "map", every=0.5)
-    assert len(found) == 4
+    found, notes = read_bag(tmp_path / "bag", *names, "map", every=0.5)
+    assert len(found) == 4 and notes == []
     for one, other in zip(views, found, strict=True):
         assert np.allclose(one.pose, other.pose, atol=1e-9) and one.camera == other.camera
         assert np.array_equal(one.image, other.image) and np.array_equal(one.depth, other.depth)
-    assert len(read_recording(tmp_path / "bag", *names, "map", every=2.0)) == 2
+    assert len(read_bag(tmp_path / "bag", *names, "map", every=2.0)[0]) == 2
     with pytest.raises(LisaError, match="has no /nowhere; it has /depth, /image, /info, /tf"):
-        read_recording(tmp_path / "bag", "/image", "/nowhere", "/info", "map", 1.0)
+        read_bag(tmp_path / "bag", "/image", "/nowhere", "/info", "map", 1.0)
     with pytest.raises(LisaError, match="no transform leads from camera to odom"):
-        read_recording(tmp_path / "bag", *names, "odom", 1.0)
+        read_bag(tmp_path / "bag", *names, "odom", 1.0)
 
 
 def recorded(store, shot: Shot, second: int):
@@ -282,8 +280,8 @@ def test_the_simulated_table():
         return Answer("", Status.OK, [one])
 
     seen = ask_views(SimpleNamespace(segment=segment), views, "it", up=UP)
-    thing, truth = seen.thing, whole[number]
-    low, high = thing.points.min(axis=0), thing.points.max(axis=0)
-    assert thing.agreement > 0.9 and thing.views == 3
+    obj, truth = seen.obj, whole[number]
+    low, high = obj.points.min(axis=0), obj.points.max(axis=0)
+    assert obj.agreement > 0.9 and obj.views == 3
     assert np.allclose((low + high)[:2] / 2, truth["position"][:2], atol=0.008)
     assert np.allclose((high - low)[:2], truth["size"][:2], atol=0.012)

@@ -31,7 +31,7 @@ from lisa_ros.geometry import (
     without_object,
 )
 from lisa_ros.geometry.camera import rays
-from lisa_ros.geometry.depth import dilate, fit_mask, metres, window
+from lisa_ros.geometry.depth import check_registered, dilate, fit_mask, metres, window
 from lisa_ros.node.inputs.depth import DepthInput
 from lisa_ros.node.inputs.frame import DepthMatch, Frame
 from lisa_ros.node.inputs.image_conversion import to_depth
@@ -111,12 +111,7 @@ def _readings(match: DepthMatch, header: Any, settings: Any) -> tuple[np.ndarray
             "no camera_info has arrived, so the depth image has no scale across: connect "
             "`camera_info` to the one that is published beside the depth image"
         )
-    frames = [one.frame_id.lstrip("/") for one in (header, match.depth.header)]
-    if all(frames) and frames[0] != frames[1]:
-        raise DepthError(
-            f"the image is in the frame {frames[0][:60]!r} and the depth image in "
-            f"{frames[1][:60]!r}: use the depth image that is registered to the colour image"
-        )
+    check_registered(header.frame_id, match.depth.header.frame_id)
     camera = Intrinsics.from_camera_info(match.info, settings["depth.rectified"])
     return to_depth(match.depth, settings["input.max_pixels"]), camera
 
