@@ -8,6 +8,7 @@ writes them in place. In a page a generated part stands between `<!-- table: NAM
 
 from __future__ import annotations
 
+import ast
 import io
 import re
 import sys
@@ -24,6 +25,8 @@ from lisa_ros.node.parameters import PARAMETERS, Value
 from lisa_ros.node.status import MEANING
 from lisa_ros.writing import write_file
 
+ROOT = Path(__file__).resolve().parents[1]
+FROM_ROS = ("ros-", "numpy", "opencv", "pyyaml")  # packages that a ROS installation has its own of
 CHANGE_TEXT = {
     "live": "at once",
     "unconfigured": "while unconfigured",
@@ -97,10 +100,21 @@ def status_table() -> str:
     return markdown_table(("value", "status", "meaning"), rows, words=3)
 
 
+def robot_packages() -> str:
+    """The pip line for a ROS installation's Python: what pyproject.toml pins, less what ROS has."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    # A list of strings with comments reads the same in TOML and in Python; 3.10 has no tomllib.
+    found = re.search(r"^dependencies = (\[.*?^\])", project, re.DOTALL | re.MULTILINE)
+    wanted = [one for one in ast.literal_eval(found[1]) if not one.startswith(FROM_ROS)]
+    words = [one if re.fullmatch(r"[\w.=-]+", one) else f'"{one}"' for one in wanted]
+    return "```\npip install " + " \\\n    ".join(words) + "\n```"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "interfaces": interface_table,
     "parameters": parameter_table,
     "statuses": status_table,
+    "robot packages": robot_packages,
 }
 _BLOCK = re.compile(r"(<!-- table: ([\w ]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 

@@ -1,6 +1,6 @@
 """What the node costs beside the model, with bare rclpy nodes as the yardstick in the same run.
 
-    python benchmarks/node_bench.py [--write docs/reliability.md]
+    PYTHONPATH=test python -m benchmarks.node_bench [--write docs/reliability.md]
 
 The model is a fake one that needs no time. Every process uses the transport profile of the package.
 """

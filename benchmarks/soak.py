@@ -1,6 +1,6 @@
 """Many queries with faults at random: is every one answered, and does nothing pile up?
 
-    python benchmarks/soak.py --queries 100000 --write docs/reliability.md
+    PYTHONPATH=test python -m benchmarks.soak --queries 100000 --write docs/reliability.md
 
 The node runs in a process of its own around the fake engine and is asked over DDS; broken images,
 a camera that stops, cancelled goals and the life cycle come in between. Progress goes to stderr,

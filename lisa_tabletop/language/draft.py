@@ -97,7 +97,7 @@ def _has(thing: Thing, use: str) -> bool:
 
 
 def read_scene(record: Mapping, knowledge: Knowledge, *, whole_frame: bool = False) -> VisibleScene:
-    """The scene of a record (format: docs/design.md), without the objects that can't be seen.
+    """The scene of a record (format: docs/benchmark.md), without the objects that can't be seen.
 
     What lies outside of the central square may be asked for where the model sees the `whole_frame`.
     """

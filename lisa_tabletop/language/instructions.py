@@ -58,7 +58,7 @@ def compose(
     vocabulary: Vocabulary | None = None,
     whole_frame: bool = False,
 ) -> list[dict]:
-    """Up to `count` different questions about the scene of `record` (formats: docs/design.md).
+    """Up to `count` different questions about the scene of `record` (formats: docs/benchmark.md).
 
     Args:
         split: "train" or "test" sentences, or "everyday": all that training hears.

@@ -1,0 +1,56 @@
+"""The pages speak of what is there: links, files, modules, commands, generated parts."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.generated_tables import fill_in
+from lisa_ros.cli import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+FOLDERS = ("lisa_ros", "lisa_tabletop", "benchmarks", "test", "docs", "config", "launch", "msg")
+KINDS = "py|md|yaml|msg|action|xml|rviz|mcap|sh"
+PLACES = {str(path.relative_to(ROOT)) for folder in FOLDERS for path in (ROOT / folder).rglob("*")}
+PLACES |= {path.name for path in ROOT.iterdir()} | {
+    str(path.relative_to(ROOT)) for path in (ROOT / "action").iterdir()
+}
+# Files that a reader makes or that others bring, not ours.
+FOREIGN = {"views.yaml", "drive.mcap", "results.md", "inference.py", "policy.xml"}
+
+pytestmark = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_files_that_are_named_exist(page: Path) -> None:
+    """By their path from the root or from a folder above them, or by their name alone."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for name in re.findall(rf"[`\s]((?:[\w.-]+/)*[\w.-]+\.(?:{KINDS}))\b", text):
+        if Path(name).name not in FOREIGN:
+            found = any(place == name or place.endswith(f"/{name}") for place in PLACES)
+            assert found, f"{name} is not there"
+
+
+def test_modules_and_commands_that_are_named_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for module in re.findall(r"python3? -m ((?:lisa_ros|lisa_tabletop|benchmarks)[\w.]*)", text):
+        assert importlib.util.find_spec(module.rstrip(".")), module
+    for command in re.findall(r"[`\s]lisa-ros ([a-z][\w-]*)(?=[` \n])", text):
+        assert command in COMMANDS or command in ("command", "and", "is"), command
+    for module in re.findall(r"from (lisa_(?:ros|tabletop)[\w.]*) import", text):
+        assert importlib.util.find_spec(module), module
+
+
+def test_generated_parts_are_current(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    name = page.relative_to(ROOT)
+    assert fill_in(text) == text, f"run: python -m benchmarks.generated_tables {name}"
