@@ -113,7 +113,7 @@ class Engine:
     ) -> Iterator[tuple[int, Event]]:
         """The events of several questions, each with the index of its question."""
         for question in questions:
-            check_question(question, self.config)
+            check_question(question, self.config, self.prompts.suffixes)
         if not questions:
             return
         timer, interrupted = StageTimer(self.device), Interruption(cancel, deadline)
@@ -257,6 +257,7 @@ class Engine:
             features=features,
             refusal=self.prompts.refusal,
             calibration=self.lisa.config.score_calibration,
+            keep_empty_masks=self.config.keep_empty_masks,
         )
 
     def _decode(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypedDict, get_args
 
@@ -11,12 +11,12 @@ import numpy as np
 from lisa_ros.engine.answer import SEG
 from lisa_ros.errors import ImageError, InstructionError
 from lisa_ros.model.config import IMAGE_TOKEN, ClipView, LisaConfig
-from lisa_ros.model.prompt import INSTANCE_SUFFIXES, MODE_SUFFIXES, Turn, build_prompt, escape
+from lisa_ros.model.prompt import Turn, build_prompt, escape, mode_suffixes
 
 if TYPE_CHECKING:
     from lisa_ros.model.checkpoint import Lisa
 
-Mode = Literal["auto", "mask", "explain", "text"]
+Mode = Literal["auto", "mask", "explain", "text", "semantic", "conversation", "chain_of_thought"]
 
 
 class Cancel(Protocol):
@@ -50,6 +50,8 @@ class EngineConfig:
     """tokens that repeat one short pattern before an answer is stopped; 0: never"""
     longest_instruction: int = 2000
     """characters; the models were trained on sentences"""
+    keep_empty_masks: bool = False
+    """whether a `[SEG]` whose mask has no pixel is an instance too"""
     smallest_side: int = 16
     """pixels; an image with less shows nothing"""
     largest_ratio: float = 20
@@ -76,7 +78,9 @@ class Question:
     """(H, W, 3) uint8 RGB"""
     instruction: str
     mode: Mode = "auto"
-    """auto: the model decides; mask: a mask, in one pass; explain: mask and reason; text: words"""
+    """auto: the model decides; mask: a mask, in one pass; explain: mask and reason; text: words.
+    Of LISA++ alone: semantic: one mask for a whole category; conversation: words with such a mask;
+    chain_of_thought: a reasoning in steps"""
     history: Sequence[tuple[str, str]] = ()
     """earlier instructions about this image, each with its `Answer.transcript`, the oldest first"""
     key: Hashable | None = None
@@ -99,13 +103,19 @@ class AskOptions(TypedDict, total=False):
     """a time of `time.monotonic()`, after which what there is by then is the answer"""
 
 
-def check_question(question: Question, config: EngineConfig = DEFAULTS) -> None:
-    """Raise `InstructionError` or `ImageError`, which say why a question cannot be asked."""
+def check_question(
+    question: Question,
+    config: EngineConfig = DEFAULTS,
+    modes: Collection[str] = get_args(Mode),
+) -> None:
+    """Raise `InstructionError` or `ImageError`, which say why a question cannot be asked.
+
+    `modes`: those that the model was trained for.
+    """
     check_image(question.image, config)
-    if question.mode not in get_args(Mode):
-        raise InstructionError(
-            f"unknown mode {question.mode!r}; use one of {', '.join(get_args(Mode))}"
-        )
+    if question.mode not in modes:
+        known = "this model was not trained for" if question.mode in get_args(Mode) else "unknown"
+        raise InstructionError(f"{known} mode {question.mode!r}; use one of {', '.join(modes)}")
     if not question.instruction.strip():
         raise InstructionError("the instruction is empty; say what to look for")
     if len(question.instruction) > config.longest_instruction:
@@ -141,6 +151,7 @@ class Prompts:
 
     def __init__(self, lisa: Lisa) -> None:
         self.config, self.tokenizer = lisa.config, lisa.tokenizer
+        self.suffixes = mode_suffixes(lisa.config)
         prompt = self._encode([("", None)])
         self.prefix = prompt[: prompt.index(IMAGE_TOKEN) + 1]
         """the beginning of every prompt, up to and with the image"""
@@ -149,11 +160,14 @@ class Prompts:
 
     def ids(self, question: Question) -> list[int]:
         """The prompt that ends where the model goes on, IMAGE_TOKEN in place of the image."""
-        # nano names its instances but was trained with the suffixes of LISA
-        instances = self.config.mask_instances and self.config.conversation != "nano"
-        suffix = (INSTANCE_SUFFIXES if instances else MODE_SUFFIXES)[question.mode]
-        turns: list[Turn] = [(escape(q), escape_answer(a)) for q, a in question.history]
-        return self._encode([*turns, (escape(question.instruction) + suffix, None)])
+        turns: list[Turn] = [(self._words(q), escape_answer(a)) for q, a in question.history]
+        asked = self._words(question.instruction) + self.suffixes[question.mode]
+        return self._encode([*turns, (asked, None)])
+
+    def _words(self, instruction: str) -> str:
+        """A user's words as they stand in the prompt; nano has only ever seen single blanks."""
+        nano = self.config.conversation == "nano"
+        return escape(" ".join(instruction.split()) if nano else instruction)
 
     def answer(self, text: str) -> list[int]:
         """The ids of an answer behind a prompt, without the end token."""
@@ -181,7 +195,8 @@ def known_texts(config: LisaConfig) -> dict[Mode, list[str]]:
         masks = [" ".join([SEG] * count) + "." for count in range(1, MOST_INSTANCES + 1)]
         openings = list(OPENINGS)
     templates = [*openings, *TEMPLATES, *refusals]
-    return {"mask": masks + refusals, "auto": templates, "explain": templates, "text": []}
+    known = dict.fromkeys(("auto", "explain", "semantic", "conversation"), templates)
+    return {**known, "mask": masks + refusals, "text": [], "chain_of_thought": []}
 
 
 def escape_answer(transcript: str) -> str:

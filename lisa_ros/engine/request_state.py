@@ -49,6 +49,7 @@ class RequestState(Sequence):
     """ids with which the model says that a thing is not there; empty: it never does"""
     calibration: Mapping[str, float] | None = None
     """what turns evidence into the score of a mask; None: the model has no such thing"""
+    keep_empty_masks: bool = False
     instances: list[Instance] = field(default_factory=list)
     text: str = ""
     """the words that have been handed over"""
@@ -89,7 +90,7 @@ class RequestState(Sequence):
             seg_probability = step.logits[place].float().softmax(-1)[tokenizer.seg_id]
             label = label_of("" if self.forced else raw, self.question.instruction)
             instance = measure(logits, label, float(seg_probability))
-            if instance.area:
+            if instance.area or self.keep_empty_masks:
                 words = self.probabilities[: before + place] if plain_text(raw) else []
                 instance = self._calibrated(instance, words)
                 self.instances.append(instance)
@@ -147,9 +148,9 @@ class RequestState(Sequence):
             return Status.TEXT_ONLY
         if self.refused:
             return Status.NOT_FOUND
-        if self.instances:
+        if any(instance.area for instance in self.instances):
             return Status.OK
-        wanted = mode in ("mask", "explain") or seg_id in self.ids
+        wanted = mode not in ("auto", "chain_of_thought") or seg_id in self.ids
         return Status.NOT_FOUND if wanted else Status.TEXT_ONLY
 
 

@@ -51,6 +51,8 @@ _RENAMES = [
 _UNUSED = re.compile(r"^prompt_encoder\.(point_embeddings|not_a_point_embed|mask_downscaling)\.")
 
 TOWER = "vision_tower."
+WRAPPER = "module."
+"""What `DataParallel` and DeepSpeed put before the names of a model that they wrapped."""
 _CLIP_KEYS = (
     "hidden_size",
     "intermediate_size",
@@ -104,6 +106,7 @@ def read_official(
 
 def rename(name: str) -> str | None:
     """A tensor of the official layout under the name of a `LisaNetwork`."""
+    name = name.removeprefix(WRAPPER)
     # rotary frequencies are computed exactly; the stored ones are rounded to bfloat16
     if name.endswith("rotary_emb.inv_freq"):
         return None
@@ -123,6 +126,7 @@ def rename(name: str) -> str | None:
 
 def rename_tower(name: str) -> str | None:
     """A tensor of a CLIP folder, vision tower alone or whole CLIP; None for the text half."""
+    name = name.removeprefix(WRAPPER)
     if name.startswith(("text_model.", "text_projection.", "visual_projection.", "logit_scale")):
         return None
     if name.endswith("embeddings.position_ids"):
@@ -214,8 +218,13 @@ def _config(
     clip: dict[str, Any],
     seg_token_id: int,
 ) -> LisaConfig:
-    if settings.get("rope_scaling"):
-        raise CheckpointError(f"{folder}: rope_scaling is set in config.json, which no LISA does")
+    rope_theta = _rope_theta(folder, settings)
+    select = settings.get("mm_vision_select_feature", "patch")
+    if select != "patch":
+        raise CheckpointError(
+            f"{folder / 'config.json'}: mm_vision_select_feature is {select}; a LISA looks at"
+            " CLIP's patches without its class token (patch), and so does this network"
+        )
     absent = [key for key in _LLAMA_KEYS if key not in settings]
     if absent:
         raise CheckpointError(f"{folder / 'config.json'} does not give {', '.join(absent)}")
@@ -232,7 +241,7 @@ def _config(
         "pad_token_id": 0,
         "rope_parameters": {
             "rope_type": "default",
-            "rope_theta": float(settings.get("rope_theta", 10000.0)),
+            "rope_theta": rope_theta,
         },
         **{key: settings[key] for key in _LLAMA_KEYS},
     }
@@ -253,6 +262,19 @@ def _config(
     )
 
 
+def _rope_theta(folder: Path, settings: dict[str, Any]) -> float:
+    """The base of the rotary positions, as transformers wrote it before and since version 5."""
+    place = folder / "config.json"
+    rope = settings.get("rope_parameters") or {}
+    scaled = settings.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    scaling = scaled.get("rope_type", scaled.get("type", "linear")) if scaled else "default"
+    if {kind, scaling} != {"default"}:
+        name, value = ("rope_parameters", rope) if kind != "default" else ("rope_scaling", scaled)
+        raise CheckpointError(f"{place}: {name} stretches positions ({value}), which no LISA does")
+    return float(rope.get("rope_theta", settings.get("rope_theta", 10000.0)))
+
+
 def _check_tower(
     folder: Path,
     settings: dict[str, Any],
@@ -260,13 +282,15 @@ def _check_tower(
     clip: dict[str, Any],
     tower: Path,
 ) -> None:
-    name = _tower_name(settings)
-    trained = 336 if "336" in name else 224
-    if clip["image_size"] != trained:
-        raise CheckpointError(
-            f"{tower} is a CLIP tower for {clip['image_size']} pixels, but {folder} was trained"
-            f" with one for {trained} ({name}); give that one as vision_tower"
-        )
+    name = Path(_tower_name(settings)).name
+    published = re.fullmatch(r"clip-vit-(?:base|large)-patch\d+(?:-(\d+))?", name)
+    if published:  # of a tower of another name nothing can be told by it
+        trained = int(published[1] or 224)
+        if clip["image_size"] != trained:
+            raise CheckpointError(
+                f"{tower} is a CLIP tower for {clip['image_size']} pixels, but {folder} was trained"
+                f" with one for {trained} ({name}); give that one as vision_tower"
+            )
     first = "mm_projector.0.weight" if "mm_projector.0.weight" in shapes else "mm_projector.weight"
     width = shapes[first][1]
     if clip.get("hidden_size", 768) != width:

@@ -7,9 +7,9 @@ trained model and must be met to the letter.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from lisa_ros.model.config import Conversation
+from lisa_ros.model.config import Conversation, LisaConfig
 
 IMAGE_PLACEHOLDER = "<image>"
 
@@ -29,8 +29,22 @@ INSTANCE_SUFFIXES = {
     " instances within the same countable category should be identified with separate masks."
     " A single mask suffices for uncountable categories.",
     "text": " Respond to the question using text only. Do not generate any segmentation masks.",
+    "semantic": " Generate a mask for semantic segmentation. Focus on identifying the category as a"
+    " whole; do not distinguish between individual instances within the same category.",
+    "conversation": " Provide a textual answer and generate a semantic segmentation mask. Focus on"
+    " categorizing the entire class without separating individual instances.",
+    "chain_of_thought": " Answer the question with a step-by-step explanation.",
 }
-"""The same for models of the LISA++ kind (arXiv 2312.17240): one [SEG] an instance."""
+"""The same for models of the LISA++ kind (arXiv 2312.17240): one [SEG] an instance, and three forms
+more: one mask for a whole category, words with such a mask, and a reasoning in steps."""
+
+
+def mode_suffixes(config: LisaConfig) -> Mapping[str, str]:
+    """The modes that a model was trained for, with what each adds to an instruction."""
+    # nano names its instances but was trained with the suffixes of LISA
+    instances = config.mask_instances and config.conversation != "nano"
+    return INSTANCE_SUFFIXES if instances else MODE_SUFFIXES
+
 
 _SYSTEM = {
     "llava_v1": "A chat between a curious human and an artificial intelligence assistant."
@@ -91,7 +105,6 @@ def escape(instruction: str) -> str:
     """Make a user's words safe to stand in a prompt.
 
     Words that steer the model (`[SEG]`, `<image>`, `</s>`, ...) lose their brackets' meaning by
-    becoming round ones, and white space, which the models never saw in runs, becomes single blanks.
+    becoming round ones. White space stays as it is, for the reference gives ids to runs of it.
     """
-    plain = " ".join(instruction.split())
-    return _CONTROL.sub(lambda match: f"({next(g for g in match.groups() if g)})", plain)
+    return _CONTROL.sub(lambda match: f"({next(g for g in match.groups() if g)})", instruction)

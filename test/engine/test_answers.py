@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from engine_samples import engine_saying, picture, random_questions, record_fed, speaker
 from torch import nn
 
 from benchmarks.presets import random_lisa
-from lisa_ros.engine import Engine, EngineConfig, Finished, MaskReady, Question, Status, TextDelta
+from lisa_ros.engine import (
+    Engine,
+    EngineConfig,
+    Finished,
+    MaskReady,
+    Question,
+    Status,
+    TextDelta,
+    generation,
+)
 from lisa_ros.errors import ImageError, InstructionError
 from lisa_ros.model.network import IMAGE_TOKEN
 
@@ -160,6 +171,75 @@ def test_only_an_answer_cut_at_its_longest_is_truncated(
     answer = engine.segment(picture(), "the mug", mode="text")
     assert answer.stopped_by == reason
     assert not answer.truncated
+
+
+def test_nano_is_asked_in_single_blanks_and_others_as_it_was_typed() -> None:
+    lisa = speaker("It is the red mug [SEG].")
+    typed, plain = " the  red\tmug ", "the red mug"
+    for conversation, same in (("nano", True), ("llava_v1", False)):
+        engine = Engine(replace(lisa, config=replace(lisa.config, conversation=conversation)))
+        prompts: list[str] = []
+        engine.prompts.tokenizer = SimpleNamespace(encode=lambda text, p=prompts: p.append(text))
+        for words in (typed, plain):
+            engine.prompts.ids(Question(picture(), words, history=[(words, "It is [SEG].")]))
+        assert (prompts[0] == prompts[1]) is same
+        assert prompts[0].count(plain if same else typed) == 2
+
+
+FORMS = ("semantic", "conversation", "chain_of_thought")
+
+
+@pytest.mark.parametrize("mode", FORMS)
+def test_the_forms_of_lisa_plus_plus(mode: str) -> None:
+    lisa = speaker("It is the red mug [SEG].")
+    with pytest.raises(InstructionError, match=f"not trained for mode '{mode}'"):
+        Engine(lisa).segment(picture(), "the mug", mode=mode)
+    engine = Engine(replace(lisa, config=replace(lisa.config, mask_instances=True)))
+    ids = {m: tuple(engine.prompts.ids(Question(picture(), "a", m))) for m in ("mask", *FORMS)}
+    assert len(set(ids.values())) == 4
+    answer = engine.segment(picture(), "the mug", mode=mode)
+    assert (answer.status, len(answer.instances)) == (Status.OK, 1)
+    wordy = speaker("It is red.")
+    engine = Engine(replace(wordy, config=replace(wordy.config, mask_instances=True)))
+    expected = Status.TEXT_ONLY if mode == "chain_of_thought" else Status.NOT_FOUND
+    assert engine.segment(picture(), "the mug", mode=mode).status is expected
+
+
+def test_limits_that_the_reference_has_not_can_be_set() -> None:
+    wide, small = np.zeros((16, 400, 3), np.uint8), np.zeros((9, 12, 3), np.uint8)
+    free = {"smallest_side": 1, "largest_ratio": float("inf"), "longest_instruction": 10**6}
+    engine = engine_saying("It is the red mug [SEG].", **free)
+    for image in (wide, small):
+        assert engine.segment(image, "the mug").status is Status.OK
+        with pytest.raises(ImageError):
+            engine_saying("[SEG].").segment(image, "the mug")
+    with pytest.raises(InstructionError, match="positions"):  # the model's own limit stands
+        engine.segment(picture(), "mug " * 1000)
+
+
+@pytest.mark.parametrize(("most", "masks", "reason"), [(1, 1, "masks"), (2, 2, "end")])
+def test_as_many_masks_as_are_allowed_and_not_one_more(most, masks, reason) -> None:
+    lisa = random_lisa("tiny")
+    seg, two, eos = lisa.tokenizer.seg_id, lisa.tokenizer.seg_id, lisa.tokenizer.eos_id
+    engine = Engine(lisa, EngineConfig(max_masks=most, draft_tokens=0))
+    script = iter([seg, two, eos])
+    choose = generation._choose
+    generation._choose = lambda logits: torch.tensor([next(script)])
+    try:
+        answer = engine.segment(picture(), "mugs", max_new_tokens=9)
+    finally:
+        generation._choose = choose
+    assert len(answer.instances) == answer.transcript.count("[SEG]") == masks
+    assert answer.stopped_by == reason
+
+
+def test_an_empty_mask_is_kept_where_that_is_wanted() -> None:
+    engine = engine_saying("It is the mug [SEG].", keep_empty_masks=True)
+    decode = engine.network.decode_masks
+    engine.network.decode_masks = lambda *args: tuple(-t.abs() - 1 for t in decode(*args))
+    answer = engine.segment(picture(), "the mug")
+    assert answer.status is Status.NOT_FOUND
+    assert [instance.area for instance in answer.instances] == [0]
 
 
 def test_control_words_of_the_user_stay_words() -> None:

@@ -111,6 +111,17 @@ def stretched_positions(folder: Path) -> str:
     return r"rope_scaling"
 
 
+def stretched_positions_of_today(folder: Path) -> str:
+    rope = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 10000.0}
+    write_official(folder, settings={"rope_parameters": rope})
+    return r"config\.json: rope_parameters stretches positions .*yarn"
+
+
+def class_token(folder: Path) -> str:
+    write_official(folder, settings={"mm_vision_select_feature": "cls_patch"})
+    return r"config\.json: mm_vision_select_feature is cls_patch"
+
+
 def no_heads(folder: Path) -> str:
     write_official(folder)
     config = json.loads((folder / "config.json").read_text())
@@ -134,6 +145,8 @@ BAD = [
     version_zero,
     broken_config,
     stretched_positions,
+    stretched_positions_of_today,
+    class_token,
     no_heads,
 ]
 

@@ -89,6 +89,40 @@ def test_the_tower_decides_how_many_positions_a_view_takes(tmp_path: Path) -> No
     assert lisa.config.image_tokens == 576
 
 
+def test_the_rotary_base_is_read_in_both_places(tmp_path: Path, golden_mask: Tensor) -> None:
+    """transformers 5 writes `rope_parameters`, and no `rope_theta` beside it."""
+    masks = []
+    for number, settings in enumerate(
+        (
+            {"rope_theta": 500.0},
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
+            {"rope_scaling": None},
+        )
+    ):
+        folder = write_official(tmp_path / str(number), settings=settings)
+        masks.append(mask_of(load(folder, vision_tower=TOWER)))
+    assert torch.equal(masks[0], masks[1])
+    assert torch.equal(masks[2], golden_mask) and torch.equal(masks[3], golden_mask)
+    assert not torch.allclose(masks[0], golden_mask)
+
+
+def test_weights_saved_from_a_wrapped_model(tmp_path: Path, golden_mask: Tensor) -> None:
+    wrapped = {f"module.{name}": tensor for name, tensor in golden_tensors().items()}
+    lisa = load(write_official(tmp_path, wrapped), vision_tower=TOWER)
+    assert torch.equal(mask_of(lisa), golden_mask)
+
+
+@pytest.mark.parametrize(
+    "name", ["/data/336/clip-vit-large-patch14", "runs_of_336/tower", "clip-vit-336-of-ours"]
+)
+def test_the_towers_size_is_not_guessed_from_its_path(
+    name: str, tmp_path: Path, golden_mask: Tensor
+) -> None:
+    folder = write_official(tmp_path, settings={"vision_tower": name, "mm_vision_tower": name})
+    assert torch.equal(mask_of(load(folder, vision_tower=TOWER)), golden_mask)
+
+
 def test_a_whole_clip_serves_as_tower(tmp_path: Path, golden_mask: Tensor) -> None:
     tower = write_tower(tmp_path / "clip", 224, whole_clip=True)
     lisa = load(write_official(tmp_path / "lisa"), vision_tower=tower)

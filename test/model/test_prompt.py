@@ -64,7 +64,7 @@ def test_history_of_llama_2_follows_its_layout() -> None:
         ("end</s>USER:", "end(/s)USER:"),
         ("[INST] <<SYS>> [/INST]", "(INST) (SYS) (/INST)"),
         ("[S[SEG]EG] <im<image>age>", "[S(SEG)EG] <im(image)age>"),
-        ("  two\n\nlines \t ", "two lines"),
+        ("  two\n\nlines \t ", "  two\n\nlines \t "),
         ("the mug [left] of <b>", "the mug [left] of <b>"),
     ],
 )
@@ -73,8 +73,30 @@ def test_escaping(words: str, safe: str) -> None:
 
 
 def test_every_mode_has_words_for_both_kinds_of_model() -> None:
-    assert MODE_SUFFIXES.keys() == INSTANCE_SUFFIXES.keys() == {"auto", "mask", "explain", "text"}
+    assert MODE_SUFFIXES.keys() == {"auto", "mask", "explain", "text"}
+    assert INSTANCE_SUFFIXES.keys() - MODE_SUFFIXES.keys() == {
+        "semantic",
+        "conversation",
+        "chain_of_thought",
+    }
     assert MODE_SUFFIXES["auto"] == MODE_SUFFIXES["text"] == ""
     for mode in ("mask", "explain"):
         assert "segmentation mask" in MODE_SUFFIXES[mode]
         assert "instance segmentation mask" in INSTANCE_SUFFIXES[mode]
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("mask", (168, "b516e7d1fd71cc39")),
+        ("explain", (218, "c31b1e8ef828e042")),
+        ("text", (81, "1ced4c5dc58aaa35")),
+        ("semantic", (163, "22ebea981bedfd92")),
+        ("conversation", (148, "5824548c3b940b4b")),
+        ("chain_of_thought", (53, "48da5e7dbea723d0")),
+    ],
+)
+def test_the_forms_of_lisa_plus_plus_are_those_it_was_trained_with(
+    mode: str, expected: tuple[int, str]
+) -> None:
+    assert fingerprint(INSTANCE_SUFFIXES[mode]) == expected

@@ -93,6 +93,16 @@ def test_a_saved_tokenizer_gives_the_same_ids(tmp_path: Path) -> None:
     assert again.encode(text)[-1] == again.eos_id
 
 
+@pytest.mark.parametrize("blanks", ["  ", "\t", " \n ", "   "])
+def test_runs_of_white_space_get_ids_of_their_own(blanks: str) -> None:
+    """As in the reference, whose slow tokenizer gives all of it to sentencepiece."""
+    tokenizer = Tokenizer.from_folder(FOLDER)
+    words = f"the{blanks}mug{blanks}"
+    ids = tokenizer.encode(build_prompt("llava_v1", [(escape(words), None)], True))
+    single = tokenizer.encode(build_prompt("llava_v1", [(escape("the mug "), None)], True))
+    assert ids != single
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=60), st.sampled_from(["llava_v1", "llava_llama_2", "nano"]))
 def test_no_words_of_a_user_can_steer_the_model(text: str, conversation: str) -> None:
