@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 
 from lisa_ros.errors import LisaError
+from lisa_tabletop.world.exact import cos, norm, product, sin
 from lisa_tabletop.world.tabletop import VISUAL_GROUP, SceneObject, Tabletop
 
 
@@ -57,8 +59,8 @@ class TabletopCamera:
         azimuth, elevation = random.uniform(-np.pi, np.pi), np.deg2rad(random.uniform(25, 80))
         distance = random.uniform(0.48, 0.78)
         target = np.array([*random.uniform(-0.05, 0.05, 2), 0.03])
-        flat = np.cos(elevation)
-        ray = np.array([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)])
+        flat = cos(elevation)
+        ray = np.array([flat * cos(azimuth), flat * sin(azimuth), sin(elevation)])
         aim(model, "camera", target + distance * ray, target, roll=random.normal(0, 0.04))
         model.cam_fovy[:] = random.uniform(40, 50)
         self._light(random)
@@ -79,7 +81,7 @@ class TabletopCamera:
             position = np.array([*random.uniform(-1.4, 1.4, 2), random.uniform(0.7, 2.0)])
             toward = np.array([*random.uniform(-0.25, 0.25, 2), 0]) - position
             model.light_pos[index] = position
-            model.light_dir[index] = toward / np.linalg.norm(toward)
+            model.light_dir[index] = toward / norm(toward)
             model.light_exponent[index] = random.uniform(0, 12)  # an even flood or a spot's pool
             warmth = 1 + random.normal(0, 0.06, 3)
             model.light_diffuse[index] = np.clip(strength * warmth, 0, 1)
@@ -112,7 +114,7 @@ class TabletopCamera:
 
     def intrinsics(self) -> np.ndarray:
         """Pinhole matrix (3,3) in pixels."""
-        focal = self.height / 2 / np.tan(np.deg2rad(self.scene.model.cam_fovy[0]) / 2)
+        focal = self.height / 2 / math.tan(np.deg2rad(self.scene.model.cam_fovy[0]) / 2)
         return np.array(
             [[focal, 0, (self.width - 1) / 2], [0, focal, (self.height - 1) / 2], [0, 0, 1]]
         )
@@ -120,7 +122,7 @@ class TabletopCamera:
     def pose(self) -> np.ndarray:
         """Optical frame to table frame (4,4); MuJoCo's camera looks along its own -z, y up."""
         pose = np.eye(4)
-        pose[:3, :3] = self.scene.data.cam_xmat[0].reshape(3, 3) @ np.diag([1, -1, -1])
+        pose[:3, :3] = self.scene.data.cam_xmat[0].reshape(3, 3) * [1.0, -1.0, -1.0]
         pose[:3, 3] = self.scene.data.cam_xpos[0]
         return pose
 
@@ -187,7 +189,8 @@ class TabletopCamera:
     def _project(self, points: np.ndarray) -> np.ndarray:
         """Where points (N,3) of the table frame are in the image: (N,2) pixels."""
         pose = self.pose()
-        pixel = (points - pose[:3, 3]) @ pose[:3, :3] @ self.intrinsics().T
+        seen = product(points - pose[:3, 3], pose[:3, :3])  # (N, 3), optical frame
+        pixel = product(seen, self.intrinsics().T)
         return pixel[:, :2] / np.maximum(pixel[:, 2:], 1e-6)
 
 
@@ -195,11 +198,11 @@ def aim(
     model: mujoco.MjModel, name: str, eye: np.ndarray, target: np.ndarray, roll: float = 0.0
 ) -> None:
     """Point a camera (MuJoCo convention: looks along -z, y up) from `eye` at `target`."""
-    back = (eye - target) / np.linalg.norm(eye - target)
+    back = (eye - target) / norm(eye - target)
     right = np.cross([0.0, 0.0, 1.0], back)
-    right /= np.linalg.norm(right)
+    right /= norm(right)
     up = np.cross(back, right)
-    turned = np.cos(roll) * right + np.sin(roll) * up
+    turned = cos(roll) * right + sin(roll) * up
     rotation = np.stack([turned, np.cross(back, turned), back], axis=1)
     index = model.camera(name).id
     model.cam_pos[index] = eye

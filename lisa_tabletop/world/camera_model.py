@@ -8,6 +8,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from lisa_tabletop.world.exact import cos, power, sin
+
 DEFOCUS, MOTION = 0.006, 0.015  # most blur, as a share of the image's height
 NOISE = 9.0  # largest standard deviation, grey levels
 
@@ -52,7 +54,7 @@ def _streak(length: float, angle: float) -> np.ndarray:
     reach = int(np.ceil(length / 2))
     kernel = np.zeros((2 * reach + 1, 2 * reach + 1), dtype=np.float32)
     along = np.linspace(-length / 2, length / 2, 16)
-    for x, y in zip(reach + along * np.cos(angle), reach + along * np.sin(angle), strict=True):
+    for x, y in zip(reach + along * cos(angle), reach + along * sin(angle), strict=True):
         left, top = min(int(x), 2 * reach - 1), min(int(y), 2 * reach - 1)
         u, v = x - left, y - top
         weights = [[(1 - u) * (1 - v), u * (1 - v)], [(1 - u) * v, u * v]]
@@ -63,7 +65,7 @@ def _streak(length: float, angle: float) -> np.ndarray:
 def _tone(mean: float, random: np.random.Generator) -> np.ndarray:
     """What every grey level becomes in R, G and B: float32 (256,3)."""
     level = np.arange(256, dtype=np.float32)
-    level = 255 * (level / 255) ** random.uniform(0.85, 1.2)
+    level = 255 * power(level / 255, random.uniform(0.85, 1.2)).astype(np.float32)
     level = mean + (level - mean) * random.uniform(0.8, 1.2)
     warmth, green = random.uniform(-0.09, 0.09), random.uniform(-0.03, 0.03)
     balance = np.array([1 + warmth, 1 + green, 1 - warmth], dtype=np.float32)

@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from lisa_tabletop.world.exact import cos, sin
+
 # Reference tints in RGB 0..1; each object jitters around its own.
 COLORS: dict[str, tuple[float, float, float]] = {
     "red": (0.78, 0.08, 0.08), "orange": (0.92, 0.45, 0.05), "yellow": (0.93, 0.80, 0.12),
@@ -115,8 +117,8 @@ def lathe(profile: list[tuple[float, float]], segments: int = 28) -> Mesh:
     """
     radius, height = np.array(profile, dtype=float).T
     angle = np.linspace(0, 2 * np.pi, segments, endpoint=False)
-    x = np.outer(np.maximum(radius, 1e-5), np.cos(angle))
-    y = np.outer(np.maximum(radius, 1e-5), np.sin(angle))
+    x = np.outer(np.maximum(radius, 1e-5), cos(angle))
+    y = np.outer(np.maximum(radius, 1e-5), sin(angle))
     z = np.repeat(height[:, None], segments, axis=1)
     vertices = np.stack([x, y, z], axis=-1).reshape(-1, 3)
     return Mesh(vertices, _grid_faces(len(radius), segments))
@@ -129,7 +131,7 @@ def tube(path: np.ndarray, radii: np.ndarray, segments: int = 12, flatten: float
     up = np.array([0.0, 0.0, 1.0])
     side = np.cross(up, tangent)
     angle = np.linspace(0, 2 * np.pi, segments, endpoint=False)[None, :, None]
-    ring = side[:, None] * np.cos(angle) + flatten * up[None, None] * np.sin(angle)
+    ring = side[:, None] * cos(angle) + flatten * up[None, None] * sin(angle)
     vertices = path[:, None] + ring * radii[:, None, None]
     caps = np.stack([path[0], path[-1]])
     faces = _grid_faces(len(path), segments)
@@ -146,7 +148,7 @@ def tube(path: np.ndarray, radii: np.ndarray, segments: int = 12, flatten: float
 def arc(radius: float, start: float, stop: float, points: int = 14) -> np.ndarray:
     """Points (N,3) on a circle in the x-y plane, angles in radians."""
     angle = np.linspace(start, stop, points)
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle), 0 * angle], axis=-1)
+    return np.stack([radius * cos(angle), radius * sin(angle), 0 * angle], axis=-1)
 
 
 def prism(outline: list[tuple[float, float]], thickness: float) -> Mesh:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
+from lisa_tabletop.world.exact import product
 from lisa_tabletop.world.kinds import KINDS, build, palette
 from lisa_tabletop.world.parts import COLORS, TINTS, Mesh, Part, Shape, Vector
 from lisa_tabletop.world.textures import table_texture
@@ -113,7 +114,7 @@ class Tabletop:
         for geom in item.geoms:
             center, half = self.model.geom_aabb[geom, :3], self.model.geom_aabb[geom, 3:]
             rotation = self.data.geom_xmat[geom].reshape(3, 3)
-            corners.append(self.data.geom_xpos[geom] + (center + signs * half) @ rotation.T)
+            corners.append(self.data.geom_xpos[geom] + product(center + signs * half, rotation.T))
         return np.concatenate(corners)
 
     def _settle(self) -> None:
@@ -141,7 +142,7 @@ class Tabletop:
             if item.body not in bodies:
                 continue
             mujoco.mj_contactForce(model, data, index, force)
-            upward = contact.frame.reshape(3, 3)[:, 2] @ force[:3]  # on the second body
+            upward = (contact.frame.reshape(3, 3)[:, 2] * force[:3]).sum()  # on the second body
             other = bodies[1 - bodies.index(item.body)]
             if other in lifts:
                 lifts[other] += upward if bodies[1] == item.body else -upward

@@ -5,6 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from lisa_tabletop.world.exact import exp, sin
+
 SIZE = 256
 
 
@@ -24,7 +26,7 @@ def _wood(random: np.random.Generator) -> np.ndarray:
     """Boards side by side, each with its own tint, the rings of the tree along them."""
     boards = int(random.choice([1, 1, 2, 3, 4, 6]))
     waves = _noise(random, (6, 2)) + 0.35 * _noise(random, (24, 4))
-    rings = 0.5 + 0.5 * np.sin(2 * np.pi * random.uniform(2, 9) * waves)
+    rings = 0.5 + 0.5 * sin(2 * np.pi * random.uniform(2, 9) * waves)
     fibres = _noise(random, (180, 6))
     strength = random.uniform(0.1, 0.5)
     grain = 1 + strength * (0.55 * rings + 0.45 * fibres - 0.5)
@@ -45,7 +47,7 @@ def _stone(random: np.random.Generator) -> np.ndarray:
         speckle = 0.4 * _noise(random, (12, 12)) + 0.6 * _noise(random, (128, 128))
         return base * (1 + random.uniform(0.2, 0.9) * (speckle[..., None] - 0.5))
     warp = _noise(random, (4, 5)) + 0.5 * _noise(random, (9, 9)) + 0.2 * _noise(random, (30, 30))
-    veins = np.exp(-random.uniform(4, 14) * np.abs(np.sin(2 * np.pi * warp)))[..., None]
+    veins = exp(-random.uniform(4, 14) * np.abs(sin(2 * np.pi * warp)))[..., None]
     vein = base + random.choice([-1, 1]) * random.uniform(0.1, 0.3)
     return base + veins * (vein - base)
 

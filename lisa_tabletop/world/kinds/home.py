@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
 
+from lisa_tabletop.world.exact import cos, exp, norm, power, sin
 from lisa_tabletop.world.parts import ALONG_Y, Draw, Part, Shape, arc, lathe, prism, tube
 
 
 def apple(draw: Draw) -> Shape:
     r = draw(0.034, 0.043)
     angle = np.linspace(-np.pi / 2, np.pi / 2, 14)
-    radius = r * np.cos(angle) * (1 + 0.08 * np.sin(angle))
-    dimple = 0.25 * np.exp(-((angle - np.pi / 2) ** 2) / 0.08)
-    height = r * 0.92 * (np.sin(angle) - dimple) + r * 0.92
+    radius = r * cos(angle) * (1 + 0.08 * sin(angle))
+    dimple = 0.25 * exp(-((angle - np.pi / 2) ** 2) / 0.08)
+    height = r * 0.92 * (sin(angle) - dimple) + r * 0.92
     body = lathe(list(zip(radius, height, strict=True)))
     stem = Part("capsule", (0.0022, 0.01, 0), (0, 0, 1.75 * r), (0.25, 0, 0), "stem")
     return Shape([Part(body), stem], [Part("sphere", (r * 0.96, 0, 0), (0, 0, r * 0.96))])
@@ -24,10 +26,10 @@ def banana(draw: Draw) -> Shape:
     bend, thick = draw(0.075, 0.10), draw(0.015, 0.019)
     span = draw(1.7, 2.2)
     path = arc(bend, -span / 2, span / 2, 18) - np.array([bend * 0.8, 0, 0])
-    taper = thick * np.clip(1.05 - np.abs(np.linspace(-1, 1, 18)) ** 4, 0.28, 1)
+    taper = thick * np.clip(1.05 - power(np.linspace(-1, 1, 18), 4), 0.28, 1)
     body = Part(tube(path, taper), position=(0, 0, thick))
     tip = Part("capsule", (0.004, 0.008, 0), tuple(path[-1] + [0, 0, thick]), (0.9, 0, 0), "stem")
-    half = bend * np.sin(span / 2)
+    half = bend * sin(span / 2)
     return Shape(
         [body, tip],
         [Part("box", (0.022, half * 0.9, thick * 0.9), (0, 0, thick * 0.9))],
@@ -41,8 +43,8 @@ def _banana_pieces(path: np.ndarray, taper: np.ndarray, thick: float) -> list[Pa
     for first, last in pairwise((0, 4, 8, 12, 17)):
         run = path[last] - path[first]
         x, y, _ = (path[first] + path[last]) / 2
-        size = (np.linalg.norm(run) / 2, 0.9 * taper[first : last + 1].mean(), thick * 0.9)
-        turn = (0, 0, np.arctan2(run[1], run[0]))
+        size = (norm(run) / 2, 0.9 * taper[first : last + 1].mean(), thick * 0.9)
+        turn = (0, 0, math.atan2(run[1], run[0]))
         pieces.append(Part("box", size, (x, y, thick * 0.9), turn))
     return pieces
 
@@ -51,7 +53,7 @@ def carrot(draw: Draw) -> Shape:
     length, thick = draw(0.13, 0.18), draw(0.015, 0.020)
     along = np.linspace(0, 1, 10)
     path = np.column_stack([length * (along - 0.5), 0 * along, 0 * along])
-    root = Part(tube(path, thick * (1.0 - 0.85 * along**1.3)), position=(0, 0, thick))
+    root = Part(tube(path, thick * (1.0 - 0.85 * power(along, 1.3))), position=(0, 0, thick))
     leaves, slices = [], []
     for side in (-1, 0, 1):
         at = (-length / 2 - 0.02, 0.012 * side, thick)
@@ -95,7 +97,7 @@ def bread(draw: Draw) -> Shape:
 
 def _tin_loaf(length: float, width: float, h: float) -> list[Part]:
     angle = np.linspace(0, np.pi, 12)
-    dome = np.column_stack([1.08 * width * np.cos(angle), h * (0.6 + 0.4 * np.sin(angle))])
+    dome = np.column_stack([1.08 * width * cos(angle), h * (0.6 + 0.4 * sin(angle))])
     outline = np.array([(-0.88 * width, 0), (0.88 * width, 0), *dome])
     # The outline stands in the y-z plane and is drawn out along x.
     turned = (np.pi / 2, np.pi / 2, 0)
@@ -108,8 +110,8 @@ def _tin_loaf(length: float, width: float, h: float) -> list[Part]:
 
 def _free_loaf(length: float, width: float, h: float) -> list[Part]:
     angle = np.linspace(-np.pi / 2, np.pi / 2, 18)
-    path = np.column_stack([length / 2 * np.sin(angle), 0 * angle, 0 * angle])
-    radii = width * np.maximum(np.cos(angle), 0.02) ** 0.6
+    path = np.column_stack([length / 2 * sin(angle), 0 * angle, 0 * angle])
+    radii = width * power(np.maximum(cos(angle), 0.02), 0.6)
     loaf = tube(path, radii, 20, flatten=h / 2 / width)
     return [Part(loaf, position=(0, 0, h / 2))]
 
@@ -192,7 +194,7 @@ def clock(draw: Draw) -> Shape:
         Part("ellipsoid", (0.011, 0.004, 0.004), (0, 0, z + r + 0.015), role="dark"),
     ]
     for reach, wide, turn in ((0.60, 0.0020, draw(0, 6.28)), (0.42, 0.0030, draw(0, 6.28))):
-        x, up = reach * r / 2 * np.sin(turn), reach * r / 2 * np.cos(turn)
+        x, up = reach * r / 2 * sin(turn), reach * r / 2 * cos(turn)
         hand = (wide, 0.0008, reach * r / 2)
         parts.append(Part("box", hand, (x, front - 0.001, z + up), (0, turn, 0), "dark"))
     for x in (-1, 1):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from lisa_tabletop.world.exact import cos, power, sin
 from lisa_tabletop.world.parts import ALONG_Y, Draw, Part, Shape, arc, lathe, prism, tube
 
 STAVES = 8  # flat pieces that stand for a round wall
@@ -15,13 +18,13 @@ def hollow(foot: float, rim: float, height: float, floor: float) -> list[Part]:
     The wall is a ring of staves. They end above the table, so that only the foot touches it.
     """
     half = 0.003  # of the wall's thickness
-    lean = np.arctan2(rim - foot, height - floor)
-    length = np.hypot(rim - foot, height - floor) / 2
+    lean = math.atan2(rim - foot, height - floor)
+    length = math.hypot(rim - foot, height - floor) / 2
     radius = (foot + rim) / 2 - half
-    width = max(foot, rim) * np.tan(np.pi / STAVES)
+    width = max(foot, rim) * math.tan(np.pi / STAVES)
     colliders = [Part("cylinder", (foot, floor / 2, 0), (0, 0, floor / 2))]
     for angle in np.arange(STAVES) * 2 * np.pi / STAVES:
-        place = (radius * np.cos(angle), radius * np.sin(angle), (floor + height) / 2)
+        place = (radius * cos(angle), radius * sin(angle), (floor + height) / 2)
         colliders.append(Part("box", (half, width, length), place, _leaning(angle, lean)))
     return colliders
 
@@ -29,9 +32,9 @@ def hollow(foot: float, rim: float, height: float, floor: float) -> list[Part]:
 def _leaning(azimuth: float, lean: float) -> tuple[float, float, float]:
     """Euler angles (x, then the turned y and z) of a box that leans outwards at an azimuth."""
     # The matrix is Rz(azimuth) Ry(lean), read off as Rx Ry Rz.
-    alpha = np.arctan2(-np.sin(azimuth) * np.sin(lean), np.cos(lean))
-    beta = np.arcsin(np.cos(azimuth) * np.sin(lean))
-    gamma = np.arctan2(np.sin(azimuth), np.cos(azimuth) * np.cos(lean))
+    alpha = math.atan2(-sin(azimuth) * sin(lean), cos(lean))
+    beta = math.asin(cos(azimuth) * sin(lean))
+    gamma = math.atan2(sin(azimuth), cos(azimuth) * cos(lean))
     return float(alpha), float(beta), float(gamma)
 
 
@@ -51,7 +54,7 @@ def box(draw: Draw) -> Shape:
     solid = _case(x, y, z, wall=0.0025, floor=0.005)
     flap, hang, flaps = draw(0.016, 0.026), draw(0.15, 0.75), draw.pick(True, True, False)
     if flaps:
-        out, down = flap * np.cos(hang), flap * np.sin(hang)
+        out, down = flap * cos(hang), flap * sin(hang)
         for side in (-1, 1):
             at = (0.0, side * (y + out), z - down)
             solid.append(Part("box", (x, flap, 0.0015), at, (-side * hang, 0, 0)))
@@ -90,8 +93,8 @@ def pot(draw: Draw) -> Shape:
         (r - wall, 0.012), (foot - wall, 0.006), (0, 0.006),
     ])  # fmt: skip
     long, thick, rise = draw(0.048, 0.066), draw(0.0065, 0.0085), draw(0.05, 0.25)
-    reach = r + 0.012 + long * np.cos(rise)
-    height = h * 0.78 + long * np.sin(rise)
+    reach = r + 0.012 + long * cos(rise)
+    height = h * 0.78 + long * sin(rise)
     role = draw.pick("dark", "dark", "wood", "steel")
     grip = Part("box", (long, thick * 1.35, thick * 0.8), (reach, 0, height), (0, -rise, 0), role)
     neck = Part("cylinder", (0.0055, 0.012, 0), (r + 0.009, 0, h * 0.78), (0, 1.45, 0), "steel")
@@ -125,14 +128,14 @@ def teapot(draw: Draw) -> Shape:
     r, h = draw(0.056, 0.066), draw(0.078, 0.100)
     foot, neck = r * 0.62, r * draw(0.48, 0.60)
     angle = np.linspace(-0.85, 1.02, 9)
-    belly = r * np.cos(angle)
-    level = h * (np.sin(angle) - np.sin(angle[0])) / (np.sin(angle[-1]) - np.sin(angle[0]))
+    belly = r * cos(angle)
+    level = h * (sin(angle) - sin(angle[0])) / (sin(angle[-1]) - sin(angle[0]))
     body = lathe([(0, 0), (foot, 0), *zip(belly, level, strict=True), (neck, h), (0, h)])
     cover = lathe([(0, 0), (neck * 1.05, 0), (neck * 0.8, 0.008), (neck * 0.3, 0.012), (0, 0.013)])
     knob = draw(0.007, 0.010)
     along = np.linspace(0, 1, 12)
     out = draw(0.040, 0.056)
-    rise = h * (0.30 + 0.62 * (3 * along**2 - 2 * along**3) + 0.05 * along)
+    rise = h * (0.30 + 0.62 * (3 * along**2 - 2 * power(along, 3)) + 0.05 * along)
     spout = np.column_stack([r * 0.80 + out * along, rise, 0 * along])
     bow = draw(0.30, 0.38) * h
     ear = arc(bow, np.pi / 2, 3 * np.pi / 2) * np.array([draw(0.95, 1.25), 1, 1])
@@ -142,7 +145,7 @@ def teapot(draw: Draw) -> Shape:
             Part(body),
             Part(cover, position=(0, 0, h)),
             Part("ellipsoid", (knob, knob, knob), (0, 0, h + 0.013 + knob * 0.7)),
-            Part(tube(spout, 0.0155 - 0.0085 * along**0.7), euler=ALONG_Y),
+            Part(tube(spout, 0.0155 - 0.0085 * power(along, 0.7)), euler=ALONG_Y),
             Part(tube(ear, np.full(14, 0.006)), position=(-r * 0.86, 0, h * 0.52), euler=ALONG_Y),
         ],
         [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lisa_tabletop.world.exact import cos, sin
 from lisa_tabletop.world.parts import ALONG_X, ALONG_Y, Draw, Part, Shape, arc, lathe, prism, tube
 
 
@@ -155,7 +156,7 @@ def scissors(draw: Draw) -> Shape:
             Part("box", (0.03, 0.006, 0.005), (-0.026, 0.006 * side, 0.008), lean),
             Part(loop, position=(-0.052 - ring, y, 0.008)),
         ]
-        cut = (blade / 2 * np.cos(angle), blade / 2 * np.sin(angle), 0.006)
+        cut = (blade / 2 * cos(angle), blade / 2 * sin(angle), 0.006)
         pieces += [
             Part("box", (blade / 2, 0.005, 0.006), cut, (0, 0, angle)),
             Part("box", (0.03, 0.006, 0.0065), (-0.026, 0.006 * side, 0.0065), lean),
@@ -221,7 +222,7 @@ def stapler(draw: Draw) -> Shape:
         (0, 0), (reach, 0), (reach, tall * 0.45), (reach * 0.92, tall * 0.75),
         (reach * 0.4, tall), (reach * 0.1, tall * 0.8), (0, tall * 0.4),
     ], 2 * width)  # fmt: skip
-    middle, lift = length / 2 * np.cos(gape), length / 2 * np.sin(gape)
+    middle, lift = length / 2 * cos(gape), length / 2 * sin(gape)
     magazine = (length / 2, width * 0.7, 0.0055)
     parts = [
         Part(arm, position=(back, 0, hinge), euler=(np.pi / 2, 0, gape)),
