@@ -6,6 +6,7 @@ from itertools import chain
 
 from numpy.random import default_rng
 from tabletop_questions import (
+    EVERYDAY,
     KNOWLEDGE,
     NAMED,
     TEST,
@@ -28,10 +29,33 @@ def test_enough_implicit_patterns_divided_into_train_and_test():
     assert all(TRAIN.uses[use] and TEST.uses[use] for use in KNOWLEDGE.uses)
 
 
+def test_everyday_sentences_are_many_for_every_kind():
+    for kind in KNOWLEDGE.kinds.values():
+        new = sum(len(EVERYDAY.uses[use]) - len(TRAIN.uses[use]) for use in kind.uses)
+        assert new >= 40, kind.key
+
+
+def test_no_everyday_sentence_is_nearly_one_of_the_test():
+    """Less than six in ten of the words that tell are the same."""
+    common = set(re.findall(r"\w+", "the a an i my is it to of and what do with for in on this"))
+
+    def telling(text):
+        return set(re.findall(r"[a-z']+", plain_text(text))) - common
+
+    def texts(patterns):
+        return {t for p in chain(*patterns.uses.values()) for t in p.every_text()}
+
+    held_out = [telling(text) for text in texts(TEST)]
+    for text in texts(EVERYDAY) - texts(TRAIN):
+        words = telling(text)
+        near = max(len(words & other) / len(words | other) for other in held_out)
+        assert near < 0.6, text
+
+
 def test_no_sentence_stands_twice_or_in_both_splits():
     texts = [
         plain_text(text)
-        for patterns in (TRAIN, TEST)
+        for patterns in (EVERYDAY, TEST)
         for pattern in chain.from_iterable(patterns.uses.values())
         for text in pattern.every_text()
     ]
@@ -42,7 +66,7 @@ def test_implicit_patterns_never_name_what_they_ask_for():
     for kind in KNOWLEDGE.kinds.values():
         naming = re.compile(r"\b(" + "|".join([kind.key, *names_of(kind.key)]) + r")\b", re.I)
         uses = {*kind.uses, *chain(*(KNOWLEDGE.materials[m] for m in kind.materials))}
-        for pattern in chain(*(TRAIN.uses[u] + TEST.uses[u] for u in uses)):
+        for pattern in chain(*(EVERYDAY.uses[u] + TEST.uses[u] for u in uses)):
             for text in pattern.every_text():
                 assert not naming.search(text), f"'{text}' names {kind.key}"
 
@@ -60,14 +84,15 @@ def test_training_never_uses_a_test_sentence():
     unseen = re.compile(f"({'|'.join(patterns)})$")
     test_questions = [plain_text(q["instruction"]) for q in corpus(default_rng(3), 300, "test")]
     assert any(unseen.search(text) for text in test_questions)
-    for question in corpus(default_rng(4), 1500):
+    asked = (*corpus(default_rng(4), 1500), *corpus(default_rng(5), 3000, "everyday"))
+    for question in asked:
         text = plain_text(question["instruction"])
         text = text.removesuffix(" please output segmentation mask")
         assert not unseen.search(plain_text(text)), text
 
 
 def test_test_questions_by_use_are_all_unseen_in_training():
-    seen = {plain_text(t) for p in chain(*TRAIN.uses.values()) for t in p.every_text()}
+    seen = {plain_text(t) for p in chain(*EVERYDAY.uses.values()) for t in p.every_text()}
     for seed in range(40):
         record = random_record(default_rng(seed))
         for question in ask(record, "use", 10, split="test", seed=seed):
