@@ -28,9 +28,9 @@ from lisa_ros.errors import LisaError
 from lisa_ros.evaluation.evaluate import Sample, evaluate, figures, measure
 from lisa_ros.evaluation.reasonseg import Item, read_dataset
 from lisa_ros.model.checkpoint import CONFIG_FILE, load
-from lisa_ros.training.finetune import finetune, implicit_items, save_half
+from lisa_ros.training.finetune import finetune, save_half
 from lisa_ros.writing import write_file
-from lisa_tabletop.evaluation.fixed_test_set import BENCHMARK, IMAGES, cached, tables, write_splits
+from lisa_tabletop.evaluation.fixed_test_set import drawn_once, implicit_questions
 from lisa_tabletop.evaluation.two_stage import KindClassifier, answer_in_two_stages
 from lisa_tabletop.training import run_nano
 from lisa_tabletop.training.questions import IMPLICIT
@@ -74,7 +74,7 @@ def train_base(args: argparse.Namespace) -> Path:
     return checkpoint
 
 
-def test_items(dataset: Path) -> dict[str, list[Item]]:
+def items_of_test_set(dataset: Path) -> dict[str, list[Item]]:
     """The test questions by group; `implicit` holds those in unseen phrases, too."""
     items = [item for item in read_dataset(dataset) if item.split in SPLITS]
     implicit = [item for item in items if item.kind in IMPLICIT]
@@ -88,11 +88,11 @@ def test_items(dataset: Path) -> dict[str, list[Item]]:
 
 def figures_by_group(samples: Sequence[Sample], groups: dict[str, list[Item]]) -> dict[str, dict]:
     """The figures of the groups that have been asked in full."""
-    of = {sample.item.picture: sample for sample in samples}
+    of = {sample.item.image: sample for sample in samples}
     return {
-        name: figures([of[item.picture] for item in items])
+        name: figures([of[item.image] for item in items])
         for name, items in groups.items()
-        if items and all(item.picture in of for item in items)
+        if items and all(item.image in of for item in items)
     }
 
 
@@ -107,9 +107,7 @@ def rows(args: argparse.Namespace, base: Path, groups: dict[str, list[Item]]) ->
     if missing("before", None):
         yield _row("before", None, _ask_model(base, asked, "before"), groups)
     for seed in SEEDS:
-        lessons = implicit_items(
-            args.folder / f"questions-{seed}", args.questions, seed, args.threads
-        )
+        lessons = implicit_questions(args.folder / f"questions-{seed}", args.questions, seed)
         if missing("fine-tuned", seed):
             tuned = _tune(args, base, lessons, seed)
             samples = _ask_model(tuned, asked, f"fine-tuned, seed {seed}")
@@ -194,16 +192,9 @@ def _store(folder: Path, results: list[Row], settings: dict) -> None:
 def run(args: argparse.Namespace) -> None:
     """The whole experiment."""
     torch.set_num_threads(args.threads)
-    dataset = args.dataset or cached("benchmark")
+    dataset = args.dataset or drawn_once("benchmark")
     base = train_base(args)
-    if not dataset.exists():
-        print(f"drawing {dataset}")
-        with Progress(transient=True) as progress:
-            written = write_splits(dataset, BENCHMARK, IMAGES, args.threads)
-            total = len(tables(BENCHMARK, IMAGES))
-            for _ in progress.track(written, total, description="drawing tables"):
-                pass
-    groups = test_items(dataset)
+    groups = items_of_test_set(dataset)
     settings = {n: getattr(args, n) for n in SETTINGS}
     settings["asked"] = {name: len(items) for name, items in groups.items()}
     results = _read(args.folder)

@@ -18,7 +18,8 @@ import numpy as np
 
 from benchmarks.generated_tables import markdown_table
 from lisa_ros.engine import Answer, Engine
-from lisa_ros.evaluation.evaluate import test_views, union
+from lisa_ros.evaluation.evaluate import union
+from lisa_tabletop.evaluation.fixed_test_set import views
 from lisa_tabletop.training.scenes import TEST_SEEDS
 from lisa_tabletop.world.camera import TabletopCamera, View
 from lisa_tabletop.language.instructions import compose
@@ -82,7 +83,7 @@ def gate_table(gates: Sequence[Gate]) -> str:
 
 
 def _questions(scenes: int) -> Iterator[tuple[int, np.ndarray, str]]:
-    for key, view in enumerate(test_views(scenes)):
+    for key, view in enumerate(views(scenes)):
         random = np.random.default_rng((view.record["seed"], 3))
         for question in compose(view.record, random, QUESTIONS):
             yield key, view.rgb, question["instruction"]

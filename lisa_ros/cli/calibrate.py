@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from lisa_ros.cli import add_model_arguments, model_options
+from lisa_ros.writing import writable_file
 
 MODES = ("auto", "mask")  # the words before a mask are part of its score, or there are none
 
@@ -27,18 +28,20 @@ def run(args: argparse.Namespace) -> int:
     from lisa_ros.engine import Engine
     from lisa_ros.engine.load import load_lisa
     from lisa_ros.evaluation.calibration import figures, fit, store, uncalibrated
-    from lisa_ros.evaluation.reasonseg import read_dataset
+    from lisa_ros.evaluation.reasonseg import read_dataset, tabletop
     from lisa_ros.model.checkpoint import CONFIG_FILE, find
     from lisa_ros.model.config import LisaConfig
-    from lisa_tabletop.cli.sim_benchmark import drawn_before
-    from lisa_tabletop.evaluation.fixed_test_set import VALIDATION
 
     folder = find(args.model)
     LisaConfig.from_json(folder / CONFIG_FILE)  # only native models have a place for it
-    items = read_dataset(args.dataset or drawn_before("validation", VALIDATION))
+    writable_file(folder / CONFIG_FILE)
+    items = read_dataset(args.dataset or tabletop().drawn_once("validation"))
     lisa = uncalibrated(load_lisa(**model_options(args)))
     engine = Engine(lisa)
     samples = [sample for mode in MODES for sample, _ in ask(engine, items, mode)]
+    for image in sorted({str(s.item.image) for s in samples if s.fault}):
+        print(f"left out, for it could not be asked: {image}")
+    samples = [sample for sample in samples if not sample.fault]
     weights = fit(samples)
     store(weights, folder)
     found = figures(samples)

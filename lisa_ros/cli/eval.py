@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lisa_ros.cli import add_model_arguments, model_options
-from lisa_ros.writing import write_file
+from lisa_ros.errors import LisaError
+from lisa_ros.writing import writable_file, writable_folder, write_file
 
 if TYPE_CHECKING:
     from lisa_ros.engine import Answer, Engine
@@ -54,37 +55,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask, print the table, write what was asked for."""
+    """Ask, print the table, write what was asked for; 1 if there was what could not be asked."""
+    for path in filter(None, (args.json, args.sheet, args.reliability)):
+        writable_folder(path.parent)
+        writable_file(path)
+    from lisa_ros.evaluation.reasonseg import read_dataset, tabletop
+
+    folder = args.dataset or tabletop().drawn_once("benchmark")
+    items = read_dataset(folder)  # before torch is imported, which takes seconds
     from lisa_ros.engine.load import load_engine
     from lisa_ros.evaluation import calibration
-    from lisa_ros.evaluation.contact_sheet import choose, contact_sheet
     from lisa_ros.evaluation.evaluate import report
-    from lisa_ros.evaluation.reasonseg import read_dataset
-    from lisa_tabletop.cli.sim_benchmark import drawn_before
-    from lisa_tabletop.evaluation.fixed_test_set import BENCHMARK
+    from lisa_ros.evaluation.plots import choose, contact_sheet, draw_reliability
 
-    items = read_dataset(args.dataset or drawn_before("benchmark", BENCHMARK))
+    comparable = _comparable(folder) if all(item.ours for item in items) else ""
     engine = load_engine(**model_options(args))
     chosen = choose(len(items))
     samples, shown = [], []
     for index, (sample, answer) in enumerate(ask(engine, items, args.mode)):
         samples.append(sample)
-        if index in chosen:
+        if index in chosen and answer is not None:
             shown.append((sample, answer))
-    results, scores = report(samples), calibration.figures(samples)
+    asked, unasked = [s for s in samples if not s.fault], [s for s in samples if s.fault]
+    results, scores = report(asked), calibration.figures(asked)
     _print(results, scores)
+    found = {"model": args.model, "mode": args.mode, "questions": len(items)}
+    found |= {"comparable": comparable, "results": results, "scores": scores}
+    if unasked:
+        found["unasked"] = {str(s.item.image): s.fault for s in unasked}
+        found["results_with_unasked_as_zero"] = zeros = report(samples)
+        _print_unasked(unasked, len(items), zeros)
+    if comparable:
+        print(comparable)
     if args.json:
-        asked = {"model": args.model, "mode": args.mode, "questions": len(items)}
-        found = {**asked, "results": results, "scores": scores}
         write_file(args.json, json.dumps(found, indent=2) + "\n")
     if args.sheet:
         contact_sheet(shown, args.sheet)
     if args.reliability:
-        calibration.draw_reliability(samples, args.reliability)
-    return 0
+        draw_reliability(asked, args.reliability)
+    return 1 if unasked else 0
 
 
-def ask(engine: Engine, items: Sequence[Item], mode: str) -> Iterator[tuple[Sample, Answer]]:
+def _comparable(folder: Path) -> str:
+    """Whether figures on a set of ours can be compared with the published ones, as a sentence."""
+    from lisa_ros.evaluation.reasonseg import tabletop
+
+    try:
+        sets = tabletop()
+        return sets.compare(sets.summarise(folder))
+    except LisaError as error:
+        return f"Not compared with the fixed test set: {error}"
+
+
+def ask(engine: Engine, items: Sequence[Item], mode: str) -> Iterator[tuple[Sample, Answer | None]]:
     """Ask every question, with a progress bar."""
     from rich.progress import Progress
 
@@ -93,6 +116,19 @@ def ask(engine: Engine, items: Sequence[Item], mode: str) -> Iterator[tuple[Samp
     with Progress(transient=True) as progress:
         yield from progress.track(
             evaluate(engine, items, mode), total=len(items), description=f"asking ({mode})"
+        )
+
+
+def _print_unasked(unasked: Sequence[Sample], count: int, zeros: dict) -> None:
+    """Name what could not be asked, and the figures in which it counts as wrong."""
+    print(f"{len(unasked)} of {count} questions could not be asked and are not in these figures:")
+    for sample in unasked:
+        print(f"  {sample.item.split}/{sample.item.image.name}: {sample.fault}")
+    for split, kinds in zeros.items():
+        row = list(kinds.values())[-1]
+        print(
+            f"with them as zero, {split}: gIoU {_cell(row['giou'])}, cIoU {_cell(row['ciou'])}"
+            f" of {row['samples']}"
         )
 
 

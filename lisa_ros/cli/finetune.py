@@ -6,7 +6,6 @@ The experiment of the paper with 239 questions is `python -m benchmarks.implicit
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from lisa_ros.cli import add_model_arguments, model_options
@@ -49,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     if (args.output / "config.json").exists():
         raise LisaError(f"{args.output} holds a checkpoint already; name a new folder")
     from lisa_ros.engine.load import load_lisa
-    from lisa_ros.training.finetune import finetune, implicit_items, read_items, save_half
+    from lisa_ros.evaluation.reasonseg import tabletop
+    from lisa_ros.training.finetune import finetune, read_items, save_half
 
     lisa = load_lisa(**model_options(args))
     if args.dataset:
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         folder = args.output / "questions"
         print(f"drawing {folder}")
-        items = implicit_items(folder, args.questions, args.seed, os.cpu_count() or 1)
+        items = tabletop().implicit_questions(folder, args.questions, args.seed)
     print(f"{len(items)} questions about {len({item.scene for item in items})} pictures")
     lessons = finetune(lisa, items, steps=args.steps, rate=args.rate, seed=args.seed)
     with Progress() as progress:

@@ -1,4 +1,4 @@
-"""Scores that can be acted on: fitted on validation tables, shown as a reliability diagram."""
+"""Scores that can be acted on: fitted on questions that a model was not trained on."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 
 from lisa_ros.errors import LisaError
-from lisa_ros.evaluation.evaluate import Sample, calibration
-from lisa_ros.evaluation.metrics import HIT, calibration_error, score_bins
+from lisa_ros.evaluation.evaluate import Sample, calibration_error, scores_and_hits
 from lisa_ros.model.checkpoint import CONFIG_FILE, Lisa
 from lisa_ros.model.config import SCORE_TERMS, LisaConfig
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
+from lisa_ros.writing import write_file
 
 RIDGE = 0.1  # keeps a weight near 0 that the masks say nothing about
 LEAST_MASKS = 50  # fewer cannot hold four weights
@@ -36,7 +32,7 @@ def fit(samples: Sequence[Sample]) -> dict[str, float]:
     an object that was meant with an IoU above HIT; a little ridge, solved by Newton's method.
     """
     terms = [mask for sample in samples for mask in sample.evidence]
-    _, hits = calibration(samples)
+    _, hits = scores_and_hits(samples)
     if len(terms) < LEAST_MASKS or hits.all() or not hits.any():
         raise LisaError(
             f"{len(terms)} masks, {hits.sum()} of them right, are too few to fit a score to: "
@@ -56,10 +52,7 @@ def store(weights: dict[str, float], folder: Path) -> None:
     """Write the weights into the configuration of a native checkpoint."""
     path = folder / CONFIG_FILE
     config = LisaConfig.from_json(path)
-    try:
-        path.write_text(replace(config, score_calibration=weights).to_json(), encoding="utf-8")
-    except OSError as error:
-        raise LisaError(f"{path} cannot be written: {error}") from error
+    write_file(path, replace(config, score_calibration=weights).to_json())
 
 
 def figures(samples: Sequence[Sample]) -> dict[str, float | int | None]:
@@ -67,7 +60,7 @@ def figures(samples: Sequence[Sample]) -> dict[str, float | int | None]:
 
     `separation`: the probability that a right mask has a higher score than a wrong one (AUC).
     """
-    scores, hits = calibration(samples)
+    scores, hits = scores_and_hits(samples)
     good, bad = scores[hits], scores[~hits]
     higher = (good[:, None] > bad).mean() + 0.5 * (good[:, None] == bad).mean()
     return {
@@ -76,42 +69,3 @@ def figures(samples: Sequence[Sample]) -> dict[str, float | int | None]:
         "calibration_error": calibration_error(scores, hits) if len(scores) else None,
         "separation": float(higher) if len(good) and len(bad) else None,
     }
-
-
-def draw_reliability(samples: Sequence[Sample], path: Path) -> None:
-    """Left: share of right masks by score; right: what a robot keeps with a threshold."""
-    scores, hits = calibration(samples)
-    if not len(scores):
-        raise LisaError("no answer had a mask, so there is no reliability to draw")
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9.2, 3.9))
-    bins = score_bins(scores, hits)
-    edges = np.arange(len(bins)) / len(bins)
-    left.bar(edges, [b[2] for b in bins], 0.096, align="edge", color="#4c78a8", label="right")
-    for edge, (count, _, share) in zip(edges, bins, strict=True):
-        if count:
-            left.text(edge + 0.05, share + 0.015, count, ha="center", fontsize=7)
-    left.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="a true score")
-    left.set(xlabel="score", ylabel=f"share of masks with IoU > {HIT}", xlim=(0, 1), ylim=(0, 1.08))
-    left.set_title(
-        f"{len(scores)} masks; expected calibration error {calibration_error(scores, hits):.3f}",
-        fontsize=10,
-    )
-    limits = np.linspace(0, 1, 101)[:-1]
-    kept = [scores >= limit for limit in limits]
-    curves = {
-        "of those, right": [hits[k].mean() if k.any() else np.nan for k in kept],
-        "masks kept": [k.mean() for k in kept],
-        "right ones kept": [hits[k].sum() / max(1, hits.sum()) for k in kept],
-    }
-    for label, curve in curves.items():
-        right.plot(limits, curve, label=label)
-    right.set(xlabel="threshold on the score", xlim=(0, 1), ylim=(0, 1.08))
-    right.set_title("acting only on scores above a threshold", fontsize=10)
-    for axis in (left, right):
-        axis.set_axisbelow(True)
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
-    pyplot.close(figure)

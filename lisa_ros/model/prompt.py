@@ -7,7 +7,7 @@ trained model and must be met to the letter.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from lisa_ros.model.config import Conversation, LisaConfig
 
@@ -15,7 +15,7 @@ IMAGE_PLACEHOLDER = "<image>"
 
 MODE_SUFFIXES = {
     "auto": "",
-    "mask": " Please respond with segmentation mask.",
+    "mask": " Please output segmentation mask.",
     "explain": " Please output segmentation mask and explain why.",
     "text": "",
 }
@@ -76,6 +76,22 @@ def build_prompt(
     if conversation == "llava_llama_2":
         return _llama_2(_SYSTEM[conversation], rounds)
     return _two_roles(_SYSTEM[conversation], rounds)
+
+
+def encode_dialogue(
+    question: Mapping, encode: Callable[[str], list[int]], config: LisaConfig
+) -> tuple[list[int], list[int]]:
+    """Ids of the prompt, `history` included, and of the answer to its instruction with the end.
+
+    `encode` is the tokenizer's. The answer is cut from the ids of the whole, for the pieces of two
+    texts are not those of their sum.
+    """
+    turns = [tuple(turn) for turn in question.get("history", ())]
+    style, marks = config.conversation, config.image_start_end
+    prompt = build_prompt(style, [*turns, (question["instruction"], None)], marks)
+    whole = build_prompt(style, [*turns, (question["instruction"], question["answer"])], marks)
+    prompt_ids, whole_ids = encode(prompt), encode(whole)
+    return prompt_ids, whole_ids[len(prompt_ids) :]
 
 
 def _two_roles(system: str, rounds: Sequence[Turn]) -> str:

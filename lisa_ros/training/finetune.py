@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
-from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -24,17 +23,14 @@ from lisa_ros.model.checkpoint import Lisa, save
 from lisa_ros.model.losses import LisaLoss, lisa_loss
 from lisa_ros.model.network import LisaNetwork, label_positions
 from lisa_ros.model.processor import Processor
+from lisa_ros.model.prompt import encode_dialogue
 from lisa_ros.model.weights import precision
 from lisa_ros.training.loop import Schedule
-from lisa_tabletop.training.questions import IMPLICIT
-from lisa_tabletop.training.scenes import TRAIN_SEEDS
-from lisa_tabletop.training.sequence_packing import encode_dialogue
 
 ADAPTERS = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "target_modules": ["q_proj", "v_proj"]}
 BATCH = 8  # questions a step
 WARM_UP = 0.1  # of all steps
 ANSWER = "It is [SEG]."  # to questions that come without one
-TABLES = TRAIN_SEEDS[4_000_000:]  # that no stage of nano's training renders
 
 
 @dataclass(frozen=True)
@@ -59,39 +55,10 @@ def read_items(folder: Path) -> list[Item]:
     for item in items:
         if not item.ours and not (item.truth()[0] == TARGET).any():
             raise DatasetError(
-                f"{item.picture.with_suffix('.json')} marks nothing as target;"
+                f"{item.image.with_suffix('.json')} marks nothing as target;"
                 " there is nothing to learn from it, so take it out of the folder"
             )
     return items
-
-
-def implicit_items(folder: Path, count: int, seed: int, processes: int) -> list[Item]:
-    """`count` implicit questions about simulated tables, drawn into `folder` unless they lie there.
-
-    Another `seed` has other tables.
-    """
-    from lisa_tabletop.evaluation.fixed_test_set import (  # the simulator, only where it is used
-        Split,
-        write_splits,
-    )
-
-    images = -(-count // 2)  # two questions about each: the more pictures, the more to learn from
-    if not folder.exists():
-        tables = TABLES[10_000 * seed :]
-        split = Split(("train",), dict.fromkeys(IMPLICIT, 1.0), seeds=tables)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with Progress(transient=True) as progress:
-            written = write_splits(folder, {"train": split}, images, processes)
-            for _ in progress.track(written, images, description="drawing tables"):
-                pass
-    # the first questions of all pictures, then the second ones
-    items = sorted(read_dataset(folder), key=lambda item: item.picture.stem.split("_")[::-1])
-    if len(items) < count:
-        raise DatasetError(
-            f"{folder} holds only {len(items)} questions of the {count} asked for;"
-            " name a new folder"
-        )
-    return items[:count]
 
 
 def finetune(
@@ -114,7 +81,7 @@ def finetune(
     network.train()
     for step, chosen in enumerate(_batches(len(lessons), steps, random)):
         for group in optimizer.param_groups:
-            group["lr"] = schedule.rate(step)
+            group["lr"] = schedule.lr_at(step, 0.0)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             loss = lesson_loss(network, lisa.processor, [lessons[i] for i in chosen])
         optimizer.zero_grad(set_to_none=True)
@@ -153,7 +120,7 @@ def prepare(lisa: Lisa, items: Sequence[Item]) -> list[Lesson]:
         view, frame, resized = seen[item.scene]
         answer, truth = _answer(item, lisa.config.mask_instances)
         question = {"instruction": item.instruction, "answer": answer, "history": item.history}
-        prompt, said = encode_dialogue(question, lisa.tokenizer, lisa.config)
+        prompt, said = encode_dialogue(question, lisa.tokenizer.encode, lisa.config)
         ids = torch.tensor(prompt + said, device=view.device)
         lessons.append(Lesson(ids, len(said), view, frame, resized, torch.from_numpy(truth)))
     return lessons

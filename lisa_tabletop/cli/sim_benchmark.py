@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from lisa_tabletop.evaluation.fixed_test_set import Split
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,13 +23,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the set, or read one; say how many questions it has and whether it is the fixed one."""
     from lisa_ros.errors import LisaError
-    from lisa_tabletop.evaluation.fixed_test_set import BENCHMARK, IMAGES, compare, summarise
+    from lisa_tabletop.evaluation.fixed_test_set import (
+        BENCHMARK,
+        IMAGES,
+        compare,
+        draw_set,
+        summarise,
+    )
 
     if not args.check:
         images = IMAGES if args.images is None else args.images
         if images < 1 or args.processes < 1:
             raise LisaError("--images and --processes must be at least 1")
-        draw(args.folder, BENCHMARK, images, args.processes)
+        draw_set(args.folder, BENCHMARK, images, args.processes)
     summary = summarise(args.folder)
     for split, count in summary["questions"].items():
         print(f"{split:>13}  {count} questions")
@@ -42,29 +43,3 @@ def run(args: argparse.Namespace) -> int:
         print(f"{part:>13}  sha256 {value}")
     print(compare(summary))
     return 0
-
-
-def draw(folder: Path, splits: Mapping[str, Split], images: int, processes: int) -> None:
-    """Write splits into a new folder, with a progress bar."""
-    from rich.progress import Progress
-
-    from lisa_tabletop.evaluation.fixed_test_set import tables, write_splits
-
-    with Progress(transient=True) as progress:
-        for _ in progress.track(
-            write_splits(folder, splits, images, processes),
-            total=len(tables(splits, images)),
-            description="drawing tables",
-        ):
-            pass
-
-
-def drawn_before(name: str, splits: Mapping[str, Split]) -> Path:
-    """The folder in which a set lies since it was first needed; drawn now if that is now."""
-    from lisa_tabletop.evaluation.fixed_test_set import IMAGES, cached
-
-    folder = cached(name)
-    if not folder.exists():
-        print(f"drawing {folder}")
-        draw(folder, splits, IMAGES, os.cpu_count() or 1)
-    return folder

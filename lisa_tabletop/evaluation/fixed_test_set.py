@@ -6,6 +6,7 @@ What that format has no field for lies beside it. docs/benchmark.md describes th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from rich.progress import Progress
 
 from lisa_ros.evaluation.reasonseg import (
     OURS,
@@ -28,9 +30,11 @@ from lisa_ros.evaluation.reasonseg import (
     outlines,
     read_dataset,
 )
+from lisa_ros.writing import cache_folder, locked, written_beside
 from lisa_tabletop.language.instructions import TYPES, compose
 from lisa_tabletop.language.knowledge import load_knowledge
-from lisa_tabletop.training.scenes import TEST_SEEDS, VALIDATION_SEEDS
+from lisa_tabletop.training.questions import IMPLICIT
+from lisa_tabletop.training.scenes import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS
 from lisa_tabletop.world.camera import TabletopCamera, View
 from lisa_tabletop.world.camera_model import simulate
 from lisa_tabletop.world.tabletop import Tabletop
@@ -62,6 +66,8 @@ BENCHMARK = {
 }
 # neither trained on nor tested on: what a score means is learnt here
 VALIDATION = {"validation": Split(("train",), MASK_TYPES, seeds=VALIDATION_SEEDS)}
+SETS = {"benchmark": BENCHMARK, "validation": VALIDATION}
+TABLES = TRAIN_SEEDS[4_000_000:]  # of fine-tuning; no stage of nano's training renders them
 
 
 def look_at(seed: int, held_out: bool = False) -> View:
@@ -93,28 +99,64 @@ def tables(splits: Mapping[str, Split], images: int) -> list[tuple[int, int, boo
     return [(index, seeds[index], held_out) for index in range(images) for seeds, held_out in kinds]
 
 
-def write_splits(
-    folder: Path, splits: Mapping[str, Split], images: int, processes: int
-) -> Iterator[int]:
-    """Write the splits into a new folder, yielding how many of the `tables` are done.
+def draw_set(
+    folder: Path, splits: Mapping[str, Split], images: int = IMAGES, processes: int | None = None
+) -> None:
+    """Write splits into a new folder, which appears under its name when it is complete.
 
-    The folder appears under its name when it is complete.
+    Raises:
+        DatasetError: the folder holds something already.
+        WriteError: nothing can be written there, or no longer.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DatasetError(f"{folder} is there already; name a new folder, or remove it first")
-    unfinished = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    for name in splits:
-        (unfinished / name / "instances").mkdir(parents=True)
-    write = partial(_write_table, unfinished, splits)
-    with ProcessPoolExecutor(processes) as pool:
-        for done, _ in enumerate(pool.map(write, tables(splits, images)), 1):
-            yield done
-    summary = {"pictures": images, **summarise(unfinished)}
-    (unfinished / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
-    if folder.exists():
-        folder.rmdir()
-    unfinished.rename(folder)
+    todo = tables(splits, images)
+    with locked(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise DatasetError(f"{folder} is there already; name a new folder, or remove it first")
+        with written_beside(folder) as beside, ProcessPoolExecutor(processes) as pool:
+            for name in splits:
+                (beside / name / "instances").mkdir(parents=True)
+            written = pool.map(partial(_write_table, beside, splits), todo)
+            with Progress(transient=True) as progress:
+                for _ in progress.track(written, len(todo), description="drawing tables"):
+                    pass
+            summary = {"pictures": images, **summarise(beside)}
+            (beside / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def drawn_once(name: str) -> Path:
+    """The folder in which a set of SETS lies since it was first needed; drawn now if that is now.
+
+    Another fixed set has another folder.
+    """
+    folder = cache_folder() / f"{name}-{hashlib.sha256(FIXED.read_bytes()).hexdigest()[:12]}"
+    while not folder.exists():
+        print(f"drawing {folder}")
+        with contextlib.suppress(DatasetError):  # another process may have drawn it meanwhile
+            draw_set(folder, SETS[name])
+    return folder
+
+
+def implicit_questions(folder: Path, count: int, seed: int) -> list[Item]:
+    """`count` implicit questions about simulated tables, drawn into `folder` unless they lie there.
+
+    Another `seed` has other tables. Two questions about each: the more images, the more to learn.
+    """
+    if not folder.exists():
+        split = Split(("train",), dict.fromkeys(IMPLICIT, 1.0), seeds=TABLES[10_000 * seed :])
+        draw_set(folder, {"train": split}, images=-(-count // 2))
+    # the first questions of all images, then the second ones
+    items = sorted(read_dataset(folder), key=lambda item: item.image.stem.split("_")[::-1])
+    if len(items) < count:
+        raise DatasetError(
+            f"{folder} holds only {len(items)} questions of the {count} asked for;"
+            " name a new folder"
+        )
+    return items[:count]
+
+
+def views(scenes: int) -> Iterator[View]:
+    """One view of each of the first `scenes` tables of the test set."""
+    return map(look_at, TEST_SEEDS[:scenes])
 
 
 def _write_table(folder: Path, splits: Mapping[str, Split], table: tuple[int, int, bool]) -> None:
@@ -180,7 +222,7 @@ def summarise(folder: Path) -> dict:
     seen = set()
     for item in items:
         if not item.ours:
-            raise DatasetError(f"{item.picture} belongs to no set of ours: it has no key '{OURS}'")
+            raise DatasetError(f"{item.image} belongs to no set of ours: it has no key '{OURS}'")
         counts[item.split] += 1
         hashes["questions"].update(json.dumps(_said(item)).encode())
         if item.scene not in seen:
@@ -191,12 +233,6 @@ def summarise(folder: Path) -> dict:
         "questions": dict(counts),
         "sha256": {name: h.hexdigest() for name, h in hashes.items()},
     }
-
-
-def cached(name: str) -> Path:
-    """Where a set is kept for the next time; another fixed set has another folder."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "lisa_ros" / f"{name}-{hashlib.sha256(FIXED.read_bytes()).hexdigest()[:12]}"
 
 
 def compare(summary: Mapping) -> str:
@@ -228,4 +264,4 @@ def _said(item: Item) -> list:
     ours = item.ours
     targets = [[one["id"], one["kind"], one["color"]] for one in ours["targets"]]
     words = [item.instruction, ours["type"], ours["answer"], item.history, targets]
-    return [item.split, item.picture.stem, *words]
+    return [item.split, item.image.stem, *words]

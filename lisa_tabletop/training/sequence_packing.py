@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from lisa_ros.model.config import LisaConfig
 from lisa_ros.model.network import IMAGE_TOKEN, LisaNetwork
-from lisa_ros.model.prompt import build_prompt
+from lisa_ros.model.prompt import encode_dialogue
 from lisa_ros.model.tokenizer import Tokenizer
 from lisa_tabletop.training.nouns import nouns_in
 
@@ -97,7 +97,7 @@ class _Row:
 def _pack_row(questions: Sequence[dict], tokenizer: Tokenizer, config: LisaConfig) -> _Row:
     row = _Row(*([] for _ in fields(_Row)))
     for question in questions:
-        prompt, answer = encode_dialogue(question, tokenizer, config)
+        prompt, answer = encode_dialogue(question, tokenizer.encode, config)
         shared = prompt.index(IMAGE_TOKEN)
         if not row.ids:
             row.ids = [*prompt[:shared], *[IMAGE_TOKEN] * config.image_tokens]
@@ -133,18 +133,6 @@ def _add_choices(row: _Row, begin: int, segs: list[int], question: dict) -> None
         row.choices += range(begin, seg + 1)
         row.chosen += [target] * (seg + 1 - begin)
         begin = seg + 1
-
-
-def encode_dialogue(
-    question: dict, tokenizer: Tokenizer, config: LisaConfig
-) -> tuple[list[int], list[int]]:
-    """Ids of the prompt, history included, and of the answer with its end."""
-    turns = [tuple(turn) for turn in question.get("history", ())]
-    style, marks = config.conversation, config.image_start_end
-    prompt = build_prompt(style, [*turns, (question["instruction"], None)], marks)
-    whole = build_prompt(style, [*turns, (question["instruction"], question["answer"])], marks)
-    prompt_ids, whole_ids = tokenizer.encode(prompt), tokenizer.encode(whole)
-    return prompt_ids, whole_ids[len(prompt_ids) :]
 
 
 def run_packed(

@@ -13,9 +13,10 @@ from hypothesis.extra.numpy import arrays
 from lisa_ros.engine.answer import Answer, Instance, Status
 from lisa_ros.engine.request_state import evidence, probability
 from lisa_ros.errors import LisaError
-from lisa_ros.evaluation import calibration, metrics
-from lisa_ros.evaluation.contact_sheet import choose, contact_sheet
+from lisa_ros.evaluation import calibration
+from lisa_ros.evaluation import evaluate as metrics
 from lisa_ros.evaluation.evaluate import evaluate, figures, report
+from lisa_ros.evaluation.plots import choose, contact_sheet, draw_reliability
 from lisa_ros.evaluation.reasonseg import read_dataset
 from lisa_ros.model.config import SCORE_TERMS
 
@@ -132,9 +133,9 @@ def test_naming_counts_words_and_masks(dataset, view, said, right):
 def test_dialogues_modes_and_frames_reach_the_engine(dataset, view):
     script = Scripted({q["instruction"]: (q["answer"], []) for q in QUESTIONS})
     list(evaluate(script, read_dataset(dataset), mode="mask"))
-    instruction, mode, history, _ = script.asked[2]
+    instruction, mode, history, _ = script.asked[-1]
     assert (instruction, mode) == ("And the knife?", "mask")
-    assert history == [("Give me the red mug.", "It is the red mug [SEG].")]
+    assert history == (("Give me the red mug.", "It is the red mug [SEG]."),)
     assert len({key for *_, key in script.asked}) == 1
 
 
@@ -185,7 +186,7 @@ def test_pictures_are_drawn(dataset, view, tmp_path):
     script = Scripted({q["instruction"]: (q["answer"], [view.instances == 1]) for q in QUESTIONS})
     answered = list(evaluate(script, read_dataset(dataset)))
     contact_sheet(answered, tmp_path / "new" / "sheet.png")
-    calibration.draw_reliability([sample for sample, _ in answered], tmp_path / "new" / "r.png")
+    draw_reliability([sample for sample, _ in answered], tmp_path / "new" / "r.png")
     for name in ("sheet.png", "r.png"):
         assert cv2.imread(str(tmp_path / "new" / name)).std() > 10
     assert len(choose(1000)) == 40

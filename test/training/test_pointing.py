@@ -6,6 +6,7 @@ import torch
 from square_scenes import square_scenes
 
 from lisa_ros.model.network import IMAGE_TOKEN
+from lisa_ros.model.prompt import encode_dialogue
 from lisa_tabletop.language.instructions import compose
 from lisa_tabletop.training.attention_supervision import (
     CHOOSING_LAYERS,
@@ -19,7 +20,7 @@ from lisa_tabletop.training.image_batches import load_maps
 from lisa_tabletop.training.nano import nano_config, nano_network
 from lisa_tabletop.training.nouns import nouns_in
 from lisa_tabletop.training.pretrain_sam import offsets_to_centres, view_shares
-from lisa_tabletop.training.sequence_packing import encode_dialogue, pack, run_packed
+from lisa_tabletop.training.sequence_packing import pack, run_packed
 
 
 def batch(tokenizer):
@@ -42,7 +43,7 @@ def batch(tokenizer):
 )
 def test_kinds_are_found_where_their_names_end(tokenizer, words, named):
     question = {"instruction": words, "answer": "It is [SEG]."}
-    ids, _ = encode_dialogue(question, tokenizer, nano_config())
+    ids, _ = encode_dialogue(question, tokenizer.encode, nano_config())
     pieces = tokenizer.spelled(ids)
     found = {"".join(pieces[: at + 1]).split()[-1]: kind for at, kind in nouns_in(ids, tokenizer)}
     assert found == {word: KIND_INDEX[kind] for word, kind in named.items()}

@@ -10,6 +10,7 @@ import torch
 from square_scenes import square_scenes
 
 from lisa_ros.model.network import IMAGE_TOKEN
+from lisa_ros.model.prompt import encode_dialogue
 from lisa_ros.training.loop import Schedule, batches, train
 from lisa_tabletop.language.instructions import compose
 from lisa_tabletop.training.image_batches import load_maps, mirror
@@ -18,7 +19,7 @@ from lisa_tabletop.training.optimizer import Optimizer
 from lisa_tabletop.training.pretrain_language import Read, object_centres
 from lisa_tabletop.training.pretrain_sam import See
 from lisa_tabletop.training.scenes import Scenes
-from lisa_tabletop.training.sequence_packing import encode_dialogue, pack, run_packed
+from lisa_tabletop.training.sequence_packing import pack, run_packed
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def test_packed_dialogues_have_the_states_of_dialogues_alone(scenes, tokenizer):
     with torch.no_grad():
         together = run_packed(network, packed, view)[0][0]
         for number, question in enumerate(questions, start=1):
-            prompt, answer = encode_dialogue(question, tokenizer, config)
+            prompt, answer = encode_dialogue(question, tokenizer.encode, config)
             alone = network(torch.tensor([prompt + answer]), view)[0]
             mine = together[packed.owner[0] == number]
             assert torch.allclose(alone[-len(mine) :], mine, atol=1e-4)
