@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from lisa_ros.engine.answer import Answer, Finished, Instance, MaskReady, Status, TextDelta
+from lisa_ros.engine.answer import Answer, AnswerStatus, Finished, Instance, MaskReady, TextDelta
 from lisa_ros.errors import CheckpointError, ImageError
 from lisa_ros.node.loading import Model, ModelUnavailable
 
@@ -141,10 +141,10 @@ class FakeEngine:
         endless = "endless" in names
         while words or endless:
             if "deaf" not in names and cancel is not None and cancel.is_set():
-                status, stopped_by = Status.CANCELLED, "cancel"
+                status, stopped_by = AnswerStatus.CANCELLED, "cancel"
                 break
             if "deaf" not in names and deadline is not None and time.monotonic() > deadline:
-                status, stopped_by = Status.TIMEOUT, "deadline"
+                status, stopped_by = AnswerStatus.TIMEOUT, "deadline"
                 break
             word = words.pop(0) if words else "on"
             said += (" " if said else "") + word
@@ -154,8 +154,8 @@ class FakeEngine:
         if "mute" in names:
             return
         if status is None:
-            status = Status.OK if instances else Status.NOT_FOUND
-            status = Status.TEXT_ONLY if WORDS_ALONE & set(names) else status
+            status = AnswerStatus.OK if instances else AnswerStatus.NOT_FOUND
+            status = AnswerStatus.TEXT_ONLY if WORDS_ALONE & set(names) else status
         timings = {"clip": 1.0, "sam": 2.0, "prefill": 3.0, "decode": 4.0, "mask": 5.0}
         counters = {"sam_encodes": 1, "clip_encodes": 1, "forwards": 2, "tokens": 3}
         counters |= {"drafted": 5, "accepted": 4}

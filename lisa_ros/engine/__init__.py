@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lisa_ros.engine.answer import Answer as Answer
+    from lisa_ros.engine.answer import AnswerStatus as AnswerStatus
     from lisa_ros.engine.answer import Event as Event
     from lisa_ros.engine.answer import Finished as Finished
     from lisa_ros.engine.answer import Instance as Instance
     from lisa_ros.engine.answer import MaskReady as MaskReady
-    from lisa_ros.engine.answer import Status as Status
     from lisa_ros.engine.answer import TextDelta as TextDelta
     from lisa_ros.engine.engine import Engine as Engine
     from lisa_ros.engine.load import load_engine as load_engine
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lisa_ros.engine.question import Question as Question
 
 _HOMES = {
-    "answer": ("Answer", "Event", "Finished", "Instance", "MaskReady", "Status", "TextDelta"),
+    "answer": ("Answer", "Event", "Finished", "Instance", "MaskReady", "AnswerStatus", "TextDelta"),
     "engine": ("Engine",),
     "load": ("load_engine",),
     "question": ("EngineConfig", "Mode", "Question"),

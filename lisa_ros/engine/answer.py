@@ -22,7 +22,7 @@ _LEAD_IN = re.compile(
 _UNSETTLED = re.compile(r"(?:[\s,;:.�]|\[S?E?G?$)+$")
 
 
-class Status(str, Enum):
+class AnswerStatus(str, Enum):
     """How a question ended."""
 
     OK = "OK"
@@ -89,7 +89,7 @@ class Answer:
 
     text: str
     """plain words, `[SEG]` removed"""
-    status: Status
+    status: AnswerStatus
     instances: list[Instance]
     """in the order of their `[SEG]` in the answer"""
     timings: dict[str, float] = field(default_factory=dict)

@@ -18,10 +18,10 @@ from torch import Tensor
 from lisa_ros.engine.answer import (
     SEG,
     Answer,
+    AnswerStatus,
     Event,
     Instance,
     MaskReady,
-    Status,
     TextDelta,
     label_of,
     plain_text,
@@ -33,7 +33,7 @@ from lisa_ros.engine.question import Question
 from lisa_ros.model.tokenizer import Tokenizer
 
 LEAST = 1e-4  # how far from 0 and 1 a probability stays before its logarithm is taken
-_ABORTED = {"cancel": Status.CANCELLED, "deadline": Status.TIMEOUT}
+_ABORTED = {"cancel": AnswerStatus.CANCELLED, "deadline": AnswerStatus.TIMEOUT}
 
 
 @dataclass(eq=False, kw_only=True)
@@ -140,18 +140,18 @@ class RequestState(Sequence):
             stopped_by=self.stopped_by,
         )
 
-    def _status(self, seg_id: int) -> Status:
+    def _status(self, seg_id: int) -> AnswerStatus:
         if self.stopped_by in _ABORTED:
             return _ABORTED[self.stopped_by]
         mode = self.question.mode
         if mode == "text":
-            return Status.TEXT_ONLY
+            return AnswerStatus.TEXT_ONLY
         if self.refused:
-            return Status.NOT_FOUND
+            return AnswerStatus.NOT_FOUND
         if any(instance.area for instance in self.instances):
-            return Status.OK
+            return AnswerStatus.OK
         wanted = mode not in ("auto", "chain_of_thought") or seg_id in self.ids
-        return Status.NOT_FOUND if wanted else Status.TEXT_ONLY
+        return AnswerStatus.NOT_FOUND if wanted else AnswerStatus.TEXT_ONLY
 
 
 def aborted_answer(reason: str) -> Answer:

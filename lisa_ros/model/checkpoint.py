@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor
 
 from lisa_ros.errors import CheckpointError
 from lisa_ros.model.config import LisaConfig, Quantization
@@ -21,6 +23,7 @@ from lisa_ros.model.processor import Processor
 from lisa_ros.model.quantization import choose, multiplies_natively, quantize, upcast
 from lisa_ros.model.tokenizer import Tokenizer
 from lisa_ros.model.weights import Shard, check, empty_network, fill
+from lisa_ros.writing import writable_folder, write_file, written_beside
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -99,13 +102,26 @@ def open_checkpoint(path: str | Path, vision_tower: str | Path | None = None) ->
 
 
 def save(lisa: Lisa, folder: str | Path) -> None:
-    """Write the native format into `folder`, which is made if need be."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG_FILE).write_text(lisa.config.to_json(), encoding="utf-8")
-    lisa.tokenizer.save(folder)
+    """Write the native format into `folder`, which is made if need be.
+
+    Each file is there whole or not at all, the weights last: a folder without them is no model.
+
+    Raises:
+        WriteError: something cannot be written; older files stay as they were.
+    """
+    folder = writable_folder(Path(folder))
     tensors = {name: t.detach().cpu().contiguous() for name, t in lisa.network.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS_FILE)
+    with written_beside(folder / WEIGHTS_FILE) as weights:
+        _save_tensors(tensors, weights)
+        lisa.tokenizer.save(folder)
+        write_file(folder / CONFIG_FILE, lisa.config.to_json())
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # what it makes of a full disk
+        raise OSError(str(error)) from error
 
 
 def find(path: str | Path) -> Path:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +19,7 @@ from lisa_ros.errors import CheckpointError
 from lisa_ros.model.checkpoint import CONFIG_FILE, WEIGHTS_FILE, open_checkpoint
 from lisa_ros.model.config import Conversation
 from lisa_ros.model.weights import Shard
+from lisa_ros.writing import writable_folder, write_file, written_beside
 
 RECORD_FILE = "conversion.json"
 """Where a converted checkpoint keeps the SHA-256 of every file of weights, read and written."""
@@ -45,17 +45,17 @@ def convert(
     config = (
         source.config if conversation is None else replace(source.config, conversation=conversation)
     )
-    target.mkdir(parents=True, exist_ok=True)
-    unfinished = target / f"{WEIGHTS_FILE}.part"
-    _write_safetensors(unfinished, source.shards)
-    source.tokenizer.save(target)
-    (target / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
-    os.replace(unfinished, target / WEIGHTS_FILE)
-    record = {
-        "source": {_short(shard.path): sha256(shard.path) for shard in source.shards},
-        "written": {WEIGHTS_FILE: sha256(target / WEIGHTS_FILE)},
-    }
-    (target / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n")
+    writable_folder(target.absolute().parent)  # a folder is renamed over an empty one
+    with written_beside(target) as folder:
+        folder.mkdir()
+        _write_safetensors(folder / WEIGHTS_FILE, source.shards)
+        source.tokenizer.save(folder)
+        write_file(folder / CONFIG_FILE, config.to_json())
+        record = {
+            "source": {_short(shard.path): sha256(shard.path) for shard in source.shards},
+            "written": {WEIGHTS_FILE: sha256(folder / WEIGHTS_FILE)},
+        }
+        write_file(folder / RECORD_FILE, json.dumps(record, indent=2) + "\n")
 
 
 def describe(path: str | Path, vision_tower: str | Path | None = None) -> dict[str, str]:

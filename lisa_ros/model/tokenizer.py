@@ -17,6 +17,7 @@ from sentencepiece import SentencePieceProcessor
 from lisa_ros.errors import CheckpointError
 from lisa_ros.model.config import IMAGE_TOKEN
 from lisa_ros.model.prompt import IMAGE_PLACEHOLDER
+from lisa_ros.writing import write_file
 
 MODEL_FILE = "tokenizer.model"
 ADDED_FILE = "added_tokens.json"
@@ -63,8 +64,8 @@ class Tokenizer:
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.model` and `added_tokens.json`."""
-        (folder / MODEL_FILE).write_bytes(self._model)
-        (folder / ADDED_FILE).write_text(json.dumps(self.added_tokens, indent=2) + "\n")
+        write_file(folder / MODEL_FILE, self._model)
+        write_file(folder / ADDED_FILE, json.dumps(self.added_tokens, indent=2) + "\n")
 
     def encode(self, prompt: str, *, end_as_text: bool = False) -> list[int]:
         """Turn a prompt into ids: BOS first, IMAGE_TOKEN where `<image>` stands.

@@ -13,7 +13,7 @@ from benchmarks import baselines, studies
 from benchmarks.measure import Machine, StageCost, busy_neighbours
 from benchmarks.presets import random_lisa, teach
 from lisa_ros.cli import main
-from lisa_ros.engine import Answer, Engine, Instance, Question, Status
+from lisa_ros.engine import Answer, AnswerStatus, Engine, Instance, Question
 from lisa_tabletop.world.camera import View
 
 
@@ -116,7 +116,7 @@ class Finder:
         mask = np.zeros(image.shape[:2], bool)
         mask[20:28, 4 * key : 4 * key + 8] = 4 * key < self.until
         found = [Instance(mask, 1.0, 1.0, words, (0, 0, 0, 0), 0)] if mask.any() else []
-        return Answer("", Status.OK, found, timings={"total": 1.0})
+        return Answer("", AnswerStatus.OK, found, timings={"total": 1.0})
 
 
 def test_views_are_compared_by_where_the_object_stands(monkeypatch: pytest.MonkeyPatch) -> None:

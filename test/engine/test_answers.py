@@ -13,12 +13,12 @@ from torch import nn
 
 from benchmarks.presets import random_lisa
 from lisa_ros.engine import (
+    AnswerStatus,
     Engine,
     EngineConfig,
     Finished,
     MaskReady,
     Question,
-    Status,
     TextDelta,
     generation,
 )
@@ -28,7 +28,7 @@ from lisa_ros.model.network import IMAGE_TOKEN
 
 def test_an_answer_has_words_a_mask_and_what_belongs_to_it() -> None:
     answer = engine_saying("Sure, it is the red mug [SEG].").segment(picture(), "what is red?")
-    assert answer.status is Status.OK
+    assert answer.status is AnswerStatus.OK
     assert answer.text == "Sure, it is the red mug."
     assert answer.stopped_by == "end"
     [instance] = answer.instances
@@ -70,21 +70,21 @@ def test_the_mask_comes_before_the_words_that_follow_it() -> None:
 @pytest.mark.parametrize(
     ("script", "mode", "status"),
     [
-        ("It is the mug [SEG].", "auto", Status.OK),
-        ("It is the mug [SEG].", "text", Status.TEXT_ONLY),
-        ("It is red.", "auto", Status.TEXT_ONLY),
-        ("It is red.", "explain", Status.NOT_FOUND),
-        ("It is red.", "mask", Status.OK),
-        ("There is no spoon here.", "auto", Status.NOT_FOUND),
-        ("There is no spoon here.", "mask", Status.NOT_FOUND),
-        ("There is no spoon here.", "text", Status.TEXT_ONLY),
+        ("It is the mug [SEG].", "auto", AnswerStatus.OK),
+        ("It is the mug [SEG].", "text", AnswerStatus.TEXT_ONLY),
+        ("It is red.", "auto", AnswerStatus.TEXT_ONLY),
+        ("It is red.", "explain", AnswerStatus.NOT_FOUND),
+        ("It is red.", "mask", AnswerStatus.OK),
+        ("There is no spoon here.", "auto", AnswerStatus.NOT_FOUND),
+        ("There is no spoon here.", "mask", AnswerStatus.NOT_FOUND),
+        ("There is no spoon here.", "text", AnswerStatus.TEXT_ONLY),
     ],
 )
-def test_statuses(script: str, mode: str, status: Status) -> None:
+def test_statuses(script: str, mode: str, status: AnswerStatus) -> None:
     answer = engine_saying(script, refusal="There is no").segment(picture(), "the mug", mode=mode)
     assert answer.status is status
-    assert bool(answer.instances) == (status is Status.OK)
-    if status is Status.NOT_FOUND or mode == "text":
+    assert bool(answer.instances) == (status is AnswerStatus.OK)
+    if status is AnswerStatus.NOT_FOUND or mode == "text":
         assert answer.text == script.replace(" [SEG]", "")
         assert answer.counters["sam_encodes"] == 0
 
@@ -94,7 +94,7 @@ def test_an_empty_mask_is_no_find() -> None:
     decode = engine.network.decode_masks
     engine.network.decode_masks = lambda *args: tuple(-t.abs() - 1 for t in decode(*args))
     events = list(engine.stream(picture(), "the mug"))
-    assert events[-1].answer.status is Status.NOT_FOUND
+    assert events[-1].answer.status is AnswerStatus.NOT_FOUND
     assert not any(isinstance(event, MaskReady) for event in events)
 
 
@@ -125,7 +125,7 @@ def test_the_longest_answer_is_cut_and_says_so() -> None:
     assert answer.counters["tokens"] == 2
     assert answer.stopped_by == "tokens"
     assert answer.truncated
-    assert answer.status is Status.TEXT_ONLY
+    assert answer.status is AnswerStatus.TEXT_ONLY
 
 
 def test_history_is_part_of_the_question_and_its_masks_are_not_drawn_again() -> None:
@@ -198,10 +198,10 @@ def test_the_forms_of_lisa_plus_plus(mode: str) -> None:
     ids = {m: tuple(engine.prompts.ids(Question(picture(), "a", m))) for m in ("mask", *FORMS)}
     assert len(set(ids.values())) == 4
     answer = engine.segment(picture(), "the mug", mode=mode)
-    assert (answer.status, len(answer.instances)) == (Status.OK, 1)
+    assert (answer.status, len(answer.instances)) == (AnswerStatus.OK, 1)
     wordy = speaker("It is red.")
     engine = Engine(replace(wordy, config=replace(wordy.config, mask_instances=True)))
-    expected = Status.TEXT_ONLY if mode == "chain_of_thought" else Status.NOT_FOUND
+    expected = AnswerStatus.TEXT_ONLY if mode == "chain_of_thought" else AnswerStatus.NOT_FOUND
     assert engine.segment(picture(), "the mug", mode=mode).status is expected
 
 
@@ -210,7 +210,7 @@ def test_limits_that_the_reference_has_not_can_be_set() -> None:
     free = {"smallest_side": 1, "largest_ratio": float("inf"), "longest_instruction": 10**6}
     engine = engine_saying("It is the red mug [SEG].", **free)
     for image in (wide, small):
-        assert engine.segment(image, "the mug").status is Status.OK
+        assert engine.segment(image, "the mug").status is AnswerStatus.OK
         with pytest.raises(ImageError):
             engine_saying("[SEG].").segment(image, "the mug")
     with pytest.raises(InstructionError, match="positions"):  # the model's own limit stands
@@ -238,7 +238,7 @@ def test_an_empty_mask_is_kept_where_that_is_wanted() -> None:
     decode = engine.network.decode_masks
     engine.network.decode_masks = lambda *args: tuple(-t.abs() - 1 for t in decode(*args))
     answer = engine.segment(picture(), "the mug")
-    assert answer.status is Status.NOT_FOUND
+    assert answer.status is AnswerStatus.NOT_FOUND
     assert [instance.area for instance in answer.instances] == [0]
 
 
@@ -317,4 +317,4 @@ def test_the_head_may_be_any_module() -> None:
     lisa = speaker("It is the red mug [SEG].")
     for layer in lisa.network.language_model.layers:
         layer.self_attn.q_proj = nn.Sequential(layer.self_attn.q_proj, nn.Identity())
-    assert Engine(lisa).segment(picture(), "the mug").status is Status.OK
+    assert Engine(lisa).segment(picture(), "the mug").status is AnswerStatus.OK

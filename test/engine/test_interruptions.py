@@ -9,7 +9,7 @@ import weakref
 import pytest
 from engine_samples import engine_saying, picture, speaker
 
-from lisa_ros.engine import Answer, Engine, MaskReady, Question, Status
+from lisa_ros.engine import Answer, AnswerStatus, Engine, MaskReady, Question
 from lisa_ros.engine.image_features import StageTimer
 from lisa_ros.errors import BusyError, InstructionError
 
@@ -22,7 +22,7 @@ def test_cancel_between_tokens_keeps_what_there_is() -> None:
         if isinstance(event, MaskReady):
             cancel.set()
     answer = events[-1].answer
-    assert answer.status is Status.CANCELLED
+    assert answer.status is AnswerStatus.CANCELLED
     assert answer.text == "It is"
     assert len(answer.instances) == 1
 
@@ -32,14 +32,14 @@ def test_cancelled_before_it_began_costs_nothing() -> None:
     cancel = threading.Event()
     cancel.set()
     answer = engine.segment(picture(), "the mug", cancel=cancel)
-    assert answer.status is Status.CANCELLED
+    assert answer.status is AnswerStatus.CANCELLED
     assert answer.counters["forwards"] == answer.counters["clip_encodes"] == 0
 
 
 def test_a_deadline_that_has_passed_is_a_timeout() -> None:
     engine = engine_saying("It is the mug [SEG].")
     answer = engine.segment(picture(), "the mug", deadline=time.monotonic() - 1)
-    assert answer.status is Status.TIMEOUT
+    assert answer.status is AnswerStatus.TIMEOUT
 
 
 def test_a_mask_that_was_never_decoded_is_in_no_transcript() -> None:
@@ -53,7 +53,7 @@ def test_a_mask_that_was_never_decoded_is_in_no_transcript() -> None:
             return self.looks > 1
 
     answer = engine_saying("[SEG].").segment(picture(), "the mug", mode="mask", cancel=Later())
-    assert (answer.status, answer.instances) == (Status.CANCELLED, [])
+    assert (answer.status, answer.instances) == (AnswerStatus.CANCELLED, [])
     assert answer.counters["clip_encodes"] == 1
     assert answer.transcript == ""
 
@@ -64,7 +64,7 @@ def test_an_abandoned_stream_leaves_the_engine_usable() -> None:
     next(stream)
     stream.close()
     assert engine.features.nbytes <= engine.config.cache_bytes
-    assert engine.segment(picture(), "the mug", key=1).status is Status.OK
+    assert engine.segment(picture(), "the mug", key=1).status is AnswerStatus.OK
 
 
 def test_two_questions_about_a_frame_whose_first_answer_was_broken_off() -> None:
@@ -150,18 +150,18 @@ def test_who_waits_for_a_stream_of_another_thread_keeps_his_deadline_and_gets_hi
     patient, fickle = ask(), ask(cancel=cancel)
     cancel.set()
     fickle.join()
-    assert [a.status for a in answers] == [Status.TIMEOUT, Status.CANCELLED]
+    assert [a.status for a in answers] == [AnswerStatus.TIMEOUT, AnswerStatus.CANCELLED]
     assert all(a.counters["forwards"] == 0 for a in answers)
     stream.close()
     patient.join()
-    assert answers[-1].status is Status.OK
+    assert answers[-1].status is AnswerStatus.OK
 
 
 def test_a_question_that_fails_gives_its_turn_back() -> None:
     engine = engine_saying(SCRIPT)
     with pytest.raises(InstructionError):
         engine.segment(picture(), "mug " * 490)
-    assert engine.segment(picture(), "the mug").status is Status.OK
+    assert engine.segment(picture(), "the mug").status is AnswerStatus.OK
 
 
 def test_no_gradients_no_references_no_garbage() -> None:
@@ -186,4 +186,4 @@ def test_an_engine_works_in_another_thread_than_it_was_made_in() -> None:
     )
     worker.start()
     worker.join()
-    assert answers[0].status is Status.OK
+    assert answers[0].status is AnswerStatus.OK

@@ -10,7 +10,7 @@ import torch
 from engine_samples import engine_saying, picture
 from torch import Tensor
 
-from lisa_ros.engine import Engine, Question, Status
+from lisa_ros.engine import AnswerStatus, Engine, Question
 
 SCRIPT = "It is the red mug [SEG]."
 
@@ -69,7 +69,7 @@ def test_nothing_of_it_stays_behind() -> None:
         engine.segment(picture(), " ".join([long] * 3))
     questions = [Question(picture(), short), Question(picture(), long)]
     answers, expected = engine.segment_batch(questions), whole.segment_batch(questions)
-    assert [one.status for one in answers] == [Status.OK] * 2
+    assert [one.status for one in answers] == [AnswerStatus.OK] * 2
     for one, other in zip(answers, expected, strict=True):
         assert one.text == other.text
         assert (one.instances[0].mask == other.instances[0].mask).all()

@@ -144,4 +144,4 @@ def test_the_readmes_lines_of_python(
         exec(code, {})
     finally:
         torch.set_num_threads(threads)
-    assert capsys.readouterr().out.startswith("Status.")
+    assert capsys.readouterr().out.startswith("AnswerStatus.")

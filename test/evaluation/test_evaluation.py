@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lisa_ros.engine.answer import Answer, Instance, Status
+from lisa_ros.engine.answer import Answer, AnswerStatus, Instance
 from lisa_ros.engine.request_state import evidence, probability
 from lisa_ros.errors import LisaError
 from lisa_ros.evaluation import calibration
@@ -68,7 +68,7 @@ class Scripted:
         terms = evidence(0.8, 0.5)
         found = [Instance(m, self.score, 1.0, "", (0, 0, 1, 1), int(m.sum()), terms) for m in masks]
         text = transcript.replace(" [SEG]", "")
-        status = Status.OK if masks else Status.NOT_FOUND
+        status = AnswerStatus.OK if masks else AnswerStatus.NOT_FOUND
         return Answer(text, status, found, transcript=transcript)
 
 

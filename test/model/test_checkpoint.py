@@ -9,11 +9,12 @@ import pytest
 import torch
 from model_samples import mask_of, noise_image, small_lisa
 from official_layout import GOLDEN, PARITY, TOWER, golden_tensors, write_official, write_tower
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from lisa_ros.cli import main
-from lisa_ros.errors import CheckpointError
+from lisa_ros.errors import CheckpointError, WriteError
 from lisa_ros.model.checkpoint import SHIPPED, load, save
 from lisa_ros.model.convert import convert, describe, sha256, verify
 
@@ -226,6 +227,48 @@ def test_conversion_records_hashes_and_notices_changes(tmp_path: Path) -> None:
         file.seek(-1, 2)
         file.write(bytes([last ^ 1]))
     assert not verify(native)
+
+
+@pytest.mark.parametrize("empty", (False, True))
+def test_a_conversion_that_fails_leaves_no_half_folder(
+    empty: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, a last file that cannot be written: nothing is there that looks like a model."""
+    source, native = write_official(tmp_path / "source"), tmp_path / "native"
+    if empty:
+        native.mkdir()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lisa_ros.model.tokenizer.write_file", full)
+        with pytest.raises(WriteError, match=r"native: No space left"):
+            convert(source, native, vision_tower=TOWER)
+    assert sorted(p.name for p in tmp_path.iterdir()) == (["native"] if empty else []) + ["source"]
+    assert not empty or not list(native.iterdir())
+    convert(source, native, vision_tower=TOWER)
+    assert verify(native)
+
+
+@pytest.mark.parametrize("broken", ("save_file", "write_file"))
+def test_saving_on_a_full_disk_leaves_the_older_model(
+    broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(small_lisa(), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    def full_as_well(*_: object) -> None:
+        raise WriteError("cannot write config.json: No space left on device")
+
+    fault = full if broken == "save_file" else full_as_well
+    monkeypatch.setattr(f"lisa_ros.model.checkpoint.{broken}", fault)
+    with pytest.raises(WriteError, match="No space left"):
+        save(small_lisa(seed=1), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_conversion_never_writes_over_something(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from geometry_scenes import CAMERA, Cuboid, Ground, looking, render, upright
 from PIL import Image
 
 from lisa_ros.cli import main
-from lisa_ros.engine.answer import Answer, Instance, Status
+from lisa_ros.engine.answer import Answer, AnswerStatus, Instance
 from lisa_ros.errors import DepthError, LisaError
 from lisa_ros.geometry import Intrinsics, quaternion, rigid
 from lisa_ros.geometry.depth import metres
@@ -47,9 +47,9 @@ class Oracle:
         if self.asked in self.wrong:
             mask = np.roll(mask, 100, axis=1)
         if self.asked in self.blind:
-            return Answer("", Status.NOT_FOUND, [])
+            return Answer("", AnswerStatus.NOT_FOUND, [])
         one = Instance(mask, 0.9, 0.9, "the red box", (0, 0, 1, 1), int(mask.sum()))
-        return Answer("", Status.OK, [one])
+        return Answer("", AnswerStatus.OK, [one])
 
 
 def shots() -> list[Shot]:
@@ -574,7 +574,7 @@ def test_the_simulated_table():
     def segment(image, instruction, *, mode):
         mask = next(answers) == number
         one = Instance(mask, 1.0, 1.0, "it", (0, 0, 1, 1), int(mask.sum()))
-        return Answer("", Status.OK, [one])
+        return Answer("", AnswerStatus.OK, [one])
 
     seen = ask_views(SimpleNamespace(segment=segment), views, "it", up=UP)
     obj, truth = seen.obj, whole[number]
