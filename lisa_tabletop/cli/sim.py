@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import argparse
 
+# Of the tables from 9,100,000 on one where the shipped model finds every thing by its name, so that
+# the first minute shows what it can do; most tables are harder. test_sim_camera.py measures it.
+SEED = 9_100_005
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=int, default=9_100_000, help="which table (any number)")
-    parser.add_argument("--rate", type=float, default=5.0, help="pictures per second (default: 5)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=SEED,
+        help=f"which table (default: {SEED}, whose things the shipped model finds by their names)",
+    )
+    parser.add_argument("--rate", type=float, default=5.0, help="images per second (default: 5)")
 
 
 def run(args: argparse.Namespace) -> int:
