@@ -6,7 +6,7 @@ fine-tuned on 239, with three seeds, each with questions and tables of its own:
 
     python -m benchmarks.implicit_questions --run runs/nano --folder runs/headline
 
-`--run` is a run of `train-nano`, whose scenes, tokenizer and stages `see` and `look` are used. A
+`--run` is a run of `train-nano`, whose scenes, tokenizer, SAM and vision tower are used. A
 second start goes on where the first one stopped.
 """
 
@@ -32,11 +32,16 @@ from lisa_ros.training.finetune import finetune, save_half
 from lisa_ros.writing import write_file
 from lisa_tabletop.evaluation.fixed_test_set import drawn_once, implicit_questions
 from lisa_tabletop.evaluation.two_stage import KindClassifier, answer_in_two_stages
+from lisa_tabletop.language.curriculum import IMPLICIT
 from lisa_tabletop.training import run_nano
-from lisa_tabletop.training.questions import IMPLICIT
 
 SEEDS = (0, 1, 2)
-SHARED = ("scenes", "tokenizer", "see.pt", "look.pt")  # of the run that is built on
+SHARED = (
+    "scenes",
+    "tokenizer",
+    "pretrain_sam.pt",
+    "pretrain_vision_tower.pt",
+)  # of the run that is built on
 SPLITS = ("test-seen", "test-phrases")
 TRIES = (1, 3)  # kinds that the two stages look for, one after the other
 COLUMNS = {
@@ -62,9 +67,10 @@ def train_base(args: argparse.Namespace) -> Path:
             argparse.Namespace(
                 folder=args.folder,
                 seed=0,
-                stages=("read", "join"),
-                read_steps=args.read_steps,
-                join_steps=args.join_steps,
+                stages=("pretrain_language", "train_joint"),
+                steps={"pretrain_language": args.read_steps, "train_joint": args.join_steps},
+                minutes=None,
+                tables=None,
                 without_implicit=True,
                 init=None,
                 device="auto",

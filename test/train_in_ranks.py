@@ -1,4 +1,4 @@
-"""One of several processes of torchrun: trains `see` and leaves what it has learnt and drawn.
+"""One of several processes of torchrun: trains SAM and leaves what it has learnt and drawn.
 
 Arguments: folder, number of steps, and the step in which the first process is told to stop, or 0.
 It then goes on.
@@ -17,14 +17,14 @@ from torch import distributed
 from lisa_ros.training.loop import Schedule, join_ranks, train
 from lisa_tabletop.training.nano import nano_network
 from lisa_tabletop.training.optimizer import Optimizer
-from lisa_tabletop.training.pretrain_sam import See
+from lisa_tabletop.training.pretrain_sam import PretrainSam
 
 
-class Watched(See):
-    """Keeps the first picture of every batch."""
+class Watched(PretrainSam):
+    """Keeps the first view of every batch."""
 
     def loss(self, network, batch):
-        seen.append(batch[0].sam[0].clone())
+        seen.append(batch.rgb[0].clone())
         if len(seen) == stop and rank.is_main_process:
             os.kill(os.getpid(), signal.SIGUSR1)
         return super().loss(network, batch)
@@ -34,13 +34,14 @@ torch.set_num_threads(1)
 folder, steps, stop = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 rank = join_ranks("cpu")
 seen: list[torch.Tensor] = []
+scenes = square_scenes(folder / f"scenes{rank.process_index}")
 for _ in range(1 + bool(stop)):
     torch.manual_seed(0)
     network = nano_network()
-    stage = Watched(network, square_scenes(), batch=1)
+    stage = Watched(network, scenes, batch=1)
     modules = [network.image_encoder, network.mask_decoder, stage]
     schedule = Schedule(steps, 1e-3, warm_up=1)
     with contextlib.suppress(KeyboardInterrupt):
-        train("see", network, stage, Optimizer(modules), schedule, folder, seed=7)
+        train("pretrain_sam", network, stage, Optimizer(modules), schedule, folder, seed=7)
 torch.save({"network": network.state_dict(), "seen": seen}, folder / f"rank{rank.process_index}.pt")
 distributed.destroy_process_group()

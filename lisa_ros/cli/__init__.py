@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -119,6 +120,8 @@ def _module(name: str) -> ModuleType:
         return import_module(f"lisa_ros.cli.{name.replace('-', '_')}")
     for entry in entry_points(group="lisa_ros.commands", name=name):
         return entry.load()
+    if find_spec("lisa_tabletop"):  # a checkout that nobody has installed
+        return import_module(f"lisa_tabletop.cli.{name.replace('-', '_')}")
     raise LisaError(
         "the simulated tabletop is not installed here (colcon installs the robot's package alone): "
         "pip install 'lisa_ros[sim]'"

@@ -36,7 +36,8 @@ class PositionEmbeddingRandom(nn.Module):
         matrix = self.positional_embedding.float()
         centres = (torch.arange(side, device=matrix.device) + 0.5) / side * 2 - 1
         y, x = torch.meshgrid(centres, centres, indexing="ij")
-        angles = 2 * math.pi * (torch.stack([x, y], dim=-1) @ matrix)
+        with torch.autocast(matrix.device.type, enabled=False):  # bfloat16 would blur the places
+            angles = 2 * math.pi * (torch.stack([x, y], dim=-1) @ matrix)
         return torch.cat([angles.sin(), angles.cos()], dim=-1).permute(2, 0, 1).unsqueeze(0)
 
 

@@ -6,8 +6,24 @@ import argparse
 import os
 from pathlib import Path
 
-STAGES = ("render", "see", "look", "read", "join")
-PARTS = ("see", "look", "read")
+PRETRAINING = ("pretrain_sam", "pretrain_vision_tower", "pretrain_language")
+STAGES = ("render", *PRETRAINING, "train_joint")
+STEPS = {
+    "pretrain_sam": 8000,
+    "pretrain_vision_tower": 14000,
+    "pretrain_language": 8000,
+    "train_joint": 4000,
+}
+
+
+class _Steps(argparse.Action):
+    """`--steps STAGE N` as often as one likes."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        name, steps = values
+        if name not in STEPS or not steps.isdigit():
+            parser.error(f"{option_string} takes a stage ({', '.join(STEPS)}) and a number")
+        namespace.steps = {**namespace.steps, name: int(steps)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,13 +34,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where the run lives; a second start goes on",
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--shards", type=int, default=48, help="rendered shards of 300 views each")
-    parser.add_argument("--see-steps", type=int, default=8200)
-    parser.add_argument("--look-steps", type=int, default=14200)
-    parser.add_argument("--read-steps", type=int, default=5300)
-    parser.add_argument("--join-steps", type=int, default=1600)
+    parser.add_argument("--tables", type=int, default=12_000, help="tables of six views each")
     parser.add_argument(
-        "--stages", nargs="+", choices=STAGES, default=STAGES, help="only these, in this order"
+        "--minutes",
+        type=float,
+        help="time budget of the whole training, instead of steps; rendering goes on beside it",
+    )
+    parser.add_argument(
+        "--steps",
+        nargs=2,
+        action=_Steps,
+        default=STEPS,
+        metavar=("STAGE", "N"),
+        help="how many steps a stage takes; may be given several times",
+    )
+    parser.add_argument(
+        "--stages", nargs="+", choices=STAGES, default=STAGES, help="only these (default: all)"
     )
     parser.add_argument(
         "--init",
@@ -34,14 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init-parts",
         nargs="+",
-        choices=PARTS,
-        default=PARTS,
-        help="only these parts of it; `read` also brings its tokenizer",
+        choices=PRETRAINING,
+        default=PRETRAINING,
+        help="only these parts of it; pretrain_language also brings its tokenizer",
     )
     parser.add_argument(
         "--without-implicit",
         action="store_true",
-        help="read and join never ask by use or in two steps (for the experiment of headline.py)",
+        help="never ask by use or in two steps (for the experiment of implicit_questions.py)",
     )
     parser.add_argument(
         "--device",
@@ -50,6 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="auto: the GPU where there is one; several GPUs: start the command with torchrun",
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads")
+    parser.add_argument(
+        "--renderers",
+        type=int,
+        default=max(1, (os.cpu_count() or 1) - 6),
+        help="processes that render",
+    )
     parser.add_argument(
         "--curves", type=Path, metavar="PNG", help="only draw the curves of the run so far"
     )

@@ -1,4 +1,4 @@
-"""What the language model's attention is taught: to lie on the thing that a state is about.
+"""What the language model's attention is taught: to lie on the object that a state is about.
 
 Which of the things on a table is the leftmost one shows in the right answer only to a model that
 already looks at the right places, so that the answers alone teach it very slowly. In training some
@@ -14,21 +14,22 @@ from torch import Tensor
 from torch.nn import functional
 from transformers.models.llama.modeling_llama import rotate_half
 
-from lisa_ros.model.config import LisaConfig
-from lisa_ros.model.network import IMAGE_TOKEN, LisaNetwork
-from lisa_tabletop.training.image_batches import Maps, central_square
+from lisa_ros.model.network import LisaNetwork
+from lisa_tabletop.training.augment import IDS, Views
+from lisa_tabletop.training.concepts import coverage
+from lisa_tabletop.training.pretrain_vision_tower import view_ids
 from lisa_tabletop.training.sequence_packing import Packed
 
-NAMING_LAYERS, CHOOSING_LAYERS = (1,), (3, 4, 5)
+NAMING_LAYERS, CHOOSING_LAYERS = (1, 2), (4, 5, 6, 7)
 HEADS = 2  # of each of these layers, the first ones
 LEAST = 0.02  # patches that an object must cover to be looked at
 
 
-def pointing_loss(
+def attention_loss(
     network: LisaNetwork,
     packed: Packed,
     layers: tuple[Tensor, ...],
-    maps: Maps,
+    views: Views,
     kind_shares: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Cross entropy of the heads' attention, and how often a choosing head looks right first.
@@ -36,9 +37,12 @@ def pointing_loss(
     `layers`: the states that enter each layer (`run_packed`); `kind_shares` (B,K,s,s) as
     `view_shares` gives them.
     """
-    rows = packed.nouns[:, 0]
-    named = looked_at(kind_shares[rows, packed.kinds].flatten(1))
-    meant = looked_at(_object_shares(maps, packed, network.config))
+    side = kind_shares.shape[-1]
+    everything = torch.arange(IDS, device=views.ids.device).expand(len(views.ids), -1)
+    objects = coverage(view_ids(views.ids, side), everything, IDS, side).flatten(2)  # (B,IDS,P)
+    objects[:, 0] = 0  # to choose nothing is to look at the first id
+    named = looked_at(kind_shares[packed.nouns[:, 0], packed.kinds].flatten(1))
+    meant = looked_at(objects[packed.choices[:, 0], packed.chosen])
     naming = attention_logits(network, packed, layers, NAMING_LAYERS, packed.nouns)
     choosing = attention_logits(network, packed, layers, CHOOSING_LAYERS, packed.choices)
     loss = _cross_entropy(naming, named) + _cross_entropy(choosing, meant)
@@ -64,41 +68,31 @@ def attention_logits(
     places: Tensor,
 ) -> Tensor:
     """How much some heads at `places` (R,2) attend to the first id and the view: (N,R,1+P)."""
-    llama = network.language_model
-    cosines, sines = llama.rotary_emb(layers[0], packed.positions)
-    keys = _first_and_view(packed)
-    rows, columns = places.T
+    llama, count = network.language_model, network.config.image_tokens
+    cosines, sines = llama.rotary_emb(layers[0], packed.positions)  # (B,L,d)
+    view = slice(packed.view, packed.view + count)
+
+    def first_and_view(columns: Tensor) -> Tensor:
+        return torch.cat([columns[:, :1], columns[:, view]], dim=1)
+
     logits = []
     for number in chosen:
         attention = llama.layers[number].self_attn
         states = llama.layers[number].input_layernorm(layers[number])
         width = HEADS * attention.head_dim
-        query = functional.linear(states[rows, columns], attention.q_proj.weight[:width])
-        key = functional.linear(states[:, keys], attention.k_proj.weight[:width])
-        query = query.unflatten(-1, (HEADS, -1))
-        key = key.unflatten(-1, (HEADS, -1))
-        query = _rotated(query, cosines[rows, columns], sines[rows, columns])
-        key = _rotated(key, cosines[:, keys], sines[:, keys])
-        logits.append(torch.einsum("rhd,rkhd->hrk", query, key[rows]) * attention.scaling)
+        query = functional.linear(states, attention.q_proj.weight[:width])
+        key = functional.linear(first_and_view(states), attention.k_proj.weight[:width])
+        query = _rotated(query.unflatten(-1, (HEADS, -1)), cosines, sines)
+        turns = (first_and_view(cosines), first_and_view(sines))
+        key = _rotated(key.unflatten(-1, (HEADS, -1)), *turns)
+        alike = torch.einsum("blhd,bkhd->blhk", query, key) * attention.scaling  # all places
+        logits.append(alike[tuple(places.T)].transpose(0, 1))  # (heads,R,1+P)
     return torch.cat(logits)
-
-
-def _first_and_view(packed: Packed) -> list[int]:
-    """Columns of the first id and of the view, which are the same in all sequences."""
-    return [0, *(packed.ids[0] == IMAGE_TOKEN).nonzero().flatten().tolist()]
 
 
 def _rotated(vectors: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """Turn vectors (...,heads,d) by the angles (...,d) of their positions."""
     return vectors * cosines[..., None, :] + rotate_half(vectors) * sines[..., None, :]
-
-
-def _object_shares(maps: Maps, packed: Packed, config: LisaConfig) -> Tensor:
-    """How much of each patch of the view the object that a choice is about covers: (K,P)."""
-    ids = central_square(maps.ids)[packed.choices[:, 0]]
-    patch = ids.shape[1] // (config.clip["image_size"] // config.clip["patch_size"])
-    covered = (ids == packed.chosen[:, None, None]) & (packed.chosen > 0)[:, None, None]
-    return functional.avg_pool2d(covered.float()[:, None], patch).flatten(1)
 
 
 def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:

@@ -4,22 +4,22 @@ Two places join LISA's parts: the view's embeddings between CLIP and the languag
 mask prompt between the language model and SAM. For training, a point in each space is assigned to
 every kind and every colour, once and at random (a seed of its own), and position is written as SAM
 writes the position of a clicked point. Then
- - the towers learn to *produce* view embeddings and to *obey* mask prompts (stage `see`),
- - the language model learns to *read* view embeddings and to *issue* mask prompts (stage `read`),
-each without the other, and the join needs little more than a polish.
+ - the towers learn to *produce* view embeddings (`pretrain_vision_tower`) and to *obey* mask
+   prompts (`pretrain_sam`),
+ - the language model learns to *read* view embeddings and to *issue* mask prompts
+   (`pretrain_language`),
+each without the others, and `train_joint` needs little more than a polish.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lisa_tabletop.world.kinds import KINDS
 from lisa_tabletop.world.parts import COLORS
 
 KIND_INDEX = {kind: index + 1 for index, kind in enumerate(KINDS)}  # 0 is "no object"
-FIRST_KINDS = 20  # what later kinds get is drawn after all else, so that earlier weights can go on
 COLOR_INDEX = {color: index + 1 for index, color in enumerate(COLORS)}
 SEED = 20_308
 VIEW_SCALE = 0.7
@@ -37,7 +37,7 @@ class ConceptSpace(nn.Module):
     def __init__(self, prompt_size: int, hidden_size: int) -> None:
         super().__init__()
         random = torch.Generator().manual_seed(SEED)
-        kinds, colors = FIRST_KINDS + 1, len(COLOR_INDEX) + 1
+        kinds, colors = len(KIND_INDEX) + 1, len(COLOR_INDEX) + 1
         for name, rows, width in (
             ("prompt_kind", kinds, prompt_size),
             ("prompt_color", colors, prompt_size),
@@ -46,42 +46,63 @@ class ConceptSpace(nn.Module):
             ("view_place", 2, hidden_size // 2),
         ):
             self.register_buffer(name, torch.randn(rows, width, generator=random))
-        for _ in range(len(KIND_INDEX) - FIRST_KINDS):
-            for name in ("prompt_kind", "view_kind"):
-                rows = getattr(self, name)
-                row = torch.randn(1, rows.shape[1], generator=random)
-                setattr(self, name, torch.cat([rows, row]))
         self.prompt_kind[0] = 0
         self.prompt_color[0] = 0
 
     def view(self, kinds: Tensor, colors: Tensor) -> Tensor:
-        """What the projector should say, (B,P,H), from shares of kinds and colours (B,K,s,s)."""
+        """What the projector should say, (B,P,H), from the `loudness` of both, (B,K,s,s)."""
         side = kinds.shape[-1]
-        what = kinds.flatten(2).transpose(1, 2) @ self.view_kind
-        tint = colors.flatten(2).transpose(1, 2) @ self.view_color
-        centres = (torch.arange(side, device=kinds.device) + 0.5) / side * 2 - 1
-        y, x = torch.meshgrid(centres, centres, indexing="ij")
-        angles = 2 * torch.stack([x, y], dim=-1).reshape(-1, 2) @ self.view_place
+        with torch.autocast(kinds.device.type, enabled=False):
+            what = kinds.flatten(2).transpose(1, 2) @ self.view_kind
+            tint = colors.flatten(2).transpose(1, 2) @ self.view_color
+            centres = (torch.arange(side, device=kinds.device) + 0.5) / side * 2 - 1
+            y, x = torch.meshgrid(centres, centres, indexing="ij")
+            angles = 2 * torch.stack([x, y], dim=-1).reshape(-1, 2) @ self.view_place
         place = torch.cat([angles.sin(), angles.cos()], dim=-1)
         return VIEW_SCALE * (what + tint + place)
 
     def prompt(self, kind: Tensor, color: Tensor, place: Tensor | None) -> Tensor:
-        """The mask prompt (N,C) for kinds (N,), colours (N,) and encoded places (N,C) or none."""
+        """The mask prompt (...,C) for kinds (...), colours (...) and encoded places (...,C)."""
         what = self.prompt_kind[kind] + self.prompt_color[color]
         return what if place is None else what + place
 
 
 def encode_places(centres: Tensor, matrix: Tensor) -> Tensor:
-    """SAM's encoding (N,C) of points (N,2), x and y in -1..1 over its square picture."""
-    angles = 2 * torch.pi * centres @ matrix
+    """SAM's encoding (...,C) of points (...,2), x and y in -1..1 over its square image."""
+    with torch.autocast(centres.device.type, enabled=False):
+        angles = 2 * torch.pi * centres @ matrix
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-def shares(ids: Tensor, table: Tensor, classes: int, side: int) -> Tensor:
+def coverage(ids: Tensor, table: Tensor, classes: int, side: int) -> Tensor:
     """How much of each cell every class covers: (B,classes,side,side) from ids (B,h,w).
 
-    `table` (B, ids) maps an object's id to its class; h and w must be multiples of `side`.
+    `table` (B,ids) maps an object's id to its class; h and w must be multiples of `side`.
     """
-    labels = table.gather(1, ids.flatten(1)).view_as(ids)
-    one_hot = functional.one_hot(labels, classes).permute(0, 3, 1, 2).float()
-    return functional.avg_pool2d(one_hot, (ids.shape[1] // side, ids.shape[2] // side))
+    labels = table.long().gather(1, ids.flatten(1).long())  # (B,h*w)
+    one = torch.ones((), device=ids.device).expand(labels.shape)
+    cells = cell_sums(labels, one, ids.shape[1:], classes, side)
+    return cells * (side * side / labels.shape[1])
+
+
+def cell_sums(
+    labels: Tensor, values: Tensor, hw: tuple[int, int], classes: int, side: int
+) -> Tensor:
+    """Sums (B,classes,side,side) of `values` (B,h*w) by cell and label (B,h*w)."""
+    height, width = hw
+    rows = torch.arange(height, device=labels.device) // (height // side)
+    columns = torch.arange(width, device=labels.device) // (width // side)
+    cells = (rows[:, None] * side + columns).flatten()  # (h*w,)
+    sums = torch.zeros(len(labels), classes * side * side, device=labels.device)
+    sums.scatter_add_(1, labels * side * side + cells, values)
+    return sums.view(-1, classes, side, side)
+
+
+def loudness(shares: Tensor) -> Tensor:
+    """How loudly a patch speaks of what it holds, (B,K,s,s), from the shares it covers.
+
+    A fork's handle fills a fifth of its patches; the square root lets it be heard over the table.
+    """
+    objects = shares[:, 1:]
+    empty = 1 - objects.sum(1, keepdim=True)
+    return torch.cat([empty, objects.clamp(min=0).sqrt()], dim=1)

@@ -14,18 +14,22 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lisa_ros.errors import LisaError
 
 SHOWN = {
-    "see": {
+    "pretrain_sam": {
         "iou": "IoU of prompted masks",
         "naming": "patch naming loss",
         "outline": "outline loss",
     },
-    "look": {"objects": "view error on objects", "view": "view error, weighted"},
-    "read": {
+    "pretrain_vision_tower": {"right": "patches named right", "objects": "view error on objects"},
+    "pretrain_language": {
         "right": "answer tokens right",
         "hit": "looks at what is meant",
         "ce": "cross entropy",
     },
-    "join": {"iou": "IoU of answered masks", "right": "answer tokens right", "dice": "Dice loss"},
+    "train_joint": {
+        "iou": "IoU of answered masks",
+        "right": "answer tokens right",
+        "dice": "Dice loss",
+    },
 }
 SMOOTH = 9  # logged points averaged; the raw curve stays behind, paler
 
@@ -48,7 +52,7 @@ def draw_curves(folder: Path, path: Path) -> None:
             steps, values = np.array(points).T
             (line,) = axis.plot(steps, values, alpha=0.25, linewidth=0.8)
             axis.plot(steps, _smooth(values), color=line.get_color(), label=label)
-        axis.set(title=f"stage {stage}", xlabel="step", ylim=(0, 1.5))
+        axis.set(title=stage, xlabel="step", ylim=(0, 1.5))
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     figure.tight_layout()

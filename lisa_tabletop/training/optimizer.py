@@ -6,6 +6,7 @@ momentum of a matrix by the nearest orthogonal one, and needs fewer steps for th
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
@@ -21,7 +22,8 @@ class Optimizer(torch.optim.Optimizer):
     """One step for all parameters of some modules.
 
     `torch.optim.Muon` orthogonalises in bfloat16, which a processor without instructions for it
-    multiplies some thirty times slower than the float32 used here.
+    multiplies some thirty times slower than the float32 used here, and takes the matrices one by
+    one; here those of one shape are one batch.
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
@@ -39,18 +41,26 @@ class Optimizer(torch.optim.Optimizer):
         """Follow the gradients."""
         self._rest.param_groups[0]["lr"] = self.param_groups[1]["lr"]
         self._rest.step()
+        shapes = defaultdict(list)
         for value in self.param_groups[0]["params"]:
             if value.grad is not None:
-                self._turn(value, self.param_groups[0]["lr"])
+                shapes[value.shape].append(value)
+        for values in shapes.values():
+            self._turn(values, self.param_groups[0]["lr"])
 
-    def _turn(self, value: Tensor, rate: float) -> None:
-        state = self.state[value]
-        if not state:
-            state["momentum"] = torch.zeros_like(value)
-        momentum = state["momentum"].lerp_(value.grad, 1 - MOMENTUM)
-        direction = orthogonal(value.grad.lerp(momentum, MOMENTUM))
-        tall = max(1.0, value.shape[0] / value.shape[1]) ** 0.5
-        value.mul_(1 - rate * DECAY).add_(direction, alpha=-rate * tall)
+    def _turn(self, values: list[Tensor], lr: float) -> None:
+        """One step of Muon for matrices of one shape."""
+        for value in values:
+            if not self.state[value]:
+                self.state[value]["momentum"] = torch.zeros_like(value)
+        momenta = [self.state[value]["momentum"] for value in values]
+        gradients = [value.grad for value in values]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        nesterov = torch.stack(torch._foreach_lerp(gradients, momenta, MOMENTUM))
+        rows, columns = values[0].shape
+        tall = max(1.0, rows / columns) ** 0.5
+        torch._foreach_mul_(values, 1 - lr * DECAY)
+        torch._foreach_add_(values, orthogonal(nesterov).unbind(), alpha=-lr * tall)
 
     def state_dict(self) -> dict:
         return {"matrices": super().state_dict(), "rest": self._rest.state_dict()}
@@ -60,16 +70,16 @@ class Optimizer(torch.optim.Optimizer):
         self._rest.load_state_dict(state["rest"])
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """Near the orthogonal matrix (n,m) that is nearest: all singular values about 1."""
+def orthogonal(matrices: Tensor) -> Tensor:
+    """Near the orthogonal matrices (...,n,m) that are nearest: all singular values about 1."""
     a, b, c = NEWTON_SCHULZ
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
-    x = x / (x.norm() + 1e-7)
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(ITERATIONS):
-        square = x @ x.T
+        square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return x.T if tall else x
+    return x.mT if tall else x
 
 
 def _is_matrix(name: str, value: Tensor) -> bool:

@@ -1,12 +1,24 @@
-"""The whole training of nano, stage by stage; each resumes where it stopped."""
+"""The whole training of nano: tables are rendered, its parts learn apart, then together.
+
+    render ──► pretrain_sam, pretrain_vision_tower, pretrain_language ──► train_joint
+
+Everything in one row runs at the same time, each in a process of its own, and each goes on where
+it stopped. With a time budget the renderers go on beside the training until it ends.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
+import math
+import multiprocessing
 import os
-from collections.abc import Sequence
-from pathlib import Path
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,110 +29,225 @@ from lisa_ros.model.checkpoint import Lisa, find, load, save
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.processor import Processor
 from lisa_ros.model.tokenizer import MODEL_FILE, Tokenizer
-from lisa_ros.training.loop import Schedule, Stage, join_ranks, train
-from lisa_tabletop.language.instructions import corpus
+from lisa_ros.training.loop import STOP_SIGNALS, Schedule, Stage, join_ranks, train
+from lisa_tabletop.language.curriculum import compose_training
+from lisa_tabletop.language.instructions import random_record
+from lisa_tabletop.language.nouns import read_wordnet, training_vocabulary, write_nouns
 from lisa_tabletop.training.nano import nano_network, train_tokenizer
 from lisa_tabletop.training.optimizer import Optimizer
-from lisa_tabletop.training.pretrain_language import Read
-from lisa_tabletop.training.pretrain_sam import See
-from lisa_tabletop.training.pretrain_vision_tower import Look
-from lisa_tabletop.training.scenes import open_scenes, render_scenes
-from lisa_tabletop.training.train_joint import Join, joined_parts
-from lisa_tabletop.training.warm_start import PARTS, aim_by, begin_with, take_over
+from lisa_tabletop.training.pretrain_language import PretrainLanguage
+from lisa_tabletop.training.pretrain_sam import PretrainSam
+from lisa_tabletop.training.pretrain_vision_tower import PretrainVisionTower
+from lisa_tabletop.training.scenes import Scenes, render_share
+from lisa_tabletop.training.train_joint import TrainJoint, joint_parts
+from lisa_tabletop.training.warm_start import PARTS, begin_with, take_over
 
-MOST_WORKERS = 12  # that prepare batches for one GPU
 CORPUS = 40_000  # questions from which the tokenizer learns its pieces
-BATCH = {"see": 8, "look": 32, "read": 8, "join": 8}  # in each process
-Plan = tuple[Stage, Sequence[nn.Module], Schedule]
+FIRST_TABLES = 10  # rendered before the training begins beside the renderers
+EMA = 0.999
+MOST_STEPS = 1_000_000  # of a stage that ends by the clock
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a stage is trained: learning rate, share of the time budget, and on a processor and on a
+    GPU the batch size and the processes that prepare batches (0: a thread)."""
+
+    lr: float
+    share: float
+    batch: tuple[int, int]
+    workers: tuple[int, int]
+
+
+PLANS = {
+    "pretrain_sam": Plan(8e-4, 0.60, (8, 128), (0, 0)),
+    "pretrain_vision_tower": Plan(1e-3, 0.60, (16, 256), (0, 0)),
+    "pretrain_language": Plan(1e-3, 0.60, (8, 64), (0, 4)),
+    "train_joint": Plan(3e-4, 0.32, (8, 64), (0, 10)),
+}
+STAGES = ("render", *PLANS)
 
 
 def train_nano(args: argparse.Namespace) -> None:
-    """Run the stages named by the command's arguments."""
-    share = max(1, args.threads // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-    torch.set_num_threads(share)
+    """Run the stages named by the command's arguments (cli/train_nano.py)."""
+    # is there a GPU? asked in a way that leaves CUDA to the processes that are forked from this one
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        join_ranks(args.device)  # says that there is none
+    if torch.distributed.is_torchelastic_launched():
+        return _train_in_ranks(args)
+    _prepare(args)
+    parts = [name for name in PARTS if name in args.stages]
+    with _renderers(args):
+        _run_together(parts, args)
+        _run_together([name for name in ("train_joint",) if name in args.stages], args)
+
+
+def _train_in_ranks(args: argparse.Namespace) -> None:
+    """One of torchrun's processes: the stages one after the other, all ranks at each."""
     rank = join_ranks(args.device)
-    # a GPU is faster than one processor core can draw questions
-    workers = 0 if rank.device.type == "cpu" else max(1, min(MOST_WORKERS, share - 1))
-    plans = {"see": _see, "look": _look, "read": _read, "join": _join}
     if rank.is_main_process:
-        args.folder.mkdir(parents=True, exist_ok=True)
-        if "render" in args.stages:
-            _render(args)
-        if not {"read", "join"}.isdisjoint(args.stages):
-            _make_tokenizer(args)
+        _prepare(args)
+        with _renderers(args):
+            pass
     rank.wait_for_everyone()
     for name in args.stages:
-        if name == "render":
-            continue
-        # every stage begins with the same fresh network: SAM's positions are drawn with it
-        torch.manual_seed(args.seed)
-        network = nano_network().to(rank.device)
-        fresh = not (args.folder / f"{name}.pt").exists()
-        if args.init and name in args.init_parts and fresh:
-            _begin(network, name, args, talk=rank.is_main_process)
-        if name == "read":
-            aim_by(network, args.folder)
-        stage, modules, schedule = plans[name](args, network)
-        optimizer = Optimizer([module.to(rank.device) for module in modules])
-        stage.to(rank.device)
-        folder, seed = args.folder, args.seed
-        train(name, network, stage, optimizer, schedule, folder, seed=seed, workers=workers)
-        if name == "join" and rank.is_main_process:
-            _write(network, _tokenizer(args), args.folder / "checkpoint")
+        if name != "render":
+            run_stage(name, args, args.threads // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
-def _render(args: argparse.Namespace) -> None:
-    for done in render_scenes(args.folder / "scenes", args.shards, args.threads):
-        print(f"rendered {done.stem}", flush=True)
+def _prepare(args: argparse.Namespace) -> None:
+    args.folder.mkdir(parents=True, exist_ok=True)
+    Scenes(args.folder / "scenes", args.tables)
+    if not {"pretrain_language", "train_joint"}.isdisjoint(args.stages):
+        nouns = args.folder / "nouns.txt"  # may come from a machine that has WordNet
+        if not nouns.exists():
+            write_nouns(read_wordnet()[0], nouns)
+        _make_tokenizer(args)
 
 
-def _begin(network: LisaNetwork, stage: str, args: argparse.Namespace, *, talk: bool) -> None:
-    """Begin a stage with an earlier model's part."""
-    sentence = begin_with(network, load(args.init), PARTS[stage])
-    if talk:
-        print(f"{stage}: {sentence}", flush=True)
+@contextlib.contextmanager
+def _renderers(args: argparse.Namespace) -> Iterator[None]:
+    """Processes that render; entered when all tables are there, with a time budget the first."""
+    scenes = Scenes(args.folder / "scenes")
+    missing = int(len(scenes.done) - np.count_nonzero(scenes.done))
+    count = min(missing, args.renderers) if "render" in args.stages else 0
+    context = multiprocessing.get_context("fork")
+    processes = [
+        context.Process(target=render_share, args=(scenes.folder, index, count), daemon=True)
+        for index in range(count)
+    ]
+    try:
+        for process in processes:
+            process.start()
+        wanted = len(scenes.done) if args.minutes is None else FIRST_TABLES
+        while processes and np.count_nonzero(scenes.done) < min(wanted, len(scenes.done)):
+            _check(processes)
+            time.sleep(0.2)
+        print(f"{len(scenes)} views rendered", flush=True)
+        yield
+    finally:
+        failed = [process.exitcode for process in processes if process.exitcode]
+        for process in processes:
+            process.terminate()
+        print(f"{len(scenes)} views rendered", flush=True)
+        if failed:
+            print(f"{len(failed)} of {count} renderers failed: {failed}", flush=True)
 
 
-def _see(args: argparse.Namespace, network: LisaNetwork) -> Plan:
-    stage = See(network, open_scenes(args.folder / "scenes"), BATCH["see"])
-    modules = [network.image_encoder, network.mask_decoder, network.no_mask_embed, stage]
-    return stage, modules, Schedule(args.see_steps, 8e-4)
+def _run_together(names: Sequence[str], args: argparse.Namespace) -> None:
+    """Train stages at the same time, each in a process; a signal lets all save and stop."""
+    if not names:
+        return
+    context = multiprocessing.get_context("fork")
+    threads = max(1, args.threads // len(names))
+    processes = [
+        context.Process(target=_in_a_process, args=(run_stage, name, args, threads), name=name)
+        for name in names
+    ]
+
+    def stop(number: int, frame: object) -> None:
+        for process in processes:
+            if process.is_alive():
+                os.kill(process.pid, signal.SIGTERM)
+
+    for process in processes:
+        process.start()
+    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    try:
+        for process in processes:
+            process.join()
+        _check(processes)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _look(args: argparse.Namespace, network: LisaNetwork) -> Plan:
-    stage = Look(network, open_scenes(args.folder / "scenes"), BATCH["look"])
-    return stage, [network.vision_tower, network.mm_projector], Schedule(args.look_steps, 1e-3)
+def _in_a_process(work: Callable[..., None], *args: object) -> None:
+    """Run `work`; its fault is a sentence and an exit code, as that of a command."""
+    try:
+        work(*args)
+    except LisaError as error:
+        print(f"lisa-ros: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
-def _read(args: argparse.Namespace, network: LisaNetwork) -> Plan:
-    stage = Read(
+def _check(processes: Sequence[multiprocessing.Process]) -> None:
+    """Raise KeyboardInterrupt or LisaError where a process was stopped or has failed."""
+    if any(process.exitcode == 130 for process in processes):
+        raise KeyboardInterrupt("the training was stopped; the same command goes on")
+    failed = [process.name for process in processes if process.exitcode]
+    if failed:
+        raise LisaError(f"{', '.join(failed)} failed; what it said stands above")
+
+
+def run_stage(name: str, args: argparse.Namespace, threads: int) -> None:
+    """Train one stage in this process, and write nano when it was the last."""
+    torch.set_num_threads(max(1, threads))
+    rank, plan = join_ranks(args.device), PLANS[name]
+    on_gpu = rank.device.type == "cuda"
+    # every stage begins with the same fresh network: SAM's positions are drawn with it
+    torch.manual_seed(args.seed)
+    network = nano_network()
+    fresh = not (args.folder / f"{name}.pt").exists()
+    if fresh and name == "train_joint":
+        take_over(network, args.folder)
+    if fresh and args.init and name in args.init_parts:
+        sentence = begin_with(network, load(args.init), PARTS[name])
+        if rank.is_main_process:
+            print(f"{name}: {sentence}", flush=True)
+    stage, modules = _stage(name, network, args, plan.batch[on_gpu])
+    network.to(rank.device)
+    stage.to(rank.device)
+    steps, seconds = args.steps[name], math.inf
+    if args.minutes is not None:
+        steps, seconds = MOST_STEPS, 60 * args.minutes * plan.share
+    train(
+        name,
         network,
-        open_scenes(args.folder / "scenes"),
+        stage,
+        Optimizer(modules),
+        Schedule(steps, plan.lr, seconds=seconds),
+        args.folder,
+        seed=args.seed,
+        workers=min(plan.workers[on_gpu], max(1, args.threads - 1)),
+        ema=EMA,
+    )
+    if name == "train_joint" and rank.is_main_process:
+        half = copy.deepcopy(network).cpu().half()  # it ships with the package
+        half.shared_image_embedding.float()
+        lisa = Lisa(half, _tokenizer(args), Processor(network.config), network.config)
+        save(lisa, args.folder / "checkpoint")
+
+
+def _stage(
+    name: str, network: LisaNetwork, args: argparse.Namespace, batch: int
+) -> tuple[Stage, list[nn.Module]]:
+    """The stage and the modules that it teaches."""
+    scenes = Scenes(args.folder / "scenes")
+    if not len(scenes):
+        raise LisaError(f"{scenes.folder} has no rendered table; add `render` to --stages")
+    if name == "pretrain_sam":
+        stage = PretrainSam(network, scenes, batch)
+        parts = [network.image_encoder, network.mask_decoder, network.no_mask_embed, stage]
+        return stage, parts
+    if name == "pretrain_vision_tower":
+        stage = PretrainVisionTower(network, scenes, batch)
+        return stage, [network.vision_tower, network.mm_projector]
+    kind = TrainJoint if name == "train_joint" else PretrainLanguage
+    stage = kind(
+        network,
+        scenes,
         _tokenizer(args),
-        BATCH["read"],
+        training_vocabulary(args.folder / "nouns.txt"),
+        batch,
         implicit=not args.without_implicit,
     )
-    modules = [network.language_model, network.lm_head, network.text_hidden_fcs]
-    return stage, modules, Schedule(args.read_steps, 1e-3)
-
-
-def _join(args: argparse.Namespace, network: LisaNetwork) -> Plan:
-    take_over(network, args.folder)
-    stage = Join(
-        network,
-        open_scenes(args.folder / "scenes"),
-        _tokenizer(args),
-        BATCH["join"],
-        implicit=not args.without_implicit,
-    )
-    return stage, joined_parts(network), Schedule(args.join_steps, 3e-4)
-
-
-def _write(network: LisaNetwork, tokenizer: Tokenizer, folder: Path) -> None:
-    """The native checkpoint, in half precision: it ships with the package."""
-    half = copy.deepcopy(network).cpu().half()
-    half.shared_image_embedding.float()
-    save(Lisa(half, tokenizer, Processor(network.config), network.config), folder)
+    if name == "train_joint":
+        return stage, joint_parts(network)
+    return stage, [network.language_model, network.lm_head, network.text_hidden_fcs]
 
 
 def _make_tokenizer(args: argparse.Namespace) -> None:
@@ -130,23 +257,26 @@ def _make_tokenizer(args: argparse.Namespace) -> None:
     to go on with other pieces than it has learnt.
     """
     folder = args.folder / "tokenizer"
-    earlier = find(args.init) if args.init and "read" in args.init_parts else None
+    earlier = find(args.init) if args.init and "pretrain_language" in args.init_parts else None
     if not folder.exists():
-        tokenizer = Tokenizer.from_folder(earlier) if earlier else _new_tokenizer(args.seed)
+        tokenizer = Tokenizer.from_folder(earlier) if earlier else _new_tokenizer(args)
         folder.mkdir(parents=True)
         tokenizer.save(folder)
     elif earlier and (earlier / MODEL_FILE).read_bytes() != (folder / MODEL_FILE).read_bytes():
         raise LisaError(
             f"{args.init} was trained with another tokenizer than that of {args.folder}, so its"
-            " language part cannot go on here; give --init-parts see look"
+            " language part cannot go on here; give"
+            " --init-parts pretrain_sam pretrain_vision_tower"
         )
 
 
-def _new_tokenizer(seed: int) -> Tokenizer:
-    random = np.random.default_rng(seed)
+def _new_tokenizer(args: argparse.Namespace) -> Tokenizer:
+    random = np.random.default_rng(args.seed)
+    vocabulary = training_vocabulary(args.folder / "nouns.txt")
     return train_tokenizer(
         text
-        for question in corpus(random, CORPUS)
+        for _ in range(CORPUS // 8)
+        for question in compose_training(random_record(random), random, 8, vocabulary)
         for text in (question["instruction"], question["answer"])
     )
 

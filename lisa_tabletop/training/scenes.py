@@ -1,104 +1,126 @@
-"""Rendered scenes on disk: what training reads, drawn ahead so that the network never waits.
+"""The rendered tables of a run: one file an array, filled by several processes while others learn.
 
-A shard is three files: `<first seed>.rgb.npy` uint8 (N,h,w,3), `<first seed>.ids.npy` uint8 (N,h,w)
-and `<first seed>.json`, the N scene records with pixel quantities scaled to (h, w).
+    scenes/rgb.npy      uint8 (V,240,320,3)
+    scenes/ids.npy      uint8 (V,240,320), the object of every pixel, 0 for none
+    scenes/classes.npy  uint8 (V,2,MAX_OBJECTS+1), kind and colour of every object id (concepts.py)
+    scenes/done.npy     uint8 (T,), which tables are there
+    scenes/records/     what the VIEWS views of a table hold, one JSON file a table
+
+View v is the (v % VIEWS)-th of table v // VIEWS, whose seed is that number. The files are as long
+as the run may become and sparse, so that what isn't rendered yet takes no room.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+import os
+import signal
 from pathlib import Path
 
-import cv2
 import numpy as np
+
+from lisa_tabletop.training.concepts import COLOR_INDEX, KIND_INDEX
 
 TRAIN_SEEDS = range(0, 5_000_000)
 VALIDATION_SEEDS = range(7_000_000, 8_000_000)
 TEST_SEEDS = range(8_000_000, 9_000_000)
-SHARD_SCENES, VIEWS = 50, 6
-RENDER_SIZE, STORE_SIZE = (320, 240), (160, 120)  # width, height
+VIEWS = 6  # of each table, with new colours, light and camera
+WIDTH, HEIGHT = 320, 240
+MAX_OBJECTS = 16
+ARRAYS = {"rgb": (HEIGHT, WIDTH, 3), "ids": (HEIGHT, WIDTH), "classes": (2, MAX_OBJECTS + 1)}
 
 
-@dataclass(frozen=True)
 class Scenes:
-    """All views of a folder: memory-mapped pictures, instance ids and records, index by index."""
+    """The views of a folder, mapped into memory; `tables` is how many there may become."""
 
-    rgb: list[np.ndarray]
-    ids: list[np.ndarray]
-    records: list[dict]
+    def __init__(self, folder: Path, tables: int | None = None) -> None:
+        """Open a folder, or make one for `tables` tables. FileNotFoundError if there is none."""
+        self.folder = folder
+        if tables is not None and not (folder / "done.npy").exists():
+            (folder / "records").mkdir(parents=True, exist_ok=True)
+            for name, shape in ARRAYS.items():
+                _create(folder / f"{name}.npy", (tables * VIEWS, *shape))
+            _create(folder / "done.npy", (tables,))
+        self.rgb, self.ids, self.classes, self.done = (
+            np.load(folder / f"{name}.npy", mmap_mode="r+") for name in (*ARRAYS, "done")
+        )
 
     def __len__(self) -> int:
-        return len(self.records)
+        """Views that are rendered."""
+        return VIEWS * int(np.count_nonzero(self.done))
+
+    def draw(self, random: np.random.Generator, count: int) -> np.ndarray:
+        """Indices (count,) of rendered views, no table twice before all have been drawn."""
+        tables = np.flatnonzero(self.done)
+        rounds = [random.permutation(tables) for _ in range(-(-count // len(tables)))]
+        return VIEWS * np.concatenate(rounds)[:count] + random.integers(VIEWS, size=count)
+
+    def record(self, view: int) -> dict:
+        """What a view holds (docs/design.md), its pixel quantities those of the stored image."""
+        table, number = divmod(int(view), VIEWS)
+        return json.loads(self._record_file(table).read_bytes())[number]
+
+    def render(self, table: int) -> None:
+        """Draw a table unless it is there; its mark in `done` is set last."""
+        if self.done[table]:
+            return
+        from lisa_tabletop.world.camera import TabletopCamera
+        from lisa_tabletop.world.tabletop import Tabletop
+
+        scene = Tabletop(TRAIN_SEEDS[table])
+        camera = TabletopCamera(scene, WIDTH, HEIGHT)
+        random = np.random.default_rng((TRAIN_SEEDS[table], 1))
+        records = []
+        for view in range(table * VIEWS, (table + 1) * VIEWS):
+            scene.recolor(random)
+            camera.move(random)
+            look = camera.look()
+            self.rgb[view], self.ids[view] = look.rgb, look.instances
+            self.classes[view] = classes_of(look.record)
+            records.append(look.record)
+        camera.close()
+        partial = self._record_file(table).with_suffix(".partial")
+        partial.write_text(json.dumps(records))
+        partial.replace(self._record_file(table))
+        self.done[table] = 1
+
+    def _record_file(self, table: int) -> Path:
+        return self.folder / "records" / f"{table}.json"
 
 
-def render_views(seed: int, views: int) -> Iterable[tuple[np.ndarray, np.ndarray, dict]]:
-    """Pictures (h,w,3), instance ids (h,w) and records of one scene seen `views` times."""
-    from lisa_tabletop.world.camera import TabletopCamera
-    from lisa_tabletop.world.tabletop import Tabletop
-
-    scene = Tabletop(seed)
-    camera = TabletopCamera(scene, *RENDER_SIZE)
-    random = np.random.default_rng((seed, 1))
-    for _ in range(views):
-        scene.recolor(random)
-        camera.move(random)
-        view = camera.look()
-        small = cv2.resize(view.rgb, STORE_SIZE, interpolation=cv2.INTER_AREA)
-        ids = cv2.resize(view.instances, STORE_SIZE, interpolation=cv2.INTER_NEAREST)
-        yield small, ids, shrink_record(view.record, STORE_SIZE)
-    camera.close()
+def render_share(folder: Path, worker: int, workers: int) -> None:
+    """Render every `workers`-th table; runs in a process of its own until all are there."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
+    os.nice(5)  # who learns goes first
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    scenes = Scenes(folder)
+    for table in range(worker, len(scenes.done), workers):
+        scenes.render(table)
 
 
-def shrink_record(record: dict, size: tuple[int, int]) -> dict:
-    """The record as it reads for a picture resized to `size` (width, height)."""
-    scale = size[0] / record["width"]
+def classes_of(record: dict) -> np.ndarray:
+    """Kind and colour (2,MAX_OBJECTS+1) uint8 of every object id, 0 where there is none."""
+    classes = np.zeros((2, MAX_OBJECTS + 1), np.uint8)
+    for entry in record["objects"]:
+        classes[:, entry["id"]] = KIND_INDEX[entry["kind"]], COLOR_INDEX[entry["color"]]
+    return classes
+
+
+def mirror(record: dict) -> dict:
+    """The record of the image seen in a mirror: left becomes right."""
+    width = record["width"]
     objects = [
         {
-            **thing,
-            "center": [round(value * scale, 1) for value in thing["center"]],
-            "box": [round(value * scale) for value in thing["box"]],
-            "area": round(thing["area"] * scale**2),
+            **entry,
+            "center": [width - 1 - entry["center"][0], entry["center"][1]],
+            "box": [width - entry["box"][0] - entry["box"][2], *entry["box"][1:]],
         }
-        for thing in record["objects"]
+        for entry in record["objects"]
     ]
-    return {**record, "width": size[0], "height": size[1], "objects": objects}
+    return {**record, "objects": objects}
 
 
-def render_shard(folder: Path, first_seed: int) -> Path:
-    """Render one shard unless it is there; its JSON is written last and marks it complete."""
-    done = folder / f"{first_seed:07d}.json"
-    if done.exists():
-        return done
-    views = [
-        view
-        for seed in range(first_seed, first_seed + SHARD_SCENES)
-        for view in render_views(seed, VIEWS)
-    ]
-    rgb, ids, records = zip(*views, strict=True)
-    np.save(done.with_suffix(".rgb.npy"), np.stack(rgb))
-    np.save(done.with_suffix(".ids.npy"), np.stack(ids))
-    partial = done.with_suffix(".partial")
-    partial.write_text(json.dumps(records))
-    partial.rename(done)
-    return done
-
-
-def render_scenes(folder: Path, shards: int, processes: int) -> Iterable[Path]:
-    """Render the missing shards of the training seeds in parallel, yielding each as it is done."""
-    folder.mkdir(parents=True, exist_ok=True)
-    seeds = [TRAIN_SEEDS.start + SHARD_SCENES * index for index in range(shards)]
-    with ProcessPoolExecutor(processes) as pool:
-        yield from pool.map(render_shard, [folder] * shards, seeds)
-
-
-def open_scenes(folder: Path) -> Scenes:
-    """Map every complete shard of `folder`."""
-    rgb, ids, records = [], [], []
-    for done in sorted(folder.glob("*.json")):
-        rgb.extend(np.load(done.with_suffix(".rgb.npy"), mmap_mode="r"))
-        ids.extend(np.load(done.with_suffix(".ids.npy"), mmap_mode="r"))
-        records.extend(json.loads(done.read_text()))
-    return Scenes(rgb, ids, records)
+def _create(path: Path, shape: tuple[int, ...]) -> None:
+    """An array file of zeros that takes no room before something is written into it."""
+    np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape).flush()

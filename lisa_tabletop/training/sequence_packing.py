@@ -7,20 +7,26 @@ end: to every dialogue it is as if it stood alone.
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lisa_ros.model.config import LisaConfig
-from lisa_ros.model.network import IMAGE_TOKEN, LisaNetwork
+from lisa_ros.model.config import IMAGE_TOKEN, LisaConfig
+from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.prompt import encode_dialogue
 from lisa_ros.model.tokenizer import Tokenizer
-from lisa_tabletop.training.nouns import nouns_in
+from lisa_tabletop.language.knowledge import load_knowledge
+from lisa_tabletop.training.concepts import KIND_INDEX
 
-LONGEST = 120  # ids of one dialogue; longer ones are left out
+LONGEST = 160  # ids of one dialogue; longer ones are left out
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class Packed:
     predict [SEG], and targets (N,), the object ids meant; choices (K,2), the states that lead up to
     a [SEG] or to a refusal, and chosen (K,), the object ids they are about, 0 where there is none;
     nouns (J,2), where a kind of object is named in a question, and kinds (J,), which one.
+    `view` is the column of the view's first embedding, the same in all rows.
     """
 
     ids: Tensor
@@ -46,6 +53,24 @@ class Packed:
     chosen: Tensor
     nouns: Tensor
     kinds: Tensor
+    view: int
+
+
+@dataclass
+class _Row:
+    """One sequence as it grows; names as in `Packed`, places as columns."""
+
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    owner: list[int] = field(default_factory=list)
+    answers: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    segs: list[int] = field(default_factory=list)
+    targets: list[int] = field(default_factory=list)
+    choices: list[int] = field(default_factory=list)
+    chosen: list[int] = field(default_factory=list)
+    nouns: list[int] = field(default_factory=list)
+    kinds: list[int] = field(default_factory=list)
 
 
 def pack(questions: Sequence[Sequence[dict]], tokenizer: Tokenizer, config: LisaConfig) -> Packed:
@@ -54,8 +79,10 @@ def pack(questions: Sequence[Sequence[dict]], tokenizer: Tokenizer, config: Lisa
     longest = max(len(row.ids) for row in rows)
 
     def padded(name: str, filler: int) -> Tensor:
-        lists = [getattr(row, name) for row in rows]
-        return torch.tensor([x + [filler] * (longest - len(x)) for x in lists])
+        table = np.full((len(rows), longest), filler)
+        for line, row in zip(table, rows, strict=True):
+            line[: len(row.ids)] = getattr(row, name)
+        return torch.from_numpy(table)
 
     def gathered(name: str) -> Tensor:
         pairs = [(b, column) for b, row in enumerate(rows) for column in getattr(row, name)]
@@ -76,34 +103,20 @@ def pack(questions: Sequence[Sequence[dict]], tokenizer: Tokenizer, config: Lisa
         joined("chosen"),
         gathered("nouns"),
         joined("kinds"),
+        rows[0].ids.index(IMAGE_TOKEN),
     )
 
 
-@dataclass
-class _Row:
-    ids: list[int]
-    positions: list[int]
-    owner: list[int]
-    answers: list[int]
-    labels: list[int]
-    segs: list[int]
-    targets: list[int]
-    choices: list[int]
-    chosen: list[int]
-    nouns: list[int]
-    kinds: list[int]
-
-
 def _pack_row(questions: Sequence[dict], tokenizer: Tokenizer, config: LisaConfig) -> _Row:
-    row = _Row(*([] for _ in fields(_Row)))
+    row = _Row()
+    beginning, _ = encode_dialogue({"instruction": "", "answer": ""}, tokenizer.encode, config)
+    shared = beginning.index(IMAGE_TOKEN)
+    row.ids = [*beginning[:shared], *[IMAGE_TOKEN] * config.image_tokens]
+    begin = len(row.ids)
+    row.positions = list(range(begin))
+    row.owner = [0] * begin
     for question in questions:
         prompt, answer = encode_dialogue(question, tokenizer.encode, config)
-        shared = prompt.index(IMAGE_TOKEN)
-        if not row.ids:
-            row.ids = [*prompt[:shared], *[IMAGE_TOKEN] * config.image_tokens]
-            row.positions = list(range(len(row.ids)))
-            row.owner = [0] * len(row.ids)
-            begin = len(row.ids)
         own = prompt[shared + 1 :] + answer
         if len(own) > LONGEST:
             continue
@@ -111,28 +124,52 @@ def _pack_row(questions: Sequence[dict], tokenizer: Tokenizer, config: LisaConfi
         row.ids += own
         row.positions += range(begin, begin + len(own))
         row.owner += [row.owner[-1] + 1] * len(own)
+        # the state before an id predicts it
         first = start + len(own) - len(answer)
         row.answers += range(first - 1, first - 1 + len(answer))
         row.labels += answer
         segs = [first - 1 + i for i, token in enumerate(answer) if token == tokenizer.seg_id]
         row.segs += segs
         row.targets += question["targets"]
-        _add_choices(row, first - 1, segs, question)
+        # the states from which the answer is written, with what each part of it is about
+        begin_part = first - 1
+        if not segs and question["form"] != "text":
+            row.choices.append(begin_part)
+            row.chosen.append(0)
+        for seg, target in zip(segs, question["targets"], strict=True):
+            row.choices += range(begin_part, seg + 1)
+            row.chosen += [target] * (seg + 1 - begin_part)
+            begin_part = seg + 1
         for place, kind in nouns_in(own[: -len(answer)], tokenizer):
             row.nouns.append(start + place)
             row.kinds.append(kind)
     return row
 
 
-def _add_choices(row: _Row, begin: int, segs: list[int], question: dict) -> None:
-    """The states from which the answer is written, with what each part of it is about."""
-    if not segs and question["form"] != "text":
-        row.choices.append(begin)
-        row.chosen.append(0)
-    for seg, target in zip(segs, question["targets"], strict=True):
-        row.choices += range(begin, seg + 1)
-        row.chosen += [target] * (seg + 1 - begin)
-        begin = seg + 1
+def nouns_in(ids: Sequence[int], tokenizer: Tokenizer) -> list[tuple[int, int]]:
+    """Index of the id that ends the name of a kind, and that kind's number in the concept space.
+
+    Names that are part of a longer one do not count, nor do those that two kinds share.
+    """
+    pieces = tokenizer.spelled(ids)
+    ends = list(accumulate(map(len, pieces)))
+    pattern, kinds = _names()
+    return [
+        (bisect_left(ends, match.end()), kinds[match[0].lower()])
+        for match in pattern.finditer("".join(pieces))
+    ]
+
+
+@lru_cache(maxsize=1)
+def _names() -> tuple[re.Pattern[str], dict[str, int]]:
+    owners: dict[str, set[int]] = {}
+    for kind in load_knowledge().kinds.values():
+        for name in kind.names:
+            for word in (name, kind.plural(name)):
+                owners.setdefault(word.lower(), set()).add(KIND_INDEX[kind.key])
+    kinds = {word: number for word, (number, *others) in owners.items() if not others}
+    longest_first = sorted(kinds, key=len, reverse=True)
+    return re.compile(rf"\b({'|'.join(map(re.escape, longest_first))})\b", re.I), kinds
 
 
 def run_packed(
@@ -142,9 +179,9 @@ def run_packed(
 
     Returns the post-norm states (B,L,H), and the states that enter each layer, (B,L,H) each.
     """
-    at_view = packed.ids == IMAGE_TOKEN
     embeds = network.language_model.embed_tokens(packed.ids.clamp(min=0))
-    embeds = embeds.masked_scatter(at_view[..., None], views.to(embeds.dtype))
+    behind = packed.view + views.shape[1]
+    embeds = torch.cat([embeds[:, : packed.view], views.to(embeds.dtype), embeds[:, behind:]], 1)
     owner = packed.owner
     earlier = owner.new_ones(owner.shape[1], owner.shape[1], dtype=torch.bool).tril()
     visible = (owner[:, None, :] == 0) | (owner[:, None, :] == owner[:, :, None])
@@ -161,5 +198,5 @@ def run_packed(
 def answer_loss(network: LisaNetwork, states: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
     """Cross entropy of the answers' ids, and the share of them that greedy choice gets right."""
     logits = network.lm_head(states[tuple(packed.answers.T)])
-    ce = functional.cross_entropy(logits, packed.labels)
+    ce = functional.cross_entropy(logits.float(), packed.labels)
     return ce, (logits.argmax(-1) == packed.labels).float().mean()

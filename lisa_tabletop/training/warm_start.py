@@ -12,9 +12,14 @@ from lisa_ros.model.checkpoint import Lisa
 from lisa_ros.model.network import LisaNetwork
 
 PARTS = {
-    "see": ("image_encoder.", "mask_decoder.", "no_mask_embed.", "shared_image_embedding."),
-    "look": ("vision_tower.", "mm_projector."),
-    "read": ("language_model.", "lm_head.", "text_hidden_fcs."),
+    "pretrain_sam": (
+        "image_encoder.",
+        "mask_decoder.",
+        "no_mask_embed.",
+        "shared_image_embedding.",
+    ),
+    "pretrain_vision_tower": ("vision_tower.", "mm_projector."),
+    "pretrain_language": ("language_model.", "lm_head.", "text_hidden_fcs."),
 }
 POSITIONS = "shared_image_embedding.positional_embedding"
 
@@ -37,22 +42,17 @@ def begin_with(network: LisaNetwork, earlier: Lisa, prefixes: tuple[str, ...]) -
     return sentence
 
 
-def aim_by(network: LisaNetwork, folder: Path) -> None:
-    """Take SAM's positions of the run's stage `see`, if it has one: `read` aims by them."""
-    if (folder / "see.pt").exists():
-        network.load_state_dict({POSITIONS: _stage(folder, "see")[POSITIONS]}, strict=False)
-
-
 def take_over(network: LisaNetwork, folder: Path) -> None:
     """Begin with what each stage of the run in `folder` has taught its part.
 
-    Raises LisaError where a stage is missing or `see` and `read` do not fit together.
+    Raises LisaError where a stage is missing or SAM and the language model do not fit together.
     """
     stages = {name: _stage(folder, name) for name in PARTS}
-    if not torch.equal(stages["see"][POSITIONS], stages["read"][POSITIONS]):
+    sam, language = stages["pretrain_sam"], stages["pretrain_language"]
+    if not torch.equal(sam[POSITIONS], language[POSITIONS]):
         raise LisaError(
-            f"{folder}: the stages see and read began with other positions, so that one aims where"
-            " the other does not look; train read again, after see"
+            f"{folder}: pretrain_sam and pretrain_language began with other positions, so that one"
+            " aims where the other does not look; train both with the same --seed"
         )
     for name, prefixes in PARTS.items():
         network.load_state_dict(_chosen(stages[name], prefixes), strict=False)

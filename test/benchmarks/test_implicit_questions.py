@@ -13,18 +13,18 @@ from lisa_ros.evaluation.reasonseg import Item
 from lisa_ros.model.checkpoint import find
 from lisa_ros.model.tokenizer import Tokenizer
 from lisa_tabletop.evaluation.two_stage import KindClassifier, answer_in_two_stages
-from lisa_tabletop.language.instructions import TYPES, random_record
+from lisa_tabletop.language.curriculum import compose_training, is_implicit
+from lisa_tabletop.language.instructions import random_record
+from lisa_tabletop.language.nouns import held_out_vocabulary, write_nouns
 from lisa_tabletop.language.patterns import load_patterns
 from lisa_tabletop.training.nano import nano_network
-from lisa_tabletop.training.questions import is_implicit, questions_about
-from lisa_tabletop.training.scenes import open_scenes
 
 
 def test_a_model_without_implicit_questions_meets_none():
     random = np.random.default_rng(0)
     sentences = {
         text.lower().rstrip(".?")
-        for patterns in load_patterns("train").uses.values()
+        for patterns in load_patterns("everyday").uses.values()
         for pattern in patterns
         for text in pattern.every_text()
     }
@@ -32,7 +32,8 @@ def test_a_model_without_implicit_questions_meets_none():
     for _ in range(60):
         record = random_record(random)
         for implicit in asked:
-            for question in questions_about(record, random, 8, TYPES, implicit=implicit):
+            words = held_out_vocabulary()
+            for question in compose_training(record, random, 8, words, implicit=implicit):
                 found = question["instruction"].lower().rstrip(".?") in sentences
                 assert implicit or not found, question["instruction"]
                 asked[implicit] += found
@@ -103,20 +104,16 @@ def test_a_run_that_lacks_a_stage_is_said(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_the_whole_experiment_in_small(tmp_path, monkeypatch, capsys):
+def test_the_whole_experiment_in_small(tmp_path, tokenizer, monkeypatch, capsys):
     monkeypatch.setattr(headline, "SEEDS", (0,))
     run = tmp_path / "run"
-    scenes = run / "scenes"
-    scenes.mkdir(parents=True)
-    stored = square_scenes()
-    np.save(scenes / "0.rgb.npy", np.stack(stored.rgb))
-    np.save(scenes / "0.ids.npy", np.stack(stored.ids))
-    (scenes / "0.json").write_text(headline.json.dumps(stored.records))
-    assert len(open_scenes(scenes)) == 4
+    square_scenes(run / "scenes")
+    (tmp_path / "headline").mkdir()
     (run / "tokenizer").mkdir()
-    Tokenizer.from_folder(find("nano")).save(run / "tokenizer")
+    tokenizer.save(run / "tokenizer")
+    write_nouns(held_out_vocabulary().nouns, tmp_path / "headline" / "nouns.txt")
     torch.manual_seed(0)
-    for name in ("see", "look"):
+    for name in ("pretrain_sam", "pretrain_vision_tower"):
         torch.save({"network": nano_network().state_dict()}, run / f"{name}.pt")
     for _ in headline.write_splits(tmp_path / "tests", headline.BENCHMARK, 3, 1):
         pass

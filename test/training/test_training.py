@@ -1,6 +1,5 @@
 """Training: packing changes nothing, runs resume exactly, the losses go down."""
 
-import copy
 import os
 import signal
 
@@ -13,24 +12,27 @@ from lisa_ros.model.network import IMAGE_TOKEN
 from lisa_ros.model.prompt import encode_dialogue
 from lisa_ros.training.loop import Schedule, batches, train
 from lisa_tabletop.language.instructions import compose
-from lisa_tabletop.training.image_batches import load_maps, mirror
+from lisa_tabletop.language.nouns import held_out_vocabulary
 from lisa_tabletop.training.nano import nano_config, nano_network
 from lisa_tabletop.training.optimizer import Optimizer
-from lisa_tabletop.training.pretrain_language import Read, object_centres
-from lisa_tabletop.training.pretrain_sam import See
-from lisa_tabletop.training.scenes import Scenes
+from lisa_tabletop.training.pretrain_language import PretrainLanguage
+from lisa_tabletop.training.pretrain_sam import PretrainSam
+from lisa_tabletop.training.pretrain_vision_tower import PretrainVisionTower
+from lisa_tabletop.training.scenes import VIEWS, Scenes
 from lisa_tabletop.training.sequence_packing import pack, run_packed
+
+WORDS = held_out_vocabulary()  # any will do
 
 
 @pytest.fixture(scope="module")
-def scenes() -> Scenes:
-    return square_scenes()
+def scenes(tmp_path_factory) -> Scenes:
+    return square_scenes(tmp_path_factory.mktemp("scenes"))
 
 
 def test_packed_dialogues_have_the_states_of_dialogues_alone(scenes, tokenizer):
     torch.manual_seed(0)
     network, config = nano_network().eval(), nano_config()
-    questions = compose(scenes.records[0], np.random.default_rng(0), 5)
+    questions = compose(scenes.record(0), np.random.default_rng(0), 5)
     assert len(questions) == 5
     view = torch.randn(1, config.image_tokens, config.hidden_size)
     packed = pack([questions], tokenizer, config)
@@ -45,7 +47,7 @@ def test_packed_dialogues_have_the_states_of_dialogues_alone(scenes, tokenizer):
 
 def test_packing_learns_the_answers_and_nothing_else(scenes, tokenizer):
     config = nano_config()
-    questions = compose(scenes.records[1], np.random.default_rng(3), 6)
+    questions = compose(scenes.record(1), np.random.default_rng(3), 6)
     packed = pack([questions], tokenizer, config)
     learnt = tokenizer.decode([i for i in packed.labels.tolist() if i != tokenizer.eos_id])
     said = " ".join(question["answer"] for question in questions)
@@ -57,7 +59,7 @@ def test_packing_learns_the_answers_and_nothing_else(scenes, tokenizer):
 
 
 def test_a_stopped_run_goes_on_exactly(scenes, tmp_path):
-    class Interrupted(See):
+    class Interrupted(PretrainSam):
         """Is told to stop in the middle of its second step."""
 
         def loss(self, network, batch):
@@ -71,7 +73,7 @@ def test_a_stopped_run_goes_on_exactly(scenes, tmp_path):
         network = nano_network()
         stage = kind(network, scenes, batch=2)
         optimizer, schedule = Optimizer([network.image_encoder, stage]), Schedule(4, 1e-2, 1)
-        train("see", network, stage, optimizer, schedule, folder, seed=7, ema=0.5)
+        train("pretrain_sam", network, stage, optimizer, schedule, folder, seed=7, ema=0.5)
         return network.state_dict()
 
     steps: list[int] = []
@@ -79,31 +81,29 @@ def test_a_stopped_run_goes_on_exactly(scenes, tmp_path):
         run(Interrupted, tmp_path / "halves")
     halves = run(Interrupted, tmp_path / "halves")
     assert len(steps) == 4
-    whole, fresh = run(See, tmp_path / "whole"), nano_network().state_dict()
+    whole, fresh = run(PretrainSam, tmp_path / "whole"), nano_network().state_dict()
     for name, value in whole.items():
         assert torch.equal(value, halves[name]), name
     name = "image_encoder.layers.0.attn.qkv.weight"
     assert not torch.equal(whole[name], fresh[name])
 
 
-def test_batches_do_not_depend_on_who_prepares_them(scenes):
-    stage = See(nano_network(), scenes, batch=2)
+def test_batches_do_not_depend_on_who_prepares_them(scenes, tokenizer):
+    stage = PretrainLanguage(nano_network(), scenes, tokenizer, WORDS, batch=2)
     on_a_thread, in_processes = (
         list(batches(stage, (3, 0), range(5, 8), workers)) for workers in (0, 2)
     )
     assert len(on_a_thread) == len(in_processes) == 3
-    for (pictures, draws), (same_pictures, same_draws) in zip(
-        on_a_thread, in_processes, strict=True
-    ):
-        assert torch.equal(pictures.sam, same_pictures.sam)
-        assert torch.equal(draws.targets, same_draws.targets)
-    assert not torch.equal(on_a_thread[0][0].sam, on_a_thread[1][0].sam)
+    for mine, other in zip(on_a_thread, in_processes, strict=True):
+        assert torch.equal(mine.views.ids, other.views.ids)
+        assert torch.equal(mine.packed.ids, other.packed.ids)
+    assert not torch.equal(on_a_thread[0].views.ids, on_a_thread[1].views.ids)
 
 
-def test_see_learns_to_segment_what_it_is_prompted_with(scenes, tmp_path):
+def test_sam_learns_to_segment_what_it_is_prompted_with(scenes):
     torch.manual_seed(0)
     network = nano_network()
-    stage = See(network, scenes, batch=4)
+    stage = PretrainSam(network, scenes, batch=4)
     batch = stage.prepare(np.random.default_rng(0))
     optimizer = torch.optim.AdamW([*network.parameters(), *stage.parameters()], lr=2e-3)
     losses = []
@@ -116,10 +116,10 @@ def test_see_learns_to_segment_what_it_is_prompted_with(scenes, tmp_path):
     assert losses[-1] < 0.6 * losses[0]
 
 
-def test_read_learns_to_answer_and_to_aim(scenes, tokenizer):
+def test_the_language_model_learns_to_answer_and_to_aim(scenes, tokenizer):
     torch.manual_seed(0)
     network = nano_network()
-    stage = Read(network, scenes, tokenizer, batch=2)
+    stage = PretrainLanguage(network, scenes, tokenizer, WORDS, batch=2)
     batch = stage.prepare(np.random.default_rng(0))
     first, _ = stage.loss(network, batch)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
@@ -132,21 +132,24 @@ def test_read_learns_to_answer_and_to_aim(scenes, tokenizer):
     assert logs["right"] > 0.6
 
 
-def test_a_mirrored_view_stays_true(scenes):
-    record = scenes.records[0]
-    twice = mirror(mirror(record))
-    assert twice == record
-    assert mirror(record)["objects"][0]["center"][0] == 159 - record["objects"][0]["center"][0]
-    maps = load_maps(scenes, np.arange(4), np.random.default_rng(2))
-    assert maps.flipped.any()
-    assert not maps.flipped.all()
-    for row, seen in enumerate(maps.records):
-        for thing in seen["objects"]:
-            centre = object_centres(maps.ids[row : row + 1], torch.tensor([thing["id"]]))[0]
-            assert centre.tolist() == pytest.approx(thing["center"])
+def test_the_tower_learns_to_name_what_patches_hold(scenes):
+    torch.manual_seed(0)
+    network = nano_network()
+    stage = PretrainVisionTower(network, scenes, batch=4)
+    batch = stage.prepare(np.random.default_rng(0))
+    modules = [network.vision_tower, network.mm_projector]
+    optimizer = torch.optim.AdamW([p for m in modules for p in m.parameters()], lr=1e-3)
+    losses = []
+    for _ in range(20):
+        loss, _ = stage.loss(network, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
 
 
-def test_augmentation_leaves_the_stored_scenes_alone(scenes):
-    before = copy.deepcopy(scenes.rgb)
-    See(nano_network(), scenes, batch=4).prepare(np.random.default_rng(0))
-    assert all(np.array_equal(a, b) for a, b in zip(before, scenes.rgb, strict=True))
+def test_no_table_is_drawn_twice_before_all_are(scenes):
+    drawn = scenes.draw(np.random.default_rng(0), 5)
+    assert sorted((drawn // VIEWS).tolist()[:4]) == [0, 0, 1, 1]
+    assert set(scenes.draw(np.random.default_rng(1), 200).tolist()) == set(range(12))

@@ -1,4 +1,4 @@
-"""Training in several processes: each sees pictures of its own, all learn the same."""
+"""Training in several processes: each sees views of its own, all learn the same."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ def test_two_processes_learn_the_same_and_go_on_exactly(tmp_path):
         assert torch.equal(tensor, resumed["network"][name]), name
         assert torch.equal(tensor, other["network"][name]), name
     assert len(resumed["seen"]) == len(other["seen"]) == 3
-    assert (tmp_path / "whole" / "see.pt").exists()
+    assert (tmp_path / "whole" / "pretrain_sam.pt").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

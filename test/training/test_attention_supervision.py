@@ -5,31 +5,35 @@ import pytest
 import torch
 from square_scenes import square_scenes
 
-from lisa_ros.model.network import IMAGE_TOKEN
+from lisa_ros.model.config import IMAGE_TOKEN
 from lisa_ros.model.prompt import encode_dialogue
 from lisa_tabletop.language.instructions import compose
 from lisa_tabletop.training.attention_supervision import (
     CHOOSING_LAYERS,
     HEADS,
     attention_logits,
+    attention_loss,
     looked_at,
-    pointing_loss,
 )
+from lisa_tabletop.training.augment import load_views, mirrored
 from lisa_tabletop.training.concepts import KIND_INDEX, ConceptSpace
-from lisa_tabletop.training.image_batches import load_maps
 from lisa_tabletop.training.nano import nano_config, nano_network
-from lisa_tabletop.training.nouns import nouns_in
-from lisa_tabletop.training.pretrain_sam import offsets_to_centres, view_shares
-from lisa_tabletop.training.sequence_packing import pack, run_packed
+from lisa_tabletop.training.pretrain_sam import offsets_to_centres
+from lisa_tabletop.training.pretrain_vision_tower import view_shares
+from lisa_tabletop.training.sequence_packing import nouns_in, pack, run_packed
+
+SIDE = nano_config().clip["image_size"] // nano_config().clip["patch_size"]
 
 
-def batch(tokenizer):
-    """Two views, the questions about them packed, and what the patches hold."""
-    scenes, random = square_scenes(), np.random.default_rng(1)
-    maps = load_maps(scenes, np.array([0, 1]), random)
-    packed = pack([compose(r, random, 6) for r in maps.records], tokenizer, nano_config())
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    """Two views as they are stored, their records, and what the patches hold."""
+    scenes, random = square_scenes(tmp_path_factory.mktemp("scenes")), np.random.default_rng(1)
+    views = load_views(scenes, np.array([0, 1]), random, pixels=False)
+    views.mirrored[:] = False
+    views = mirrored(views)
     concepts = ConceptSpace(nano_config().prompt_size, nano_config().hidden_size)
-    return maps, packed, concepts, view_shares(concepts, maps, nano_config())
+    return views, [scenes.record(v) for v in (0, 1)], concepts, view_shares(concepts, views, SIDE)
 
 
 @pytest.mark.parametrize(
@@ -89,27 +93,27 @@ def test_a_choice_is_about_the_object_of_the_next_seg(tokenizer):
     assert len(packed.nouns) == 3
 
 
-def test_questions_that_name_nothing_teach_nothing_about_names(tokenizer):
-    maps, _, _, (kinds, colors) = batch(tokenizer)
+def test_questions_that_name_nothing_teach_nothing_about_names(tokenizer, seen):
+    views, _, concepts, (kinds, colors) = seen
     asked = {"instruction": "What is this?", "answer": "No.", "targets": [], "form": "text"}
     packed = pack([[asked], [asked]], tokenizer, nano_config())
     network = nano_network()
-    views = ConceptSpace(nano_config().prompt_size, nano_config().hidden_size).view(kinds, colors)
-    _, layers = run_packed(network, packed, views)
-    loss, _ = pointing_loss(network, packed, layers, maps, kinds)
+    _, layers = run_packed(network, packed, concepts.view(kinds, colors))
+    loss, _ = attention_loss(network, packed, layers, views, kinds)
     assert loss.item() == 0
 
 
-def test_attention_learns_where_to_lie(tokenizer):
+def test_attention_learns_where_to_lie(tokenizer, seen):
     torch.manual_seed(0)
-    network = nano_network()
-    maps, packed, concepts, (kinds, colors) = batch(tokenizer)
-    views = concepts.view(kinds, colors)
+    network, random = nano_network(), np.random.default_rng(1)
+    views, records, concepts, (kinds, colors) = seen
+    packed = pack([compose(r, random, 6) for r in records], tokenizer, nano_config())
+    written = concepts.view(kinds, colors)
     optimizer = torch.optim.AdamW(network.language_model.parameters(), lr=3e-3)
     losses = []
     for _ in range(12):
-        _, layers = run_packed(network, packed, views)
-        loss, _ = pointing_loss(network, packed, layers, maps, kinds)
+        _, layers = run_packed(network, packed, written)
+        loss, _ = attention_loss(network, packed, layers, views, kinds)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
