@@ -31,9 +31,9 @@ from lisa_ros.evaluation.reasonseg import (
     read_dataset,
 )
 from lisa_ros.writing import cache_folder, locked, written_beside
+from lisa_tabletop.language.curriculum import IMPLICIT
 from lisa_tabletop.language.instructions import TYPES, compose
 from lisa_tabletop.language.knowledge import load_knowledge
-from lisa_tabletop.training.questions import IMPLICIT
 from lisa_tabletop.training.scenes import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS
 from lisa_tabletop.world.camera import TabletopCamera, View
 from lisa_tabletop.world.camera_model import simulate
