@@ -17,7 +17,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 steps=${STEPS:-tests bench memory train}
 preset=${PRESET:-lisa-7b} device=${DEVICE:-cuda} python=${PYTHON:-python3}
 end=$(($(date +%s) + $(awk "BEGIN {print int(60 * ${MINUTES:-9.3})}")))
-run=${RUN:-/tmp/lisa_nano}
+run=${RUN:-$([ -w /dev/shm ] && echo /dev/shm || echo /tmp)/lisa_nano}
 mkdir -p "$out" "$run"
 cd "$root" || exit 1
 exec > >(tee "$out/log.txt") 2>&1
@@ -38,19 +38,24 @@ if [ -n "${WHEELS:-}" ]; then
     export PYTHONPATH=/tmp/site
 fi
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 MUJOCO_GL=egl OMP_WAIT_POLICY=PASSIVE
+# The sub-commands of the tabletop join by entry points, which a checkout that was never installed does not have.
+entry=/tmp/lisa_entry/lisa_ros-0.dist-info
+mkdir -p "$entry" && "$python" - "$entry" <<'PYTHON'
+import pathlib, sys, tomllib
+project = tomllib.loads(pathlib.Path("pyproject.toml").read_text())["project"]
+lines = [line for group, names in project["entry-points"].items() for line in (f"[{group}]", *(f"{n} = {t}" for n, t in names.items()))]
+folder = pathlib.Path(sys.argv[1])
+(folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: lisa_ros\nVersion: {project['version']}\n")
+(folder / "entry_points.txt").write_text("\n".join(lines) + "\n")
+PYTHON
+export PYTHONPATH=$PYTHONPATH:/tmp/lisa_entry
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv 2> /dev/null
 "$python" -c 'import os, torch, transformers; print("torch", torch.__version__, "transformers", transformers.__version__, "cores", os.cpu_count())'
 
-# 1. The world is drawn on the processor's cores while the GPU is measured.
-if wanted train; then
-    (nice -n 10 timeout "$(left)" "$python" -m lisa_ros.cli train-nano --folder "$run" --stages render ${TRAIN:-}) \
-        > "$run/render.log" 2>&1 &
-    renderer=$!
-fi
-# 2. Tests that skip without a GPU.
+# 1. Tests that skip without a GPU.
 wanted tests && step 90 tests "$python" -m pytest -q -p no:cacheprovider test/engine/test_gpu.py > "$out/tests.txt" 2>&1
 wanted tests && tail -n 5 "$out/tests.txt"
-# 3. LISA-7B's shapes in bfloat16, int8 and fp8, on random weights.
+# 2. LISA-7B's shapes in bfloat16, int8 and fp8, on random weights.
 if wanted bench; then
     : > "$out/bench.txt"
     for quantization in none int8 fp8; do
@@ -58,7 +63,7 @@ if wanted bench; then
         [ "$quantization" = none ] && arguments+=(--plot "$out/bench.png")
         [ "$quantization" = none ] || arguments+=(--quantization "$quantization")
         echo "# $quantization" >> "$out/bench.txt"
-        step 100 "bench $quantization" "$python" -m lisa_ros.cli bench "${arguments[@]}" >> "$out/bench.txt" 2>&1
+        step 75 "bench $quantization" "$python" -m lisa_ros.cli bench "${arguments[@]}" >> "$out/bench.txt" 2>&1
         grep '^== ' "$out/bench.txt" | tail -n 1
     done
     "$python" - "$run" "$out/bench.json" <<'PYTHON'
@@ -68,7 +73,7 @@ found = {p.stem.removeprefix("bench_"): json.loads(p.read_text()) for p in sorte
 target.write_text(json.dumps(found, indent=1) + "\n")
 PYTHON
 fi
-# 4. What stays on the GPU after the node's cleanup: load, ask, let go.
+# 3. What stays on the GPU after the node's cleanup: load, ask, let go.
 wanted memory && step 60 memory "$python" - "$device" "$out/memory.json" <<'PYTHON'
 import gc, json, sys
 import numpy as np, torch
@@ -92,14 +97,12 @@ report["after_cleanup"] = held()
 open(target, "w").write(json.dumps(report, indent=1) + "\n")
 print(report)
 PYTHON
-# 5. The rest of the time trains nano; 25 s stay for packing.
+# 4. The rest of the time trains nano, whose tables are rendered beside it; 25 s stay for packing.
 if wanted train; then
-    kill -INT "$renderer" 2> /dev/null
-    wait "$renderer" 2> /dev/null
-    tail -n 3 "$run/render.log"
     minutes=$(awk "BEGIN {print ($(left) - 25) / 60}")
+    [ "$(left)" -gt 60 ] || { echo "== train: no time is left"; exit 1; }
     step "$(($(left) - 12))" train "$python" -m lisa_ros.cli train-nano --folder "$run" --device "$device" \
         --minutes "$minutes" ${TRAIN:-}
-    (cd "$run" && tar cz --exclude='*.npz' --exclude=scenes . ) | split -b 15000000 - "$out/nano.tar.gz."
+    (cd "$run" && tar cz --exclude=scenes . ) | split -b 15000000 - "$out/nano.tar.gz."
 fi
 ls -l "$out"
