@@ -103,7 +103,7 @@ if wanted train; then
     [ "$(left)" -gt 60 ] || { echo "== train: no time is left"; exit 1; }
     step "$(($(left) - 12))" train "$python" -m lisa_ros.cli train-nano --folder "$run" --device "$device" \
         --minutes "$minutes" ${TRAIN:-}
-    keep=(); for name in checkpoint logs tokenizer; do [ -e "$run/$name" ] && keep+=("$name"); done
+    keep=(); for name in checkpoint log tokenizer; do [ -e "$run/$name" ] && keep+=("$name"); done
     [ -e "$run/checkpoint" ] || keep+=($(cd "$run" && ls ./*.pt 2> /dev/null))  # what a run left that did not end
     tar cz -C "$run" "${keep[@]}" | split -b 15000000 - "$out/nano.tar.gz."
 fi
