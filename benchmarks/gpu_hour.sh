@@ -103,8 +103,20 @@ if wanted train; then
     [ "$(left)" -gt 60 ] || { echo "== train: no time is left"; exit 1; }
     step "$(($(left) - 12))" train "$python" -m lisa_ros.cli train-nano --folder "$run" --device "$device" \
         --minutes "$minutes" ${TRAIN:-}
-    keep=(); for name in checkpoint log tokenizer; do [ -e "$run/$name" ] && keep+=("$name"); done
-    [ -e "$run/checkpoint" ] || keep+=($(cd "$run" && ls ./*.pt 2> /dev/null))  # what a run left that did not end
+    # a run that was cut off left its last state only: the weights of it, without the optimizer's
+    [ -e "$run/checkpoint" ] || "$python" - "$run" <<'PYTHON'
+import pathlib, sys
+import torch
+from lisa_tabletop.training.warm_start import PARTS
+run, state = pathlib.Path(sys.argv[1]), {}
+for name in (*PARTS, "train_joint"):
+    if (run / f"{name}.pt").exists():
+        network = torch.load(run / f"{name}.pt", map_location="cpu", weights_only=True)["network"]
+        state |= {k: v.half() for k, v in network.items() if k.startswith(PARTS.get(name, ""))}
+torch.save(state, run / "cut_off.pt")
+PYTHON
+    keep=()
+    for name in checkpoint cut_off.pt log tokenizer nouns.txt; do [ -e "$run/$name" ] && keep+=("$name"); done
     tar cz -C "$run" "${keep[@]}" | split -b 15000000 - "$out/nano.tar.gz."
 fi
 ls -l "$out"
