@@ -38,6 +38,28 @@ def speaker(script: str, *, refusal: str = "") -> Lisa:
     return replace(lisa, config=replace(lisa.config, refusal_prefix=refusal))
 
 
+def sighted(seed: int = 0) -> Lisa:
+    """A random LISA whose answers depend on all that it is shown, which `test_sight.py` proves.
+
+    Its weights are as large as their inputs are many, so that no part drowns another.
+    """
+    lisa = random_lisa("tiny", seed=seed)
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in lisa.network.named_parameters():
+            if weight.dim() > 1 and "norm" not in name:
+                std = 1.0 if "embed" in name else weight[0].numel() ** -0.5
+                weight.normal_(std=std, generator=draw)
+    return lisa
+
+
+def blocks(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
+    """A picture of coloured squares, which small encoders tell from another."""
+    shape = (-(-height // 8), -(-width // 8), 3)
+    colors = np.random.default_rng(seed).integers(0, 255, shape, dtype=np.uint8)
+    return np.ascontiguousarray(colors.repeat(8, 0).repeat(8, 1)[:height, :width])
+
+
 def engine_saying(script: str, *, refusal: str = "", **settings) -> Engine:
     return Engine(speaker(script, refusal=refusal), EngineConfig(**settings))
 
