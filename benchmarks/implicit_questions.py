@@ -28,7 +28,7 @@ from lisa_ros.errors import LisaError
 from lisa_ros.evaluation.evaluate import Sample, evaluate, figures, measure
 from lisa_ros.evaluation.reasonseg import Item, read_dataset
 from lisa_ros.model.checkpoint import CONFIG_FILE, load
-from lisa_ros.training.finetune import finetune, save_half
+from lisa_ros.training.finetune import finetune
 from lisa_ros.writing import write_file
 from lisa_tabletop.evaluation.fixed_test_set import drawn_once, implicit_questions
 from lisa_tabletop.evaluation.two_stage import KindClassifier, answer_in_two_stages
@@ -133,13 +133,7 @@ def _row(system: str, seed: int | None, samples: list[Sample], groups: dict) -> 
 def _tune(args: argparse.Namespace, base: Path, lessons: list[Item], seed: int) -> Path:
     folder = args.folder / f"finetuned-{seed}"
     if not (folder / CONFIG_FILE).exists():
-        lisa = load(base)
-        steps = finetune(lisa, lessons, steps=args.steps, rate=args.rate, seed=seed)
-        with Progress(transient=True) as progress:
-            for losses in progress.track(steps, args.steps, description=f"fine-tuning {seed}"):
-                last = losses
-        print(f"seed {seed}: last losses {last}", flush=True)
-        save_half(lisa, folder)
+        finetune(load(base), lessons, folder, steps=args.steps, lr=args.rate, seed=seed)
     return folder
 
 

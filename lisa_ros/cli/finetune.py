@@ -6,10 +6,12 @@ The experiment of the paper with 239 questions is `python -m benchmarks.implicit
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from lisa_ros.cli import add_model_arguments, model_options
 from lisa_ros.errors import LisaError
+from lisa_ros.writing import writable_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,36 +38,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fine-tune and write; nothing is written before the model and the questions are found good."""
-    from rich.progress import Progress
-
+    """Fine-tune and write; nothing is trained before model, questions and room are found good."""
     for name in ("steps", "rate", "questions"):
         value = getattr(args, name)
         if value is not None and value <= 0:
             raise LisaError(f"--{name} must be more than 0, not {value}")
-    if args.output.exists() and not args.output.is_dir():
-        raise LisaError(f"{args.output} is a file; name a folder for the new checkpoint")
-    if (args.output / "config.json").exists():
+    if (args.output / "model.safetensors").exists():
         raise LisaError(f"{args.output} holds a checkpoint already; name a new folder")
-    from lisa_ros.engine.load import load_lisa
     from lisa_ros.evaluation.reasonseg import tabletop
-    from lisa_ros.training.finetune import finetune, read_items, save_half
 
-    lisa = load_lisa(**model_options(args))
     if args.dataset:
+        from lisa_ros.training.finetune import read_items
+
         items = read_items(args.dataset)
+        writable_folder(args.output)
     else:
-        folder = args.output / "questions"
+        folder = writable_folder(args.output) / "questions"
         print(f"drawing {folder}")
         items = tabletop().implicit_questions(folder, args.questions, args.seed)
-    print(f"{len(items)} questions about {len({item.scene for item in items})} pictures")
-    lessons = finetune(lisa, items, steps=args.steps, rate=args.rate, seed=args.seed)
-    with Progress() as progress:
-        task = progress.add_task("fine-tuning", total=args.steps)
-        for losses in lessons:
-            text = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
-            progress.update(task, advance=1, description=text)
-    save_half(lisa, args.output)
+    print(f"{len(items)} questions about {len({item.scene for item in items})} images")
+    from lisa_ros.engine.load import load_lisa
+    from lisa_ros.training.finetune import finetune
+
+    lisa = load_lisa(**model_options(args))
+    try:
+        finetune(lisa, items, args.output, steps=args.steps, lr=args.rate, seed=args.seed)
+    except KeyboardInterrupt as stopped:
+        print(f"{stopped or 'stopped'}: the same command goes on from there", file=sys.stderr)
+        return 130
     print(
         f"{args.output}: a native checkpoint; `lisa-ros calibrate` makes its scores mean something"
     )

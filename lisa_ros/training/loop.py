@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import signal
 import threading
 import time
@@ -30,8 +29,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 
-from lisa_ros.errors import LisaError
+from lisa_ros.errors import LisaError, WriteError
 from lisa_ros.model.network import LisaNetwork
+from lisa_ros.writing import written_beside
 
 LOG_EVERY = 20  # steps; between them nothing waits for a loss
 SAVE_SECONDS = 180.0  # of training between two checkpoints
@@ -330,21 +330,21 @@ def _save(
     step: int,
     seconds: float,
 ) -> None:
-    """Write beside, sync, rename: at every moment `path` is a whole checkpoint."""
+    """At every moment `path` is a whole checkpoint. Weights that are frozen are not in it."""
+    frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
     content = {
         "step": step,
         "seconds": seconds,
-        "network": network.state_dict(),
+        "network": {name: t for name, t in network.state_dict().items() if name not in frozen},
         "stage": stage.state_dict() if isinstance(stage, nn.Module) else {},
         "optimizer": optimizer.state_dict(),
         "averages": averages,
     }
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with written_beside(path) as beside:
+            torch.save(content, beside)
+    except RuntimeError as error:  # what torch makes of a full disk
+        raise WriteError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
 
 
 def _resume(
@@ -359,7 +359,7 @@ def _resume(
         path.parent.mkdir(parents=True, exist_ok=True)
         return 0, 0.0
     state = torch.load(path, weights_only=True, map_location="cpu")
-    network.load_state_dict(state["network"])
+    network.load_state_dict(state["network"], strict=False)  # what is frozen is not in it
     if isinstance(stage, nn.Module):
         stage.load_state_dict(state["stage"])
     optimizer.load_state_dict(state["optimizer"])

@@ -1,17 +1,27 @@
-"""Fine-tuning: what changes, that it is learnt and written, and what is said about bad input."""
+"""Fine-tuning: judged by answers, not by its own loss; what changes, what stays; interruptions."""
 
 import json
+import os
 import re
+import shutil
+import signal
 
 import numpy as np
 import pytest
 import torch
 from official_layout import TOWER, write_official
 from PIL import Image
+from torch.nn.functional import cross_entropy
 
 from lisa_ros.cli import main
+from lisa_ros.engine import Engine
+from lisa_ros.errors import WriteError
+from lisa_ros.evaluation.evaluate import evaluate, figures
 from lisa_ros.model.checkpoint import load
-from lisa_ros.training.finetune import finetune, lesson_loss, prepare, read_items, save_half
+from lisa_ros.training import finetune as finetuning
+from lisa_ros.training.finetune import FineTuning, example_loss, finetune, prepare, read_items
+
+QUESTION = "the light thing"
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +35,7 @@ def questions(tmp_path_factory):
         Image.fromarray(picture).save(folder / f"{number}.jpg", quality=95)
         corners = [[x, y], [x + 29, y], [x + 29, y + 29], [x, y + 29]]
         shapes = [{"label": "target", "points": corners}]
-        entry = {"text": ["the light thing"], "is_sentence": False, "shapes": shapes}
+        entry = {"text": [QUESTION], "is_sentence": False, "shapes": shapes}
         (folder / f"{number}.json").write_text(json.dumps(entry))
     return folder
 
@@ -35,25 +45,36 @@ def official(tmp_path_factory):
     return write_official(tmp_path_factory.mktemp("official") / "tiny-lisa")
 
 
-def total_loss(lisa, items) -> float:
-    with torch.no_grad():
-        return lesson_loss(lisa.network, lisa.processor, prepare(lisa, items)).total.item()
+@pytest.fixture(scope="module")
+def tuned(questions, tmp_path_factory):
+    """The shipped model, taught the three questions."""
+    folder = tmp_path_factory.mktemp("tuned") / "mine"
+    finetune(load("nano"), read_items(questions), folder, steps=20, lr=1e-3, seed=0)
+    return folder
 
 
-def test_what_is_learnt_is_written_and_the_rest_stays(official, questions, tmp_path):
-    lisa, items = load(official, vision_tower=TOWER), read_items(questions)
-    before = {name: tensor.clone() for name, tensor in lisa.network.state_dict().items()}
-    loss = total_loss(lisa, items)
-    steps = list(finetune(lisa, items, steps=25, rate=3e-3, seed=0))
-    assert len(steps) == 25
-    save_half(lisa, tmp_path / "tuned")
-    tuned = load(tmp_path / "tuned")
-    assert total_loss(tuned, items) < 0.6 * loss
-    assert tuned.config.name == "tuned"
+def test_it_answers_what_it_was_taught_in_words_and_as_bare_masks(tuned, questions):
+    items = read_items(questions)
+    before, engine = Engine(load("nano")), Engine(load(tuned))
+    for mode in ("auto", "mask"):
+        untaught = [sample for sample, _ in evaluate(before, items, mode)]
+        answered = list(evaluate(engine, items, mode))
+        assert figures([sample for sample, _ in answered])["giou"] > 0.8, mode
+        assert figures(untaught)["giou"] < 0.6
+        if mode == "auto":
+            assert {answer.transcript for _, answer in answered} == {"It is [SEG]."}
+            assert not any(answer.truncated for _, answer in answered)
+
+
+def test_only_what_the_paper_trains_has_changed_and_scores_mean_nothing_yet(tuned):
+    before, after = load("nano"), load(tuned)
+    assert (after.config.name, after.config.score_calibration) == ("mine", None)
+    assert before.config.score_calibration
+    old = before.network.state_dict()
     changed = {
         name
-        for name, tensor in tuned.network.state_dict().items()
-        if not torch.allclose(tensor, before[name], rtol=2e-3, atol=1e-4)
+        for name, tensor in after.network.state_dict().items()
+        if not torch.allclose(tensor, old[name], rtol=2e-3, atol=1e-4)
     }
     allowed = re.compile(
         r"mask_decoder|text_hidden_fcs|lm_head|language_model\.embed_tokens"
@@ -64,30 +85,124 @@ def test_what_is_learnt_is_written_and_the_rest_stays(official, questions, tmp_p
         assert any(name.startswith(part) for name in changed), part
     for layer in ("q_proj", "v_proj"):
         assert any(layer in name for name in changed if name.startswith("language_model")), layer
+    assert not list((tuned / "training").glob("*.pt"))
 
 
-def test_the_same_seed_learns_the_same(official, questions):
-    weights = []
-    for _ in range(2):
-        lisa = load(official, vision_tower=TOWER)
-        list(finetune(lisa, read_items(questions), steps=2, rate=1e-3, seed=5))
-        weights.append(lisa.network.state_dict())
-    for name, tensor in weights[0].items():
-        assert torch.equal(tensor, weights[1][name]), name
+def test_the_loss_is_of_the_answers_ids_all_of_them_and_of_nothing_else(questions):
+    """Each answer alone, by hand; padding and the neighbours in a batch add nothing."""
+    lisa = load("nano")
+    [first, *_] = prepare(lisa, read_items(questions))
+    plain, bare = first[0], first[1]
+    assert len(plain.ids) != len(bare.ids)
+    network, sums, count = lisa.network, 0.0, 0
+    with torch.no_grad():
+        for one in (plain, bare):
+            logits = network.lm_head(network(one.ids[None], one.view[None])[0])
+            answer = one.ids[-one.answer :]
+            sums += cross_entropy(logits[-one.answer - 1 : -1], answer, reduction="sum")
+            count += len(answer)
+        both = example_loss(network, lisa.processor, [plain, bare])
+    said = [lisa.tokenizer.decode(one.ids[-one.answer :].tolist()) for one in (plain, bare)]
+    assert [text.split("</s>")[0].strip() for text in said] == ["It is [SEG].", "[SEG]."]
+    assert both.ce.item() == pytest.approx((sums / count).item(), rel=1e-4)
+
+
+def test_questions_are_put_as_the_authors_put_them(questions):
+    lisa = load("nano")
+    forms = prepare(lisa, read_items(questions))[0]
+    asked = [lisa.tokenizer.decode(one.ids[2 : -one.answer].tolist()) for one in forms]
+    sentence = f"What is {QUESTION} in this image?"
+    for text, suffix in zip(
+        asked,
+        ("", " Please output segmentation mask.", " Please respond with segmentation mask."),
+        strict=True,
+    ):
+        assert f"{sentence}{suffix} ASSISTANT:" in text
+    stage = FineTuning(lisa.processor, [forms])
+    drawn = [one for n in range(20) for one in stage.prepare(np.random.default_rng(n))]
+    shares = [sum(one is form for one in drawn) / len(drawn) for form in forms]
+    assert shares == pytest.approx([0.5, 0.25, 0.25], abs=0.12)
+
+
+def test_no_question_comes_twice_while_there_are_others():
+    stage = FineTuning(None, [[n, n] for n in range(11)])
+    assert len(set(stage.prepare(np.random.default_rng(0)))) == 8
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return load(folder).network.state_dict()
 
 
 def tune(official, *arguments) -> int:
     model = ["--model", str(official), "--vision-tower", str(TOWER), "--device", "cpu"]
-    return main(["finetune", *model, "--steps", "1", *map(str, arguments)])
+    return main(["finetune", *model, *map(str, arguments)])
 
 
-def test_the_command_writes_a_checkpoint_that_loads(official, questions, tmp_path, capsys):
-    output = tmp_path / "tuned"
-    assert tune(official, "--dataset", questions, "--output", output) == 0
-    assert "3 questions about 3 pictures" in capsys.readouterr().out
-    assert load(output).config.conversation == "llava_v1"
-    assert tune(official, "--dataset", questions, "--output", output) == 2
+def test_interrupted_it_goes_on_exactly_and_seeds_matter(
+    official, questions, tmp_path, capsys, monkeypatch
+):
+    command = ("--dataset", questions, "--steps", "4", "--rate", "1e-3")
+    for name, seed in (("whole", 5), ("other", 6)):
+        assert tune(official, *command, "--output", tmp_path / name, "--seed", seed) == 0
+    steps = []
+
+    def interrupted(network, processor, examples):
+        steps.append(len(steps))
+        if len(steps) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return example_loss(network, processor, examples)
+
+    monkeypatch.setattr(finetuning, "example_loss", interrupted)
+    halves = (*command, "--output", tmp_path / "halves", "--seed")
+    assert tune(official, *halves, 5) == 130
+    assert "stopped after step 2 of 4: the same command goes on" in capsys.readouterr().err
+    assert not (tmp_path / "halves" / "model.safetensors").exists()
+    assert tune(official, *halves, 6) == 2
+    assert "with another seed" in capsys.readouterr().err
+    assert tune(official, *halves, 5) == 0
+    assert len(steps) == 4
+    whole, again, other = (weights(tmp_path / n) for n in ("whole", "halves", "other"))
+    for name, tensor in whole.items():
+        if torch.isfinite(tensor).all():
+            assert torch.equal(tensor, again[name]), name
+    assert not torch.equal(whole["lm_head.weight"], other["lm_head.weight"])
+    assert tune(official, *halves, 5) == 2
     assert "holds a checkpoint already" in capsys.readouterr().err
+
+
+def test_a_full_disk_costs_neither_time_nor_what_was_learnt(
+    official, questions, tmp_path, capsys, monkeypatch
+):
+    command = ("--dataset", questions, "--steps", "1", "--output", tmp_path / "tuned")
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as little:
+        little.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000))
+        for _ in range(2):
+            assert tune(official, *command) == 2
+            assert "make room, or name a folder on another disk" in capsys.readouterr().err
+    full = pytest.MonkeyPatch()
+
+    def no_space(lisa, folder):
+        raise WriteError("cannot write the weights: no space left on device")
+
+    full.setattr(finetuning, "save", no_space)
+    assert tune(official, *command) == 2
+    assert "no space left" in capsys.readouterr().err
+    full.undo()
+    # what was learnt is still there: it is written without another step
+    monkeypatch.setattr(finetuning, "example_loss", None)
+    assert tune(official, *command) == 0
+    assert load(tmp_path / "tuned").config.name == "tuned"
+
+
+def test_the_command_writes_a_checkpoint_that_loads_also_from_half_precision(
+    official, questions, tmp_path, capsys
+):
+    output = tmp_path / "tuned"
+    command = ("--dataset", questions, "--steps", "1", "--output", output)
+    assert tune(official, *command, "--dtype", "bfloat16") == 0
+    assert "3 questions about 3 images" in capsys.readouterr().out
+    assert load(output).config.conversation == "llava_v1"
 
 
 def test_bad_input_is_said_in_a_sentence(official, questions, tmp_path, capsys):
