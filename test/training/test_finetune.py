@@ -49,7 +49,7 @@ def official(tmp_path_factory):
 def tuned(questions, tmp_path_factory):
     """The shipped model, taught the three questions."""
     folder = tmp_path_factory.mktemp("tuned") / "mine"
-    finetune(load("nano"), read_items(questions), folder, steps=20, lr=1e-3, seed=0)
+    finetune(load("nano"), read_items(questions), folder, steps=30, lr=1e-3, seed=0)
     return folder
 
 
