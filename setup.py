@@ -5,10 +5,12 @@ Everything else about the package stands in pyproject.toml.
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from setuptools import Command, setup
@@ -61,11 +63,29 @@ def build_environment(prefixes: list[Path]) -> dict[str, str]:
     return environment
 
 
+def ascii_folder(folder: Path) -> Path:
+    """A folder for CMake to build in: `folder`, or a new one whose path has ASCII letters alone.
+
+    rosidl's CMake reads lists of paths by `file(STRINGS)`, which drops all other letters.
+    """
+    if str(folder).isascii() and str(SOURCES).isascii():
+        return folder
+    new = Path(tempfile.mkdtemp(prefix="lisa_ros_build_"))
+    if not str(new).isascii():
+        sys.exit(f"lisa_ros: CMake cannot build in {new}: set TMPDIR to a path of ASCII letters.")
+    atexit.register(shutil.rmtree, new, ignore_errors=True)
+    return new
+
+
 def run_cmake(build_folder: Path, stage: Path) -> None:
     """Configure, build and install CMakeLists.txt into the folder `stage`."""
+    sources = SOURCES
+    if not str(SOURCES).isascii():
+        sources = build_folder.parent / "sources"
+        sources.symlink_to(SOURCES)
     prefixes = ros_prefixes()
     environment = build_environment(prefixes)
-    configure = ["cmake", "-S", str(SOURCES), "-B", str(build_folder), "-DCMAKE_BUILD_TYPE=Release"]
+    configure = ["cmake", "-S", str(sources), "-B", str(build_folder), "-DCMAKE_BUILD_TYPE=Release"]
     configure += [f"-DCMAKE_PREFIX_PATH={';'.join(map(str, prefixes))}", "-DBUILD_TESTING=OFF"]
     configure += [f"-DPython3_EXECUTABLE={sys.executable}", f"-DCMAKE_INSTALL_PREFIX={stage}"]
     compile_and_install = ["cmake", "--build", str(build_folder), "--target", "install"]
@@ -90,9 +110,10 @@ class BuildInterfaces(Command):
 
     def run(self) -> None:
         require_tools()
-        stage = Path(self.build_temp).resolve() / "stage"
+        folder = ascii_folder(Path(self.build_temp).resolve())
+        stage = folder / "stage"
         shutil.rmtree(stage, ignore_errors=True)
-        run_cmake(Path(self.build_temp).resolve() / "cmake", stage)
+        run_cmake(folder / "cmake", stage)
         (package,) = stage.glob("l*/**/lisa_ros/msg/__init__.py")
         self.copy_generated_modules(package.parent.parent)
         self.pack_prefix_files(stage, python_folder=package.parents[2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import stat
@@ -67,3 +68,31 @@ def test_build_without_ros_says_what_to_do(tmp_path: Path) -> None:
     assert result.returncode != 0
     assert "Leave --no-build-isolation out" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_checkout_under_letters_beyond_ascii_is_built_by_paths_without_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """rosidl's CMake drops other letters from the paths that it reads."""
+    setuptools = pytest.importorskip("setuptools", reason="setuptools is not installed")
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    spec = importlib.util.spec_from_file_location("its_setup", ROOT / "setup.py")
+    its_setup = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(its_setup)
+    assert its_setup.ascii_folder(tmp_path) == tmp_path
+    checkout = tmp_path / "bücher"
+    checkout.mkdir()
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(its_setup, "SOURCES", checkout)
+    monkeypatch.setattr(its_setup, "ros_prefixes", lambda: [tmp_path])
+    monkeypatch.setattr(its_setup.subprocess, "run", run)
+    folder = its_setup.ascii_folder(checkout / "build")
+    its_setup.run_cmake(folder / "cmake", folder / "stage")
+    configure = commands[0]
+    assert " ".join(configure).isascii()
+    assert Path(configure[configure.index("-S") + 1]).resolve() == checkout
