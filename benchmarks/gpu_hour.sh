@@ -7,6 +7,7 @@
 #   STEPS="tests bench memory train"         only these
 #   WHEELS=folder   wheels of what the machine lacks (mujoco, mujoco-core, glfw, pyopengl, torchao, peft)
 #   PRESET=lisa-7b  what the bench measures;   DEVICE=cuda
+#   PREPARED=folder tokenizer/ and nouns.txt of a run on a machine that has WordNet
 #   TRAIN="..."     more arguments for `lisa-ros train-nano`
 #
 # OUT gets at most eight files of less than 16 MB: log.txt, tests.txt, bench.txt, bench.json, bench.png, memory.json
@@ -99,6 +100,7 @@ print(report)
 PYTHON
 # 4. The rest of the time trains nano, whose tables are rendered beside it; 25 s stay for packing.
 if wanted train; then
+    [ -z "${PREPARED:-}" ] || cp -r "$PREPARED"/. "$run"/
     minutes=$(awk "BEGIN {print ($(left) - 25) / 60}")
     [ "$(left)" -gt 60 ] || { echo "== train: no time is left"; exit 1; }
     step "$(($(left) - 12))" train "$python" -m lisa_ros.cli train-nano --folder "$run" --device "$device" \

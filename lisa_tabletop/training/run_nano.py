@@ -45,6 +45,7 @@ from lisa_tabletop.training.warm_start import PARTS, begin_with, take_over
 CORPUS = 40_000  # questions from which the tokenizer learns its pieces
 FIRST_TABLES = 10  # rendered before the training begins beside the renderers
 EMA = 0.999
+RESERVE = 15.0  # seconds of a time budget in which the last stage ends and the model is written
 MOST_STEPS = 1_000_000  # of a stage that ends by the clock
 
 
@@ -63,7 +64,7 @@ PLANS = {
     "pretrain_sam": Plan(8e-4, 0.60, (8, 128), (0, 0)),
     "pretrain_vision_tower": Plan(1e-3, 0.60, (16, 256), (0, 0)),
     "pretrain_language": Plan(1e-3, 0.60, (8, 64), (0, 4)),
-    "train_joint": Plan(3e-4, 0.32, (8, 64), (0, 10)),
+    "train_joint": Plan(3e-4, 0.38, (8, 64), (0, 10)),
 }
 STAGES = ("render", *PLANS)
 
@@ -76,10 +77,12 @@ def train_nano(args: argparse.Namespace) -> None:
         join_ranks(args.device)  # says that there is none
     if torch.distributed.is_torchelastic_launched():
         return _train_in_ranks(args)
+    began = time.monotonic()
     _prepare(args)
-    parts = [name for name in PARTS if name in args.stages]
     with _renderers(args):
-        _run_together(parts, args)
+        _run_together([name for name in PARTS if name in args.stages], args)
+        if args.minutes is not None:  # what starting and rendering took is taken from the end
+            args.seconds_left = 60 * args.minutes - RESERVE - (time.monotonic() - began)
         _run_together([name for name in ("train_joint",) if name in args.stages], args)
 
 
@@ -204,6 +207,7 @@ def run_stage(name: str, args: argparse.Namespace, threads: int) -> None:
     steps, seconds = args.steps[name], math.inf
     if args.minutes is not None:
         steps, seconds = MOST_STEPS, 60 * args.minutes * plan.share
+        seconds = max(1.0, min(seconds, getattr(args, "seconds_left", math.inf)))
     train(
         name,
         network,
