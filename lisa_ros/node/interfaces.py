@@ -37,6 +37,10 @@ action segment lisa_ros/action/Segment
     the same for programs: mode, own image, dialogue, progress with early masks, cancel
 pub mask lisa_ros/msg/Segmentation
     exactly one for every query, whatever happens; read its `status` first
+pub mask/last lisa_ros/msg/Segmentation
+    the last of them once more, latched: for people and for who comes late; it may be old
+pub mask/summary std_msgs/msg/String
+    the last answer in a few lines of text for people, latched: `--field data` prints them
 pub mask/image sensor_msgs/msg/Image
     mono8, 255 where any of the masks is; for every answer about an image
 pub mask/labels sensor_msgs/msg/Image

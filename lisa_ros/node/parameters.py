@@ -235,6 +235,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         high=1.0,
     ),
     Parameter(
+        "score.min",
+        0.25,
+        "an instance with a lower score is left out; without any other the answer is NOT_FOUND. "
+        "By calibrated scores a mask below 0.25 is wrong three times out of four",
+        low=0.0,
+        high=1.0,
+    ),
+    Parameter(
         "query.mode",
         "auto",
         "what queries on the topic ask for: what the words say, a mask, a mask and a reason, words",

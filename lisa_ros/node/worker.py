@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -176,11 +177,21 @@ class ModelWorker:
         except LisaError as error:
             return Outcome(Status.REJECTED, str(error))
         status = Status[answer.status.name]
+        sentence = ENDED_BY_ENGINE.get(status, "")
+        least = self._parameters["score.min"]
+        kept = [one for one in answer.instances if one.score >= least]
+        if answer.instances and not kept:
+            best = max(one.score for one in answer.instances)
+            sentence = sentence or (
+                f"nothing was found surely enough: the best mask has a score of {best:.2f}, and "
+                f"the least that is shown (score.min) is {least:g}"
+            )
+            status = Status.NOT_FOUND if status == Status.OK else status
+        answer = replace(answer, instances=kept)
         objects = None
         if status in ANSWERED:
-            masks = [one.mask for one in answer.instances]
-            objects = self._localizer.objects(query.frame, masks)
-        return Outcome(status, ENDED_BY_ENGINE.get(status, ""), answer, objects)
+            objects = self._localizer.objects(query.frame, [one.mask for one in kept])
+        return Outcome(status, sentence, answer, objects)
 
     def _ask(self, query: Query, frame: Frame, pixels: np.ndarray) -> Answer:
         """Follow the engine's events, so that masks and words are known before the end."""
@@ -207,6 +218,8 @@ class ModelWorker:
                 query.text += event.text
             elif isinstance(event, MaskReady):
                 _check_instance(event.instance, pixels)
+                if event.instance.score < self._parameters["score.min"]:
+                    continue
                 query.first_mask = query.first_mask or time.monotonic()
                 query.instances.append(event.instance)
             query.on_progress(query)

@@ -23,6 +23,7 @@ GRACE = 0.5  # seconds that the engine has to stop by itself when it is told to 
 EXPIRY_PERIOD = 0.1  # seconds between two looks for overdue queries while there are any
 CANCELLED = "the query was taken back"
 MODES = BY_NAME["query.mode"].choices
+MASKS = ("image", "png", "rle", "none")
 
 
 class Queries:
@@ -101,6 +102,8 @@ class Queries:
             )
         elif query.mode not in MODES:
             sentence = f"the mode {query.mode!r:.40} is unknown: use one of {', '.join(MODES)}"
+        elif query.masks not in MASKS:
+            sentence = f"masks {query.masks!r:.40} are unknown: use one of {', '.join(MASKS)}"
         elif self.waiting >= most:
             sentence = f"{most} queries wait already (query.queue_size): ask again later"
         return Outcome(Status.REJECTED, sentence) if sentence else None
@@ -138,10 +141,13 @@ class Queries:
             self._on_result(message)
             query.on_result(message, outcome)
             self._publishers.publish_rest(query, outcome, message)
-            # quoted, so that line breaks in an instruction cannot forge lines of the log
-            self._node.get_logger().debug(
-                f"query {query.id} {query.instruction!r:.100}: {outcome.status.name}, "
-                f"{len(message.instances)} masks, {message.timings.total:.0f} ms"
+            # A standing query would fill the log. The instruction is quoted, so that line breaks in
+            # it cannot forge lines of the log.
+            logger, count = self._node.get_logger(), len(message.instances)
+            log = logger.debug if query.source == Segmentation.SOURCE_STANDING else logger.info
+            log(
+                f"query {query.id} {query.instruction!r:.100}: {Status(message.status).name}, "
+                f"{count} mask{'' if count == 1 else 's'}, {message.timings.total:.0f} ms"
             )
         except Exception:
             self._node.get_logger().error(f"query {query.id}\n{traceback.format_exc()}")

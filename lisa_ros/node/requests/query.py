@@ -45,6 +45,8 @@ class Query:
     frame: Frame | None = None
     """the image it brought along; else the worker sets the one that it took from the camera"""
     history: tuple[tuple[str, str], ...] = ()
+    masks: str = "image"
+    """how masks come back to the client: image, png, rle or none"""
     refusal: str = ""
     """why it cannot be asked, where that is known already"""
     on_progress: Callable[[Query], None] = lambda query: None

@@ -102,7 +102,7 @@ class SegmentAction:
         if goal.clear:
             self._dialogues.clear(goal.dialogue)
         details: dict[str, Any] = {"id": bytes(handle.goal_id.uuid).hex()}
-        details["mode"] = goal.mode or "auto"
+        details["mode"], details["masks"] = goal.mode or "auto", goal.masks or "image"
         details["history"] = self._dialogues.history(goal.dialogue)
         if goal.timeout > 0:
             details["timeout"] = float(goal.timeout)
@@ -128,7 +128,7 @@ class SegmentAction:
             handle.succeed()
         else:
             handle.abort()
-        return Segment.Result(segmentation=message)
+        return Segment.Result(segmentation=messages.with_masks(message, handle.request.masks))
 
     def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
         query = self._running.get(bytes(handle.goal_id.uuid))
@@ -162,13 +162,12 @@ class GoalProgress:
         width, height = query.frame.size
         header, found = query.frame.header, query.instances
         objects = Objects3D.none(len(found), messages.UNFINISHED)
-        self._handle.publish_feedback(
-            Segment.Feedback(
-                header=header,
-                width=width,
-                height=height,
-                text=query.text,
-                instances=messages.instance_messages(found, header, objects),
-                elapsed=now - query.arrived,
-            )
+        feedback = Segment.Feedback(
+            header=header,
+            width=width,
+            height=height,
+            text=query.text,
+            instances=messages.instance_messages(found, header, objects),
+            elapsed=now - query.arrived,
         )
+        self._handle.publish_feedback(messages.with_masks(feedback, query.masks))

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from copy import copy
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import PIL.Image
 from geometry_msgs.msg import Point, Pose, PoseArray, PoseStamped, Quaternion, Vector3
 from sensor_msgs.msg import Image, PointCloud2, PointField, RegionOfInterest
 from std_msgs.msg import ColorRGBA, Float32MultiArray, Header, MultiArrayDimension
 
+from lisa_ros.action import Segment
 from lisa_ros.geometry import XYZRGB, Grasp, Object3D, quaternion
 from lisa_ros.msg import Instance as InstanceMessage
 from lisa_ros.msg import Segmentation, Timings
@@ -24,6 +30,7 @@ from lisa_ros.node.status import Status
 if TYPE_CHECKING:
     from lisa_ros.engine.answer import Instance
 
+WithInstances = TypeVar("WithInstances", Segmentation, Segment.Feedback)
 ENGINE_STAGES = ("clip", "sam", "prefill", "decode", "mask")
 COUNTERS = ("sam_encodes", "clip_encodes", "forwards", "tokens", "drafted", "accepted")
 SCORES = ("score", "width", "instance")
@@ -31,11 +38,17 @@ SCORES = ("score", "width", "instance")
 TRANSPARENT, OPAQUE = 0.35, 1.0
 LETTERS = 0.03  # metres, height of a label
 AXES = np.eye(3)
+NO_REASONS: Mapping[int, str] = MappingProxyType({})
 UNFINISHED = "objects are placed in space once the answer is complete"
 
 
-def segmentation(query: Query, outcome: Outcome, model: str) -> Segmentation:
-    """The one result of a query, but for `timings.total`, which is set when it goes out."""
+def segmentation(
+    query: Query, outcome: Outcome, model: str, grasps_reasons: Mapping[int, str] = NO_REASONS
+) -> Segmentation:
+    """The one result of a query, but for `timings.total`, which is set when it goes out.
+
+    `grasps_reasons`: by the number of an instance, why there are no grasps for it.
+    """
     answer, frame = outcome.answer, query.frame
     # What a failing model said before it failed is not worth anything.
     partial = outcome.status in (Status.CANCELLED, Status.TIMEOUT)
@@ -58,6 +71,8 @@ def segmentation(query: Query, outcome: Outcome, model: str) -> Segmentation:
     found = answer.instances if answer else query.instances if partial else []
     objects = outcome.objects or Objects3D.none(len(found), UNFINISHED)
     message.instances = instance_messages(found, message.header, objects)
+    for one in message.instances:
+        one.grasps_reason = grasps_reasons.get(one.id, "")
     for name in COUNTERS:
         setattr(message, name, answer.counters.get(name, 0) if answer else 0)
     return message
@@ -121,6 +136,77 @@ def _localize(message: InstanceMessage, obj: Object3D, header: Header) -> None:
         )
         message.size = Vector3(**dict(zip("xyz", obj.box.size.tolist(), strict=True)))
         message.centroid = point_message(obj.centroid)
+
+
+def with_masks(message: WithInstances, form: str) -> WithInstances:
+    """A message with `instances`, their masks in the form that a goal asked for."""
+    if form in ("", "image"):
+        return message
+    changed = copy(message)
+    changed.instances = [_with_mask(one, form, message) for one in message.instances]
+    return changed
+
+
+def _with_mask(one: InstanceMessage, form: str, whole: Any) -> InstanceMessage:
+    changed = copy(one)
+    changed.mask = Image()
+    if form == "none":
+        return changed
+    pixels = np.frombuffer(one.mask.data, np.uint8).reshape(one.roi.height, one.roi.width)
+    if form == "png":
+        file = io.BytesIO()
+        PIL.Image.fromarray(pixels).save(file, "PNG")
+        changed.mask_text = base64.b64encode(file.getvalue()).decode()
+    else:
+        mask = np.zeros((whole.height, whole.width), bool)
+        x, y = one.roi.x_offset, one.roi.y_offset
+        mask[y : y + one.roi.height, x : x + one.roi.width] = pixels > 0
+        changed.mask_text = json.dumps({"size": list(mask.shape), "counts": run_lengths(mask)})
+    return changed
+
+
+def run_lengths(mask: np.ndarray) -> str:
+    """A mask, bool (H,W), as COCO writes it: its runs column by column, the first of background.
+
+    From the third on the difference to the run before the last is written, in groups of five bits,
+    the lowest first; a sixth bit says that more follow, and 48 makes a letter of it.
+    """
+    flat = np.concatenate([[False], mask.T.ravel(), [False]])  # (H*W+2,)
+    edges = np.flatnonzero(flat[1:] != flat[:-1])  # where runs of the object begin and end
+    runs = np.diff(np.concatenate([[0], edges, [mask.size]])).tolist()
+    if runs[-1] == 0:
+        runs.pop()
+    letters = []
+    for index, run in enumerate(runs):
+        rest = run - runs[index - 2] if index > 2 else run
+        more = True
+        while more:
+            bits, rest = rest & 31, rest >> 5
+            more = rest != (-1 if bits & 16 else 0)
+            letters.append(chr((bits | 32 if more else bits) + 48))
+    return "".join(letters)
+
+
+def summary(message: Segmentation) -> str:
+    """An answer in a few lines for people."""
+    header = f"query {message.query_id} {message.query!r:.100}: {Status(message.status).name}"
+    lines = [f"{header}, {message.timings.total:.0f} ms"]
+    lines += [line for line in (message.answer, message.error) if line]
+    for one in message.instances:
+        roi = one.roi
+        box = f"{roi.width}x{roi.height} at {roi.x_offset},{roi.y_offset}"
+        lines.append(f"{one.id}. {one.label}: score {one.score:.2f}, box {box}")
+        if one.has_pose:
+            place, size = one.pose.pose.position, one.size
+            lines.append(
+                f"   at {place.x:.3f}, {place.y:.3f}, {place.z:.3f} m in "
+                f"{one.pose.header.frame_id}, size {size.x:.3f} x {size.y:.3f} x {size.z:.3f} m"
+            )
+        else:
+            lines.append(f"   no pose: {one.pose_reason}")
+        if one.grasps_reason:
+            lines.append(f"   no grasps: {one.grasps_reason}")
+    return "\n".join(lines)
 
 
 def pose_message(position: np.ndarray, quaternion: np.ndarray) -> Pose:

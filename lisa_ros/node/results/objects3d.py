@@ -258,24 +258,41 @@ def scene_cloud(found: Objects3D, rgb: np.ndarray, masks: Sequence[np.ndarray]) 
     return pack(points, colors_at(rgb, pixels, depth.shape))
 
 
-def grasps(found: Objects3D, masks: Sequence[np.ndarray], settings: Any) -> list[tuple[int, Grasp]]:
-    """Candidates for the hand of the parameters `grasp.*`, the best first.
+def grasps(
+    found: Objects3D, masks: Sequence[np.ndarray], settings: Any
+) -> tuple[list[tuple[int, Grasp]], dict[int, str]]:
+    """Candidates for the hand of the parameters `grasp.*`, and why there are none.
 
-    Each comes with the number, from 1, of the object that it is for.
+    Returns:
+        Each grasp with the number, from 1, of the object that it is for, the best first; and by
+        number a sentence for each object without any.
     """
     every: list[tuple[int, Grasp]] = []
+    reasons: dict[int, str] = {}
     for number, (obj, mask) in enumerate(zip(found.objects, masks, strict=True), start=1):
         if obj.box is None:
+            reasons[number] = f"its place in space is not known: {obj.reason}"
             continue
         if settings["grasp.hand"] == "suction":
-            candidates = suction_grasps(obj, settings["grasp.cup_diameter"])
+            diameter = settings["grasp.cup_diameter"]
+            candidates = suction_grasps(obj, diameter)
+            reason = f"nowhere on it is a face on which a cup of {diameter:g} m seals"
         else:
-            gripper = Gripper(
-                opening=settings["grasp.opening"], finger_length=settings["grasp.finger_length"]
-            )
+            opening = settings["grasp.opening"]
+            gripper = Gripper(opening=opening, finger_length=settings["grasp.finger_length"])
             candidates = parallel_grasps(obj, gripper, _obstacles(found, obj, mask))
+            narrowest = float(obj.box.size.min())
+            reason = (
+                f"it is {narrowest:.3f} m wide where it is narrowest, and the hand opens "
+                f"{opening:g} m (grasp.opening)"
+                if narrowest + 2 * gripper.clearance > opening
+                else "from no side can the fingers close around it without slipping or touching "
+                "something else"
+            )
         every += [(number, grasp) for grasp in candidates]
-    return sorted(every, key=lambda pair: -pair[1].score)
+        if not candidates:
+            reasons[number] = reason
+    return sorted(every, key=lambda pair: -pair[1].score), reasons
 
 
 def _obstacles(found: Objects3D, obj: Object3D, mask: np.ndarray) -> np.ndarray:

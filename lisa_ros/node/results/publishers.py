@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Float32MultiArray, Header, String
 
+from lisa_ros.geometry import Grasp
 from lisa_ros.msg import Segmentation
 from lisa_ros.node.inputs.image_conversion import to_message
 from lisa_ros.node.inputs.subscription import latched_qos, reliable_qos
@@ -40,9 +42,12 @@ class ResultPublishers:
         def images(kind: type, name: str) -> Any:
             return node.create_publisher(kind, name, reliable_qos(IMAGES_KEPT))
 
-        self._parameters = parameters
-        self._drawing = NewestWins(node.get_logger())
+        self._parameters, self._logger = parameters, node.get_logger()
+        self._drawing = NewestWins(self._logger)
         self._result = node.create_publisher(Segmentation, "mask", reliable_qos(RESULTS_KEPT))
+        # For people and for who comes late. On `mask` an old target would be taken for a new one.
+        self._last = node.create_publisher(Segmentation, "mask/last", latched_qos())
+        self._summary = node.create_publisher(String, "mask/summary", latched_qos())
         self._answer = node.create_publisher(String, "answer", reliable_qos(RESULTS_KEPT))
         self._union = images(Image, "mask/image")
         self._labels = images(Image, "mask/labels")
@@ -75,14 +80,37 @@ class ResultPublishers:
 
     def publish_result(self, query: Query, outcome: Outcome, model: str) -> Segmentation:
         """Send the result of a query out; returns it."""
-        message = messages.segmentation(query, outcome, model)
+        began, reasons, grasps = time.monotonic(), messages.NO_REASONS, None
+        if outcome.objects is not None and _heard(self._grasps, self._scores):
+            grasps, reasons = self._look_for_grasps(outcome)
+        message = messages.segmentation(query, outcome, model, reasons)
+        message.timings.grasps = 0.0 if grasps is None else (time.monotonic() - began) * 1e3
         message.timings.total = messages.since(query)
         self._result.publish(message)
+        if grasps is not None:
+            header = Header(stamp=message.header.stamp, frame_id=outcome.objects.frame_id)
+            poses, scores = messages.grasp_messages(grasps, header, query.id)
+            self._grasps.publish(poses)
+            self._scores.publish(scores)
         return message
+
+    def _look_for_grasps(self, outcome: Outcome) -> tuple[list[tuple[int, Grasp]], dict[int, str]]:
+        """Grasps, and by the number of an object why there are none; the masks stand anyway."""
+        masks = [one.mask for one in outcome.answer.instances]
+        try:
+            return objects3d.grasps(outcome.objects, masks, self._parameters)
+        except Exception as error:
+            self._logger.error(f"grasps\n{traceback.format_exc()}")
+            reason = f"looking for grasps failed with {type(error).__name__}; see the node's log"
+            return [], dict.fromkeys(range(1, len(masks) + 1), reason)
 
     def publish_rest(self, query: Query, outcome: Outcome, message: Segmentation) -> None:
         """The words, and the rest for those who listen."""
-        self._answer.publish(String(data=message.answer or message.error))
+        # What the model says about a mask that is not shown would mislead.
+        not_shown = outcome.status == Status.NOT_FOUND and message.error
+        self._answer.publish(String(data=not_shown or message.answer or message.error))
+        self._last.publish(message)
+        self._summary.publish(String(data=messages.summary(message)))
         if query.frame is None:
             return
         if outcome.status in ANSWERED:
@@ -130,12 +158,6 @@ class ResultPublishers:
         header = Header(stamp=message.header.stamp, frame_id=found.frame_id)
         masks = [one.mask for one in outcome.answer.instances]
 
-        def grasps() -> None:
-            every = objects3d.grasps(found, masks, self._parameters)
-            poses, scores = messages.grasp_messages(every, header, query.id)
-            self._grasps.publish(poses)
-            self._scores.publish(scores)
-
         def points() -> None:
             cloud = objects3d.object_cloud(found, rgb)
             self._points.publish(messages.cloud_message(cloud, header))
@@ -148,9 +170,6 @@ class ResultPublishers:
             cloud = objects3d.scene_cloud(found, rgb, masks)
             self._scene.publish(messages.cloud_message(cloud, header))
 
-        if _heard(self._grasps, self._scores):
-            # A hand may wait for the grasps of this very answer: they give way to no other.
-            self._drawing.submit(f"grasps {query.id}", grasps)
         if _heard(self._points):
             self._drawing.submit("points", points)
         if self._markers is not None and _heard(self._markers):
