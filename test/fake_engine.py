@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,8 @@ class FakeEngine:
         elif not {"nothing", *WORDS_ALONE} & set(names):
             found = [middle(height, width)] if self.masks is None else self.masks
             instances = [instance(mask, "it") for mask in found]
+        if "score" in names and instances:
+            instances[0] = replace(instances[0], score=float(names["score"]))
         if "nan" in names:
             instances = [instance(middle(height, width), "it", float("nan"))]
         if "shape" in names:

@@ -29,8 +29,8 @@ def run(args: argparse.Namespace) -> int:
     from lisa_ros.engine.load import load_lisa
     from lisa_ros.evaluation.calibration import figures, fit, store, uncalibrated
     from lisa_ros.evaluation.reasonseg import read_dataset, tabletop
-    from lisa_ros.model.checkpoint import CONFIG_FILE, find
-    from lisa_ros.model.config import LisaConfig
+    from lisa_ros.model.checkpoint import CONFIG_FILE
+    from lisa_ros.model.config import LisaConfig, find
 
     folder = find(args.model)
     LisaConfig.from_json(folder / CONFIG_FILE)  # only native models have a place for it

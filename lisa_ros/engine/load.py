@@ -73,6 +73,9 @@ def load_lisa(
     """
     for library in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         os.environ.setdefault(library, "1")
+    from lisa_ros.model.config import find
+
+    find(model)  # before torch, so that a misspelt path is told at once
     import torch
 
     from lisa_ros.model.checkpoint import load

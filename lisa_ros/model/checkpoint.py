@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lisa_ros.errors import CheckpointError
-from lisa_ros.model.config import LisaConfig, Quantization
+from lisa_ros.model.config import LisaConfig, Quantization, find
 from lisa_ros.model.hf_checkpoint import is_official, read_official
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.processor import Processor
@@ -27,7 +27,6 @@ from lisa_ros.writing import writable_folder, write_file, written_beside
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-SHIPPED = Path(__file__).parent.parent / "weights"
 
 
 @dataclass
@@ -122,18 +121,6 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         save_file(tensors, path)
     except SafetensorError as error:  # what it makes of a full disk
         raise OSError(str(error)) from error
-
-
-def find(path: str | Path) -> Path:
-    """The folder of a model that is named by a path or shipped under that name."""
-    for folder in (Path(path), SHIPPED / str(path)):
-        if folder.is_dir():
-            return folder
-    shipped = sorted(f.name for f in SHIPPED.glob("*") if f.is_dir())
-    raise CheckpointError(
-        f"there is no model folder {path}, and no shipped model of that name"
-        f" ({', '.join(shipped) or 'none is installed'})"
-    )
 
 
 def _check_vocabulary(

@@ -12,6 +12,7 @@ from lisa_ros.errors import CheckpointError
 IMAGE_TOKEN = -200
 """Stands in a list of ids where the view goes; no row of the embedding table."""
 
+SHIPPED = Path(__file__).parent.parent / "weights"
 SCORE_TERMS = ("bias", "mask", "words", "wordless")
 Projector = Literal["linear", "mlp2x_gelu"]
 Quantization = Literal["int8", "fp8", "int4", "nf4"]
@@ -99,3 +100,15 @@ class LisaConfig:
             ) from error
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
+
+
+def find(path: str | Path) -> Path:
+    """The folder of a model that is named by a path or shipped under that name."""
+    for folder in (Path(path), SHIPPED / str(path)):
+        if folder.is_dir():
+            return folder
+    shipped = sorted(f.name for f in SHIPPED.glob("*") if f.is_dir())
+    raise CheckpointError(
+        f"there is no model folder {path}, and no shipped model of that name"
+        f" ({', '.join(shipped) or 'none is installed'})"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -44,15 +45,28 @@ def load_model(parameters: Settings) -> Model:
     from lisa_ros.engine.question import EngineConfig
 
     quantization = parameters["model.quantization"]
-    engine = load_engine(
-        parameters["model.path"],
-        device=parameters["model.device"],
-        dtype=parameters["model.dtype"],
-        quantization=None if quantization == "none" else quantization,
-        vision_tower=parameters["model.vision_tower"] or None,
-        config=EngineConfig(
-            max_new_tokens=parameters["query.max_new_tokens"],
-            threads=parameters["model.threads"] or None,
-        ),
+    config = EngineConfig(
+        max_new_tokens=parameters["query.max_new_tokens"],
+        threads=parameters["model.threads"] or None,
     )
+    try:
+        engine = load_engine(
+            parameters["model.path"],
+            device=parameters["model.device"],
+            dtype=parameters["model.dtype"],
+            quantization=None if quantization == "none" else quantization,
+            vision_tower=parameters["model.vision_tower"] or None,
+            config=config,
+        )
+    except ModuleNotFoundError as error:
+        raise ModelUnavailable(missing(error)) from None
     return Model(engine, engine.lisa.config.name, str(engine.device))
+
+
+def missing(error: ModuleNotFoundError) -> str:
+    """What to do about a package that is not installed, or installed for another Python."""
+    package = str(error.name).partition(".")[0]
+    return (
+        f"the Python package {package} is not installed for {sys.executable}: activate the "
+        "environment of docs/install.md before ros2 run and ros2 launch"
+    )

@@ -48,6 +48,7 @@ class PerceptionNode(LifecycleNode):
     def __init__(self, load: Loader = load_model, **arguments: Any) -> None:
         """`load` makes the model; tests put a fake in its place."""
         super().__init__("perception", **arguments)
+        self._has_namesake = False
         self.stopping = threading.Event()
         """set from a signal: whatever waits for the model gives up"""
         self.readiness = readiness = Readiness("unconfigured", UNCONFIGURED)
@@ -210,6 +211,7 @@ class PerceptionNode(LifecycleNode):
         self.queries.ask(self.queries.new(message.data, Segmentation.SOURCE_TOPIC))
 
     def _each_second(self) -> None:
+        self._warn_about_namesake()
         if self.readiness.state == "active":
             self.camera.newest()
             self.camera.subscription.follow_publishers()
@@ -218,6 +220,17 @@ class PerceptionNode(LifecycleNode):
         self.prefetch.wake()
         self.self_test.give_up_if_overdue()
         self.diagnostics.publish_if_due()
+
+    def _warn_about_namesake(self) -> None:
+        """Two nodes of one name answer every query twice, and share services at random."""
+        name = self.get_name(), self.get_namespace()
+        twice = self.get_node_names_and_namespaces().count(name) > 1
+        if twice and not self._has_namesake:
+            self.get_logger().warning(
+                f"another node is called {self.get_fully_qualified_name()} too, so every query is "
+                "answered twice: stop one of them, or give it a namespace of its own"
+            )
+        self._has_namesake = twice
 
     def _always_answered(self, change: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         """The service callback, but what raises is answered with `success` false."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lisa_ros.errors import LisaError
 from lisa_ros.fastdds import use_large_image_transport
-from lisa_ros.node.loading import Loader, load_model
+from lisa_ros.node.loading import Loader, load_model, missing
 
 if TYPE_CHECKING:
     from rclpy.executors import SingleThreadedExecutor
@@ -25,8 +25,8 @@ GOALS_LIMIT = 0.3  # seconds in which goals in flight get their results when the
 RELEASE_LIMIT = 1.0  # seconds for letting go of the model after that
 
 
-class ArgumentsError(LisaError):
-    """ROS does not understand its part of the command line, or a parameter file."""
+class StartError(LisaError):
+    """ROS does not understand its part of the command line, or a package is missing."""
 
 
 def run(ros_arguments: Sequence[str], load: Loader = load_model) -> int:
@@ -40,18 +40,21 @@ def run(ros_arguments: Sequence[str], load: Loader = load_model) -> int:
         LisaError: a parameter or the ROS arguments cannot be used.
     """
     use_large_image_transport()
-    import rclpy
-    from rclpy.executors import SingleThreadedExecutor
-    from rclpy.signals import SignalHandlerOptions
+    try:
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.signals import SignalHandlerOptions
 
-    from lisa_ros.node.perception_node import PerceptionNode
+        from lisa_ros.node.perception_node import PerceptionNode
+    except ModuleNotFoundError as error:
+        raise StartError(missing(error)) from None
 
     # rclpy's own handlers close the context at once, and no query in flight could be answered.
     try:
         rclpy.init(args=list(ros_arguments), signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:
         first = str(error).split(", at ")[0]
-        raise ArgumentsError(f"the ROS arguments cannot be used: {first}") from None
+        raise StartError(f"the ROS arguments cannot be used: {first}") from None
     executor = SingleThreadedExecutor()
     try:
         node = PerceptionNode(load, namespace=NAMESPACE)

@@ -25,7 +25,8 @@ import torch
 from torch import nn
 
 from lisa_ros.errors import LisaError
-from lisa_ros.model.checkpoint import Lisa, find, load, save
+from lisa_ros.model.checkpoint import Lisa, load, save
+from lisa_ros.model.config import find
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.processor import Processor
 from lisa_ros.model.tokenizer import MODEL_FILE, Tokenizer

@@ -10,7 +10,7 @@ from square_scenes import square_scenes
 
 from benchmarks import implicit_questions as headline
 from lisa_ros.evaluation.reasonseg import Item
-from lisa_ros.model.checkpoint import find
+from lisa_ros.model.config import find
 from lisa_ros.model.tokenizer import Tokenizer
 from lisa_tabletop.evaluation.two_stage import KindClassifier, answer_in_two_stages
 from lisa_tabletop.language.curriculum import compose_training, is_implicit

@@ -18,7 +18,7 @@ from lisa_ros.demo.recorded_camera import (
     read_questions,
     read_recording,
 )
-from lisa_ros.model.checkpoint import SHIPPED
+from lisa_ros.model.config import SHIPPED
 
 messages = pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 

@@ -17,7 +17,8 @@ from lisa_ros.cli import main
 from lisa_ros.cli.segment import run_lengths
 from lisa_ros.engine import Engine
 from lisa_ros.model import weights
-from lisa_ros.model.checkpoint import SHIPPED, load, save
+from lisa_ros.model.checkpoint import load, save
+from lisa_ros.model.config import SHIPPED
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from torch import nn
 
 from lisa_ros.demo.recorded_camera import IMAGE, read_questions, read_recording
 from lisa_ros.errors import CheckpointError
-from lisa_ros.model.checkpoint import SHIPPED, Lisa, load
+from lisa_ros.model.checkpoint import Lisa, load
+from lisa_ros.model.config import SHIPPED
 from lisa_ros.model.prompt import MODE_SUFFIXES
 from lisa_ros.model.quantization import choose, quantize
 

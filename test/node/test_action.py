@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import json
 import sys
 import time
 
+import numpy as np
 import pytest
 
 pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
@@ -12,8 +16,10 @@ pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 from action_msgs.msg import GoalStatus
 from lisa_ros.action import Segment
 from node_rig import FAKE, image_message, picture, rig, wait_for
+from PIL import Image as Picture
 from rclpy.action import ActionClient
 
+from lisa_ros.node.results.messages import run_lengths
 from lisa_ros.node.status import Status
 
 
@@ -93,6 +99,77 @@ def test_feedback_brings_the_early_mask_and_the_words_so_far(client):
     lengths = [len(one.text) for one in heard]
     assert lengths == sorted(lengths) and lengths[-1] > lengths[0]
     assert heard[-1].elapsed >= heard[0].elapsed > 0
+
+
+def decoded(one, result) -> np.ndarray:
+    """The mask of an instance, bool, at the size of its box."""
+    roi = one.roi
+    if one.mask.data:
+        return np.frombuffer(one.mask.data, np.uint8).reshape(roi.height, roi.width) > 0
+    if one.mask_text.startswith("{"):
+        rle = json.loads(one.mask_text)
+        assert rle["size"] == [result.height, result.width]
+        whole = from_run_lengths(rle["counts"], *rle["size"])
+        rows = slice(roi.y_offset, roi.y_offset + roi.height)
+        columns = slice(roi.x_offset, roi.x_offset + roi.width)
+        assert whole.sum() == whole[rows, columns].sum()
+        return whole[rows, columns]
+    return np.asarray(Picture.open(io.BytesIO(base64.b64decode(one.mask_text)))) > 0
+
+
+def from_run_lengths(text: str, height: int, width: int) -> np.ndarray:
+    """As rleFrString and rleDecode of COCO's own C code do it."""
+    runs: list[int] = []
+    place = 0
+    while place < len(text):
+        run, shift, more = 0, 0, True
+        while more:
+            bits = ord(text[place]) - 48
+            run |= (bits & 31) << shift
+            more, shift, place = bool(bits & 32), shift + 5, place + 1
+            if not more and bits & 16:
+                run |= -1 << shift
+        runs.append(run + (runs[-2] if len(runs) > 2 else 0))
+    values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return values.reshape(width, height).T
+
+
+def test_masks_come_back_in_the_form_that_was_asked_for(robot, client):
+    """In the result and in the feedback; the message on `mask` is the same for all."""
+    expected = None
+    for form in ("image", "png", "rle", "none"):
+        client.feedback.clear()
+        _, result = client.ask("several long:2", masks=form)
+        for message in (result, client.feedback[-1]):
+            assert [one.area > 0 and one.roi.width > 0 for one in message.instances] == [True] * 2
+            if form == "none":
+                assert not any(one.mask.data or one.mask_text for one in message.instances)
+                continue
+            found = [decoded(one, message) for one in message.instances]
+            expected = expected or found
+            assert all(np.array_equal(*pair) for pair in zip(found, expected, strict=True)), form
+        twin = next(one for one in robot.results if one.query_id == result.query_id)
+        assert all(one.mask.data and not one.mask_text for one in twin.instances)
+    status, result = client.ask("several", masks="gif")
+    assert (status, result.status) == (GoalStatus.STATUS_ABORTED, Status.REJECTED)
+    assert "image, png, rle, none" in result.error
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_run_lengths_say_the_mask(seed):
+    """Of every shape, also full, empty, and with runs that need several letters."""
+    chance = np.random.default_rng(seed)
+    masks = [chance.random((37, 53)) < share for share in (0, 0.01, 0.5, 0.99, 1)]
+    masks.append(np.repeat(np.arange(300) < 200, 400).reshape(300, 400))
+    for mask in masks:
+        assert np.array_equal(from_run_lengths(run_lengths(mask), *mask.shape), mask)
+    assert run_lengths(np.zeros((2, 3), bool)) == "6" and run_lengths(np.ones((1, 1), bool)) == "01"
+
+
+def test_feedback_has_no_mask_that_the_model_is_not_sure_of(client):
+    _, result = client.ask("score:0.1 long:20")
+    assert result.status == Status.NOT_FOUND and not result.instances
+    assert client.feedback and not any(one.instances for one in client.feedback)
 
 
 def test_own_image(client):

@@ -15,11 +15,21 @@ import rclpy
 
 pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
-from node_rig import BEST_EFFORT, RELIABLE, Rig, image_message, picture, rig, wait_for
+from node_rig import (
+    BEST_EFFORT,
+    FAKE,
+    RELIABLE,
+    Process,
+    Rig,
+    image_message,
+    picture,
+    rig,
+    wait_for,
+)
 from PIL import Image as Picture
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -193,6 +203,37 @@ def test_images_from_before_the_activation_are_not_counted_as_dropped():
             dropped.append(camera.dropped)
         assert dropped == [0, 0]
         rclpy.shutdown(context=context)
+
+
+def test_a_still_image_that_was_published_once_is_received():
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    with rig() as robot:
+        robot.use_camera(latched)
+        message = image_message(picture(), (5, 0))
+        robot.images.publish(message)
+        robot.start("-p", "input.max_age:=600.0")
+        wait_for(lambda: robot.ask("hello").status == Status.OK, "the still image")
+        assert robot.results[-1].header == message.header
+
+
+def test_a_missing_camera_is_not_looked_for_among_our_own_outputs():
+    """Neither this node's masks and overlays nor those of another of its kind."""
+    with rig() as robot:
+        renamed = ("--ros-args", "-r", "__ns:=/other", "-r", "mask/image:=/their/mask")
+        robot.processes.append(Process([*FAKE, *renamed], robot.domain))
+        wait_for(lambda: robot.node.count_publishers("/their/mask"), "the other node")
+        process = robot.start("-p", "input.warn_after:=0.5", "-r", "image:=/camera/image")
+        words = "remap image to one of these: /lisa/image\n"
+        wait_for(lambda: words in process.log, "the hint")
+
+
+def test_a_second_node_of_the_same_name_is_warned_of():
+    with rig() as robot:
+        first = robot.start()
+        assert "another node is called" not in first.log
+        robot.start()
+        words = "another node is called /lisa/perception too"
+        wait_for(lambda: words in first.log, "the warning")
 
 
 def test_half_the_images_lost(robot):

@@ -258,6 +258,37 @@ def test_unusable_parameters_end_the_start_with_a_sentence(arguments, words):
         process.folder.cleanup()
 
 
+def without(package: str) -> list[str]:
+    """The command of a node in whose Python a package is not installed."""
+    hide = f"import sys; sys.modules[{package!r}] = None"
+    return [
+        sys.executable,
+        "-c",
+        f"{hide}; from lisa_ros.cli import main; sys.exit(main())",
+        "node",
+    ]
+
+
+def test_without_what_the_node_itself_needs_it_ends_with_one_sentence():
+    with own_domain() as domain:
+        process = Process(without("PIL"), domain)
+        assert process.process.wait(START) == 2
+        told = process.log.strip().splitlines()
+        assert len(told) == 1 and "the Python package PIL is not installed" in told[0], told
+        process.folder.cleanup()
+
+
+@pytest.mark.parametrize("package", ["torch", "transformers"])
+def test_without_what_the_model_needs_clients_hear_the_reason(package):
+    with rig() as robot:
+        process = robot.start(command=without(package), ready=False)
+        wait_for(lambda: "cannot configure" in process.log, "the refusal", START)
+        result = robot.ask("the mug")
+        assert result.status == Status.NOT_READY
+        assert f"the Python package {package} is not installed" in result.error
+        assert "Traceback" not in process.log
+
+
 def test_a_whole_number_starts_where_a_float_is_meant_and_a_misspelt_name_is_told():
     with rig() as robot:
         process = robot.start("-p", "query.timeout:=3", "-p", "query.timeot:=5")

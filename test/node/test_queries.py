@@ -107,6 +107,45 @@ def test_overlay_is_drawn_for_those_who_look(robot):
     assert (drawn != picture(*SIZE)).any()
 
 
+def test_the_last_answer_is_there_for_who_comes_late(robot):
+    """On `mask` it would be taken for a new target, so it is latched on topics of its own."""
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    result = robot.ask("several long:1")
+    with (
+        robot.hearing(Segmentation, "mask/last", latched) as last,
+        robot.hearing(String, "mask/summary", latched) as summary,
+        robot.hearing(Segmentation, "mask", QoSProfile(depth=10)) as mask,
+    ):
+        wait_for(lambda: last and summary, "what was published before")
+        assert last[-1] == result and not mask
+        lines = summary[-1].data.splitlines()
+    assert lines[0].startswith(f"query {result.query_id} 'several long:1': OK, ")
+    assert lines[1] == result.answer
+    assert lines[2] == "1. the left one: score 0.90, box 22x16 at 21,16"
+    assert "no pose: no depth image" in lines[3] and len(lines) == 6
+
+
+def test_one_line_of_the_log_for_each_answer(robot):
+    for words, told in (("the mug", "OK, 1 mask, "), ("several", "OK, 2 masks, ")):
+        result = robot.ask(words)
+        line = f"query {result.query_id} {words!r}: {told}"
+        wait_for(lambda one=line: one in robot.processes[0].log, "the line in the log")
+
+
+def test_what_the_model_is_not_sure_of_is_left_out(robot):
+    before = len(robot.answers)
+    result = robot.ask("score:0.12")
+    assert result.status == Status.NOT_FOUND and not result.instances
+    assert "score of 0.12" in result.error and "(score.min) is 0.25" in result.error
+    wait_for(lambda: len(robot.answers) > before, "what is said")
+    assert robot.answers[before] == result.error, "not that the thing is here"
+    assert result.answer == "Sure, it is here." and result.timings.first_mask == 0
+    assert robot.ask("score:0.3").status == Status.OK
+    result = robot.ask("several score:0.1")
+    assert result.status == Status.OK and result.error == ""
+    assert [(one.id, one.label) for one in result.instances] == [(1, "the right one")]
+
+
 def test_answer_topic_says_something_for_every_query(robot):
     before = len(robot.answers)
     robot.ask("words")
