@@ -143,7 +143,8 @@ def _run_together(names: Sequence[str], args: argparse.Namespace) -> None:
     """Train stages at the same time, each in a process; a signal lets all save and stop."""
     if not names:
         return
-    context = multiprocessing.get_context("fork")
+    # a process that is forked from one that has asked for a GPU cannot use it
+    context = multiprocessing.get_context("spawn")
     threads = max(1, args.threads // len(names))
     processes = [
         context.Process(target=_in_a_process, args=(run_stage, name, args, threads), name=name)
