@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from pathlib import Path
 
 PRETRAINING = ("pretrain_sam", "pretrain_vision_tower", "pretrain_language")
@@ -27,6 +28,7 @@ class _Steps(argparse.Action):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(began=time.monotonic())  # before torch is imported: that takes time, too
     parser.add_argument(
         "--folder",
         type=Path,

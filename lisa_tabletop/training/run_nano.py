@@ -46,7 +46,7 @@ from lisa_tabletop.training.warm_start import PARTS, begin_with, take_over
 CORPUS = 40_000  # questions from which the tokenizer learns its pieces
 FIRST_TABLES = 10  # rendered before the training begins beside the renderers
 EMA = 0.999
-RESERVE = 15.0  # seconds of a time budget in which the last stage ends and the model is written
+RESERVE = 18.0  # seconds of a time budget in which the last stage ends and the model is written
 MOST_STEPS = 1_000_000  # of a stage that ends by the clock
 
 
@@ -78,12 +78,11 @@ def train_nano(args: argparse.Namespace) -> None:
         join_ranks(args.device)  # says that there is none
     if torch.distributed.is_torchelastic_launched():
         return _train_in_ranks(args)
-    began = time.monotonic()
     _prepare(args)
     with _renderers(args):
         _run_together([name for name in PARTS if name in args.stages], args)
         if args.minutes is not None:  # what starting and rendering took is taken from the end
-            args.seconds_left = 60 * args.minutes - RESERVE - (time.monotonic() - began)
+            args.seconds_left = 60 * args.minutes - RESERVE - (time.monotonic() - args.began)
         _run_together([name for name in ("train_joint",) if name in args.stages], args)
 
 
