@@ -1,12 +1,16 @@
 """Grasp candidates: what a gripper and a suction cup could do with an object on a table."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from geometry_scenes import CAMERA, Cuboid, Ground, Sphere, Tabletop, noisy, on_table, render
 
 from lisa_ros.geometry import (
+    Box,
     Gripper,
     Object3D,
+    Plane,
     cloud,
     locate,
     parallel_grasps,
@@ -107,8 +111,6 @@ def test_slanted_sides_slip():
 
 
 def locate_again(found: Object3D, keep: np.ndarray) -> Object3D:
-    from dataclasses import replace
-
     return replace(found, points=found.points[keep])
 
 
@@ -201,3 +203,80 @@ def test_a_cup_does_not_seal_on_what_is_too_small_or_too_round():
     best = suction_grasps(locate(seen == 0, depth, CAMERA))[0]
     assert best.pose[:3, 2] @ (large.center - best.pose[:3, 3]) == pytest.approx(0.1, abs=0.002)
     assert best.score > 0.5
+
+
+def half_cylinder(
+    radius: float = 0.025, length: float = 0.12, up: bool = True
+) -> tuple[np.ndarray, Box]:
+    """A bottle that lies along x under z = up, of which a camera sees what faces -y and +z."""
+    x, angle = np.meshgrid(np.linspace(-length / 2, length / 2, 60), np.linspace(-1.2, 0.45, 60))
+    y, z = radius * np.sin(angle), radius * np.cos(angle) + radius
+    points = np.stack([x.ravel(), y.ravel(), z.ravel()], axis=1).astype(np.float32)
+    box = Box(np.array([0, 0, radius]), np.eye(3), np.array([length, 2 * radius, 2 * radius]), True)
+    return points, box
+
+
+@pytest.mark.parametrize("sides", [(-1,), (1,), (-1, 1)])
+def test_the_side_that_no_camera_saw_is_as_far_away_as_the_one_that_was_seen(sides):
+    points, box = half_cylinder()
+    points[:, 1] *= -sides[0]
+    eyes = np.array([[0.0, 0.5 * side, 0.4] for side in sides])
+    found = Object3D(points=points, centroid=points.mean(0), box=box, up=box.rotation[:, 2])
+    best = parallel_grasps(replace(found, viewpoints=eyes))[0]
+    assert best.kind == "top" and abs(best.pose[1, 1]) > 0.99
+    seen = float(np.ptp(points[:, 1]))
+    if len(sides) == 1:
+        assert best.width == pytest.approx(2 * np.abs(points[:, 1]).max(), abs=0.002)
+        assert best.pose[1, 3] == pytest.approx(0, abs=0.001)
+    else:  # both were looked at, so nothing is hidden
+        assert best.width == pytest.approx(seen, abs=0.002)
+
+
+@pytest.mark.parametrize("thickness", [0.005, 0.015])
+def test_the_fingers_thickness_needs_room_too(thickness):
+    """A post beside the open hand: thin fingers pass it, thick ones do not."""
+    points, box = half_cylinder()
+    found = Object3D(points=points, centroid=points.mean(0), box=box, up=box.rotation[:, 2])
+    found = replace(found, viewpoints=np.array([[0.0, -0.5, 0.4]]))
+    gripper = Gripper(finger_thickness=thickness)
+    heights = np.linspace(0, 0.06, 20)
+    x = np.linspace(-0.06, 0.06, 60)
+    away = gripper.opening / 2 + 0.010
+    post = np.stack([np.repeat(x, 20), np.full(1200, away), np.tile(heights, 60)], axis=1)
+    free = [one for one in parallel_grasps(found, gripper) if one.kind == "top"]
+    beside = [one for one in parallel_grasps(found, gripper, post) if one.kind == "top"]
+    assert free and bool(beside) == (thickness < 0.010)
+
+
+def test_an_obstacle_blocks_where_a_finger_goes_and_nowhere_else():
+    points, box = half_cylinder()
+    found = Object3D(points=points, centroid=points.mean(0), box=box, up=box.rotation[:, 2])
+    found = replace(found, viewpoints=np.array([[0.0, -0.5, 0.4]]))
+    whole = len(parallel_grasps(found))
+
+    def lost(x, y, z, count=10):
+        obstacle = np.random.default_rng(0).uniform(-0.001, 0.001, (count, 3))
+        obstacle += np.array([x, y, z])
+        return whole - len(parallel_grasps(found, obstacles=obstacle))
+
+    assert lost(0, 0.03, 0.03) > 0, "beside the middle"
+    assert lost(0, -0.03, 0.03) > 0
+    assert lost(0, 0.03, 0.03, count=2) == 0, "two stray points"
+    assert lost(0, 0.0, 0.03) == 0, "within the object"
+    assert lost(0, 0.03, 0.2) == 0, "above the hand"
+    assert lost(0.2, 0.03, 0.03) == 0, "beyond its end"
+
+
+@pytest.mark.parametrize("height", [0.0, 0.02])
+def test_the_hand_stays_above_the_support_by_its_clearance(height):
+    """As deep as the object reaches, but not into what it stands on."""
+    points, box = half_cylinder()
+    plane = Plane(np.array([0.0, 0, 1]), -height, 0.0)
+    found = Object3D(
+        points=points, centroid=points.mean(0), box=box, support=plane, up=box.rotation[:, 2]
+    )
+    found = replace(found, viewpoints=np.array([[0.0, -0.5, 0.2]]))
+    gripper = Gripper(clearance=0.004, hand_width=0.08, finger_length=0.1)
+    grasps = parallel_grasps(found, gripper)
+    lowest = min(one.pose[2, 3] + height for one in grasps if one.kind == "top")
+    assert lowest == pytest.approx(max(0.004, height), abs=1e-3) and lowest >= 0.004 - 1e-6

@@ -19,6 +19,7 @@ from lisa_ros.geometry import (
     without_object,
 )
 from lisa_ros.geometry.camera import project, rays
+from lisa_ros.geometry.depth import check_registered
 
 K = [550, 0, 200, 0, 550, 150, 0, 0, 1]
 SCENE = on_table([0.1, 0.06, 0.12])
@@ -279,3 +280,21 @@ def test_a_depth_image_without_the_object(depth, gone):
     rows, columns = np.nonzero(MASK)
     assert np.nonzero(taken)[0].min() >= rows.min() - 2
     assert np.nonzero(taken)[1].max() <= columns.max() + 2
+
+
+@pytest.mark.parametrize("margin", [0, 1, 4])
+def test_the_margin_around_a_removed_object_is_gone_on_every_side(margin):
+    mask = np.zeros((40, 50), bool)
+    mask[10:20, 15:30] = True
+    rest = without_object(np.full((40, 50), 700, np.uint16), mask, margin)
+    wanted = np.zeros_like(mask)
+    wanted[10 - margin : 20 + margin, 15 - margin : 30 + margin] = True
+    assert np.array_equal(rest == 0, wanted)
+
+
+def test_a_depth_image_is_of_the_frame_of_its_image():
+    check_registered("camera", "/camera")
+    check_registered("", "depth")
+    check_registered("camera", "")
+    with pytest.raises(DepthError, match=r"'camera'.*'depth'.*registered"):
+        check_registered("/camera", "depth")
