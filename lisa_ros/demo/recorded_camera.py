@@ -72,17 +72,17 @@ def read_questions() -> list[DemoQuestion]:
 
 def read_recording(path: Path = RECORDING) -> list[RecordedScene]:
     """The scenes of a recording in the order in which they were taken."""
-    from rosbags.highlevel import AnyReader
+    from lisa_ros.recordings.bag import Bag
 
     scenes: list[RecordedScene] = []
     pending: dict[str, Any] = {}
-    with AnyReader([path]) as reader:
-        for connection, _, raw in reader.messages():
-            message = reader.deserialize(raw, connection.msgtype)
-            if connection.topic == SCENE:
+    with Bag(path) as bag:
+        for recorded in bag.messages():
+            topic, message = recorded.topic.name, bag.decode(recorded)
+            if topic == SCENE:
                 scenes.append(RecordedScene(int(message.data)))
                 continue
-            pending[connection.topic] = message
+            pending[topic] = message
             if len(pending) == 3:
                 scenes[-1].frames.append(pending)
                 pending = {}
