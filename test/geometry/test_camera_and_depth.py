@@ -298,3 +298,9 @@ def test_a_depth_image_is_of_the_frame_of_its_image():
     check_registered("camera", "")
     with pytest.raises(DepthError, match=r"'camera'.*'depth'.*registered"):
         check_registered("/camera", "depth")
+
+
+def test_what_is_not_before_the_camera_has_no_pixel():
+    """Behind it a point would be seen upside down, as if it were there."""
+    points = np.array([[0.1, 0.05, -0.6], [0.1, 0.05, 0.0], [0.1, 0.05, 0.6]])
+    assert np.isnan(project(CAMERA, points)).all(axis=1).tolist() == [True, True, False]

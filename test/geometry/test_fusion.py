@@ -135,3 +135,13 @@ def test_noise_and_a_mask_of_another_size():
     assert np.linalg.norm(found.box.center - THING.center) < 0.003
     outside = np.abs((found.points - THING.center) @ THING.rotation) - THING.size / 2
     assert outside.max() < 0.004, "pixels that hang in the air are no part of the object"
+
+
+@pytest.mark.parametrize(("error", "agrees"), [(0.002, True), (0.03, False)])
+def test_a_view_that_measures_the_surface_elsewhere_does_not_agree(error, agrees):
+    """Depth that is 3 cm too long sees through the object of the others."""
+    one = VIEWS[1]
+    off = Sighting(one.mask, one.depth + np.float32(error), CAMERA, one.pose)
+    found = fuse([VIEWS[0], off, VIEWS[2]], up=UP)
+    assert (found.agreement > 0.95) == agrees
+    assert is_the_thing(found, 0.06)

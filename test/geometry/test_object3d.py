@@ -71,6 +71,8 @@ def test_a_box_of_any_orientation_of_which_three_faces_show(center, rotation, si
     assert np.linalg.norm(found.box.center - center) < 0.002
     assert np.linalg.det(found.box.rotation) == pytest.approx(1)
     assert not found.box.upright
+    assert (np.diff(found.box.size) <= 0).all() and found.box.rotation[0, 0] >= 0
+    assert found.box.rotation[2, 2] <= 0, "z looks to the camera"
 
 
 @pytest.mark.parametrize("turn", [0.4, np.pi / 4, 1.0])
@@ -101,6 +103,7 @@ def test_a_box_that_stands_on_a_table(size, yaw, elevation, up):
     assert np.linalg.norm(box.center - scene.thing.center) < 0.002
     assert box.upright
     assert box.rotation[:, 2] @ scene.up > 0.9999
+    assert box.size[0] >= box.size[1] and box.rotation[0, 0] >= 0, "x: the longer, to the right"
     assert found.support.normal @ scene.up > 0.9999
     assert found.support.offset == pytest.approx(scene.table.offset, abs=0.001)
 
