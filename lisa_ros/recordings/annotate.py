@@ -108,6 +108,8 @@ class Annotator:
         Raises:
             LisaError: the recording cannot be read, or nothing be written there.
         """
+        if not every >= 0:
+            raise RecordingError(f"--every must be 0 or more seconds, not {every:g}")
         if target.exists():
             raise RecordingError(f"{target} exists already; choose another name")
         self._source, self._target = source, target
@@ -141,8 +143,11 @@ class Annotator:
             TemporaryDirectory(dir=beside.parent, prefix=".lisa_ros.") as scratch,
         ):
             folder = Path(scratch) / self._target.name  # after which the file in it is called
-            with _Writer(folder, version=BAG_VERSION, storage_plugin=plugin) as writer:
-                yield from self._copy(bag, writer, model)
+            try:
+                with _Writer(folder, version=BAG_VERSION, storage_plugin=plugin) as writer:
+                    yield from self._copy(bag, writer, model)
+            except sqlite3.Error as error:  # its way to say that the disk is full
+                raise RecordingError(f"cannot write {self._target}: {error}") from error
             os.rename(writer.file if bare else folder, beside)
             self._count(bag)
 

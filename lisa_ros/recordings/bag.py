@@ -274,7 +274,8 @@ def choose_camera(bag: Bag, wanted: str, others: Collection[str]) -> str:
 
 def _look(bag: Bag, topic: Topic) -> str:
     """What the first image of a topic shows: "colour", "grey", "depth" or "no messages"."""
-    first = next(bag.messages([topic.name]), None)
+    is_empty = bag.counts and not bag.counts[topic.name]
+    first = None if is_empty else next(bag.messages([topic.name]), None)
     if first is None:
         return "no messages"
     message = bag.decode(first)

@@ -33,6 +33,7 @@ from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from lisa_ros.cli import main
+from lisa_ros.errors import LisaError
 from lisa_ros.node.loading import Model
 from lisa_ros.node.status import Status
 from lisa_ros.recordings.annotate import Annotator, Summary, describe
@@ -286,6 +287,43 @@ def test_a_model_that_fails_once_costs_one_answer(tmp_path):
     assert [one.status for one in results] == [Status.MODEL_ERROR, Status.OK] * 2
     assert "RuntimeError" in results[0].error
     assert len(summary.faults) == 2 and summary.copied == {"/cam": 2}
+
+
+@pytest.mark.parametrize("suffix", ["", ".mcap", ".db3"])
+def test_a_full_disk_leaves_nothing_behind(tmp_path, suffix, monkeypatch):
+    """sqlite3 says it in its own way."""
+    source, target = write(tmp_path / "in", images()), tmp_path / "place" / f"out{suffix}"
+    full = sqlite3.OperationalError if suffix == ".db3" else OSError
+
+    def fail(*_: object) -> None:
+        raise full("database or disk is full")
+
+    monkeypatch.setattr("lisa_ros.recordings.annotate._Writer.write", fail)
+    with pytest.raises(LisaError, match=r"cannot write .*out.*: database or disk is full"):
+        ask(source, target)
+    assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("every", [-1.0, float("nan")])
+def test_there_is_no_negative_time_between_questions(tmp_path, every):
+    with pytest.raises(RecordingError, match="--every must be 0 or more"):
+        ask(write(tmp_path / "in", images()), tmp_path / "out", every=every)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "every", "asked"),
+    [
+        ([0, 1, 2, 3, 4], 2.0, [0, 2, 4]),
+        ([0, 1, 5, 6, 9], 3.0, [0, 5, 9]),
+        ([0, 0.9, 1.0, 1.9, 2.1], 1.0, [0, 1.0, 2.1]),
+    ],
+)
+def test_a_question_every_so_many_seconds(tmp_path, seconds, every, asked):
+    times = [100 * SECOND + round(one * SECOND) for one in seconds]
+    source = write(tmp_path / "in", [("/cam", time, image(time)) for time in times])
+    _, _, results = ask(source, tmp_path / "out", every=every)
+    stamps = [one.header.stamp.sec + one.header.stamp.nanosec / SECOND - 100 for one in results]
+    assert stamps == pytest.approx(asked)
 
 
 # Of other makes
