@@ -76,201 +76,86 @@ def _plain(number: float) -> str:
     return str(int(number)) if number == int(number) else str(number)
 
 
+# One parameter after the other as in a table: head, then text.
+# fmt: off
 PARAMETERS: tuple[Parameter, ...] = (
-    Parameter(
-        "autostart",
-        True,
-        "configure and activate without being asked; false where a lifecycle manager does it",
-        change="start",
-    ),
-    Parameter(
-        "target_frame",
-        "",
-        "frame of poses, clouds and grasps, by tf2 at the image's stamp; empty: the camera's",
-        change="unconfigured",
-    ),
-    Parameter(
-        "model.path",
-        "nano",
-        "name of a shipped model, or a folder with a native or official LISA checkpoint",
-        change="unconfigured",
-    ),
-    Parameter(
-        "model.device",
-        "auto",
-        "auto, cpu, cuda or cuda:N; auto takes the first GPU, or the processor where there is none",
-        pattern=r"auto|cpu|cuda(:\d+)?",
-        change="unconfigured",
-    ),
-    Parameter(
-        "model.dtype",
-        "auto",
-        "number format of the weights; auto: bfloat16 on a GPU, float32 on a processor",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        change="unconfigured",
-    ),
-    Parameter(
-        "model.quantization",
-        "none",
-        "compress the language model's weights; auto: as far as a GPU's memory asks for it",
-        choices=("none", "auto", *get_args(Quantization)),
-        change="unconfigured",
-    ),
-    Parameter(
-        "model.threads",
-        0,
-        "processor threads that the model computes with; 0: as many as PyTorch chooses",
-        low=0,
-        high=1024,
-        change="unconfigured",
-    ),
-    Parameter(
-        "model.prepare_frames",
-        False,
-        "encode the newest image while nobody asks: a query is then about the last one so encoded "
-        "while input.max_age allows it, and answered sooner; an idle robot computes all the time",
-    ),
-    Parameter(
-        "model.vision_tower",
-        "",
-        "folder with the CLIP tower, for official checkpoints, which do not hold it",
-        change="unconfigured",
-    ),
-    Parameter(
-        "input.transport",
-        "raw",
-        "raw: subscribe to `image`; compressed: subscribe to `image/compressed` (JPEG or PNG)",
-        choices=("raw", "compressed"),
-        change="unconfigured",
-    ),
-    Parameter(
-        "input.qos",
-        "auto",
-        "reliability of the image subscription: the publisher's, best effort, or reliable",
-        choices=("auto", "sensor_data", "reliable"),
-        change="unconfigured",
-    ),
-    Parameter(
-        "input.max_age",
-        1.0,
-        "seconds since an image arrived after which it is too old to answer about",
-        low=0.01,
-        high=3600.0,
-    ),
-    Parameter(
-        "input.wait",
-        0.5,
-        "seconds that a query waits for an image when there is none that is fresh enough",
-        low=0.0,
-        high=60.0,
-    ),
-    Parameter(
-        "input.warn_after",
-        3.0,
-        "seconds without an image after which the log and the diagnostics say why",
-        low=0.5,
-        high=3600.0,
-    ),
-    Parameter(
-        "input.max_pixels",
-        8_294_400,
-        "largest image that is accepted, width times height",
-        low=256,
-        high=268_435_456,
-    ),
-    Parameter(
-        "depth.transport",
-        "raw",
-        "raw: subscribe to `depth`; compressed: subscribe to `depth/compressedDepth` (PNG)",
-        choices=("raw", "compressed"),
-        change="unconfigured",
-    ),
-    Parameter(
-        "depth.qos",
-        "auto",
-        "reliability of the subscriptions to `depth` and `camera_info`: as input.qos",
-        choices=("auto", "sensor_data", "reliable"),
-        change="unconfigured",
-    ),
-    Parameter(
-        "depth.slop",
-        0.1,
-        "seconds by which the stamps of image and depth image may differ",
-        low=0.0,
-        high=10.0,
-    ),
-    Parameter(
-        "depth.rectified",
-        False,
-        "the images are rectified: take `p` of camera_info, and no distortion, instead of `k`, `d`",
-    ),
-    Parameter(
-        "depth.box",
-        "support",
-        "how boxes stand: upright on what carries the object, along target_frame's z, or freely",
-        choices=("support", "target_frame", "free"),
-        change="unconfigured",
-    ),
-    Parameter(
-        "grasp.hand",
-        "parallel",
-        "the hand that `grasps` are for: two fingers or a suction cup",
-        choices=("parallel", "suction"),
-    ),
-    Parameter(
-        "grasp.opening", 0.08, "largest distance between the fingers in metres", low=0.001, high=1.0
-    ),
-    Parameter(
-        "grasp.finger_length",
-        0.04,
-        "how deep a thing may reach between the fingers in metres",
-        low=0.001,
-        high=1.0,
-    ),
-    Parameter(
-        "grasp.cup_diameter",
-        0.02,
-        "diameter of the suction cup's lip in metres",
-        low=0.001,
-        high=1.0,
-    ),
-    Parameter(
-        "score.min",
-        0.25,
-        "an instance with a lower score is left out; without any other the answer is NOT_FOUND. "
-        "By calibrated scores a mask below 0.25 is wrong three times out of four",
-        low=0.0,
-        high=1.0,
-    ),
-    Parameter(
-        "query.mode",
-        "auto",
-        "what queries on the topic ask for: what the words say, a mask, a mask and a reason, words",
-        choices=("auto", "mask", "explain", "text"),
-    ),
-    Parameter("query.max_length", 1000, "longest instruction in characters", low=1, high=2000),
-    Parameter(
-        "query.queue_size", 10, "queries that may wait; further ones are rejected", low=1, high=1000
-    ),
-    Parameter(
-        "query.timeout",
-        30.0,
-        "seconds from the arrival of a query to its answer; then it ends as TIMEOUT",
-        low=0.1,
-        high=3600.0,
-    ),
-    Parameter("query.max_new_tokens", 256, "longest answer in tokens", low=1, high=4096),
-    Parameter(
-        "standing.instruction", "", "an instruction that the node asks again by itself; empty: none"
-    ),
-    Parameter(
-        "standing.period",
-        1.0,
-        "seconds between two standing queries; 0: one for every image that differs from the last",
-        low=0.0,
-        high=86_400.0,
-    ),
+    Parameter("autostart", True, change="start", text=
+        "configure and activate without being asked; false where a lifecycle manager does it"),
+    Parameter("target_frame", "", change="unconfigured", text=
+        "frame of poses, clouds and grasps, by tf2 at the image's stamp; empty: the camera's"),
+    Parameter("model.path", "nano", change="unconfigured", text=
+        "name of a shipped model, or a folder with a native or official LISA checkpoint"),
+    Parameter("model.device", "auto", pattern=r"auto|cpu|cuda(:\d+)?", change="unconfigured", text=
+        "auto, cpu, cuda or cuda:N; auto takes the first GPU, or the processor where there is "
+        "none"),
+    Parameter("model.dtype", "auto", choices=("auto", "float32", "bfloat16", "float16"),
+        change="unconfigured", text=
+        "number format of the weights; auto: bfloat16 on a GPU, float32 on a processor"),
+    Parameter("model.quantization", "none", choices=("none", "auto", *get_args(Quantization)),
+        change="unconfigured", text=
+        "compress the language model's weights; auto: as far as a GPU's memory asks for it"),
+    Parameter("model.threads", 0, low=0, high=1024, change="unconfigured", text=
+        "processor threads that the model computes with; 0: chosen for the model's size"),
+    Parameter("model.prepare_frames", False, text=
+        "encode the newest image while nobody asks: a query is then about the last one so "
+        "encoded while input.max_age allows it, and answered sooner; an idle robot computes "
+        "all the time"),
+    Parameter("model.vision_tower", "", change="unconfigured", text=
+        "folder with the CLIP tower, for official checkpoints, which do not hold it"),
+    Parameter("input.transport", "raw", choices=("raw", "compressed"), change="unconfigured", text=
+        "raw: subscribe to `image`; compressed: subscribe to `image/compressed` (JPEG or PNG)"),
+    Parameter("input.qos", "auto", choices=("auto", "sensor_data", "reliable"),
+        change="unconfigured", text=
+        "reliability of the image subscription: the publisher's, best effort, or reliable"),
+    Parameter("input.max_age", 1.0, low=0.01, high=3600.0, text=
+        "seconds since an image arrived after which it is too old to answer about"),
+    Parameter("input.wait", 0.5, low=0.0, high=60.0, text=
+        "seconds that a query waits for an image when there is none that is fresh enough"),
+    Parameter("input.warn_after", 3.0, low=0.5, high=3600.0, text=
+        "seconds without an image after which the log and the diagnostics say why"),
+    Parameter("input.max_pixels", 8_294_400, low=256, high=268_435_456, text=
+        "largest image that is accepted, width times height"),
+    Parameter("depth.transport", "raw", choices=("raw", "compressed"), change="unconfigured", text=
+        "raw: subscribe to `depth`; compressed: subscribe to `depth/compressedDepth` (PNG)"),
+    Parameter("depth.qos", "auto", choices=("auto", "sensor_data", "reliable"),
+        change="unconfigured", text=
+        "reliability of the subscriptions to `depth` and `camera_info`: as input.qos"),
+    Parameter("depth.slop", 0.1, low=0.0, high=10.0, text=
+        "seconds by which the stamps of image and depth image may differ"),
+    Parameter("depth.rectified", False, text=
+        "the images are rectified: take `p` of camera_info, and no distortion, instead of `k`, "
+        "`d`"),
+    Parameter("depth.box", "support", choices=("support", "target_frame", "free"),
+        change="unconfigured", text=
+        "how boxes stand: upright on what carries the object, along target_frame's z, or freely"),
+    Parameter("grasp.hand", "parallel", choices=("parallel", "suction"), text=
+        "the hand that `grasps` are for: two fingers or a suction cup"),
+    Parameter("grasp.opening", 0.08, low=0.001, high=1.0, text=
+        "largest distance between the fingers in metres"),
+    Parameter("grasp.finger_length", 0.04, low=0.001, high=1.0, text=
+        "how deep a thing may reach between the fingers in metres"),
+    Parameter("grasp.cup_diameter", 0.02, low=0.001, high=1.0, text=
+        "diameter of the suction cup's lip in metres"),
+    Parameter("score.min", 0.25, low=0.0, high=1.0, text=
+        "an instance with a lower score is left out; without any other the answer is "
+        "NOT_FOUND. By calibrated scores a mask below 0.25 is wrong three times out of four"),
+    Parameter("query.mode", "auto", choices=("auto", "mask", "explain", "text"), text=
+        "what queries on the topic ask for: what the words say, a mask, a mask and a reason, "
+        "words"),
+    Parameter("query.max_length", 1000, low=1, high=2000, text=
+        "longest instruction in characters"),
+    Parameter("query.queue_size", 10, low=1, high=1000, text=
+        "queries that may wait; further ones are rejected"),
+    Parameter("query.timeout", 30.0, low=0.1, high=3600.0, text=
+        "seconds from the arrival of a query to its answer; then it ends as TIMEOUT"),
+    Parameter("query.max_new_tokens", 256, low=1, high=4096, text=
+        "longest answer in tokens"),
+    Parameter("standing.instruction", "", text=
+        "an instruction that the node asks again by itself; empty: none"),
+    Parameter("standing.period", 1.0, low=0.0, high=86_400.0, text=
+        "seconds between two standing queries; 0: one for every image that differs from the last"),
 )
+# fmt: on
 BY_NAME: dict[str, Parameter] = {parameter.name: parameter for parameter in PARAMETERS}
 
 

@@ -184,6 +184,7 @@ def test_moveit_goals_lie_behind_the_fingertips():
     assert before.pose.position.z == pytest.approx(0.4)
     assert before.pose.position.x == pytest.approx(0.4)
     assert recipe["closing_axis"](down) == pytest.approx([0, -1, 0])
+    assert recipe["goals"](PoseArray(), tip=0.1) == [], "no grasp is nothing unusual"
 
 
 def test_nav2_goal_looks_at_the_thing():

@@ -22,16 +22,17 @@ LAUNCH = ROOT / "launch" / "perception.launch.py"
 RUN = """
 import sys
 from launch import LaunchService
-from launch.actions import IncludeLaunchDescription
+from launch.actions import GroupAction, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch import LaunchDescription
 service = LaunchService()
 for line in sys.argv[2:]:
     arguments = [tuple(one.split(":=")) for one in line.split()]
     source = PythonLaunchDescriptionSource(sys.argv[1])
-    service.include_launch_description(
-        LaunchDescription([IncludeLaunchDescription(source, launch_arguments=arguments)])
-    )
+    node = IncludeLaunchDescription(source, launch_arguments=arguments)
+    # without a group of its own the next one would take this one's arguments
+    group = GroupAction([node], scoped=True, forwarding=False)
+    service.include_launch_description(LaunchDescription([group]))
 sys.exit(service.run())
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from lisa_ros.node.inputs.frame import Frame
+from lisa_ros.node.inputs.image_conversion import to_message
 from lisa_ros.node.requests.queries import Queries
 from lisa_ros.node.requests.query import Outcome, Query
 from lisa_ros.node.status import ANSWERED, Readiness
@@ -40,7 +40,7 @@ class SelfTest:
         if self._worker.model is None:
             response.message = f"the model is not loaded: {self._readiness.not_ready_reason}"
             return response
-        query = self._queries.new(INSTRUCTION, 0, frame=Frame(_message(), None))
+        query = self._queries.new(INSTRUCTION, 0, frame=Frame(SAMPLE, None))
         ended = Future(executor=self._node.executor)
         self._pending.append((query.deadline + OVERDUE, ended))
         self._worker.test(query, lambda outcome: self._end(ended, (query, outcome)))
@@ -76,20 +76,6 @@ class SelfTest:
         )
 
 
-def _message() -> SimpleNamespace:
-    pixels = sample_image()
-    height, width, channels = pixels.shape
-    return SimpleNamespace(
-        header=Header(frame_id="self_test"),
-        height=height,
-        width=width,
-        encoding="rgb8",
-        is_bigendian=0,
-        step=width * channels,
-        data=pixels.tobytes(),
-    )
-
-
 def sample_image() -> np.ndarray:
     """A red ball on a grey table, uint8 (240, 320, 3) RGB, drawn with simple shading."""
     rows, columns = np.mgrid[:240, :320]
@@ -99,3 +85,6 @@ def sample_image() -> np.ndarray:
     light = 0.35 + 0.65 * np.clip(1 - (x + 0.4) ** 2 - (y + 0.4) ** 2, 0, 1)
     ball = light[..., None] * np.array([215.0, 35.0, 30.0])
     return np.where(inside[..., None], ball, table).astype(np.uint8)
+
+
+SAMPLE = to_message(sample_image(), "rgb8", Header(frame_id="self_test"))
