@@ -119,21 +119,19 @@ class StageTimer:
 
 
 class Vision:
-    """CLIP for the language model's eyes, SAM for the masks; on a GPU SAM runs beside the rest.
-
-    On a CPU transformers' SAM encoder is used as it is: ours gains less than a third there.
-    """
+    """CLIP for the language model's eyes, SAM for the masks; on a GPU SAM runs beside the rest."""
 
     def __init__(self, lisa: Lisa, clip_view: ClipView) -> None:
         network, device = lisa.network, lisa.network.lm_head.weight.device
         self.processor, self.clip_view, self.device = lisa.processor, clip_view, device
         self.dtype = network.dtype
-        self.clip_encoder, self.sam_encoder = network.encode_view, network.encode_frame
+        self.clip_encoder = network.encode_view
+        self.sam_encoder = SamEncoder(network.image_encoder, best_route(device))
         self.low_res, self.side_stream = partial(_low_res_masks, network), None
         if device.type == "cuda":
             self.side_stream = torch.cuda.Stream(device)
             self.clip_encoder = CudaGraphs(self.clip_encoder, device)
-            self.sam_encoder = CudaGraphs(SamEncoder(network.image_encoder, best_route()), device)
+            self.sam_encoder = CudaGraphs(self.sam_encoder, device)
             self.low_res = CudaGraphs(self.low_res, device)
 
     def encode_views(

@@ -53,8 +53,14 @@ class SamEncoder:
         return encoder.neck(x.to(encoder.neck.conv1.weight.dtype))
 
 
-def best_route() -> Route:
-    """The route for a GPU: no bias in memory, by a compiled kernel where there is a compiler."""
+def best_route(device: torch.device) -> Route:
+    """On a GPU no bias in memory, by a compiled kernel where there is a compiler.
+
+    On a processor `dense`, which gives transformers' features to the last bit and was faster at
+    every size that was measured: 1.1 times at 160 and 320 pixels, 1.3 and more from 640 on.
+    """
+    if device.type != "cuda":
+        return "dense"
     return "flex" if has_triton() else "fold"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -184,6 +185,16 @@ def test_nano_is_asked_in_single_blanks_and_others_as_it_was_typed() -> None:
             engine.prompts.ids(Question(picture(), words, history=[(words, "It is [SEG].")]))
         assert (prompts[0] == prompts[1]) is same
         assert prompts[0].count(plain if same else typed) == 2
+
+
+def test_a_dialogue_is_told_in_its_order_and_whole() -> None:
+    engine, prompts = engine_saying("It is [SEG]."), []
+    engine.prompts.tokenizer = SimpleNamespace(encode=prompts.append)
+    turns = [(f"question {n}", f"Answer {n} [SEG].") for n in range(12)]
+    engine.prompts.ids(Question(picture(), "and now?", history=turns))
+    words = re.findall(r"question \d+|Answer \d+ +\[SEG\]|and now", prompts[0])
+    told = [part for n in range(12) for part in (f"question {n}", f"Answer {n}  [SEG]")]
+    assert words == [*told, "and now"]
 
 
 FORMS = ("semantic", "conversation", "chain_of_thought")

@@ -9,10 +9,10 @@ from transformers import SamVisionConfig
 from transformers.models.sam.modeling_sam import SamVisionEncoder
 
 from lisa_ros.engine import sam_encoder
-from lisa_ros.engine.sam_encoder import SamEncoder
+from lisa_ros.engine.sam_encoder import SamEncoder, best_route
 
 
-def encoder(grid: int, window: int) -> SamVisionEncoder:
+def encoder(grid: int, window: int, attention: str = "eager") -> SamVisionEncoder:
     """One layer with windows and one without; tables that are not zero."""
     torch.manual_seed(grid)
     config = SamVisionConfig(
@@ -27,7 +27,7 @@ def encoder(grid: int, window: int) -> SamVisionEncoder:
         output_channels=16,
         initializer_range=0.1,
     )
-    config._attn_implementation = "eager"
+    config._attn_implementation = attention
     model = SamVisionEncoder(config).eval()
     for layer in model.layers:
         torch.nn.init.normal_(layer.attn.rel_pos_h)
@@ -51,6 +51,15 @@ def test_every_route_is_transformers(
     expected = model(pixels).last_hidden_state
     ours = SamEncoder(model, route)(pixels)
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("grid", "window"), [(16, 8), (20, 14), (32, 14)])
+@torch.inference_mode()
+def test_a_processors_features_are_transformers_to_the_last_bit(grid: int, window: int) -> None:
+    model = encoder(grid, window, "sdpa")  # as a network is made
+    pixels = torch.randn(2, 3, 4 * grid, 4 * grid)
+    ours = SamEncoder(model, best_route(torch.device("cpu")))(pixels)
+    assert torch.equal(ours, model(pixels).last_hidden_state)
 
 
 @torch.inference_mode()
