@@ -54,7 +54,8 @@ def test_package_xml_is_valid_and_agrees() -> None:
     package = import_module("catkin_pkg.package").parse_package(str(ROOT / "package.xml"))
     assert package.name == PROJECT["project"]["name"] == "lisa_ros"
     assert package.version == PROJECT["project"]["version"]
-    declared = {entry.name for entry in package.buildtool_depends + package.build_depends}
+    entries = package.buildtool_depends + package.build_depends + package.test_depends
+    declared = {entry.name for entry in entries}
     found = re.findall(r"find_package\((\w+)", CMAKE)
     assert set(found) <= declared
     assert f"## {package.version}" in (ROOT / "CHANGELOG.md").read_text()
