@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 if find_spec("mujoco") is None:
     pytest.skip("the simulator needs mujoco: pip install lisa_ros[sim]", allow_module_level=True)
 
+import cv2
 import mujoco
 from pick_scenes import about, graspable_scene, seen
 
-from lisa_tabletop.pick.scene import FIRST_SEED, PickScene, question_about, scene_seeds
-from lisa_tabletop.pick.trial import PickOutcome, Reply, TrueMasks, judge, reply_with, run_trial
+from lisa_ros.geometry import Grasp
+from lisa_tabletop.pick.film import Film
+from lisa_tabletop.pick.scene import (
+    FIRST_SEED,
+    UNCLUTTERED_GAP,
+    PickScene,
+    question_about,
+    scene_seeds,
+)
+from lisa_tabletop.pick.series import Series, run_trials
+from lisa_tabletop.pick.trial import (
+    PickOutcome,
+    Reply,
+    Target,
+    TrueMasks,
+    choose,
+    judge,
+    reply_with,
+    run_trial,
+)
 from lisa_tabletop.world.camera import View
+from lisa_tabletop.world.camera_model import simulate
 
 
 @pytest.mark.parametrize("seed", scene_seeds(90)[:6])
@@ -118,3 +141,80 @@ def test_pushing_another_one_off_the_table_is_no_success() -> None:
     assert judge(scene, before, items[0])[0] is PickOutcome.LIFTED
     put(1, -0.5)
     assert judge(scene, before, items[0])[0] is PickOutcome.PUSHED
+
+
+def test_what_stands_high_without_having_risen_was_not_lifted() -> None:
+    scene = graspable_scene()
+    items, data = scene.table.items, scene.table.data
+    heights = {0: 0.02, 1: 0.09}
+
+    def put(number: int, height: float) -> None:
+        data.qpos[7 * number : 7 * number + 3] = [0.3 * number, 0.0, height]
+        mujoco.mj_forward(scene.table.model, data)
+
+    for number, height in heights.items():
+        put(number, height)
+    before = scene.lowest()
+    put(0, 0.3)
+    assert judge(scene, before, items[0]) == (PickOutcome.LIFTED, [items[0]])
+    put(1, 0.2)  # it has come along
+    assert judge(scene, before, items[0])[0] is PickOutcome.WRONG
+
+
+def test_the_meant_thing_dropped_beside_the_table_was_missed() -> None:
+    scene = graspable_scene()
+    before = scene.lowest()
+    scene.table.data.qpos[:3] = [0.0, 0.0, -0.5]
+    mujoco.mj_forward(scene.table.model, scene.table.data)
+    assert judge(scene, before, scene.table.items[0])[0] is PickOutcome.MISSED
+
+
+def test_only_a_grasp_from_above_is_chosen() -> None:
+    down, sideways = np.diag([1.0, -1.0, -1.0, 1.0]), np.eye(4)
+    sideways[:3, :3] = [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]
+    grasps = [
+        Grasp(pose, 0.05, score, kind="front") for pose, score in ((sideways, 0.9), (down, 0.4))
+    ]
+    assert choose(Target(grasps, np.full(3, 0.05))).grasp is grasps[1]
+    plan = choose(Target(grasps[:1], np.array([0.21, 0.12, 0.05])))
+    assert plan.grasp is None and plan.reason.startswith("21 by 12 cm is too large")
+
+
+def test_neighbours_are_obstacles() -> None:
+    """The fingers find no way down where everything around the thing is as high as it is."""
+    scene = graspable_scene()
+    view = seen(scene)
+    mask = view.instances == scene.table.items[0].id
+    assert choose(reply_with(view, mask, "").target).grasp is not None
+    near = cv2.dilate(mask.astype(np.uint8), np.ones((111, 111), np.uint8)).astype(bool)
+    margin = cv2.dilate(mask.astype(np.uint8), np.ones((13, 13), np.uint8)).astype(bool)
+    depth = np.where(near & ~margin, view.depth - 0.06, view.depth)
+    crowded = replace(view, depth=depth)
+    assert choose(reply_with(crowded, mask, "").target).grasp is None
+
+
+class Watching:
+    """Answers with the true masks, and keeps what it was shown."""
+
+    def __init__(self) -> None:
+        self.views: list[View] = []
+
+    def reply_to(self, view: View, question: dict) -> Reply:
+        self.views.append(view)
+        return Reply(None, "There is none.", "NOT_FOUND")
+
+
+def test_a_series_shows_what_a_camera_would_have_taken_of_tables_with_room(tmp_path: Path) -> None:
+    watching = Watching()
+    series = Series(90, uncluttered=True)
+    trials = list(run_trials(series, 3, watching, Film(tmp_path, 0)))
+    assert len(trials) == len(watching.views) == 3
+    for trial, view in zip(trials, watching.views, strict=True):
+        scene = PickScene(trial.seed, uncluttered=True)
+        assert scene.gap() >= UNCLUTTERED_GAP
+        clean = seen(scene)
+        assert not np.array_equal(view.rgb, clean.rgb)
+        taken = simulate(clean.rgb, np.random.default_rng((trial.seed, 3)))
+        assert np.array_equal(view.rgb, taken)
+    tight = [s for s in scene_seeds(90)[:12] if PickScene(s, True).gap() < UNCLUTTERED_GAP]
+    assert tight and not {trial.seed for trial in trials} & set(tight)

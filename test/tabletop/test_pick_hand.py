@@ -12,10 +12,10 @@ if find_spec("mujoco") is None:
 
 from pick_scenes import seen
 
-from lisa_tabletop.pick.hand import add_hand
+from lisa_tabletop.pick.hand import GRIPPER, add_hand
 from lisa_tabletop.pick.scene import FIRST_SEED, PickScene
 from lisa_tabletop.world.kinds import KINDS
-from lisa_tabletop.world.tabletop import Tabletop
+from lisa_tabletop.world.tabletop import COLLISION_GROUP, Tabletop
 
 TOO_BIG = {"bowl", "plate", "book", "box", "tray", "pot", "teapot"}
 
@@ -73,3 +73,14 @@ def test_the_hand_reaches_poses_and_is_not_seen_by_the_camera() -> None:
     hand.grip(0.0, 0.4)
     assert scene.table.data.joint("finger").qpos < 0.002
     assert scene.table.data.joint("other_finger").qpos < 0.002
+
+
+def test_the_fingers_need_their_clearance_on_both_sides() -> None:
+    scene = PickScene(6, uncluttered=True)
+    scene.table = Tabletop(6, kinds=("ball",), count=(1, 1), extend=add_hand)
+    ball, model = scene.table.items[0], scene.table.model
+    collider = (model.geom_bodyid == ball.body) & (model.geom_group == COLLISION_GROUP)
+    room = GRIPPER.opening - 2 * GRIPPER.clearance
+    for width, fits in ((room - 0.002, True), (room + 0.002, False), (GRIPPER.opening, False)):
+        model.geom_size[collider] = width / 2
+        assert scene.can_be_held(ball) is fits, width

@@ -54,3 +54,12 @@ def test_pictures_vary_in_brightness_tint_sharpness_and_noise():
     corners = taken[:, :10, :10].mean((1, 2, 3)) / brightness
     assert corners.min() < 0.9
     assert np.abs(corners.max() - 1) < 0.05
+
+
+def test_a_shaken_image_is_as_bright_as_a_steady_one():
+    """Blur moves light about and loses none: only exposure and contrast decide the brightness."""
+    level = np.full((64, 64, 3), 128, np.uint8)
+    brightness = [simulate(level, np.random.default_rng(seed)).mean() for seed in range(80)]
+    assert min(brightness) > 128 * 0.72 * 0.75  # the least exposure, gamma and a vignette
+    assert max(brightness) <= 255
+    assert max(brightness) < 128 * 1.3 * 1.25

@@ -12,8 +12,10 @@ import pytest
 if find_spec("mujoco") is None:
     pytest.skip("the simulator needs mujoco: pip install lisa_ros[sim]", allow_module_level=True)
 
+import mujoco
+
 from lisa_ros.errors import LisaError
-from lisa_tabletop.world.camera import TabletopCamera, View
+from lisa_tabletop.world.camera import TabletopCamera, View, aim
 from lisa_tabletop.world.kinds import KINDS
 from lisa_tabletop.world.parts import COLORS
 from lisa_tabletop.world.tabletop import AREA, TABLE, VISUAL_GROUP, Tabletop
@@ -234,3 +236,53 @@ def test_a_table_is_the_same_on_every_processor():
         for more in ({}, plain)
     }
     assert len(found) == 1 and len(found.pop()) == 65
+
+
+def test_the_principal_point_is_where_the_camera_looks():
+    """Half a pixel is a millimetre on the table: no tolerance of the tests above would see it."""
+    scene = Tabletop(4, kinds=("ball",), count=(1, 1))
+    try:
+        camera = TabletopCamera(scene, 320, 240)
+    except LisaError as error:
+        pytest.skip(str(error))
+    ball = scene.data.xipos[scene.items[0].body]
+    aim(scene.model, "camera", ball + np.array([0.1, 0.2, 0.5]), ball)
+    mujoco.mj_forward(scene.model, scene.data)
+    view = camera.look()
+    camera.close()
+    seen = view.intrinsics @ (view.camera_pose[:3, :3].T @ (ball - view.camera_pose[:3, 3]))
+    rows, columns = np.nonzero(view.instances)
+    assert (columns.mean(), rows.mean()) == pytest.approx(seen[:2] / seen[2], abs=0.15)
+
+
+def test_what_the_edge_of_the_image_cuts_off_is_less_visible():
+    scene = Tabletop(4, kinds=("book",), count=(1, 1))
+    try:
+        camera = TabletopCamera(scene, 320, 240)
+    except LisaError as error:
+        pytest.skip(str(error))
+    book = scene.data.xipos[scene.items[0].body]
+    visible = []
+    for aside in (0.0, 0.27):  # in the middle, and with about half of it outside
+        shift = np.array([aside, 0.0, 0.0])
+        aim(scene.model, "camera", book + shift + np.array([0, 0.01, 0.6]), book + shift)
+        mujoco.mj_forward(scene.model, scene.data)
+        visible.append(camera.look().record["objects"][0]["visible"])
+    camera.close()
+    assert visible[0] == 1.0
+    assert 0.1 < visible[1] < 0.9
+
+
+def test_what_leans_on_another_does_not_lie_on_it():
+    """Wider than what is below it, or beside it, nothing is said to lie on another."""
+    scene = Tabletop(12, kinds=("pencil", "tray"), count=(2, 2))
+    tray = next((item for item in scene.items if item.kind == "tray"), None)
+    pencil = next((item for item in scene.items if item.kind == "pencil"), None)
+    assert tray and pencil
+    data, number = scene.data, pencil.id - 1
+    middle = data.xipos[tray.body].copy()
+    for offset, on in ((0.0, True), (0.4, False)):
+        data.qpos[7 * number : 7 * number + 3] = middle + np.array([offset, 0, 0.02])
+        mujoco.mj_forward(scene.model, data)
+        assert scene._is_over(pencil, tray) is on
+    assert not scene._is_over(tray, pencil), "a tray does not lie on a pencil"
