@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,3 +62,53 @@ def test_arguments_that_cannot_be_meant(
 ) -> None:
     assert main(["sim", *arguments]) == 2
     assert sentence in capsys.readouterr().err
+
+
+class Recorder:
+    """In place of a node: its clock goes on with every look, its publishers keep what they get."""
+
+    def __init__(self) -> None:
+        self.sent: dict[str, object] = {}
+        self.looks = 0
+
+    def get_clock(self) -> Recorder:
+        return self
+
+    def now(self) -> Recorder:
+        self.looks += 1
+        return self
+
+    def to_msg(self) -> object:
+        from builtin_interfaces.msg import Time
+
+        return Time(sec=self.looks)
+
+    def create_publisher(self, kind: type, topic: str, depth: int) -> object:
+        return SimpleNamespace(publish=lambda message: self.sent.update({topic: message}))
+
+
+def test_colour_depth_and_intrinsics_belong_together_and_are_those_of_the_view(
+    default_view: View,
+) -> None:
+    pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
+    from lisa_tabletop.ros.camera_node import ViewPublisher
+
+    node = Recorder()
+    depth = default_view.depth.copy()
+    depth[0, :3] = 65.4, 66.0, 0.0016  # beyond what 16 bits hold, and what a cut would make 1 mm
+    ViewPublisher(node).publish(replace(default_view, depth=depth))
+    image, deep, info = (
+        node.sent[f"/camera/{topic}"] for topic in ("image_raw", "depth/image_raw", "camera_info")
+    )
+    assert image.header == deep.header == info.header
+    assert image.header.frame_id
+    assert (info.height, info.width, info.distortion_model) == (480, 640, "plumb_bob")
+    assert np.array_equal(np.reshape(info.k, (3, 3)), default_view.intrinsics)
+    assert np.array_equal(np.reshape(info.p, (3, 4))[:, :3], default_view.intrinsics)
+    pixels = np.frombuffer(image.data, np.uint8).reshape(480, 640, 3)
+    assert image.encoding == "rgb8" and np.array_equal(pixels, default_view.rgb)
+    millimetres = np.frombuffer(deep.data, np.uint16).reshape(480, 640)
+    assert deep.encoding == "16UC1" and millimetres[0, :3].tolist() == [0, 0, 2]
+    near = default_view.depth[1:] < 65
+    error = np.abs(millimetres[1:] / 1000 - default_view.depth[1:])[near]
+    assert error.max() <= 0.00051
