@@ -40,10 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--mode",
-        choices=("auto", "mask", "explain"),
+        choices=("auto", "mask", "explain", "semantic"),
         default="auto",
         help="how to ask: auto lets the model decide (default); mask always wants a mask, as LISA's"
-        " own evaluation does",
+        " own evaluation does; semantic: one mask for a category (LISA++)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     parser.add_argument(
