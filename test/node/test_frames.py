@@ -19,6 +19,7 @@ from node_rig import (
     BEST_EFFORT,
     FAKE,
     RELIABLE,
+    Manager,
     Process,
     Rig,
     image_message,
@@ -203,6 +204,52 @@ def test_images_from_before_the_activation_are_not_counted_as_dropped():
             dropped.append(camera.dropped)
         assert dropped == [0, 0]
         rclpy.shutdown(context=context)
+
+
+def test_auto_takes_what_all_publishers_can_give():
+    """One that is not reliable is enough to be heard best effort, one that does not latch likewise.
+
+    The other way round its images would never arrive.
+    """
+    reliable = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    with rig() as robot:
+        robot.use_camera(reliable)
+        robot.start("-p", "input.max_age:=600.0")
+
+        def quality() -> tuple[str, str] | None:
+            infos = robot.node.get_subscriptions_info_by_topic("/lisa/image")
+            found = [(i.qos_profile.reliability.name, i.qos_profile.durability.name) for i in infos]
+            return found[0] if len(found) == 1 else None
+
+        wait_for(lambda: quality() == ("RELIABLE", "TRANSIENT_LOCAL"), "both, of one publisher")
+        second = robot.node.create_publisher(Image, "image", BEST_EFFORT)
+        wait_for(lambda: quality() == ("BEST_EFFORT", "VOLATILE"), "neither, of two")
+
+        def heard() -> bool:
+            second.publish(image_message(picture(), (44, 0)))
+            return robot.ask("hello").header.stamp.sec == 44
+
+        wait_for(heard, "an image of the second")
+
+
+def test_an_image_from_before_the_deactivation_is_not_answered_about():
+    """Also not one that was encoded ahead."""
+    with rig() as robot:
+        robot.start(
+            *("-p", "model.prepare_frames:=true", "-p", "input.max_age:=600.0"),
+            *("-p", "input.wait:=0.0"),
+        )
+        manager = Manager(robot)
+
+        def answered() -> bool:
+            robot.show()
+            return robot.ask("hello").status == Status.OK
+
+        wait_for(answered, "an answer")
+        time.sleep(0.5)  # idle, so that the newest image is encoded ahead
+        assert robot.ask("hello").status == Status.OK, "it is not too old"
+        assert manager.change("deactivate") and manager.change("activate")
+        assert robot.ask("hello").status == Status.NO_IMAGE
 
 
 def test_a_still_image_that_was_published_once_is_received():
