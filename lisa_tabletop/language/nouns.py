@@ -21,8 +21,8 @@ from lisa_tabletop.language.knowledge import load_knowledge
 from lisa_tabletop.language.patterns import Pattern
 
 WORDNET = Path("/usr/share/wordnet")  # where Debian's wordnet-base puts it
-UNHEARD_FILE = Path(__file__).with_name("unheard_nouns.txt")
-USES_FILE = Path(__file__).with_name("unheard_uses.yaml")
+HELD_OUT_NOUNS = Path(__file__).with_name("unheard_nouns.txt")
+UNHEARD_WORDS = Path(__file__).with_name("unheard.yaml")
 
 # Never heard in training, with everything below them; the first sense of each is meant.
 HELD_OUT = (
@@ -38,12 +38,21 @@ _KINDS = (
     *("sponge.1", "candle.1", "telephone.1", "ball.1", "wrench.3", "flashlight.1", "paintbrush.1"),
     *("car.1", "clock.1", "bread.1", "stapler.1", "box.1", "crate.1", "tray.1"),
     *("jar.1", "pot.1", "saucepan.1", "teapot.1", "pan.1"),
+    *("tableware.1", "cooking_utensil.1"),
 )
 # Classes of what is no thing that could be handed over, and words that the sentences themselves use
 _NO_THINGS = (
     *("way.6", "facility.1", "system.1", "surface.1", "opening.1", "layer.1", "drug.1"),
     *("microorganism.1", "body_of_water.1", "region.3", "land.4", "location.1", "animal_group.1"),
-    *("room.1", "area.5", "building_material.1", "creation.2", "excavation.3", "software.1"),
+    *(
+        "room.1",
+        "area.5",
+        "building_material.1",
+        "creation.2",
+        "excavation.3",
+        "software.1",
+        "beverage.1",
+    ),
 )
 _SAID = """
 table desk floor wall camera image picture photo robot gripper hand arm eye friend kitchen thing
@@ -55,8 +64,8 @@ match cover head base piece set pair pile lot kind total window torch spanner cr
 cooking smartphone cellphone mobile loaf brush board house home art well plant fly bank must draw
 cell work office school church shop street town city rest plan block model ring point drop edge
 cut break care line list note help page spread slice top lid handle blade end part half rim spout
-neck stem prong bristle wheel dial wick screen holder nut product structure agent commodity
-merchandise addition load spoke dug
+neck stem prong bristle wheel dial wick screen snack sandwich holder nut product structure agent
+commodity merchandise addition load spoke dug
 """
 # WordNet's files of nouns, and how often its glosses must say a noun of them
 _CLASSES = {5: 2, 6: 1, 13: 1, 17: 8, 20: 4}  # animals, artifacts, food, natural objects, plants
@@ -88,24 +97,31 @@ class Vocabulary:
 @lru_cache(maxsize=1)
 def held_out_vocabulary() -> Vocabulary:
     """What the test asks for and training never hears."""
-    return Vocabulary(tuple(read_nouns(UNHEARD_FILE)), _uses("test"))
+    return Vocabulary(tuple(read_nouns(HELD_OUT_NOUNS)), _uses("test"))
 
 
 @lru_cache(maxsize=2)
 def training_vocabulary(nouns: Path | None = None) -> Vocabulary:
-    """What training asks for: the nouns of the list at that path, or else WordNet's.
+    """What training asks for: everyday things, and the nouns of the list at that path or WordNet's.
 
     Raises NounsError where neither can be read.
     """
+    everyday = tuple(Noun(*entry.split("|")) for entry in _words()["everyday"].split(", "))
     found = read_nouns(nouns) if nouns else read_wordnet()[0]
-    return Vocabulary(tuple(found), _uses("train"))
+    return Vocabulary(
+        (*everyday, *(noun for noun in found if noun not in everyday)), _uses("train")
+    )
+
+
+@lru_cache(maxsize=1)
+def _words() -> dict:
+    return yaml.safe_load(UNHEARD_WORDS.read_text(encoding="utf-8"))
 
 
 def _uses(split: str) -> tuple[tuple[str, tuple[Pattern, ...]], ...]:
-    themes = yaml.safe_load(USES_FILE.read_text(encoding="utf-8"))[split]
     return tuple(
         (to, tuple(map(Pattern.parse, sentences)))
-        for uses in themes.values()
+        for uses in _words()[split].values()
         for to, sentences in uses.items()
     )
 
@@ -156,7 +172,9 @@ def read_wordnet(folder: Path = WORDNET) -> tuple[list[Noun], list[Noun]]:
         noun = Noun(" ".join(words), "" if mass else wordnet.plural(lemma))
         found[bool(above & held_out)].append((how_common, noun))
     common, unheard = ([noun for _, noun in sorted(list_, key=_descending)] for list_ in found)
-    secret = {word for noun in (*unheard, *read_nouns(UNHEARD_FILE)) for word in noun.name.split()}
+    secret = {
+        word for noun in (*unheard, *read_nouns(HELD_OUT_NOUNS)) for word in noun.name.split()
+    }
     return [noun for noun in common if secret.isdisjoint(noun.name.split())], unheard
 
 

@@ -59,9 +59,12 @@ def test_training_is_asked_by_its_own_words(tmp_path):
     vocabulary = training_vocabulary(tmp_path / "nouns.txt")
     uses = {to for to, _ in vocabulary.uses}
     assert len(uses) >= 150 and not uses & {to for to, _ in HELD_OUT.uses}
+    nouns = {noun.name for noun in vocabulary.nouns}
+    assert {"carburettor", "kettle", "key"} <= nouns
+    assert not nouns & ({noun.name for noun in HELD_OUT.nouns} | OURS)
     for question in unheard(100, "everyday", vocabulary=vocabulary, forms=NAMED):
         said = question["instruction"] + question["answer"]
-        assert "carburettor" in said or any(to in said for to in uses), said
+        assert any(words in said for words in nouns | uses), said
 
 
 @pytest.mark.skipif(not WORDNET.exists(), reason="WordNet (Debian's wordnet-base) isn't here")
@@ -80,10 +83,10 @@ def test_wordnet_gives_training_thousands_of_things_of_other_classes():
 
 
 def test_the_list_of_nouns_is_read_back_as_it_was_written(tmp_path):
-    nouns = (Noun("violin", "violins"), Noun("rice"))
+    nouns = (Noun("violin", "violins"), Noun("gravel"))
     write_nouns(nouns, tmp_path / "nouns.txt")
     assert tuple(read_nouns(tmp_path / "nouns.txt")) == nouns
-    assert training_vocabulary(tmp_path / "nouns.txt").nouns == nouns
+    assert training_vocabulary(tmp_path / "nouns.txt").nouns[-2:] == nouns
     with pytest.raises(NounsError, match="missing"):
         training_vocabulary(tmp_path / "missing.txt")
     with pytest.raises(NounsError, match="wordnet-base"):
