@@ -9,13 +9,14 @@ import yaml
 
 from lisa_ros.engine.engine import Engine
 from lisa_ros.errors import LisaError
-from lisa_ros.model.checkpoint import SHIPPED, load
+from lisa_ros.model.checkpoint import load
+from lisa_ros.model.config import SHIPPED
 
 HARD_INPUTS = yaml.safe_load(
     Path(__file__).with_name("hard_inputs.yaml").read_text(encoding="utf-8")
 )
 CONFIDENT = 0.5  # a mask's score, as `lisa-ros calibrate` makes it a probability of being right
-TABLES = range(8_000_000, 8_000_004)
+TABLES = range(8_000_000, 8_000_002)
 
 
 def confident_masks(
@@ -46,5 +47,5 @@ def test_the_shipped_weights_seldom_show_what_nobody_asked_for():
         pytest.skip(str(error))
     engine = Engine(load("nano"))
     wrong = {sort: confident_masks(engine, images, texts) for sort, texts in HARD_INPUTS.items()}
-    asked = 60 * len(images)
-    assert sum(map(len, wrong.values())) <= 0.38 * asked, wrong  # third run: 84 of 240
+    # the weights of the third run: 31 of 120
+    assert sum(map(len, wrong.values())) <= 36, wrong
