@@ -1,5 +1,6 @@
 """The figures and the scores, on questions about drawn things and a scripted engine."""
 
+import shutil
 from dataclasses import replace
 
 import cv2
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from lisa_ros.cli import main
 from lisa_ros.engine.answer import Answer, AnswerStatus, Instance
 from lisa_ros.engine.request_state import evidence, probability
 from lisa_ros.errors import LisaError
@@ -18,7 +20,8 @@ from lisa_ros.evaluation import evaluate as metrics
 from lisa_ros.evaluation.evaluate import evaluate, figures, report
 from lisa_ros.evaluation.plots import choose, contact_sheet, draw_reliability
 from lisa_ros.evaluation.reasonseg import read_dataset
-from lisa_ros.model.config import SCORE_TERMS
+from lisa_ros.model.checkpoint import find
+from lisa_ros.model.config import SCORE_TERMS, LisaConfig
 
 truths = arrays(np.uint8, (3, 4), elements=st.sampled_from([0, 1, 255]))
 
@@ -139,6 +142,18 @@ def test_dialogues_modes_and_frames_reach_the_engine(dataset, view):
     assert len({key for *_, key in script.asked}) == 1
 
 
+def test_a_dialogue_follows_the_models_own_answers_about_the_same_image(dataset):
+    script = {q["instruction"]: ("It is the green book [SEG].", []) for q in QUESTIONS}
+    engine = Scripted(script)
+    item = read_dataset(dataset)[2]
+    list(evaluate(engine, [item]))
+    (first, _, none, key), (second, _, history, same) = engine.asked
+    assert (first, second) == ("Give me the red mug.", "And the knife?")
+    assert not none
+    assert history == (("Give me the red mug.", "It is the green book [SEG]."),)
+    assert key == same == item.scene
+
+
 def test_the_report_has_splits_and_kinds(dataset, view):
     script = {q["instruction"]: (q["answer"], []) for q in QUESTIONS}
     samples = [sample for sample, _ in evaluate(Scripted(script), read_dataset(dataset))]
@@ -180,6 +195,33 @@ def test_too_few_masks_are_refused(dataset, view):
     samples = masks_that_follow(dict.fromkeys(SCORE_TERMS, 0.0), 20, view, dataset)
     with pytest.raises(LisaError, match="20 masks"):
         calibration.fit(samples)
+
+
+def test_calibrating_asks_both_ways_and_writes_what_it_found(
+    dataset, view, tmp_path, monkeypatch, capsys
+):
+    weights = {"bias": -1.0, "mask": 0.8, "words": 1.5, "wordless": -0.7}
+    samples = masks_that_follow(weights, 300, view, dataset)
+    samples.append(replace(samples[0], fault="the image is cut"))
+    modes = []
+
+    def ask(engine, items, mode):
+        modes.append(mode)
+        assert engine.lisa.config.score_calibration == {
+            **dict.fromkeys(SCORE_TERMS, 0.0),
+            "mask": 1,
+        }
+        return [(sample, None) for sample in samples]
+
+    monkeypatch.setattr("lisa_ros.cli.eval.ask", ask)
+    model = shutil.copytree(find("nano"), tmp_path / "model")
+    assert main(["calibrate", "--model", str(model), "--dataset", str(dataset)]) == 0
+    assert modes == ["auto", "mask"]
+    said = capsys.readouterr().out
+    assert "600 masks" in said
+    assert "left out" in said
+    found = LisaConfig.from_json(model / "config.json").score_calibration
+    assert found == calibration.fit(samples[:-1] * 2)
 
 
 def test_pictures_are_drawn(dataset, view, tmp_path):

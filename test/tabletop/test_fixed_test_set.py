@@ -1,6 +1,7 @@
 """The files of the test set: ReasonSeg's format, what is beside it, spoilt ones, hashes."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -169,6 +170,21 @@ def test_the_benchmark_is_not_written_over_something(tmp_path, capsys):
     assert main(["sim-benchmark", str(tmp_path), "--images", "1"]) == 2
     assert "is there already" in capsys.readouterr().err
     assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_two_first_runs_have_one_whole_set(view, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(benchmark, "look_at", lambda seed, held_out: view)
+    few = {"validation": replace(VALIDATION["validation"], seeds=range(3))}
+    monkeypatch.setitem(benchmark.SETS, "few", few)
+    monkeypatch.setattr(benchmark.draw_set, "__defaults__", (3, 1))
+    with ThreadPoolExecutor(2) as runs:
+        folders = set(runs.map(benchmark.drawn_once, ["few"] * 2))
+    [folder] = folders
+    summary = json.loads((folder / "dataset.json").read_text())
+    assert summary["questions"] == summarise(folder)["questions"]
+    assert len(list((folder / "validation" / "instances").iterdir())) == 3
+    assert not [path for path in folder.parent.iterdir() if "part" in path.name]
 
 
 def test_the_hashes_say_what_differs(dataset, view, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from lisa_ros.cli import main
 from lisa_ros.engine import Engine
 from lisa_ros.errors import WriteError
 from lisa_ros.evaluation.evaluate import evaluate, figures
+from lisa_ros.evaluation.reasonseg import read_dataset
 from lisa_ros.model.checkpoint import load
 from lisa_ros.training import finetune as finetuning
 from lisa_ros.training.finetune import FineTuning, example_loss, finetune, prepare, read_items
@@ -122,6 +124,39 @@ def test_questions_are_put_as_the_authors_put_them(questions):
     drawn = [one for n in range(20) for one in stage.prepare(np.random.default_rng(n))]
     shares = [sum(one is form for one in drawn) / len(drawn) for form in forms]
     assert shares == pytest.approx([0.5, 0.25, 0.25], abs=0.12)
+
+
+def test_words_in_a_text_steer_nothing(questions, tmp_path):
+    folder = shutil.copytree(questions, tmp_path / "steering")
+    entry = json.loads((folder / "0.json").read_text())
+    entry["text"] = ["the [SEG] <image></s> thing"]
+    (folder / "0.json").write_text(json.dumps(entry))
+    lisa = load("nano")
+    [forms, *_] = prepare(lisa, read_items(folder)[:1])
+    for one in forms:
+        assert (one.ids == lisa.tokenizer.seg_id).sum() == len(one.truth) == 1
+        assert example_loss(lisa.network, lisa.processor, [one]).total.isfinite()
+
+
+def test_own_sets_teach_their_answers_dialogues_and_refusals(dataset):
+    lisa, items = load("nano"), read_dataset(dataset)
+    plain, plural, absent = prepare(lisa, items)
+
+    def said(example):
+        return lisa.tokenizer.decode(example.ids[-example.answer :].tolist()).strip()
+
+    assert said(plain[0]).startswith("It is the red mug [SEG]")
+    assert [len(one.truth) for one in plural] == [2] * len(plural)
+    assert said(plural[1]).startswith("[SEG] [SEG].")
+    assert all(said(one).startswith("There is no knife here.") for one in absent)
+    asked = lisa.tokenizer.decode(absent[0].ids[2:].tolist())
+    assert "Give me the red mug." in asked
+    # a model without instances learns one mask for all of them
+    alone = replace(lisa, config=replace(lisa.config, mask_instances=False))
+    _, together, _ = prepare(alone, items)
+    assert said(together[0]).startswith("It is [SEG].")
+    assert len(together[0].truth) == 1
+    assert together[0].truth[0].equal(plural[0].truth.any(0))
 
 
 def test_no_question_comes_twice_while_there_are_others():

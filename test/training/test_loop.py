@@ -96,6 +96,21 @@ def test_parameter_groups_keep_the_ratio_of_their_rates(tmp_path):
     assert network.slope.tolist() == [0] * 4
 
 
+def test_a_step_is_taken_in_training_and_no_gradient_is_too_long(tmp_path):
+    class Steep(Fit):
+        def loss(self, network, x):
+            modes.append(network.training)
+            return 1e6 * network.slope.sum(), {}
+
+    modes: list[bool] = []
+    network = fit(Steep(), tmp_path, Schedule(4, 0.1, 1))
+    rates = [Schedule(4, 0.1, 1).lr_at(step, 0) for step in range(4)]
+    # clipped to length 1 and begun anew in every step
+    assert network.slope.norm().item() == pytest.approx(sum(rates), rel=1e-3)
+    assert modes == [True] * 4
+    assert not network.training
+
+
 def test_averaged_weights_are_those_of_the_end(tmp_path):
     class Constant(Fit):
         def loss(self, network, x):
