@@ -81,8 +81,6 @@ def train_nano(args: argparse.Namespace) -> None:
     _prepare(args)
     with _renderers(args):
         _run_together([name for name in PARTS if name in args.stages], args)
-        if args.minutes is not None:  # what starting and rendering took is taken from the end
-            args.seconds_left = 60 * args.minutes - RESERVE - (time.monotonic() - args.began)
         _run_together([name for name in ("train_joint",) if name in args.stages], args)
 
 
@@ -130,7 +128,7 @@ def _renderers(args: argparse.Namespace) -> Iterator[None]:
         print(f"{len(scenes)} views rendered", flush=True)
         yield
     finally:
-        failed = [process.exitcode for process in processes if process.exitcode]
+        failed = [p.exitcode for p in processes if p.exitcode not in (None, 0, -signal.SIGTERM)]
         for process in processes:
             process.terminate()
         print(f"{len(scenes)} views rendered", flush=True)
@@ -159,8 +157,12 @@ def _run_together(names: Sequence[str], args: argparse.Namespace) -> None:
         process.start()
     before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
     try:
-        for process in processes:
-            process.join()
+        while any(process.is_alive() for process in processes):
+            if any(process.exitcode for process in processes):
+                stop(signal.SIGTERM, None)  # without one part the others are of no use
+                for process in processes:
+                    process.join()
+            time.sleep(0.2)
         _check(processes)
     finally:
         for number, handler in before.items():
@@ -180,11 +182,12 @@ def _in_a_process(work: Callable[..., None], *args: object) -> None:
 
 def _check(processes: Sequence[multiprocessing.Process]) -> None:
     """Raise KeyboardInterrupt or LisaError where a process was stopped or has failed."""
-    if any(process.exitcode == 130 for process in processes):
-        raise KeyboardInterrupt("the training was stopped; the same command goes on")
-    failed = [process.name for process in processes if process.exitcode]
+    stopped = (0, None, 130, -signal.SIGTERM)  # the last where one was told to before it had begun
+    failed = [process.name for process in processes if process.exitcode not in stopped]
     if failed:
         raise LisaError(f"{', '.join(failed)} failed; what it said stands above")
+    if any(process.exitcode for process in processes):
+        raise KeyboardInterrupt("the training was stopped; the same command goes on")
 
 
 def run_stage(name: str, args: argparse.Namespace, threads: int) -> None:
@@ -208,7 +211,10 @@ def run_stage(name: str, args: argparse.Namespace, threads: int) -> None:
     steps, seconds = args.steps[name], math.inf
     if args.minutes is not None:
         steps, seconds = MOST_STEPS, 60 * args.minutes * plan.share
-        seconds = max(1.0, min(seconds, getattr(args, "seconds_left", math.inf)))
+    if args.minutes is not None and name == "train_joint":
+        # what starting and rendering took is taken from the end
+        left = 60 * args.minutes - RESERVE - (time.monotonic() - args.began)
+        seconds = max(1.0, min(seconds, left))
     train(
         name,
         network,

@@ -51,7 +51,7 @@ class Scenes:
 
     def draw(self, random: np.random.Generator, count: int) -> np.ndarray:
         """Indices (count,) of rendered views, no table twice before all have been drawn."""
-        tables = np.flatnonzero(self.done)
+        tables = np.flatnonzero(np.array(self.done))  # a copy: others mark theirs meanwhile
         rounds = [random.permutation(tables) for _ in range(-(-count // len(tables)))]
         return VIEWS * np.concatenate(rounds)[:count] + random.integers(VIEWS, size=count)
 

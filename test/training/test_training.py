@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -153,3 +154,22 @@ def test_no_table_is_drawn_twice_before_all_are(scenes):
     drawn = scenes.draw(np.random.default_rng(0), 5)
     assert sorted((drawn // VIEWS).tolist()[:4]) == [0, 0, 1, 1]
     assert set(scenes.draw(np.random.default_rng(1), 200).tolist()) == set(range(12))
+
+
+def test_views_are_drawn_while_others_are_rendered(tmp_path):
+    scenes = Scenes(tmp_path, 50_000)
+    scenes.done[::2] = 1
+    ended = threading.Event()
+
+    def render() -> None:
+        while not ended.is_set():  # tables come and go faster than they ever would
+            scenes.done[1::2] = 1 - scenes.done[1::2]
+
+    renderer = threading.Thread(target=render)
+    renderer.start()
+    try:
+        for seed in range(200):
+            scenes.draw(np.random.default_rng(seed), 4)
+    finally:
+        ended.set()
+        renderer.join()
