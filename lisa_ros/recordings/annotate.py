@@ -59,7 +59,9 @@ OUTPUTS = {
 }
 BAG_VERSION = 8  # of the metadata; from 9 on Humble cannot read the quality of service
 NO_TIME_LIMIT = 1e9  # seconds; a recording can wait
-AROUND = 10**9  # nanoseconds of recorded time around an image within which its depth was recorded
+# Nanoseconds of recorded time around an image within which its depth was recorded; the longer one
+# is looked at where recorder or network let messages wait.
+AROUND = (10**9, 8 * 10**9)
 
 
 @dataclass
@@ -223,11 +225,14 @@ class Annotator:
 
     def _nearest(self, bag: Bag, topic: str, moment: Moment, slop: float) -> Any:
         """The message on a topic that is nearest to an image; None without one within `slop`."""
-        around = bag.messages([topic], moment.recorded - AROUND, moment.recorded + AROUND)
-        read = [(bag.decode(one), one.time) for one in around]
-        read = [(message, time) for message, time in read if message is not None]
-        found = nearest([Moment.of(*one) for one in read], moment, slop)
-        return None if found is None else read[found][0]
+        for around in AROUND:
+            window = moment.recorded - around, moment.recorded + around
+            read = [(bag.decode(one), one.time) for one in bag.messages([topic], *window)]
+            read = [(message, time) for message, time in read if message is not None]
+            found = nearest([Moment.of(*one) for one in read], moment, slop)
+            if found is not None:
+                return read[found][0]
+        return None
 
     def _annotate(
         self,
@@ -266,7 +271,7 @@ class Annotator:
             instruction=question,
             mode=self._mode,
             source=Segmentation.SOURCE_RECORDING,
-            stamp=Time(sec=time // 10**9, nanosec=time % 10**9),
+            stamp=Time(sec=min(time // 10**9, 2**31 - 1), nanosec=time % 10**9),
             timeout=NO_TIME_LIMIT,
             max_new_tokens=self._max_new_tokens,
             frame=frame,

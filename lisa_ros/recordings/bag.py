@@ -165,14 +165,19 @@ class Bag:
                 raise RecordingError(f"{path}: metadata version {metadata['version']} is too new")
             self._distribution = metadata.get("ros_distro") or ""
             paths = [path / PurePath(name).name for name in metadata["relative_file_paths"]]
-            if missing := [one.name for one in paths if not one.exists()]:
-                raise RecordingError(f"{path} lacks files of its metadata: {', '.join(missing)}")
             mode = (metadata.get("compression_mode") or "").lower()
             self._is_compressed = mode == "message"
             if mode == "file":
                 folder = Path(self._stack.enter_context(TemporaryDirectory()))
                 paths = [_decompressed(one, folder / one.stem) for one in paths]
-        self._files = [self._file(one) for one in paths]
+        for one in paths:
+            try:
+                self._files.append(self._file(one))
+            except Exception as error:  # the others are not worse for it
+                why = f"{path} lacks {one.name}" if not one.exists() else f"{one}: {said(error)}"
+                self.fault(why)
+        if not self._files:
+            raise RecordingError("; ".join(self.faults))
         if path.is_dir():
             for entry in metadata["topics_with_message_count"]:
                 about = entry["topic_metadata"]
@@ -187,7 +192,7 @@ class Bag:
         with path.open("rb") as file:
             start = file.read(len(MAGIC))
         if start not in (MAGIC, b"SQLite f"):
-            raise RecordingError(f"{path} is neither MCAP nor sqlite3: damaged, or no recording")
+            raise RecordingError("it is neither MCAP nor sqlite3: damaged, or no recording")
         opened = (McapFile if start == MAGIC else SqliteFile)(path, self.fault)
         self._stack.callback(opened.close)
         return opened
@@ -254,7 +259,8 @@ def choose_camera(bag: Bag, wanted: str, others: Collection[str]) -> str:
     Raises:
         RecordingError: there is none, or there are several.
     """
-    cameras = {one.name: one for one in bag.topics if one.type in IMAGES and one.name not in others}
+    images = [one for one in bag.topics if one.type in IMAGES and one.encoding == "cdr"]
+    cameras = {one.name: one for one in images if one.name not in others}
     looks = {name: _look(bag, topic) for name, topic in sorted(cameras.items())}
     listing = ", ".join(f"{name} ({bag.counts[name]}, {looks[name]})" for name in looks) or "none"
     if wanted and looks.get(wanted, "no messages") == "no messages":

@@ -214,6 +214,18 @@ def test_a_ball_stands_on_the_table_although_its_underside_is_hidden():
     assert locate(seen == 0, floating, CAMERA, up=up).box.size[2] < 0.075
 
 
+def test_on_a_ramp_the_box_reaches_down_to_the_ramp_below_its_middle():
+    """Gravity and the support's normal differ by 15 degrees."""
+    normal, tilt = np.array([0.0, -np.sin(0.9), -np.cos(0.9)]), np.deg2rad(15)
+    up = np.array([np.sin(tilt), 0, 0]) + np.cos(tilt) * normal
+    ball = Sphere(np.array([0.0, 0.0, 0.6]), 0.04)
+    offset = float(normal @ ball.center) - 0.04
+    depth, seen = render([ball, Ground(normal, offset)])
+    found = locate(seen == 0, depth, CAMERA, up=up)
+    floor = found.centroid @ up - (found.centroid @ normal - offset) / np.cos(tilt)
+    assert found.box.size[2] == pytest.approx(ball.center @ up + 0.04 - floor, abs=0.001)
+
+
 def test_the_support_lies_under_the_object_even_if_higher_things_fill_the_view():
     scene = on_table([0.08, 0.05, 0.03], yaw=0.0, elevation=1.35)
     crates = [

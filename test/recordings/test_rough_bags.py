@@ -257,6 +257,26 @@ def test_a_damaged_chunk_of_a_file_with_an_index(tmp_path):
     assert summary.faults[-1] == "only 2 of 4 messages on /cam are there"
 
 
+@pytest.mark.parametrize("content", [None, b"", b"garbage"])
+def test_a_file_of_several_that_is_lost_costs_its_own_messages(tmp_path, content):
+    source, second = tmp_path / "in", write(tmp_path / "second", images(2, start=102))
+    write(source, images(2))
+    first = storage_file(source)
+    shutil.copy(storage_file(second), source / "in_1.mcap")
+    file = source / "metadata.yaml"
+    text = file.read_text().replace("message_count: 2", "message_count: 4")
+    file.write_text(text.replace("  - in.mcap\n", "  - in.mcap\n  - in_1.mcap\n"))
+    summary, _, results = ask(source, tmp_path / "whole")
+    assert len(results) == 4 and not summary.faults
+    first.unlink()
+    if content is not None:
+        first.write_bytes(content)
+    summary, _, results = ask(source, tmp_path / "part")
+    assert [one.header.stamp.sec for one in results] == [102, 103]
+    assert "in.mcap" in summary.faults[0]
+    assert summary.faults[-1] == "only 2 of 4 messages on /cam are there"
+
+
 @pytest.mark.parametrize("cut", [1, 30, 5000])
 def test_a_recorder_that_was_killed(tmp_path, cut):
     whole = mcap.write(tmp_path / "whole.mcap", *simple(camera_messages(1, 2, 3)), end=b"")
@@ -492,7 +512,7 @@ def test_what_is_written_opens_in_humble(tmp_path, suffix):
         ("good/metadata.yaml", "name its folder"),
         ("text.mcap", "neither MCAP nor sqlite3"),
         ("bent", "cannot be read"),
-        ("lacking", "lacks files of its metadata: .*lacking.mcap"),
+        ("lacking", "lacks lacking.mcap"),
     ],
 )
 def test_what_is_no_recording_is_told_what_to_do(tmp_path, name, words):
@@ -590,6 +610,7 @@ SECONDS = [(n * SECOND, n * SECOND) for n in (7, 8, 9)]
     [
         (SECONDS, 0.05, [0.5, 0.6, 0.7]),
         (SECONDS, 0.9, [0.5, 0.6, 0.7]),  # the recorder was slow: the stamps count
+        (SECONDS, 4.3, [0.5, 0.6, 0.7]),
         ([(one, other + SECOND // 2) for one, other in SECONDS], 0.05, [None] * 3),
         ([(0, 0)] * 3, 0.05, [0.5, 0.6, 0.7]),
         ([(0, 0)] * 3, 0.5, [None] * 3),
