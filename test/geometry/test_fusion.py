@@ -144,4 +144,3 @@ def test_a_view_that_measures_the_surface_elsewhere_does_not_agree(error, agrees
     off = Sighting(one.mask, one.depth + np.float32(error), CAMERA, one.pose)
     found = fuse([VIEWS[0], off, VIEWS[2]], up=UP)
     assert (found.agreement > 0.95) == agrees
-    assert is_the_thing(found, 0.06)

@@ -393,6 +393,19 @@ def test_messages_out_of_order_come_sorted(tmp_path):
     assert [one.header.stamp.sec for one in results] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_messages_of_a_time_and_of_some_topics(tmp_path, plugin):
+    both = [*images(5), *images(5, topic="/other")]
+    with Bag(write(tmp_path / "in", both, plugin)) as bag:
+        found = list(bag.messages(["/cam"], 101 * SECOND, 103 * SECOND))
+        assert [(one.topic.name, one.time) for one in found] == [
+            ("/cam", second * SECOND) for second in (101, 102)
+        ]
+        assert len(list(bag.messages())) == 10 and list(bag.messages([])) == []
+        assert [one.time for one in bag.messages(stop=101 * SECOND)] == [100 * SECOND] * 2
+        assert bag.counts == {"/cam": 5, "/other": 5}
+
+
 def humble_mcap(path: Path) -> Path:
     """A bare file with the definitions of Humble, whose Range has a field less than Jazzy's."""
     kinds = (IMAGE, RANGE, "my_robot_msgs/msg/Gripper")
