@@ -57,3 +57,17 @@ def write(path: Path, *records: bytes, end: bytes = FOOTER + MAGIC) -> Path:
     """A file without summary and index; `end`: nothing, for a recorder that was killed."""
     path.write_bytes(MAGIC + record(1, text("ros2") + text("test")) + b"".join(records) + end)
     return path
+
+
+def statistics(counts: dict[int, int], chunks: int) -> bytes:
+    numbers = (sum(counts.values()), 1, len(counts), 0, 0, chunks, 0, 0)
+    pairs = b"".join(struct.pack("<HQ", *pair) for pair in counts.items())
+    return record(11, struct.pack("<QHIIIIQQ", *numbers) + text(pairs))
+
+
+def write_with_summary(path: Path, records: list[bytes], summary: list[bytes]) -> Path:
+    """A file whose footer says where its summary begins."""
+    begin = MAGIC + record(1, text("ros2") + text("test")) + b"".join(records)
+    footer = record(2, struct.pack("<QQI", len(begin), 0, 0))
+    path.write_bytes(begin + b"".join(summary) + footer + MAGIC)
+    return path

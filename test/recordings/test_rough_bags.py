@@ -393,6 +393,15 @@ def test_messages_out_of_order_come_sorted(tmp_path):
     assert [one.header.stamp.sec for one in results] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_summary_that_does_not_say_where_the_messages_are(tmp_path):
+    """As a recorder writes it that makes no chunks; and what the summary counts is held against."""
+    head, data = simple(), camera_messages(1, 2, 3)
+    summary = [*head, mcap.statistics({1: 3}, chunks=0)]
+    source = mcap.write_with_summary(tmp_path / "in.mcap", [*head, data], summary)
+    summary, _, results = ask(source, tmp_path / "out")
+    assert [one.header.stamp.sec for one in results] == [1, 2, 3] and not summary.faults
+
+
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_messages_of_a_time_and_of_some_topics(tmp_path, plugin):
     both = [*images(5), *images(5, topic="/other")]
@@ -404,6 +413,12 @@ def test_messages_of_a_time_and_of_some_topics(tmp_path, plugin):
         assert len(list(bag.messages())) == 10 and list(bag.messages([])) == []
         assert [one.time for one in bag.messages(stop=101 * SECOND)] == [100 * SECOND] * 2
         assert bag.counts == {"/cam": 5, "/other": 5}
+    chunks = [
+        mcap.chunk(at * SECOND, (at + 1) * SECOND, camera_messages(at, at + 1)) for at in (1, 3, 5)
+    ]
+    with Bag(mcap.write(tmp_path / "chunks.mcap", *simple(*chunks))) as bag:
+        found = [one.time // SECOND for one in bag.messages(None, 4 * SECOND, 6 * SECOND)]
+        assert found == [4, 5], "a chunk that begins before counts too"
 
 
 def humble_mcap(path: Path) -> Path:
