@@ -10,7 +10,7 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="where to write it: a new folder")
     parser.add_argument(
-        "--images", type=int, help="pictures of each split (default: as many as the fixed set has)"
+        "--images", type=int, help="images of each split (default: as many as the fixed set has)"
     )
     parser.add_argument(
         "--processes", type=int, default=os.cpu_count(), help="how many draw side by side"

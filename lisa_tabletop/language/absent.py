@@ -51,8 +51,8 @@ def _absent_noun(context: Context, colored: float = 0.6) -> tuple[str, str]:
 
 
 def _kind(context: Context) -> Draft:
-    asked, missing = _absent_noun(context)
-    return Draft(context.refer(asked), refusal=there_is_no(missing))
+    asked, said = _absent_noun(context)
+    return Draft(context.refer(asked), refusal=there_is_no(said))
 
 
 def _other_color(context: Context) -> tuple[str, str]:
@@ -71,8 +71,8 @@ def _other_color(context: Context) -> tuple[str, str]:
 
 def _color(context: Context) -> Draft:
     """'the blue mug' where there are mugs, but no blue one."""
-    asked, missing = _other_color(context)
-    return Draft(context.refer(asked), refusal=there_is_no(missing))
+    asked, said = _other_color(context)
+    return Draft(context.refer(asked), refusal=there_is_no(said))
 
 
 def _use(context: Context) -> Draft:
@@ -166,13 +166,13 @@ def _material(context: Context) -> Draft:
 
 def _anchor(context: Context) -> Draft:
     """'What is left of the book?', 'the mug left of the book' where there is no book."""
-    asked, missing = _absent_noun(context)
+    asked, said = _absent_noun(context)
     demand(bool(context.scene.askable))
     rel = context.frame(context.pick((*SIDES, "next_to", "nearest")), x=f"the {asked}")
     if context.chance(0.5):
-        return Draft(ask_place(context, rel), refusal=there_is_no(missing))
+        return Draft(ask_place(context, rel), refusal=there_is_no(said))
     noun = context.name(context.askable_thing())
-    return Draft(context.refer(f"{noun} {rel}"), refusal=there_is_no(missing))
+    return Draft(context.refer(f"{noun} {rel}"), refusal=there_is_no(said))
 
 
 def _at_place(context: Context) -> Draft:
@@ -203,9 +203,9 @@ def _rank(context: Context) -> Draft:
     """'the largest mug' where there is no mug, 'the third mug from the left' where two are."""
     if context.chance(0.5):
         return _nth(context)
-    asked, missing = _absent_noun(context, colored=0.2)
+    asked, said = _absent_noun(context, colored=0.2)
     word = context.pick((*relations.SUPERLATIVES, *relations.OUTERMOST))
-    return Draft(context.refer(context.frame(word, noun=asked)), refusal=there_is_no(missing))
+    return Draft(context.refer(context.frame(word, noun=asked)), refusal=there_is_no(said))
 
 
 def _nth(context: Context) -> Draft:
@@ -234,11 +234,11 @@ def _followup(context: Context) -> Draft:
     with suppress(Unclear):  # what follows is drawn in any case: a seed keeps its questions
         first = context.pick((reference.plain, reference.use))(context)
         targets = first.targets
-    asked, missing = context.pick((_absent_noun, _other_color))(context)
+    asked, said = context.pick((_absent_noun, _other_color))(context)
     demand(len(targets) == 1)
     instruction = context.frame("follow_refer", **noun_slots(asked))
     history = ((first.instruction, named(targets)),)
-    return Draft(instruction, refusal=there_is_no(missing), history=history)
+    return Draft(instruction, refusal=there_is_no(said), history=history)
 
 
 _MAKERS = (

@@ -158,7 +158,7 @@ def corpus(random: Generator, count: int, split: str = "train") -> Iterator[dict
 
 
 def random_record(random: Generator, most: int = 9) -> dict:
-    """The record of an invented scene: 1 to `most` objects in the picture's central square."""
+    """The record of an invented scene: 1 to `most` objects in the image's central square."""
     knowledge = load_knowledge()
     kinds = tuple(knowledge.kinds.values())
     number = 1 + int(random.random() * most)

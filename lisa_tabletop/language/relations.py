@@ -231,7 +231,7 @@ def _superlative(context: Context, noun: str, candidates: Sequence[Thing]) -> Ra
 
 
 def _by_bulk(candidates: Sequence[Thing], power: int) -> Thing | None:
-    """The largest (power 1) or smallest (-1) by volume; the area in the picture must agree."""
+    """The largest (power 1) or smallest (-1) by volume; the area in the image must agree."""
     thing = most(candidates, lambda one: one.bulk**power)
     agree = thing is not None and all(one.area**power <= thing.area**power for one in candidates)
     return thing if agree else None

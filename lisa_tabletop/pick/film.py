@@ -155,13 +155,13 @@ class Gif:
         self._trial: list[Image.Image] = []
         self._durations: list[int] = []
 
-    def add(self, picture: Image.Image, times: int) -> None:
+    def add(self, image: Image.Image, times: int) -> None:
         """The next image; it stays for `times` periods of the film."""
         single = round(self._period)
         if times == 1 and self._trial and self._durations[-1] == single:
             self._durations[-1] = round(2 * self._period)
             return
-        self._trial.append(picture.resize(GIF_SIZE, Image.Resampling.LANCZOS))
+        self._trial.append(image.resize(GIF_SIZE, Image.Resampling.LANCZOS))
         self._durations.append(round(times * self._period))
 
     def cut(self) -> None:
@@ -175,7 +175,7 @@ class Gif:
         # an octree keeps small patches of a colour of their own, such as the mask
         palette = strip.quantize(GIF_COLORS, method=Image.Quantize.FASTOCTREE)
         self._done += [
-            picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in self._trial
+            image.quantize(palette=palette, dither=Image.Dither.NONE) for image in self._trial
         ]
         self._trial = []
 
@@ -229,8 +229,8 @@ def save_contact_sheet(path: Path, tiles: list[Tile]) -> None:
     draw = ImageDraw.Draw(sheet)
     for index, tile in enumerate(tiles):
         x, y = 12 + index % COLUMNS * width, 12 + index // COLUMNS * height
-        for side, picture in enumerate((tile.seen, tile.after)):
-            shown = Image.fromarray(picture).resize(TILE, Image.Resampling.LANCZOS)
+        for side, image in enumerate((tile.seen, tile.after)):
+            shown = Image.fromarray(image).resize(TILE, Image.Resampling.LANCZOS)
             sheet.paste(shown, (x + side * TILE[0], y))
         low, font = y + TILE[1], load_font(13)
         asked = wrap_words(tile.trial.instruction, font, 2 * TILE[0] - 8, 1)

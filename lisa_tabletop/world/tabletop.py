@@ -1,7 +1,7 @@
 """A settled random tabletop: objects of known kinds, dropped, at rest, ready to be looked at.
 
 Everything follows from the seed: which objects (1), where they are dropped, side by side, in a
-crowd or one into another (2), the model that MuJoCo simulates (3). camera.py takes pictures of it.
+crowd or one into another (2), the model that MuJoCo simulates (3). camera.py takes images of it.
 """
 
 from __future__ import annotations
