@@ -39,7 +39,9 @@ def test_recording_shows_what_is_asked_about() -> None:
             truth = cv2.imdecode(frame[TRUTH].data, cv2.IMREAD_UNCHANGED)
             picture = cv2.imdecode(frame[IMAGE].data, cv2.IMREAD_COLOR)
             assert picture.shape == (*truth.shape, 3) == (480, 640, 3)
-            assert frame[IMAGE].header == frame[CAMERA_INFO].header == frame[TRUTH].header
+            # Each topic has classes of its own, as its definitions are the file's.
+            headers = {repr(frame[topic].header) for topic in (IMAGE, CAMERA_INFO, TRUTH)}
+            assert len(headers) == 1
             for number in question.objects:
                 assert (truth == number).sum() > SMALLEST, question.instruction
 
