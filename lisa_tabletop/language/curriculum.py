@@ -154,17 +154,18 @@ def _uncapitalised(text: str) -> str:
 
 def _misspelt(word: str, random: Generator) -> str:
     """Two letters changed over, one left out, or one doubled, within the word."""
-    if len(word) < 5 or not word.isalpha():
+    letters = word.rstrip(".,?!")
+    if len(letters) < 5 or not letters.isalpha():
         return word
-    at = 1 + int(random.random() * (len(word) - 2))
+    at = 1 + int(random.random() * (len(letters) - 2))
     slip = random.random()
     if slip < 0.4:
-        wrong = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+        wrong = letters[:at] + letters[at + 1] + letters[at] + letters[at + 2 :]
     elif slip < 0.75:
-        wrong = word[:at] + word[at + 1 :]
+        wrong = letters[:at] + letters[at + 1 :]
     else:
-        wrong = word[:at] + word[at] + word[at:]
-    return word if wrong.lower() in _names() else wrong
+        wrong = letters[:at] + letters[at] + letters[at:]
+    return word if wrong.lower() in _names() else wrong + word[len(letters) :]
 
 
 @lru_cache(maxsize=1)
