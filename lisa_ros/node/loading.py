@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lisa_ros.engine.load import (
     ModelUnavailable,
@@ -30,17 +30,11 @@ class Model:
     device: str
 
 
-class Settings(Protocol):
-    """The values of the node's parameters by their names."""
-
-    def __getitem__(self, name: str) -> Any: ...
-
-
-Loader = Callable[[Settings], Model]
+Loader = Callable[[Mapping[str, Any]], Model]
 """Makes the model that the parameters `model.*` describe; raises `LisaError` with a sentence."""
 
 
-def load_model(parameters: Settings) -> Model:
+def load_model(parameters: Mapping[str, Any]) -> Model:
     """The model of `model.path`. Imports torch, which takes seconds, and reads no network."""
     from lisa_ros.engine.question import EngineConfig
 

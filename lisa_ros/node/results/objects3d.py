@@ -44,6 +44,8 @@ COARSE = 3  # obstacles are looked for in every third row and column
 STANDS_UP = 0.006  # metres above the support from which on a point is an obstacle
 REACH = 0.15  # metres around the object in which a hand could hit something
 
+NOWHERE = Object3D()
+
 
 @dataclass(frozen=True)
 class Objects3D:
@@ -68,7 +70,7 @@ class Objects3D:
     @classmethod
     def none(cls, count: int, reason: str, frame_id: str = "", seconds: float = 0.0) -> Objects3D:
         """No depth: the same reason for each of `count` masks."""
-        return cls((Object3D(reason=reason),) * count, frame_id, seconds=seconds)
+        return cls((replace(NOWHERE, reason=reason),) * count, frame_id, seconds=seconds)
 
 
 def localize(
@@ -116,35 +118,57 @@ def _readings(match: DepthMatch, header: Any, settings: Any) -> tuple[np.ndarray
     return to_depth(match.depth, settings["input.max_pixels"]), camera
 
 
+class TransformError(LisaError):
+    """There is no transform; the text is a sentence without full stop."""
+
+
 class Localizer:
     """Depth, tf and geometry brought together while the node runs.
 
-    `prepare` and `objects` belong to the model's thread, everything else to the executor's.
+    tf2_ros is part of a ROS installation and not among the wheels, so it is imported when a target
+    frame is asked for. `prepare` and `objects` belong to the model's thread, everything else to the
+    executor's.
     """
 
     def __init__(self, node: Node, depth: DepthInput, parameters: Parameters) -> None:
         self._node, self._depth, self._parameters = node, depth, parameters
-        self._transforms = Transforms(node)
+        self._target = ""
+        self._buffer: Any = None
+        self._listener: Any = None
+        self._faults: tuple[type[Exception], ...] = ()
 
     def configure(self) -> None:
         """Listen to tf where a target frame is asked for.
 
         Raises:
-            LisaError: the parameters cannot be used, or tf2_ros is not there.
+            LisaError: the parameters cannot be used, or tf2_ros is not installed.
         """
+        self.close()
         target = self._parameters["target_frame"]
-        if self._parameters["depth.box"] == "target_frame" and not target:
-            raise ParameterError(
-                "depth.box is target_frame, but no target_frame is set: set one whose z points "
-                "up, such as base_link, or set depth.box to support"
-            )
-        self._transforms.close()
-        if target:
-            self._transforms.open(target)
+        if not target:
+            if self._parameters["depth.box"] == "target_frame":
+                raise ParameterError(
+                    "depth.box is target_frame, but no target_frame is set: set one whose z points "
+                    "up, such as base_link, or set depth.box to support"
+                )
+            return
+        try:
+            import tf2_ros
+        except ImportError as error:
+            raise TransformError(
+                f"target_frame is {target!r}, but tf2_ros cannot be imported ({error}): install "
+                "ros-$ROS_DISTRO-tf2-ros-py and source the installation, or leave target_frame "
+                "empty to get everything in the camera's frame"
+            ) from None
+        self._target, self._buffer = target, tf2_ros.Buffer()
+        self._faults = tf2_ros.TransformException, ValueError  # the latter for stamps before 0
+        self._listener = tf2_ros.TransformListener(self._buffer, self._node, spin_thread=False)
 
     def close(self) -> None:
         """Listen to tf no more."""
-        self._transforms.close()
+        if self._listener is not None:
+            self._listener.unregister()
+        self._listener = self._buffer = None
 
     def prepare(self, frame: Frame, ended: Callable[[], bool]) -> None:
         """Take what belongs to an image of the camera, before newer messages push it out.
@@ -160,7 +184,7 @@ class Localizer:
 
     def objects(self, frame: Frame, masks: Sequence[np.ndarray]) -> Objects3D:
         """The objects behind the masks of an answer; never raises, for the masks stand anyway."""
-        look_up = self._transforms.pose_of if self._parameters["target_frame"] else None
+        look_up = self._pose_of if self._parameters["target_frame"] else None
         try:
             return localize(masks, frame.match, frame.header, self._parameters, look_up)
         except Exception as error:
@@ -168,50 +192,7 @@ class Localizer:
             reason = f"placing it in space failed with {type(error).__name__}; see the node's log"
             return Objects3D.none(len(masks), reason, frame.header.frame_id)
 
-
-class TransformError(LisaError):
-    """There is no transform; the text is a sentence without full stop."""
-
-
-class Transforms:
-    """Where a frame lies in the target frame, by tf2, while it is open.
-
-    tf2_ros is part of a ROS installation and not among the wheels, so it is imported when a target
-    frame is asked for. `open` and `close` belong to the executor's thread.
-    """
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self._target = ""
-        self._buffer: Any = None
-        self._listener: Any = None
-        self._faults: tuple[type[Exception], ...] = ()
-
-    def open(self, target: str) -> None:
-        """Listen, for transforms into the frame `target`.
-
-        Raises:
-            TransformError: tf2_ros is not installed.
-        """
-        try:
-            import tf2_ros
-        except ImportError as error:
-            raise TransformError(
-                f"target_frame is {target!r}, but tf2_ros cannot be imported ({error}): install "
-                "ros-$ROS_DISTRO-tf2-ros-py and source the installation, or leave target_frame "
-                "empty to get everything in the camera's frame"
-            ) from None
-        self._target, self._buffer = target, tf2_ros.Buffer()
-        self._faults = tf2_ros.TransformException, ValueError  # the latter for stamps before 0
-        self._listener = tf2_ros.TransformListener(self._buffer, self._node, spin_thread=False)
-
-    def close(self) -> None:
-        """Stop listening."""
-        if self._listener is not None:
-            self._listener.unregister()
-        self._listener = self._buffer = None
-
-    def pose_of(self, header: Any) -> np.ndarray:
+    def _pose_of(self, header: Any) -> np.ndarray:
         """The pose (4,4) of the header's frame in the target frame at the header's stamp.
 
         Raises:
