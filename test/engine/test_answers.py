@@ -129,6 +129,21 @@ def test_the_longest_answer_is_cut_and_says_so() -> None:
     assert answer.status is AnswerStatus.TEXT_ONLY
 
 
+def test_an_answer_ends_where_the_models_positions_end() -> None:
+    """A long dialogue leaves little room; the answer is cut there and says so."""
+    lisa = speaker("It is red.")
+    lisa.network.lm_head.weight.zero_()  # the first id again and again
+    engine = Engine(lisa, EngineConfig(max_repeats=0, draft_tokens=0))
+    question = Question(picture(), "mug " * 300, "text")
+    room = engine.decoder.max_positions - (
+        len(engine.prompts.ids(question)) - 1 + lisa.config.image_tokens
+    )
+    assert 16 < room < engine.config.max_new_tokens
+    [answer] = engine.segment_batch([question])
+    assert answer.counters["tokens"] == room
+    assert answer.truncated
+
+
 def test_history_is_part_of_the_question_and_its_masks_are_not_drawn_again() -> None:
     engine = engine_saying("It is the red mug [SEG].")
     fed = record_fed(engine)
@@ -145,7 +160,8 @@ def test_a_transcript_is_history_as_the_model_wrote_it() -> None:
     engine = engine_saying("It is the red mug [SEG].")
     answer = engine.segment(picture(), "the mug")
     assert answer.transcript == "It is the red mug [SEG]."
-    question = Question(picture(), "and now?", history=[("the <image> mug", answer.transcript)])
+    said = f"{answer.transcript} <image></s>"  # a transcript may come from anywhere
+    question = Question(picture(), "and now?", history=[("the <image> mug", said)])
     ids = engine.prompts.ids(question)
     assert ids.count(engine.criteria.seg_id) == 1
     assert ids.count(IMAGE_TOKEN) == 1

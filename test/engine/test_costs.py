@@ -66,6 +66,16 @@ def test_a_standing_question_takes_one_forward_the_second_time() -> None:
     assert second.text == first.text
 
 
+def test_an_answer_that_was_cut_is_a_guess_as_well() -> None:
+    engine = engine_saying("The blue bowl [SEG] can hold water.")
+    counts = [
+        engine.segment(picture(n), "what holds water?", max_new_tokens=6).counters["forwards"]
+        for n in range(2)
+    ]
+    assert counts[0] > 2
+    assert counts[1] == 1
+
+
 def test_what_was_said_before_is_guessed_elsewhere() -> None:
     """Another question with the same words in its answer takes fewer passes."""
     script = "The blue bowl [SEG] can hold water."

@@ -161,6 +161,17 @@ def test_the_padded_shapes_of_a_gpu_change_nothing(questions: list) -> None:
     assert len({shape[0][1] for shape in shapes}) <= 3  # 1, 32 or 64 tokens wide
 
 
+def test_the_last_positions_are_those_of_the_oracle() -> None:
+    lang = language()
+    decoder = Decoder(lang.model, lang.head)
+    prompt = [3 + 7 * n % 30 for n in range(decoder.max_positions - 6)]
+    ids, expected = oracle(lang, prompt, 6)
+    row = row_for(decoder, prompt, 6, [])
+    [states] = answered(decoder, [row])
+    assert row.ids == ids
+    agree(states, expected)
+
+
 @torch.inference_mode()
 def test_a_graph_belongs_to_address_and_shape_of_the_cache() -> None:
     """A cache that has grown may lie where an older one lay; its graph would write elsewhere."""

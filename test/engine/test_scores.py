@@ -1,12 +1,14 @@
 """What the score of a mask says, with and without a calibration in the model's configuration."""
 
+import math
 from dataclasses import replace
 
 import pytest
+import torch
 from engine_samples import picture, speaker
 
 from lisa_ros.engine import Engine
-from lisa_ros.engine.request_state import evidence, probability
+from lisa_ros.engine.request_state import evidence, measure, probability
 from lisa_ros.errors import CheckpointError
 from lisa_ros.model.config import SCORE_TERMS, LisaConfig
 
@@ -42,6 +44,16 @@ def test_the_least_certain_word_counts():
     [unsure] = calibrated(WEIGHTS, certainty=0.002).segment(picture(), "what is red?").instances
     assert unsure.label == sure.label
     assert unsure.score < sure.score
+
+
+def test_an_instance_is_measured_inside_its_mask():
+    logits = torch.full((4, 6), -5.0)
+    logits[1, 2], logits[2, 4], logits[0, 0] = 2.0, 1.0, 0.0
+    found = measure(logits, "it", 0.5)
+    inside = (1 / (1 + math.exp(-2)) + 1 / (1 + math.exp(-1))) / 2
+    assert found.score == pytest.approx(inside)
+    assert (found.box, found.area) == ((2, 1, 3, 2), 2)
+    assert found.mask.sum() == 2 and found.mask[1, 2] and found.mask[2, 4]
 
 
 def test_probabilities_stay_probabilities():

@@ -171,6 +171,18 @@ def test_the_score_rests_on_the_least_sure_word_before_the_mask(unsure: int) -> 
     assert len(before) == 7 and before.argmin() == unsure
     assert instance.evidence["words"] == pytest.approx(math.log(before.min()), rel=1e-4)
     assert instance.seg_probability == pytest.approx(float(sure[len(before)]), rel=1e-4)
+    again = engine.segment(blocks(0), "what is red?")  # the whole answer in one pass
+    assert again.counters["forwards"] == 1
+    assert again.instances[0].seg_probability == pytest.approx(instance.seg_probability, rel=1e-4)
+    assert again.instances[0].evidence == pytest.approx(instance.evidence, rel=1e-4)
+
+
+def test_each_question_is_guessed_by_its_own_last_answer(engine: Engine) -> None:
+    questions = [Question(blocks(n), f"what is {n}?", "text", max_new_tokens=9) for n in range(3)]
+    first = [engine.segment_batch([question])[0] for question in questions]
+    assert len({answer.transcript for answer in first}) == 3
+    for question in questions:
+        assert engine.segment_batch([question])[0].counters["forwards"] == 1
 
 
 def test_a_mask_is_drawn_from_the_state_that_predicts_its_seg() -> None:
