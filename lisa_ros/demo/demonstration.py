@@ -30,7 +30,7 @@ from lisa_ros.writing import write_file
 
 OVERLAY_LIMIT = 10.0  # seconds from the answer to its overlay
 KEPT = 100  # images of the truth: an answer must not come later than so many frames
-TOUCHING = 0.1  # overlap below which a mask has missed its object
+RIGHT = 0.5  # overlap above which a mask is right, as AP50 and the scores count it
 SETTLE = 0.4  # seconds after a change of scene until the node's newest image surely shows it
 STAGES = ("convert", "clip", "sam", "prefill", "decode", "mask", "total")
 LONGEST_ANSWER = 140  # characters shown in the table
@@ -57,9 +57,14 @@ class DemoReply:
         if self.status != self.question.status:
             reason = f" ({self.message.error})" if self.message.error else ""
             return f"status {self.status} instead of {self.question.status}{reason}"
-        if self.overlap is not None and self.overlap < TOUCHING:
+        if self.overlap is not None and self.overlap <= RIGHT:
             return "the mask is not on the object that was meant"
         return ""
+
+    @property
+    def answered(self) -> bool:
+        """Whether it is an answer at all, right or wrong."""
+        return Status(self.message.status) in ANSWERED
 
 
 class DemoClient(PerceptionClient):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -136,6 +137,8 @@ def test_whole_demonstration(tmp_path: Path) -> None:
     (tmp_path / "holiday.png").write_bytes(b"the user's own")
     ended = demo(folder=tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr
+    right, of = map(int, re.search(r"(\d+) of (\d+) answers are right", ended.stdout).groups())
+    assert of == len(QUESTIONS) and right >= 7, ended.stdout
     assert (tmp_path / "holiday.png").read_bytes() == b"the user's own"
     pictures = sorted(tmp_path.glob("[0-9]*.png"))
     assert len(pictures) == len(QUESTIONS)
