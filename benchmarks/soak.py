@@ -17,10 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
 from lisa_ros.action import Segment
-from node_rig import Rig, image_message, picture, rig, wait_for
+from node_rig import Manager, Rig, image_message, picture, rig, wait_for
 from rclpy.action import ActionClient
 
 from benchmarks.generated_tables import markdown_table, put_into_page
@@ -160,16 +158,14 @@ class Program:
     """A lifecycle manager and an action client beside the voice."""
 
     def __init__(self, robot: Rig) -> None:
-        self._change = robot.node.create_client(ChangeState, "perception/change_state")
+        self._manager = Manager(robot)
         self._do = robot.do
         self._action = ActionClient(robot.node, Segment, "segment")
-        assert self._change.wait_for_service(20) and self._action.wait_for_server(20)
+        assert self._action.wait_for_server(20)
 
     def change_state(self, *names: str) -> None:
         for name in names:
-            number = getattr(Transition, f"TRANSITION_{name.upper()}")
-            request = ChangeState.Request(transition=Transition(id=number))
-            assert wait_for(self._change.call_async(request).result, name, 60).success
+            assert self._manager.change(name, 60)
 
     def cancel_goals(self, report: Report, random: np.random.Generator) -> None:
         for _ in range(5):
