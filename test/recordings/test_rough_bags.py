@@ -627,7 +627,7 @@ def depth_recording(path: Path, stamps: list[tuple[int, int]], depth_at: float) 
         later = time + round(depth_at * SECOND)
         messages.append(("/depth", later, image(other, "16UC1", 500 + 100 * number)))
     info = next(message for topic, _, message in realsense() if topic.endswith("color/camera_info"))
-    return write(path, [("/info", 99 * SECOND, info), *messages])
+    return write(path, [("/info", 30 * SECOND, info), *messages])  # once, long before
 
 
 SECONDS = [(n * SECOND, n * SECOND) for n in (7, 8, 9)]
