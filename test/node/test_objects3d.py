@@ -189,3 +189,11 @@ def test_a_subscription_is_not_destroyed_while_a_message_is_taken():
         one.join()
     assert taken == [("message", {})] and destroyed.is_set()
     assert subscription.take() is None
+
+
+def test_the_scene_is_without_any_of_the_objects():
+    where, other = found(look_up=None), np.zeros(DEPTH.shape, bool)
+    other[20:60, 20:60] = True
+    one = objects3d.scene_cloud(where, COLOR, MASKS)
+    both = objects3d.scene_cloud(where, COLOR, [*MASKS, other])
+    assert len(both) <= len(one) - other.sum()
