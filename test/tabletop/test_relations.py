@@ -1,7 +1,7 @@
 """Spatial relations: answered only where a person would not hesitate, and then rightly."""
 
 import pytest
-from tabletop_questions import KNOWLEDGE, ask, scene, thing
+from tabletop_questions import KNOWLEDGE, ROW, ask, scene, thing
 
 from lisa_tabletop.language import relations
 from lisa_tabletop.language.draft import read_scene
@@ -38,7 +38,7 @@ def test_what_is_nearest_in_the_image_and_not_on_the_table_is_not_said():
 
 @pytest.mark.parametrize(("share", "number"), [(0.25, 2), (0.35, None)])
 def test_what_is_next_to_a_thing_is_near_it(share, number):
-    things = cups((200, 240), (200 + share * 480, 240), (200, 240 + 0.5 * 480 - 20))
+    things = cups((200, 240), (200 + share * 480, 240), (200, 475))
     assert found(relations.next_to, things) == number
 
 
@@ -86,3 +86,11 @@ def test_partners_go_both_ways():
     assert all(
         one in KNOWLEDGE.pairs[other] for one in KNOWLEDGE.pairs for other in KNOWLEDGE.pairs[one]
     )
+
+
+def test_what_is_at_a_place_is_not_called_absent_from_there():
+    refusals = {question["answer"] for question in ask(ROW, "absent", 900)}
+    assert any(" left of the " in refusal for refusal in refusals)
+    for book in ("book", "blue book"):  # the mug is left of it, the bottle and the spoon are right
+        assert f"There is no mug left of the {book}." not in refusals
+        assert f"There is no bottle right of the {book}." not in refusals
