@@ -40,6 +40,8 @@ NAMES_BY_FOLDER = {
 }  # modules that their folder tells apart: geometry, inputs, ...
 ABOVE = ("lisa_tabletop", "mujoco", "trimesh", "peft", "accelerate", "matplotlib", "tensorboard")
 """what no module of lisa_ros imports when it is imported"""
+TRAINING = ("lisa_ros/training/", "lisa_ros/evaluation/plots.py")
+"""but these may import what the extra `train` brings: only the commands that need it import them"""
 ROUNDS = 6  # queries that are followed; files in all rounds are those of the query
 
 
@@ -111,12 +113,13 @@ def upward(files: Mapping[str, str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for path, text in files.items():
         if path.startswith("lisa_ros/"):
+            unwanted = set(ABOVE[:3] if path.startswith(TRAINING) else ABOVE)
             waiting: list[ast.AST] = [ast.parse(text)]
             while waiting:
                 node = waiting.pop()
                 if isinstance(node, ast.Import | ast.ImportFrom):
                     names = [a.name for a in node.names] + [getattr(node, "module", None) or ""]
-                    taken = {name.partition(".")[0] for name in names} & set(ABOVE)
+                    taken = {name.partition(".")[0] for name in names} & unwanted
                     if taken:
                         found[path] = sorted({*found.get(path, []), *taken})
                 elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):

@@ -46,7 +46,7 @@ AUTHORS_SUFFIXES = (
 
 
 @dataclass(frozen=True)
-class Example:
+class FinetuneExample:
     """One question in the model's terms.
 
     ids (T,), of which the last `answer` are to be learnt; view (P,H); frame (C,g,g), in which the
@@ -66,9 +66,9 @@ class FineTuning:
     """LISA's loss on examples: of each question one, for every form in which it is asked."""
 
     processor: Processor
-    questions: Sequence[Sequence[Example]]
+    questions: Sequence[Sequence[FinetuneExample]]
 
-    def prepare(self, random: np.random.Generator) -> tuple[Example, ...]:
+    def prepare(self, random: np.random.Generator) -> tuple[FinetuneExample, ...]:
         """BATCH questions, none twice while there are others; half of them plainly asked."""
         chosen = np.resize(random.permutation(len(self.questions)), BATCH)
         forms = random.integers(1, [len(self.questions[i]) for i in chosen])
@@ -76,7 +76,7 @@ class FineTuning:
         return tuple(self.questions[i][form] for i, form in zip(chosen, forms, strict=True))
 
     def loss(
-        self, network: LisaNetwork, batch: tuple[Example, ...]
+        self, network: LisaNetwork, batch: tuple[FinetuneExample, ...]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """LISA's joint loss, its masks compared at the size of their images."""
         loss = example_loss(network, self.processor, batch)
@@ -178,7 +178,7 @@ def _require_room(folder: Path, network: LisaNetwork, parameters: Sequence[nn.Pa
 
 
 @torch.no_grad()
-def prepare(lisa: Lisa, items: Sequence[Item]) -> list[list[Example]]:
+def prepare(lisa: Lisa, items: Sequence[Item]) -> list[list[FinetuneExample]]:
     """The forms of every question; the frozen parts see each image once, and it is kept."""
     network, processor = lisa.network, lisa.processor
     device = network.no_mask_embed.weight.device
@@ -199,7 +199,9 @@ def prepare(lisa: Lisa, items: Sequence[Item]) -> list[list[Example]]:
             question["history"] = item.history
             ids, learnt = encode_dialogue(question, lisa.tokenizer.encode, lisa.config)
             tensor = torch.tensor(ids + learnt, device=device)
-            example = Example(tensor, len(learnt), view, frame, resized, torch.from_numpy(truth))
+            example = FinetuneExample(
+                tensor, len(learnt), view, frame, resized, torch.from_numpy(truth)
+            )
             forms.append(example)
         questions.append(forms)
     return questions
@@ -227,7 +229,7 @@ def _forms(lisa: Lisa, item: Item, answer: str) -> Iterator[tuple[str, str]]:
 
 
 def example_loss(
-    network: LisaNetwork, processor: Processor, examples: Sequence[Example]
+    network: LisaNetwork, processor: Processor, examples: Sequence[FinetuneExample]
 ) -> LisaLoss:
     """LISA's loss of some examples, its masks compared at the size of their images."""
     tokens = network.config.image_tokens

@@ -17,7 +17,7 @@ STEPS = {
 }
 
 
-class _Steps(argparse.Action):
+class _StepsAction(argparse.Action):
     """`--steps STAGE N` as often as one likes."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--steps",
         nargs=2,
-        action=_Steps,
+        action=_StepsAction,
         default=STEPS,
         metavar=("STAGE", "N"),
         help="how many steps a stage takes; may be given several times",

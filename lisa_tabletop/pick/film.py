@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from lisa_ros.errors import LisaError
 from lisa_ros.node.results.overlay import load_font, mark_masks, wrap_words
 from lisa_ros.writing import written_beside
-from lisa_tabletop.pick.trial import PickOutcome, Plan, Reply, Trial
+from lisa_tabletop.pick.trial import GraspPlan, PickOutcome, Reply, Trial
 from lisa_tabletop.world.camera import TabletopCamera, View
 
 RATE = 12  # images per second of the video
@@ -64,7 +64,7 @@ class Film:
         if self._rolling:
             self._show(camera.image("film"), ASKING)
 
-    def planned(self, reply: Reply, plan: Plan) -> None:
+    def planned(self, reply: Reply, plan: GraspPlan) -> None:
         """The answer is there, the hand is about to start."""
         self._answer = reply.answer or reply.error
         if reply.mask is not None:

@@ -66,7 +66,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Plan:
+class GraspPlan:
     """What the hand should do; without `grasp` the `reason` says why it does nothing."""
 
     grasp: Grasp | None = None
@@ -108,15 +108,15 @@ class TrueMasks:
         return reply_with(view, view.instances == question["targets"][0], answer)
 
 
-def choose(target: Target) -> Plan:
+def choose(target: Target) -> GraspPlan:
     """The best grasp from above, which is the only way that the hand can go."""
     if target.size is None:
-        return Plan(reason=target.reason)
+        return GraspPlan(reason=target.reason)
     for grasp in target.grasps:
         if -grasp.pose[2, 2] > FROM_ABOVE:
-            return Plan(grasp)
+            return GraspPlan(grasp)
     long, short = 100 * target.size[:2]
-    return Plan(
+    return GraspPlan(
         reason=f"{long:.0f} by {short:.0f} cm is too large, too flat or too close to others "
         "for the gripper"
     )
@@ -196,7 +196,7 @@ def run_trial(
     view: View,
     question: dict,
     perception: Perception,
-    planned: Callable[[Reply, Plan], None] = lambda *_: None,
+    planned: Callable[[Reply, GraspPlan], None] = lambda *_: None,
 ) -> Trial:
     """Ask, grasp, lift and judge.
 
@@ -208,7 +208,7 @@ def run_trial(
     meant = next((item for item in scene.table.items if item.id in question["targets"]), None)
     can_be_held = meant is None or scene.can_be_held(meant)
     reply = perception.reply_to(view, question)
-    plan = choose(reply.target) if reply.mask is not None else Plan()
+    plan = choose(reply.target) if reply.mask is not None else GraspPlan()
     planned(reply, plan)
     before = scene.lowest()
     if plan.grasp is not None:

@@ -48,8 +48,13 @@ def test_an_import_of_what_a_robot_lacks_is_found_unless_a_function_makes_it() -
         "lisa_ros/b.py": "def late():\n    import peft\n",
         "lisa_ros/c.py": "class A:\n    from lisa_tabletop.world import camera\n",
         "lisa_tabletop/d.py": "import mujoco\n",
+        "lisa_ros/training/e.py": "import peft\nimport mujoco\n",
     }
-    assert house.upward(files) == {"lisa_ros/a.py": ["mujoco"], "lisa_ros/c.py": ["lisa_tabletop"]}
+    assert house.upward(files) == {
+        "lisa_ros/a.py": ["mujoco"],
+        "lisa_ros/c.py": ["lisa_tabletop"],
+        "lisa_ros/training/e.py": ["mujoco"],
+    }
 
 
 def test_a_table_keeps_what_looks_like_markup_and_aligns_numbers() -> None:
