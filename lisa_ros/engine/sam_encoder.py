@@ -56,8 +56,8 @@ class SamEncoder:
 def best_route(device: torch.device) -> Route:
     """On a GPU no bias in memory, by a compiled kernel where there is a compiler.
 
-    On a processor `dense`, which gives transformers' features to the last bit and was faster at
-    every size that was measured: 1.1 times at 160 and 320 pixels, 1.3 and more from 640 on.
+    On a processor `dense`, which gives transformers' features to the last bit and was never slower
+    where it was measured (docs/performance.md).
     """
     if device.type != "cuda":
         return "dense"
