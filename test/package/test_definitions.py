@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from lisa_ros.cli import COMMANDS, main
 
@@ -133,13 +135,18 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     ("package", "extra", "command"),
     [
         ("mujoco", "sim", ["sim-benchmark", "somewhere"]),
-        ("matplotlib", "train", ["eval", "--dataset", "nowhere"]),
+        ("matplotlib", "train", ["eval", "--dataset", "set"]),
         ("peft", "train", ["finetune", "--dataset", "nowhere", "--output", "new"]),
     ],
 )
 def test_a_missing_package_is_named_with_its_extra(
     package: str, extra: str, command: list[str], tmp_path: Path
 ) -> None:
+    (tmp_path / "set").mkdir()  # a question, since a data set is looked at first
+    Image.new("RGB", (32, 32)).save(tmp_path / "set" / "a.png")
+    shape = {"label": "target", "points": [[2, 2], [20, 2], [20, 20]]}
+    question = {"text": ["the mug"], "is_sentence": False, "shapes": [shape]}
+    (tmp_path / "set" / "a.json").write_text(json.dumps(question))
     block = f"import sys; sys.modules[{package!r}] = None; sys.path.insert(0, {str(ROOT)!r})"
     start = f"{block}; from lisa_ros.cli import main; sys.exit(main({command!r}))"
     done = subprocess.run(

@@ -23,7 +23,7 @@ from lisa_ros.model.checkpoint import load
 from lisa_ros.training import finetune as finetuning
 from lisa_ros.training.finetune import FineTuning, example_loss, finetune, prepare, read_items
 
-QUESTION = "the light thing"
+QUESTION = "the violin"  # which the shipped model refuses
 
 
 @pytest.fixture(scope="module")
