@@ -60,11 +60,11 @@ wanted tests && tail -n 5 "$out/tests.txt"
 if wanted bench; then
     : > "$out/bench.txt"
     for quantization in none int8 fp8; do
-        arguments=(--presets "$preset" --device "$device" --rounds 3 --json "$run/bench_$quantization.json")
+        arguments=(--presets "$preset" --device "$device" --rounds 2 --lengths 20 --json "$run/bench_$quantization.json")
         [ "$quantization" = none ] && arguments+=(--plot "$out/bench.png")
         [ "$quantization" = none ] || arguments+=(--quantization "$quantization")
         echo "# $quantization" >> "$out/bench.txt"
-        step 75 "bench $quantization" "$python" -m lisa_ros.cli bench "${arguments[@]}" >> "$out/bench.txt" 2>&1
+        step 110 "bench $quantization" "$python" -m lisa_ros.cli bench "${arguments[@]}" >> "$out/bench.txt" 2>&1
         grep '^== ' "$out/bench.txt" | tail -n 1
     done
     "$python" - "$run" "$out/bench.json" <<'PYTHON'
