@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lisa_ros.cli import add_model_arguments, model_options
+from lisa_ros.engine.question import check_instruction
 from lisa_ros.errors import LisaError
 from lisa_ros.writing import writable_folder, write_file
 
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Read the views, ask, fuse, write; 1 if there is no object in space."""
     if args.voxel <= 0:
         raise LisaError("--voxel must be above 0")
+    check_instruction(args.query)
     writable_folder(args.out)
     shots, up, notes = read_views(args)
     for note in notes:
@@ -67,7 +69,7 @@ def read_views(args: argparse.Namespace) -> tuple[list[Shot], Any, list[str]]:
     """The views, the direction against gravity if it is known, and what could not be used."""
     needed = {"depth", "camera_info", "frame"}
     given = {name for name in needed | {"image"} if getattr(args, name)}
-    if not given:
+    if not given and not (args.views.is_file() or (args.views / "metadata.yaml").exists()):
         from lisa_ros.recordings.views import read_folder
 
         return *read_folder(args.views), []

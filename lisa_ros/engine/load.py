@@ -9,6 +9,7 @@ import ctypes
 import gc
 import math
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -75,7 +76,12 @@ def load_lisa(
         os.environ.setdefault(library, "1")
     from lisa_ros.model.config import find
 
-    find(model)  # before torch, so that a misspelt path is told at once
+    # before torch, so that what is misspelt is told at once
+    find(model)
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ModelUnavailable(f"there is no device {device!r}: use auto, cpu, cuda or cuda:N")
+    if vision_tower and not Path(vision_tower).is_dir():
+        raise ModelUnavailable(f"there is no folder {vision_tower} with a vision tower")
     import torch
 
     from lisa_ros.model.checkpoint import load

@@ -116,15 +116,20 @@ def check_question(
     if question.mode not in modes:
         known = "this model was not trained for" if question.mode in get_args(Mode) else "unknown"
         raise InstructionError(f"{known} mode {question.mode!r}; use one of {', '.join(modes)}")
-    if not question.instruction.strip():
-        raise InstructionError("the instruction is empty; say what to look for")
-    if len(question.instruction) > config.longest_instruction:
-        raise InstructionError(
-            f"the instruction has {len(question.instruction)} characters; "
-            f"at most {config.longest_instruction} can be used"
-        )
+    check_instruction(question.instruction, config)
     if question.max_new_tokens is not None and question.max_new_tokens < 1:
         raise InstructionError("max_new_tokens must be at least 1")
+
+
+def check_instruction(instruction: str, config: EngineConfig = DEFAULTS) -> None:
+    """Raise `InstructionError`, which says why an instruction cannot be asked."""
+    if not instruction.strip():
+        raise InstructionError("the instruction is empty; say what to look for")
+    if len(instruction) > config.longest_instruction:
+        raise InstructionError(
+            f"the instruction has {len(instruction)} characters; "
+            f"at most {config.longest_instruction} can be used"
+        )
 
 
 def check_image(image: np.ndarray, config: EngineConfig = DEFAULTS) -> None:

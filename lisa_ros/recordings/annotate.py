@@ -24,6 +24,7 @@ from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from std_msgs.msg import Header, String
 
+from lisa_ros.engine.question import check_instruction
 from lisa_ros.errors import LisaError
 from lisa_ros.msg import Segmentation
 from lisa_ros.node.inputs.frame import DepthMatch, Frame
@@ -112,6 +113,8 @@ class Annotator:
         """
         if not every >= 0:
             raise RecordingError(f"--every must be 0 or more seconds, not {every:g}")
+        for question in questions:
+            check_instruction(question)
         if target.exists():
             raise RecordingError(f"{target} exists already; choose another name")
         self._source, self._target = source, target

@@ -10,8 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
-from lisa_ros import cli
+from lisa_ros import cli, demo
 from lisa_ros.cli import main
 
 
@@ -92,3 +93,26 @@ def test_the_benchmarks_are_found_from_inside_a_checkout(
     with pytest.raises(SystemExit, match="0"):
         main(["bench", "--help"])
     assert "--presets" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("segment", "{photo}", "the mug", "--device", "foo"), "there is no device 'foo'"),
+        (("segment", "{photo}", "the mug", "--vision-tower", "nope"), "there is no folder nope"),
+        (("bag", "{bag}", "--query", " ", "--out", "{out}"), "the instruction is empty"),
+        (("bag", "{bag}", "--query", "x" * 2001, "--out", "{out}"), "has 2001 characters"),
+        (("views", "{bag}", "--query", "", "--out", "{out}"), "the instruction is empty"),
+        (("views", "{bag}", "--query", "the mug", "--out", "{out}"), "a recording also needs"),
+    ],
+)
+def test_what_cannot_be_asked_is_told_before_anything_is_loaded_or_written(
+    words: tuple[str, ...], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "photo.png")
+    recording = Path(demo.__file__).with_name("tabletop.mcap")
+    places = {"photo": tmp_path / "photo.png", "bag": recording, "out": tmp_path / "new"}
+    assert main([word.format(**places) for word in words]) == 2
+    assert sentence in capsys.readouterr().err
+    if "instruction" in sentence:
+        assert not (tmp_path / "new").exists()
