@@ -27,3 +27,7 @@ class DepthError(LisaError):
 
 class BusyError(LisaError):
     """An engine was asked while the same thread still had one of its streams open."""
+
+
+class TrackingError(LisaError):
+    """A thing cannot be followed: nothing or too much to begin with, or no such track."""

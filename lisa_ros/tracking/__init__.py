@@ -1,0 +1,1 @@
+"""Keep a thing from image to image: `Follower(engine, LisaTracker(engine))`."""

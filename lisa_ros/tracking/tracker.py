@@ -1,0 +1,146 @@
+"""What every tracker gives and takes, whatever stands behind it: `lisa` (lisa.py) or `sam2`.
+
+All trackers treat their input alike:
+
+- **Stamps** are seconds on any clock. A stamp that is not later than the last one adds nothing to
+  `age` and `unseen`; where it lies before it (a clock that jumped back, a bag that began again),
+  or more than `LONGEST_GAP` after it, the motion between the two images says nothing: each thing
+  is looked for by its appearance, and is occluded until it is found.
+- **A new resolution** of the same shape goes on, masks in the new size; with another aspect ratio
+  it is a gap.
+- **A black image**, or any other without contrast, shows nothing: every track is occluded, and the
+  next image is compared with the last one that showed something.
+- **A frozen image**, equal to the last one to the byte, leaves masks and scores as they are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+
+from lisa_ros.engine.answer import Instance
+
+LONGEST_GAP = 1.0
+"""seconds between two images, beyond which motion says nothing"""
+LOST_AFTER = 3.0
+"""seconds that a thing may be unseen before it counts as lost, where nobody says otherwise"""
+MAX_TRACKS = 16
+"""things that one tracker keeps, where nobody says otherwise"""
+
+
+class TrackState(str, Enum):
+    """Where a thing is, as far as the tracker can tell."""
+
+    VISIBLE = "visible"
+    """the mask is where the thing is in this image"""
+    OCCLUDED = "occluded"
+    """hidden or out of the image, and expected back; the mask is empty"""
+    LOST = "lost"
+    """unseen for longer than the limit; the mask is empty. It may still be found again"""
+
+
+@dataclass(frozen=True)
+class Track:
+    """One thing in one image."""
+
+    id: int
+    """1, 2, ... in the life of the tracker; never given to another thing"""
+    label: str
+    """the words that the thing was found by"""
+    mask: np.ndarray
+    """(H, W) bool at the size of the image; empty unless the thing is visible"""
+    box: tuple[int, int, int, int]
+    """x, y, width, height in pixels; zeros for an empty mask"""
+    score: float
+    """0..1: how probable it is that this is still the thing that the track began with; of one that
+    is not visible: how well the best candidate of this image agreed with it"""
+    state: TrackState
+    unseen: float
+    """seconds since it was last seen; 0 while it is visible"""
+    age: float
+    """seconds since the track began"""
+
+
+class Tracker(Protocol):
+    """Keeps a bounded number of things. One caller at a time; images are uint8 (H, W, 3) RGB.
+
+    `key` names the image as in `Engine.segment`: features that are known under it are not computed
+    again. Lists of tracks are in the order of their ids and hold every track that was not dropped.
+    """
+
+    max_tracks: int
+    counters: Counter[str]
+    """what it took so far: `frames`, `sam_encodes`, `decodes` and what else a tracker counts"""
+
+    def start(
+        self,
+        image: np.ndarray,
+        instances: Sequence[Instance],
+        *,
+        stamp: float,
+        key: Hashable | None = None,
+    ) -> list[Track]:
+        """Drop what was tracked and begin with these; ids go on counting.
+
+        Raises:
+            TrackingError: there are more than `max_tracks`, one is empty, or one is not of the
+                image's size; nothing has changed then.
+            ImageError: not an image that an engine could be asked about.
+        """
+
+    def update(
+        self, image: np.ndarray, *, stamp: float, key: Hashable | None = None
+    ) -> list[Track]:
+        """Look for everything in the next image. Raises `ImageError` as `start` does."""
+
+    def add(
+        self,
+        image: np.ndarray,
+        instances: Sequence[Instance],
+        *,
+        stamp: float,
+        key: Hashable | None = None,
+    ) -> list[Track]:
+        """Begin more tracks with the newest image, the one of the last `start` or `update`.
+
+        Where `image` is another one, it is taken as an `update` first. Returns the new tracks.
+        Raises as `start` does.
+        """
+
+    def resume(
+        self,
+        track_id: int,
+        image: np.ndarray,
+        instance: Instance,
+        *,
+        stamp: float,
+        key: Hashable | None = None,
+    ) -> Track | None:
+        """Go on from this mask, of the newest image, if it looks like the thing of that track.
+
+        None, and nothing has changed, where its appearance disagrees, or agrees as well with a
+        look-alike that was seen beside the thing. Raises as `start` does.
+        """
+
+    def drop(self, track_id: int) -> None:
+        """Let go of a thing; its id is not used again. Raises `TrackingError` if there is none."""
+
+
+def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """x, y, width, height of a mask (H, W) bool in pixels; zeros for an empty one."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return (0, 0, 0, 0)
+    x, y = int(columns[0]), int(rows[0])
+    return (x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1)
+
+
+def mask_iou(first: np.ndarray, second: np.ndarray) -> float:
+    """Intersection over union of two masks of one size; 0 where both are empty."""
+    union = np.count_nonzero(first | second)
+    return np.count_nonzero(first & second) / union if union else 0.0
