@@ -219,10 +219,9 @@ def files_of_a_query() -> list[str]:
     frames; what a timer does beside a query is left out, as it is not there in every round.
     """
     import cv2
-    import rclpy
     from sensor_msgs.msg import Image
 
-    from lisa_ros.demo.client import NodeProcess, PerceptionClient, stay_on_this_machine
+    from lisa_ros.demo.client import NodeProcess, PerceptionClient, own_domain
     from lisa_ros.demo.recorded_camera import IMAGE, read_questions, read_recording
     from lisa_ros.node.status import Status
 
@@ -231,9 +230,7 @@ def files_of_a_query() -> list[str]:
     height, width, _ = pixels.shape
     image = Image(height=height, width=width, step=3 * width, encoding="rgb8")
     image.data = array("B", pixels.tobytes())
-    stay_on_this_machine()
-    rclpy.init()
-    with tempfile.TemporaryDirectory() as folder:
+    with own_domain(), tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "passed"
         command = [sys.executable, "-m", "benchmarks.house", "--node", str(record)]
         with NodeProcess(command, Path(folder) / "log") as node:
@@ -254,7 +251,6 @@ def files_of_a_query() -> list[str]:
             # The first of all loads what is loaded late.
             rounds = [set(json.loads(line)) for line in lines(record)[3::2]]
             client.destroy_node()
-    rclpy.shutdown()
     return sorted(set.intersection(*rounds))
 
 

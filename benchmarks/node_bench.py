@@ -25,7 +25,6 @@ from node_rig import (
     Process,
     Rig,
     image_message,
-    own_domain,
     picture,
     wait_for,
 )
@@ -34,6 +33,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from benchmarks.generated_tables import markdown_table, put_into_page
+from lisa_ros.demo.client import claimed_domain
 from lisa_ros.fastdds import use_large_image_transport
 from lisa_ros.node.status import ANSWERED
 
@@ -142,7 +142,7 @@ def latencies() -> str:
         times: dict[str, list[float]] = {}
         for who in ("perception node", "bare rclpy echo"):
             for width, height in SIZES:
-                with own_domain() as domain, peer(who, domain, ask_first) as robot:
+                with claimed_domain() as domain, peer(who, domain, ask_first) as robot:
                     taken = round_trips(robot, width, height, ask_first)
                 times.setdefault(who, []).append(statistics.median(taken))
         times["overhead"] = [a - b for a, b in zip(*times.values(), strict=True)]
@@ -185,7 +185,7 @@ def idle() -> str:
     shares = {}
     for who in ("perception node", "bare subscriber"):
         with (
-            own_domain() as domain,
+            claimed_domain() as domain,
             role(domain, "camera", "1280", "720", "30"),
             ExitStack() as ends,
         ):
@@ -226,7 +226,7 @@ def arrivals(
         late.append((time.time() - sent) * 1e3)
         numbers.append(int(message.header.frame_id))
 
-    with own_domain() as domain, role(domain, "camera", "1280", "720", str(rate)):
+    with claimed_domain() as domain, role(domain, "camera", "1280", "720", str(rate)):
         robot = Rig(domain)
         robot.node.create_subscription(Image, "image", on_image, profile)
         wait_for(lambda: len(numbers) > frames, "images", 60)
@@ -237,7 +237,7 @@ def arrivals(
 def memory() -> str:
     """What cleaning up gives back, with an untrained model of 0.4 GB."""
     rows = []
-    with tempfile.TemporaryDirectory() as folder, own_domain() as domain:
+    with tempfile.TemporaryDirectory() as folder, claimed_domain() as domain:
         size = write_large_model(Path(folder) / "large")
         robot = Rig(domain)
         command = [sys.executable, "-m", "lisa_ros.cli", "node", "--model", f"{folder}/large"]

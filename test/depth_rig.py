@@ -50,16 +50,22 @@ class DepthCamera:
         info: CameraInfo | None = INFO,
         away: float = 0.0,
         image: np.ndarray = COLOR,
+        stamped: bool = True,
     ) -> Header:
-        """One set, the depth image `away` seconds later by its stamp; the header of the image."""
+        """One set, the depth image `away` seconds later by its stamp; the header of the image.
+
+        `stamped`: false for a depth camera that sets no stamps.
+        """
         self.second += 1
         message = image_message(image, stamp=(self.second, 500_000_000))
         if info is not None:
-            info.header = message.header
+            info.header = message.header if stamped else Header(frame_id=FRAME)
             self.info.publish(info)
         if depth is not None:
             frame_id = depth.header.frame_id or FRAME
-            depth.header = Header(frame_id=frame_id, stamp=later(message.header, away))
+            depth.header = Header(frame_id=frame_id)
+            if stamped:
+                depth.header.stamp = later(message.header, away)
             self.depth.publish(depth)
         self.robot.images.publish(message)
         return message.header

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,7 +28,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from lisa_ros.demo.client import NodeProcess
+from lisa_ros.demo.client import NodeProcess, claimed_domain
 
 ROOT = Path(__file__).resolve().parent.parent
 FAKE = [sys.executable, str(ROOT / "test" / "fake_engine.py")]
@@ -37,22 +36,6 @@ WAIT = 25.0  # seconds after which something that should have happened has not
 START = 180.0  # seconds in which a process starts, on a busy machine too
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=1)
-
-
-@contextmanager
-def own_domain() -> Iterator[int]:
-    """A ROS domain that no other test on this machine uses meanwhile."""
-    start = os.getpid() % 100
-    for offset in range(100):
-        domain = 1 + (start + offset) % 100
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as claim:
-            try:
-                claim.bind(("127.0.0.1", 31900 + domain))
-            except OSError:
-                continue
-            yield domain
-            return
-    raise RuntimeError("all ROS domains are in use")
 
 
 def picture(width: int = 64, height: int = 48, seed: int = 0) -> np.ndarray:
@@ -290,7 +273,7 @@ class Manager:
 @contextmanager
 def rig() -> Iterator[Rig]:
     """A rig in a domain of its own."""
-    with own_domain() as domain:
+    with claimed_domain() as domain:
         robot = Rig(domain)
         try:
             yield robot

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from lisa_ros.node.status import ANSWERED
 START_LIMIT = 300.0  # seconds until the node has loaded its model, on a busy machine
 ANSWER_LIMIT = 60.0  # seconds until an answer; the node itself gives up earlier
 STOP_LIMIT = 10.0  # seconds from a signal until a process is killed
+CLAIMS = 31900  # this UDP port and the hundred above it stand for the ROS domains
 ATTEMPTS = 3  # at a question whose answer was about an image from before `newer_than`
 LOG_LINES = 15  # of a failed process, shown to the user
 
@@ -191,16 +194,50 @@ class PerceptionClient(Node):
         return True
 
 
-def stay_on_this_machine() -> None:
-    """A ROS domain of our own on this machine alone, so that no robot nearby hears us.
+@contextmanager
+def claimed_domain() -> Iterator[int]:
+    """A ROS domain from 1 to 100 that nobody else who claims one uses on this machine meanwhile.
 
-    Call it before rclpy is initialised; what the user has set is left alone.
+    Raises:
+        NoAnswer: all are taken.
+    """
+    for domain in random.SystemRandom().sample(range(1, 101), 100):
+        # however the process ends, its port is free again
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as claim:
+            try:
+                claim.bind(("127.0.0.1", CLAIMS + domain))
+            except OSError:
+                continue
+            if str(domain) == os.environ.get("ROS_DOMAIN_ID"):
+                continue  # the user's own, where a robot may be
+            yield domain
+            return
+    raise NoAnswer("all ROS domains from 1 to 100 are in use on this machine")
+
+
+@contextmanager
+def own_domain() -> Iterator[int]:
+    """rclpy initialised for this process and its children in a domain of their own, on this
+    machine alone; yields its number.
+
+    It takes the place of an exported `ROS_DOMAIN_ID`: in that domain a robot's perception node
+    would answer our questions, and ours the robot's.
     """
     from lisa_ros.fastdds import use_large_image_transport
 
     use_large_image_transport()
-    os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    with claimed_domain() as domain:
+        ours = {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+        before = {name: os.environ[name] for name in ours if name in os.environ}
+        os.environ |= ours
+        try:
+            rclpy.init()
+            yield domain
+        finally:
+            rclpy.try_shutdown()
+            for name in ours:
+                del os.environ[name]
+            os.environ |= before
 
 
 def nanoseconds(stamp: Any) -> int:

@@ -10,7 +10,6 @@ from textwrap import shorten
 
 import cv2
 import numpy as np
-import rclpy
 from rich.console import Console
 from rich.table import Table
 from sensor_msgs.msg import CompressedImage, Image
@@ -21,7 +20,7 @@ from lisa_ros.demo.client import (
     PerceptionClient,
     full_mask,
     nanoseconds,
-    stay_on_this_machine,
+    own_domain,
 )
 from lisa_ros.demo.recorded_camera import IMAGE, TRUTH, DemoQuestion, read_questions
 from lisa_ros.msg import Segmentation
@@ -115,46 +114,45 @@ def ask_all(model: str, folder: Path, console: Console) -> list[DemoReply]:
     Raises:
         NoAnswer: a process has ended, or an answer did not come.
     """
-    stay_on_this_machine()
     questions = read_questions()
     python = [sys.executable, "-m"]
     node = [*python, *f"lisa_ros.cli node --image {IMAGE} --model".split(), model]
     camera = [*python, "lisa_ros.demo.recorded_camera"]
-    rclpy.init()
-    try:
-        with (
-            NodeProcess(node, folder / "perception_node.log") as perception,
-            NodeProcess(
-                camera, folder / "recorded_camera.log", name="recorded camera", talks=True
-            ) as player,
-        ):
-            client = DemoClient(perception, player)
-            with console.status("starting the recorded camera and the perception node ..."):
-                try:
-                    client.wait_for_node()
-                except NoAnswer as error:
-                    log = "" if perception.tail() in str(error) else f"\n{perception.tail()}"
-                    raise NoAnswer(f"{error}{log}") from None
-            console.print("The perception node is active, the recorded camera plays.")
-            replies: list[DemoReply] = []
-            scene = stamp = 0
-            for number, question in enumerate(questions, 1):
-                if question.seed != scene:
-                    scene, stamp = question.seed, show_scene(player, question.seed)
-                    client.wait(lambda: False, SETTLE)
-                progress = f"\\[{number}/{len(questions)}] {question.instruction}"
-                with console.status(progress):
-                    reply = client.reply_to(question, stamp)
-                _, png = cv2.imencode(".png", cv2.cvtColor(reply.overlay, cv2.COLOR_RGB2BGR))
-                name = f"{number:02d}_{slug(question.instruction)}.png"
-                write_file(folder / name, png.tobytes())
-                replies.append(reply)
-                seconds = reply.message.timings.total / 1000
-                console.print(f"{progress} → {reply.status}, {seconds:.2f} s", highlight=False)
-            client.destroy_node()
-            return replies
-    finally:
-        rclpy.try_shutdown()
+    with (
+        own_domain() as domain,
+        NodeProcess(node, folder / "perception_node.log") as perception,
+        NodeProcess(
+            camera, folder / "recorded_camera.log", name="recorded camera", talks=True
+        ) as player,
+    ):
+        client = DemoClient(perception, player)
+        with console.status("starting the recorded camera and the perception node ..."):
+            try:
+                client.wait_for_node()
+            except NoAnswer as error:
+                log = "" if perception.tail() in str(error) else f"\n{perception.tail()}"
+                raise NoAnswer(f"{error}{log}") from None
+        console.print(
+            "The perception node is active, the recorded camera plays; look on with "
+            f"ROS_DOMAIN_ID={domain}."
+        )
+        replies: list[DemoReply] = []
+        scene = stamp = 0
+        for number, question in enumerate(questions, 1):
+            if question.seed != scene:
+                scene, stamp = question.seed, show_scene(player, question.seed)
+                client.wait(lambda: False, SETTLE)
+            progress = f"\\[{number}/{len(questions)}] {question.instruction}"
+            with console.status(progress):
+                reply = client.reply_to(question, stamp)
+            _, png = cv2.imencode(".png", cv2.cvtColor(reply.overlay, cv2.COLOR_RGB2BGR))
+            name = f"{number:02d}_{slug(question.instruction)}.png"
+            write_file(folder / name, png.tobytes())
+            replies.append(reply)
+            seconds = reply.message.timings.total / 1000
+            console.print(f"{progress} → {reply.status}, {seconds:.2f} s", highlight=False)
+        client.destroy_node()
+        return replies
 
 
 def show_scene(player: NodeProcess, seed: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from typing import Any
 
@@ -18,7 +18,7 @@ from lisa_ros.msg import Segmentation
 from lisa_ros.node.inputs.camera import CameraInput
 from lisa_ros.node.inputs.camera_watchdog import CameraWatchdog
 from lisa_ros.node.inputs.depth import DepthInput
-from lisa_ros.node.inputs.subscription import reliable_qos
+from lisa_ros.node.inputs.subscription import arrival, reliable_qos
 from lisa_ros.node.loading import Loader, load_model
 from lisa_ros.node.parameters import Parameters
 from lisa_ros.node.requests.queries import Queries
@@ -81,7 +81,9 @@ class PerceptionNode(LifecycleNode):
         self.prefetch = Prefetch(self, parameters, queries, worker, readiness, steady)
         self.self_test = SelfTest(self, queries, worker, readiness)
         self.action = SegmentAction(self, parameters, queries)
-        self.create_subscription(String, "query", self._on_query, reliable_qos(QUERIES_KEPT))
+        self._query = self.create_subscription(
+            String, "query", self._on_query, reliable_qos(QUERIES_KEPT)
+        )
         self.create_timer(1.0, self._each_second, clock=steady)
         # An impossible transition would raise out of the executor, and its caller wait forever.
         service = self._service_change_state
@@ -181,7 +183,10 @@ class PerceptionNode(LifecycleNode):
         self._await_model(self.worker.unload(), UNLOAD_LIMIT)
 
     def _await_model(self, future: Future[None], limit: float | None = None) -> None:
-        """Wait for the model's thread; the diagnostics go on meanwhile, a signal ends it."""
+        """Wait for the model's thread, which holds the executor up; a signal ends it.
+
+        Meanwhile the diagnostics go on, and queries on the topic hear at once why not.
+        """
         began = time.monotonic()
         while not wait([future], timeout=0.1).done:
             if self.stopping.is_set():
@@ -190,7 +195,14 @@ class PerceptionNode(LifecycleNode):
                 self.get_logger().warning("the model is still busy; its memory is freed afterwards")
                 return
             self.diagnostics.publish_if_due()
+            self._take_queries()
         future.result()
+
+    def _take_queries(self) -> None:
+        """Take up what waits on the topic `query`, as the executor would."""
+        with self._query.handle:
+            while (taken := self._query.handle.take_message(String, False)) is not None:
+                self._on_query(*taken)
 
     def end_queries(self) -> None:
         """First step to the end of the process: take nothing more, answer what is there."""
@@ -207,8 +219,10 @@ class PerceptionNode(LifecycleNode):
         self.worker.close()
         return bool(free)
 
-    def _on_query(self, message: String) -> None:
-        self.queries.ask(self.queries.new(message.data, Segmentation.SOURCE_TOPIC))
+    def _on_query(self, message: String, details: Mapping[str, Any]) -> None:
+        """The time of a query counts from its arrival, however late the executor gets to it."""
+        arrived, source = arrival(details), Segmentation.SOURCE_TOPIC
+        self.queries.ask(self.queries.new(message.data, source, arrived=arrived))
 
     def _each_second(self) -> None:
         self._warn_about_namesake()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -110,6 +111,24 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_starts(tmp_path:
     ended = demo(folder=tmp_path / "file" / "out")
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1 and "cannot write into the folder" in ended.stderr
+
+
+def test_an_exported_domain_is_left_for_one_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the user's domain the demonstration would be answered by his robot's node."""
+    import rclpy
+
+    from lisa_ros.demo.client import own_domain
+
+    monkeypatch.setenv("ROS_DOMAIN_ID", "7")
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
+    with own_domain() as domain:
+        assert rclpy.get_default_context().get_domain_id() == domain != 7
+        assert os.environ["ROS_DOMAIN_ID"] == str(domain), "for the node and the camera, too"
+        assert os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+        claim = "from lisa_ros.demo.client import claimed_domain as c\nwith c() as it: print(it)"
+        others = subprocess.run([sys.executable, "-c", claim], capture_output=True, text=True)
+        assert int(others.stdout) not in (7, domain), others.stderr
+    assert not rclpy.ok() and os.environ["ROS_DOMAIN_ID"] == "7"
 
 
 def test_a_process_that_ends_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:

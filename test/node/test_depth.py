@@ -68,6 +68,26 @@ def test_a_depth_image_of_half_the_size(camera):
     check_is_the_thing(camera.ask(depth=half).instances[0], 0.004)
 
 
+def test_depth_without_stamps_is_matched_by_its_arrival_and_that_is_said(camera):
+    """Zero is no time: it would be the nearest one to nothing, or a jump backwards."""
+    check_is_the_thing(camera.ask(depth=millimetres()).instances[0])
+    camera.ask(depth=millimetres(2 * DEPTH))
+    for _ in range(2):
+        check_is_the_thing(camera.ask(depth=millimetres(), stamped=False).instances[0])
+    words = "the stamps on depth are zero, so depth images are matched by the time at which"
+    assert camera.robot.processes[0].log.count(words) == 1
+    with camera.robot.hearing(DiagnosticArray, "/diagnostics") as heard:
+        told = wait_for(lambda: heard and heard[-1].status, "diagnostics")
+    [state] = [one for one in told if one.name.endswith(": depth")]
+    assert state.level == DiagnosticStatus.WARN and words in state.message
+    camera.ask(depth=millimetres(2 * DEPTH), stamped=False)
+    camera.ask(depth=millimetres())  # whatever came without stamps before
+    with camera.robot.hearing(DiagnosticArray, "/diagnostics") as heard:
+        told = wait_for(lambda: heard and heard[-1].status, "diagnostics")
+    [state] = [one for one in told if one.name.endswith(": depth")]
+    assert state.message == "depth images fit"
+
+
 def test_the_quality_of_service_of_depth_is_its_own():
     """What does not fit is told for depth and camera_info as for the camera."""
     with rig() as robot:

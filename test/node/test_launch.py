@@ -13,9 +13,10 @@ import pytest
 pytest.importorskip("launch_ros", reason="launch_ros is part of a ROS installation, not found here")
 pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
-from node_rig import ROOT, Rig, own_domain, wait_for
+from node_rig import ROOT, Rig, wait_for
 from rcl_interfaces.srv import GetParameters
 
+from lisa_ros.demo.client import claimed_domain
 from lisa_ros.node.status import Status
 
 LAUNCH = ROOT / "launch" / "perception.launch.py"
@@ -83,7 +84,7 @@ class Launched:
 
 @pytest.fixture
 def domain():
-    with own_domain() as number:
+    with claimed_domain() as number:
         yield number
 
 

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,9 +14,12 @@ pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lisa_ros.action import Segment
-from node_rig import START, Manager, Process, Rig, own_domain, rig, wait_for
+from node_rig import START, Manager, Process, Rig, rig, wait_for
 from rclpy.action import ActionClient
+from std_msgs.msg import String
 
+from lisa_ros.demo.client import claimed_domain
+from lisa_ros.node.perception_node import PerceptionNode
 from lisa_ros.node.status import Status
 
 
@@ -230,14 +234,21 @@ def test_a_signal_while_the_model_is_loaded():
         assert "Traceback" not in process.log
 
 
-def test_queries_during_the_loading_are_answered_when_it_is_done():
+def test_a_query_during_the_loading_hears_at_once_that_the_node_is_not_ready():
     with rig() as robot:
-        process = robot.start("-p", "model.path:=slow:2", ready=False)
-        robot.film()
-        robot.say("early bird")
-        wait_for(lambda: robot.results, "the result")
-        assert robot.results[0].status in (Status.OK, Status.NOT_READY)
-        assert process.alive
+        process = robot.start("-p", "model.path:=slow:60", ready=False)
+        result = robot.ask("early bird")
+        assert result.status == Status.NOT_READY and "slow:60 is being loaded" in result.error
+        assert "configure: done" not in process.log
+
+
+def test_the_time_of_a_query_counts_from_its_arrival():
+    """The executor may have been busy with something else meanwhile."""
+    taken = []
+    queries = SimpleNamespace(new=lambda *_, **details: details["arrived"], ask=taken.append)
+    received = {"received_timestamp": time.time_ns() - 3 * 10**9}
+    PerceptionNode._on_query(SimpleNamespace(queries=queries), String(data="the mug"), received)
+    assert taken[0] <= time.monotonic() - 3
 
 
 @pytest.mark.parametrize(
@@ -251,7 +262,7 @@ def test_queries_during_the_loading_are_answered_when_it_is_done():
 )
 def test_unusable_parameters_end_the_start_with_a_sentence(arguments, words):
     command = [sys.executable, "-m", "lisa_ros.cli", "node", "--ros-args", *arguments.split()]
-    with own_domain() as domain:
+    with claimed_domain() as domain:
         process = Process(command, domain)
         assert process.process.wait(START) == 2
         assert words in process.log and "Traceback" not in process.log
@@ -270,7 +281,7 @@ def without(package: str) -> list[str]:
 
 
 def test_without_what_the_node_itself_needs_it_ends_with_one_sentence():
-    with own_domain() as domain:
+    with claimed_domain() as domain:
         process = Process(without("PIL"), domain)
         assert process.process.wait(START) == 2
         told = process.log.strip().splitlines()

@@ -101,6 +101,19 @@ def test_obstacles_lie_in_the_target_frame():
     assert away.max() < 0.2
 
 
+def test_the_edge_of_the_thing_is_no_obstacle_to_its_own_grasps():
+    """A mask is never quite exact: what it leaves out around the thing is still the thing."""
+    import cv2
+
+    small = [cv2.erode(MASKS[0].astype(np.uint8), np.ones((5, 5), np.uint8)) > 0]
+    where = localize(small, DepthMatch(metres(DEPTH), INFO), HEADER, SETTINGS)
+    assert len(objects3d._obstacles(where, where.objects[0], small[0])) == 0
+    every, reasons = objects3d.grasps(where, small, SETTINGS)
+    assert every and not reasons
+    heights = xyz(objects3d.scene_cloud(where, COLOR, small)) @ SCENE.up - SCENE.table.offset
+    assert (heights < 0.006).all(), "nor is it part of the scene"
+
+
 @pytest.mark.parametrize("look_up", [None, lambda header: POSE], ids=["camera", "base"])
 def test_fingers_do_not_close_where_something_stands(look_up):
     """Free, the thing is held across its 6 cm; between walls there is no room for the fingers."""

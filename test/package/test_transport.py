@@ -12,7 +12,8 @@ from lisa_ros.fastdds import PROFILE_VARIABLES, use_large_image_transport
 from lisa_ros.resources import shared_file
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
-from node_rig import own_domain
+
+from lisa_ros.demo.client import claimed_domain
 
 FRAMES = 30
 SENDER = """
@@ -61,7 +62,7 @@ def test_large_images_arrive_over_best_effort() -> None:
     from sensor_msgs.msg import Image
 
     received: list[int] = []
-    with own_domain() as domain:
+    with claimed_domain() as domain:
         environment = {k: v for k, v in os.environ.items() if k not in PROFILE_VARIABLES}
         environment["ROS_DOMAIN_ID"] = str(domain)
         command = [sys.executable, "-c", SENDER, str(FRAMES)]

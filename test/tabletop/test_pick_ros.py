@@ -19,13 +19,13 @@ import rclpy
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Vector3
 from lisa_ros.msg import Instance, Segmentation
-from node_rig import FAKE, Process, own_domain
+from node_rig import FAKE, Process
 from pick_scenes import about, graspable_scene, seen
 from sensor_msgs.msg import Image as MaskImage
 from sensor_msgs.msg import RegionOfInterest
 from std_msgs.msg import Header
 
-from lisa_ros.demo.client import NoAnswer
+from lisa_ros.demo.client import NoAnswer, claimed_domain
 from lisa_ros.geometry import Grasp, rigid
 from lisa_ros.node.results.messages import grasp_messages
 from lisa_ros.node.status import Status
@@ -38,7 +38,7 @@ def robot(*arguments: str, **limits: float) -> Iterator[SimRobot]:
     """A robot, and the node that it asks, in a ROS domain of their own."""
     topics = {"image": IMAGE, "depth": DEPTH, "camera_info": INFO}
     remapped = [word for name, topic in topics.items() for word in ("-r", f"{name}:={topic}")]
-    with own_domain() as domain:
+    with claimed_domain() as domain:
         node = Process([*FAKE, "--ros-args", *remapped, *arguments], domain)
         rclpy.init(domain_id=domain)
         try:
@@ -130,7 +130,7 @@ def test_the_grasps_are_those_of_the_thing_and_the_image_that_were_asked_about(
             header=new, query_id="7", status=Status.OK, height=480, width=640, instances=[first]
         )
 
-    with own_domain() as domain:
+    with claimed_domain() as domain:
         rclpy.init(domain_id=domain)
         try:
             robot = SimRobot()

@@ -10,7 +10,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
 from lisa_ros.node.inputs.frame import Frame
-from lisa_ros.node.inputs.subscription import OnDemandSubscription
+from lisa_ros.node.inputs.subscription import OnDemandSubscription, arrival
 from lisa_ros.node.parameters import Parameters
 from lisa_ros.node.status import NotAnswered, Status
 
@@ -69,9 +69,8 @@ class CameraInput:
                 self.looked_at += 1
                 message, details = taken
                 self._count(details.get("publication_sequence_number"))
-                arrived = _monotonic(details.get("received_timestamp", 0))
                 # Stamps repeat (bag loops, cameras without a clock); our own count never does.
-                self.last = Frame(message, ("camera", self.looked_at), arrived)
+                self.last = Frame(message, ("camera", self.looked_at), arrival(details))
             return self.last
 
     def _count(self, number: int | None) -> None:
@@ -103,12 +102,3 @@ class CameraInput:
             f"(input.max_age) is {limit:g} s: is the camera still running? For a still image that "
             "is published once, raise the limit",
         )
-
-
-def _monotonic(received: int) -> float:
-    """The moment of a message's arrival (nanoseconds of system time) by the monotonic clock.
-
-    Some middleware does not tell it (0); then it is now. So it is if the system clock was set back.
-    """
-    age = (time.time_ns() - received) / 1e9 if received else 0.0
-    return time.monotonic() - max(0.0, age)

@@ -81,6 +81,8 @@ class CameraWatchdog:
                 return self._warn(one.topic, f"{one.topic}: {problem}", problem, values)
         if depth.reason:
             return DiagnosticStatus.WARN, depth.reason, values
+        if depth.note:
+            return DiagnosticStatus.WARN, depth.note, values
         return DiagnosticStatus.OK, "depth images fit", values
 
     def _why_missing(self) -> str:

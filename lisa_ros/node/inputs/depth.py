@@ -11,8 +11,14 @@ from typing import Any
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from lisa_ros.node.inputs.frame import DepthMatch, nearest_by_stamp, stamp_difference
-from lisa_ros.node.inputs.subscription import OnDemandSubscription
+from lisa_ros.node.inputs.frame import (
+    DepthMatch,
+    Received,
+    has_stamp,
+    nearest_in_time,
+    stamp_difference,
+)
+from lisa_ros.node.inputs.subscription import OnDemandSubscription, arrival
 from lisa_ros.node.parameters import Parameters
 
 # Between an image and the question about it lie one or two periods of the camera, and drivers hand
@@ -35,12 +41,14 @@ class DepthInput:
         self.depth = OnDemandSubscription(node, parameters, "depth.qos", KEPT)
         self.info = OnDemandSubscription(node, parameters, "depth.qos", KEPT)
         # what was taken from either, in the order of coming
-        self._depths: deque[Any] = deque(maxlen=KEPT)
-        self._infos: deque[Any] = deque(maxlen=KEPT)
+        self._depths: deque[Received] = deque(maxlen=KEPT)
+        self._infos: deque[Received] = deque(maxlen=KEPT)
         self.matched, self.missed = 0, 0
         """images for which a depth image was looked for, and was there or not"""
         self.reason = ""
         """why the last one had none"""
+        self.note = ""
+        """what is to be known about the last match that there was"""
 
     @property
     def type(self) -> type:
@@ -73,7 +81,7 @@ class DepthInput:
             subscription.follow_publishers(self._collect)
 
     def match_for(self, header: Any, arrived: float, ended: Callable[[], bool]) -> DepthMatch:
-        """What belongs to an image, which is the nearest by stamp.
+        """What belongs to an image, which is the nearest by stamp; without stamps, by arrival.
 
         If it may still be on its way it is waited for, until `depth.slop` after the image arrived;
         the very first one longer, for the subscription may only just have been made.
@@ -86,16 +94,37 @@ class DepthInput:
         slop = self._parameters["depth.slop"]
         while True:
             self._collect()
-            if self._settled(header) or time.monotonic() >= self._latest(arrived + slop) or ended():
+            if (
+                self._settled(header, arrived)
+                or time.monotonic() >= self._latest(arrived + slop)
+                or ended()
+            ):
                 break
             time.sleep(POLL)
         with self._lock:
-            depth = nearest_by_stamp(self._depths, header)
-            info = nearest_by_stamp(self._infos, header)
-        reason = self._why_not(depth, header, slop)
+            depth = nearest_in_time(self._depths, header, arrived)
+            info = nearest_in_time(self._infos, header, arrived)
+        reason = self._why_not(depth, header, arrived, slop)
         self.reason = reason
         self.matched, self.missed = self.matched + (not reason), self.missed + bool(reason)
-        return DepthMatch(None if reason else depth, info, reason)
+        if not reason:
+            self._notice_stamps(header, depth.message.header)
+        return DepthMatch(
+            None if reason else depth.message, None if info is None else info.message, reason
+        )
+
+    def _notice_stamps(self, image: Any, depth: Any) -> None:
+        """Say in the log, once, and in the diagnostics that stamps are missing."""
+        headers = {"image": image, "depth": depth}
+        missing = " and ".join(name for name, one in headers.items() if not has_stamp(one))
+        note = (
+            f"the stamps on {missing} are zero, so depth images are matched by the time at which "
+            "they arrive: have the driver set header.stamp"
+        )
+        note = note if missing else ""
+        if note and note != self.note:
+            self._node.get_logger().warning(note)
+        self.note = note
 
     def _collect(self) -> None:
         """Take what has come; what is from before a jump of time backwards is dropped."""
@@ -103,18 +132,23 @@ class DepthInput:
         with self._lock:
             for source, kept in ((self.depth, self._depths), (self.info, self._infos)):
                 while (taken := source.take()) is not None:
-                    message = taken[0]
-                    if kept and stamp_difference(message, kept[-1].header) < -slop:
+                    message, details = taken
+                    jumped = (
+                        kept
+                        and has_stamp(message.header)
+                        and stamp_difference(message, kept[-1].message.header) < -slop
+                    )
+                    if jumped:
                         kept.clear()
-                    kept.append(message)
+                    kept.append(Received(message, arrival(details)))
 
-    def _settled(self, header: Any) -> bool:
+    def _settled(self, header: Any, arrived: float) -> bool:
         """Whether nothing that could still arrive would be nearer."""
         if not self.depth.has_publishers:
             return True
         slop = self._parameters["depth.slop"]
         with self._lock:
-            later = any(0 <= stamp_difference(one, header) <= slop for one in self._depths)
+            later = any(0 <= one.later_than(header, arrived) <= slop for one in self._depths)
             has_info = bool(self._infos)
         return later and (has_info or not self.info.has_publishers)
 
@@ -125,16 +159,18 @@ class DepthInput:
                 return usual
         return max(usual, self.depth.since + DISCOVERY)
 
-    def _why_not(self, depth: Any, header: Any, slop: float) -> str:
+    def _why_not(self, depth: Received | None, header: Any, arrived: float, slop: float) -> str:
         topic = self.depth.topic
         if depth is None and not self.depth.has_publishers:
             return f"no depth image: nobody publishes {topic}"
         if depth is None:
             return f"no depth image has arrived on {topic} yet"
-        seconds = stamp_difference(depth, header)
+        seconds = depth.later_than(header, arrived)
+        stamped = has_stamp(header) and has_stamp(depth.message.header)
+        clock = "its stamp" if stamped else "its arrival (there is no stamp)"
         if abs(seconds) <= slop:
             return ""
         return (
-            f"no depth image within {slop:g} s of the image (depth.slop): by its stamp the nearest "
-            f"one is {abs(seconds):.3g} s {'younger' if seconds > 0 else 'older'}"
+            f"no depth image within {slop:g} s of the image (depth.slop): by {clock} the "
+            f"nearest one is {abs(seconds):.3g} s {'younger' if seconds > 0 else 'older'}"
         )

@@ -86,6 +86,31 @@ def stamp_difference(message: Any, header: Any) -> float:
     return (one.sec - other.sec) + (one.nanosec - other.nanosec) * 1e-9
 
 
-def nearest_by_stamp(messages: Sequence[Any], header: Any) -> Any:
-    """The message whose stamp is nearest to a header's, of equally near ones the last; or None."""
-    return min(reversed(messages), key=lambda one: abs(stamp_difference(one, header)), default=None)
+@dataclass(frozen=True)
+class Received:
+    """A message of a sensor with the moment at which it came."""
+
+    message: Any
+    arrived: float
+    """by `time.monotonic()`"""
+
+    def later_than(self, header: Any, arrived: float) -> float:
+        """Seconds by which it is younger than an image with this header that came at `arrived`.
+
+        By the stamps; where one of the two has none (zero), by the moments of arrival.
+        """
+        if has_stamp(header) and has_stamp(self.message.header):
+            return stamp_difference(self.message, header)
+        return self.arrived - arrived
+
+
+def has_stamp(header: Any) -> bool:
+    """False for a stamp of zero, which means that the driver has set none."""
+    return bool(header.stamp.sec or header.stamp.nanosec)
+
+
+def nearest_in_time(received: Sequence[Received], header: Any, arrived: float) -> Received | None:
+    """What is nearest to an image in time, of equally near ones the last."""
+    return min(
+        reversed(received), key=lambda one: abs(one.later_than(header, arrived)), default=None
+    )

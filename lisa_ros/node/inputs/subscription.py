@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
@@ -181,6 +181,17 @@ class OnDemandSubscription:
         if any(name.startswith(start) for name in given):
             return QoSOverridingOptions.with_default_policies()
         return None
+
+
+def arrival(details: Mapping[str, Any]) -> float:
+    """When a message reached this machine, by `time.monotonic()`.
+
+    `details` is what the middleware tells about it. Some tell no time of arrival (0); then it is
+    now. So it is if the system clock was set back.
+    """
+    received = details.get("received_timestamp", 0)  # nanoseconds of system time
+    age = (time.time_ns() - received) / 1e9 if received else 0.0
+    return time.monotonic() - max(0.0, age)
 
 
 def reliable_qos(depth: int) -> QoSProfile:
