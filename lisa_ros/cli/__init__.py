@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "sim": "publish the live tabletop camera",
     "sim-pick": "let a simulated gripper lift what instructions mean, and count",
     "sim-benchmark": "write the fixed test set of the simulator, for any system to be scored on",
+    "sim-clips": "write clips of the simulator in DAVIS's folders, for any tracker to be scored on",
     "eval": "measure a model on the fixed test set, or on ReasonSeg",
     "calibrate": "fit the scores of a model's masks, so that a robot can act on a threshold",
     "finetune": "teach a model the questions of a folder, or of the simulator",
@@ -33,7 +34,7 @@ COMMANDS: dict[str, str] = {
     "bench": "measure the engine beside the reference schedule",
 }
 
-TABLETOP = {"sim", "sim-pick", "sim-benchmark", "train-nano"}
+TABLETOP = {"sim", "sim-pick", "sim-benchmark", "sim-clips", "train-nano"}
 """Sub-commands of `lisa_tabletop`, which join by the entry points `lisa_ros.commands`."""
 
 EXTRAS = {

@@ -126,15 +126,23 @@ class TabletopCamera:
         pose[:3, 3] = self.scene.data.cam_xpos[0]
         return pose
 
+    def geoms(self) -> np.ndarray:
+        """The geom (H,W) that every pixel shows, -1 for none."""
+        self._renderer.update_scene(self.scene.data, camera="camera", scene_option=self._option)
+        return self._geoms()
+
+    def _geoms(self) -> np.ndarray:
+        self._renderer.enable_segmentation_rendering()
+        geoms = self._renderer.render()[..., 0].copy()
+        self._renderer.disable_segmentation_rendering()
+        return geoms
+
     def _instances(self) -> np.ndarray:
         """Ids (H,W) uint8 of the objects that the renderer's current scene shows."""
-        self._renderer.enable_segmentation_rendering()
-        geoms = self._renderer.render()[..., 0]
-        self._renderer.disable_segmentation_rendering()
         table = np.zeros(self.scene.model.ngeom + 1, dtype=np.uint8)
         for item in self.scene.items:
             table[item.geoms] = item.id
-        return table[geoms]  # -1, the background, picks the last entry, which is 0
+        return table[self._geoms()]  # -1, the background, picks the last entry, which is 0
 
     def _alone_area(self, item: SceneObject) -> int:
         """Pixels that the item would cover if nothing stood before it."""

@@ -14,12 +14,15 @@ DEFOCUS, MOTION = 0.006, 0.015  # most blur, as a share of the image's height
 NOISE = 9.0  # largest standard deviation, grey levels
 
 
-def simulate(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def simulate(
+    rgb: np.ndarray, random: np.random.Generator, grain: np.random.Generator | None = None
+) -> np.ndarray:
     """One image as some camera at some setting would have taken it.
 
     Args:
         rgb: uint8 (H,W,3); not changed.
         random: decides the camera and its settings.
+        grain: decides the noise of every pixel, so that the frames of a clip have each their own.
 
     Returns:
         uint8 (H,W,3).
@@ -29,7 +32,7 @@ def simulate(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
     image = cv2.LUT(blurred, _tone(float(blurred.mean()), random)[None])
     height, width = rgb.shape[:2]
     image *= cv2.merge([_vignette(height, width, random)] * 3)
-    image += _noise(height, width, random)
+    image += _noise(height, width, random, grain or random)
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
@@ -80,12 +83,14 @@ def _vignette(height: int, width: int, random: np.random.Generator) -> np.ndarra
     return 1 - np.float32(depth / 2) * (x + y)
 
 
-def _noise(height: int, width: int, random: np.random.Generator) -> np.ndarray:
+def _noise(
+    height: int, width: int, random: np.random.Generator, grain: np.random.Generator
+) -> np.ndarray:
     """Noise (H,W,3) float32. Shot noise grows as the root of the light, and display values are
     about that root, so that here its deviation is the same in the dark and in the light."""
     deviation = np.float32(NOISE * random.random() ** 2)
     if random.random() < 0.3:  # blotches, as a camera's denoiser leaves them
         size = (height // 2, width // 2, 3)
-        coarse = random.standard_normal(size, dtype=np.float32) * deviation
+        coarse = grain.standard_normal(size, dtype=np.float32) * deviation
         return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
-    return random.standard_normal((height, width, 3), dtype=np.float32) * deviation
+    return grain.standard_normal((height, width, 3), dtype=np.float32) * deviation

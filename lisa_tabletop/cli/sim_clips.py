@@ -1,0 +1,59 @@
+"""`lisa-ros sim-clips`: clips of the simulated tabletop, in DAVIS 2017's folders."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="where to write them: a new folder")
+    parser.add_argument("--clips", type=int, help="how many (default: as the fixed set, 63)")
+    parser.add_argument(
+        "--seed", type=int, default=0,
+        help="which series of tables: 0 is the fixed one (default); tune a tracker on another",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seconds", type=float, default=10.0,
+        help="length of each clip, into which all that happens is squeezed (default: 10)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count(), help="how many draw side by side"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing: say whether FOLDER is the fixed set"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the clips, or read them; say how many there are and whether they are the fixed ones."""
+    from lisa_ros.errors import LisaError
+    from lisa_tabletop.evaluation.fixed_clips import (
+        CLIPS,
+        SERIES,
+        compare_clips,
+        draw_clips,
+        summarise_clips,
+    )
+    from lisa_tabletop.world.motion import RATE, STRIDE
+
+    if not args.check:
+        clips = CLIPS if args.clips is None else args.clips
+        if not 1 <= clips <= STRIDE or args.processes < 1:
+            raise LisaError(f"--clips must be from 1 to {STRIDE}, --processes at least 1")
+        if not 0 <= args.seed < SERIES:
+            raise LisaError(f"--seed must be from 0 to {SERIES - 1}, it is {args.seed}")
+        if not 1 <= args.seconds <= 600:
+            raise LisaError(f"--seconds must be from 1 to 600, it is {args.seconds:g}")
+        draw_clips(args.folder, clips, args.seed, args.seconds, args.processes)
+    summary = summarise_clips(args.folder)
+    print(
+        f"{summary['frames']} frames at {RATE} a second in {sum(summary['clips'].values())} clips:"
+    )
+    for kind, count in summary["clips"].items():
+        print(f"{kind:>10}  {count}")
+    for part, value in summary["sha256"].items():
+        print(f"{part:>10}  sha256 {value}")
+    print(compare_clips(summary))
+    return 0
