@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "sim-benchmark": "write the fixed test set of the simulator, for any system to be scored on",
     "sim-clips": "write clips of the simulator in DAVIS's folders, for any tracker to be scored on",
     "eval": "measure a model on the fixed test set, or on ReasonSeg",
+    "data": "check the published data sets that LISA learns from",
     "calibrate": "fit the scores of a model's masks, so that a robot can act on a threshold",
     "finetune": "teach a model the questions of a folder, or of the simulator",
     "train-nano": "train the small model that ships with the package",
@@ -39,7 +40,7 @@ TABLETOP = {"sim", "sim-pick", "sim-benchmark", "sim-clips", "train-nano"}
 
 EXTRAS = {
     **dict.fromkeys(("mujoco", "trimesh"), "sim"),
-    **dict.fromkeys(("accelerate", "matplotlib", "peft", "tensorboard"), "train"),
+    **dict.fromkeys(("accelerate", "matplotlib", "peft", "pycocotools", "tensorboard"), "train"),
     "torchao": "quantize",
 }
 """Packages that only some commands need, and the extra that brings each."""

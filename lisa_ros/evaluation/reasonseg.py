@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,13 +45,19 @@ class DatasetError(LisaError):
 
 @dataclass(frozen=True)
 class Item:
-    """One question of a data set; `ours` is what our own sets say beyond ReasonSeg, else {}."""
+    """One question of a data set; `ours` is what our own sets say beyond ReasonSeg, else {}.
+
+    `texts`: the words as they stand in the file, rephrasings after them; `is_sentence`: whether
+    they are whole sentences, which the paper's tables call long.
+    """
 
     split: str
     image: Path
     instruction: str
     shapes: Sequence[Mapping]
     ours: Mapping
+    texts: Sequence[str] = ()
+    is_sentence: bool = True
 
     @property
     def kind(self) -> str:
@@ -141,7 +148,7 @@ def _read_split(folder: Path) -> list[Item]:
     entries = [path for path in sorted(folder.glob("*.json")) if path.name != SUMMARY]
     items = []
     for path in entries:
-        entry, image = _read_json(path), images.get(path.stem)
+        entry, image = read_json(path), images.get(path.stem)
         if image is not None:
             items.append(_read_item(path, image, entry))
         elif isinstance(entry, dict) and "shapes" in entry:
@@ -151,7 +158,12 @@ def _read_split(folder: Path) -> list[Item]:
     return items
 
 
-def _read_json(path: Path) -> object:
+def read_json(path: Path) -> Any:
+    """The content of a JSON in UTF-8, or in Windows' code page where single letters show it.
+
+    Raises:
+        DatasetError: it cannot be read, with the place in it.
+    """
     try:
         raw = path.read_bytes()
         try:
@@ -204,7 +216,7 @@ def _read_item(path: Path, image: Path, entry: object) -> Item:
         ) from error
     words = text[0].strip()
     instruction = words if is_sentence else PHRASE.format(words)
-    return Item(path.parent.name, image, instruction, shapes, ours)
+    return Item(path.parent.name, image, instruction, shapes, ours, text, is_sentence)
 
 
 def _require(holds: object, sentence: str) -> None:

@@ -83,15 +83,31 @@ def encode_dialogue(
 ) -> tuple[list[int], list[int]]:
     """Ids of the prompt, `history` included, and of the answer to its instruction with the end.
 
-    `encode` is the tokenizer's. The answer is cut from the ids of the whole, for the pieces of two
-    texts are not those of their sum.
+    `encode` is the tokenizer's.
     """
     turns = [tuple(turn) for turn in question.get("history", ())]
+    ids, answers = encode_turns(
+        [*turns, (question["instruction"], question["answer"])], encode, config
+    )
+    first, last = answers[-1]
+    return ids[:first], ids[first:last]
+
+
+def encode_turns(
+    turns: Sequence[Turn], encode: Callable[[str], list[int]], config: LisaConfig
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Ids of a whole dialogue about one picture, and where in them each answer with its end lies.
+
+    Answers are found in the ids of the whole, for the pieces of two texts are not those of their
+    sum.
+    """
     style, marks = config.conversation, config.image_start_end
-    prompt = build_prompt(style, [*turns, (question["instruction"], None)], marks)
-    whole = build_prompt(style, [*turns, (question["instruction"], question["answer"])], marks)
-    prompt_ids, whole_ids = encode(prompt), encode(whole)
-    return prompt_ids, whole_ids[len(prompt_ids) :]
+    answers = []
+    for count, (question, _) in enumerate(turns):
+        before = build_prompt(style, [*turns[:count], (question, None)], marks)
+        through = build_prompt(style, turns[: count + 1], marks)
+        answers.append((len(encode(before)), len(encode(through))))
+    return encode(build_prompt(style, turns, marks)), answers
 
 
 def _two_roles(system: str, rounds: Sequence[Turn]) -> str:

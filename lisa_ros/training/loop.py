@@ -3,7 +3,8 @@
 accelerate tells the processes of torchrun apart and reduces over them. Its wrappers of model and
 optimizer are not used: the losses call the parts of the network one by one, which
 `DistributedDataParallel` (it wraps `forward`) does not foresee, and a checkpoint is one file that
-is there as a whole or not at all.
+is there as a whole or not at all. Parameters may lie on all ranks, or be sharded over them by
+torch's `fully_shard` (then they are DTensors); the file is the same.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +27,7 @@ from accelerate import PartialState
 from accelerate.utils import reduce
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 
@@ -57,6 +59,7 @@ class Stage(Protocol):
 class Schedule:
     """Linear warm-up, and a cosine to zero: after `steps`, or after `seconds` if they end first.
 
+    `linear`: a straight line to zero instead, from the end of the warm-up, as LISA is trained.
     A parameter group of the optimizer may have an "lr_ratio", by which its rate differs from `lr`.
     """
 
@@ -64,6 +67,7 @@ class Schedule:
     lr: float
     warm_up: int = 100
     seconds: float = math.inf
+    linear: bool = False
 
     def progress(self, step: int, seconds: float) -> float:
         """How much of the training is done, 0 to 1."""
@@ -72,6 +76,9 @@ class Schedule:
     def lr_at(self, step: int, seconds: float) -> float:
         """The learning rate of a step that begins after `seconds` of training."""
         warmth = min(1.0, (step + 1) / max(1, self.warm_up))
+        if self.linear:
+            left = (self.steps - step) / max(1, self.steps - self.warm_up)
+            return self.lr * min(warmth, max(0.0, left))
         return self.lr * warmth * 0.5 * (1 + math.cos(math.pi * self.progress(step, seconds)))
 
 
@@ -99,13 +106,19 @@ def train(
     seed: int,
     workers: int = 0,
     ema: float = 0.0,
+    accumulate: int = 1,
+    epoch: int = 0,
+    validate: Callable[[int], Mapping[str, float]] | None = None,
 ) -> None:
     """Train what `optimizer` holds until the schedule ends, resuming where `folder` says.
 
-    network and stage lie on their device already. Step k draws its batch and its dropout from
-    (seed, name, k, rank), so that an interrupted run goes on exactly as if it had not been; with
-    `Schedule.seconds`, as far as a clock allows. workers: processes that prepare batches; 0, a
-    thread. ema: decay of the averaged weights that the network has in the end; 0, the last ones.
+    network and stage lie on their device already. A step is `accumulate` batches on each rank; the
+    batches of all ranks and steps are numbered through, and each draws itself and its dropout from
+    (seed, name, number). So an interrupted run goes on exactly as if it had not been, and one rank
+    learns what two learn that take half of its batches each; with `Schedule.seconds`, as far as a
+    clock allows. workers: processes that prepare batches; 0, a thread. ema: decay of the averaged
+    weights that the network has in the end; 0, the last ones. After every `epoch` steps `validate`
+    is called on all ranks with the number of steps; what it returns is logged.
 
     Ctrl-C, SIGTERM and SIGUSR1 end the step, save and raise KeyboardInterrupt; LisaError where the
     loss is no number any more. On a GPU, and with weights in half precision, the products are
@@ -119,11 +132,13 @@ def train(
     # 1. where the run stands
     averages = [p.detach().float().clone() for p in parameters] if ema else []
     step, spent = _resume(checkpoint, network, stage, optimizer, averages)
-    key = (seed, *name.encode(), state.process_index)
-    ahead = prefetch(batches(stage, key, range(step, schedule.steps), workers), device)
+    key, ranks = (seed, *name.encode(), 0), state.num_processes
+    per_step, rank = accumulate * ranks, state.process_index
+    numbers = range(step * per_step + rank, schedule.steps * per_step, ranks)
+    ahead = prefetch(batches(stage, key, numbers, workers), device)
     log = _Log(name, folder / "log" / name, schedule.steps, step, silent=not state.is_main_process)
-    saved = began = time.monotonic()
-    began -= spent
+    saved, began = spent, time.monotonic() - spent
+    sharded = any(isinstance(p, DTensor) for p in parameters)
     network.train()
     with log, _stop_asked() as stop, contextlib.closing(ahead):
         while True:
@@ -133,10 +148,10 @@ def train(
             if done and averages:
                 with torch.no_grad():
                     torch._foreach_copy_(parameters, averages)
-            late = time.monotonic() - saved > SAVE_SECONDS
-            if state.is_main_process and (done or stopped or late):
+            late = spent - saved > SAVE_SECONDS
+            if (state.is_main_process or sharded) and (done or stopped or late):
                 _save(checkpoint, network, stage, optimizer, averages, step, spent)
-                saved = time.monotonic()
+                saved = spent
             if stopped and not done:
                 raise KeyboardInterrupt(f"{name} stopped after step {step} of {schedule.steps}")
             if done:
@@ -144,14 +159,17 @@ def train(
             # 3. one step
             for group in optimizer.param_groups:
                 group["lr"] = group.get("lr_ratio", 1.0) * schedule.lr_at(step, spent)
-            torch.manual_seed(int(np.random.SeedSequence((*key, step)).generate_state(1)[0]))
-            with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                loss, logs = stage.loss(network, next(ahead))
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if state.num_processes > 1:
+            logs = []
+            for number in range(step * per_step + rank, (step + 1) * per_step, ranks):
+                torch.manual_seed(int(np.random.SeedSequence((*key, number)).generate_state(1)[0]))
+                with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                    loss, parts = stage.loss(network, next(ahead))
+                (loss / accumulate).backward()
+                logs.append({"loss": loss, **parts})
+            if ranks > 1 and not sharded:
                 _average_gradients(parameters)
-            nn.utils.clip_grad_norm_(parameters, 1.0)
+            _clip_gradients(parameters, 1.0)
             optimizer.step()
             if averages:  # a young average forgets faster
                 with torch.no_grad():
@@ -159,8 +177,11 @@ def train(
                         averages, parameters, 1 - min(ema, (1 + step) / (10 + step))
                     )
             # 4. only a step that is logged waits for its losses
-            log.step(step, {"loss": loss, **logs})
+            log.step(step, logs)
             step += 1
+            if validate is not None and epoch and step % epoch == 0:
+                log.write(step, validate(step))
+                network.train()
     state.wait_for_everyone()  # what comes next may read the checkpoint
     network.eval()
 
@@ -280,6 +301,36 @@ def _average_gradients(parameters: Sequence[nn.Parameter]) -> None:
         parameter.grad.copy_(part.view_as(parameter))
 
 
+def _clip_gradients(parameters: Sequence[nn.Parameter], most: float) -> None:
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    # of sharded gradients it is a sum over ranks, which nobody has made yet
+    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+    nn.utils.clip_grads_with_norm_(parameters, most, norm)
+
+
+def whole(tree: T, *, keep: bool = True) -> T:
+    """Nested tables and lists of tensors, those that are sharded put together on the CPU.
+
+    All ranks must call it, with the same tree; one that does not `keep` them gets None for each.
+    """
+    if isinstance(tree, DTensor):
+        full = tree.full_tensor()
+        return full.cpu() if keep else None
+    if isinstance(tree, dict):
+        return {name: whole(value, keep=keep) for name, value in tree.items()}
+    if isinstance(tree, list):
+        return [whole(value, keep=keep) for value in tree]
+    return tree
+
+
+def _sharded_like(value: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor on the device of another, sharded as that one is; each rank takes its own."""
+    if not isinstance(like, DTensor):
+        return value
+    value = value.to(like.device)
+    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+
+
 class _Log:
     """A progress bar, a line now and then where there is no terminal, and TensorBoard's files."""
 
@@ -299,18 +350,22 @@ class _Log:
         if self.writer is not None:
             self.writer.close()
 
-    def step(self, step: int, logs: dict[str, Tensor]) -> None:
-        """Count a step; LisaError where a logged loss is not finite."""
+    def step(self, step: int, logs: Sequence[Mapping[str, Tensor]]) -> None:
+        """Count a step by what its batches say; LisaError where a logged loss is not finite."""
         self.bar.advance(self.task)
         if step % LOG_EVERY:
             return
-        stacked = torch.stack([value.detach().float() for value in logs.values()])
-        values = dict(zip(logs, stacked.tolist(), strict=True))
+        stacked = [torch.stack([v.detach().float() for v in one.values()]) for one in logs]
+        values = dict(zip(logs[0], torch.stack(stacked).mean(0).tolist(), strict=True))
         if not math.isfinite(values["loss"]):
             raise LisaError(
                 f"{self.name}: the loss is {values['loss']} at step {step}; the last checkpoint is"
                 " from before: go on from it with a lower learning rate"
             )
+        self.write(step, values)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Show and keep some figures."""
         if self.writer is None:
             return
         for key, value in values.items():
@@ -330,7 +385,10 @@ def _save(
     step: int,
     seconds: float,
 ) -> None:
-    """At every moment `path` is a whole checkpoint. Weights that are frozen are not in it."""
+    """At every moment `path` is a whole checkpoint. Weights that are frozen are not in it.
+
+    Written by the main process; with sharded parameters all ranks must come here.
+    """
     frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
     content = {
         "step": step,
@@ -340,6 +398,9 @@ def _save(
         "optimizer": optimizer.state_dict(),
         "averages": averages,
     }
+    content = whole(content, keep=PartialState().is_main_process)
+    if not PartialState().is_main_process:
+        return
     try:
         with written_beside(path) as beside:
             torch.save(content, beside)
@@ -359,10 +420,19 @@ def _resume(
         path.parent.mkdir(parents=True, exist_ok=True)
         return 0, 0.0
     state = torch.load(path, weights_only=True, map_location="cpu")
-    network.load_state_dict(state["network"], strict=False)  # what is frozen is not in it
+    own = network.state_dict()
+    with torch.no_grad():
+        for name, value in state["network"].items():  # what is frozen is not in it
+            own[name].copy_(_sharded_like(value, own[name]))
     if isinstance(stage, nn.Module):
         stage.load_state_dict(state["stage"])
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if any(isinstance(p, DTensor) for p in parameters):
+        for index, moments in state["optimizer"]["state"].items():
+            for name, value in moments.items():
+                if value.dim():  # the count of steps is a plain number
+                    moments[name] = _sharded_like(value, parameters[index])
     optimizer.load_state_dict(state["optimizer"])
     for average, value in zip(averages, state["averages"], strict=True):
-        average.copy_(value)
+        average.copy_(_sharded_like(value, average))
     return state["step"], state["seconds"]

@@ -1,0 +1,269 @@
+"""The published data sets, and what is drawn from them, beside the classes of LISA's authors.
+
+`test/data/published/expected.json` holds what these gave on the miniatures of published_samples.py
+with the draws of `OfficialDraws` (revision 3cb2d43, transformers 4.31, on a CPU).
+"""
+
+import hashlib
+import json
+import pickle
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from published_samples import write_published
+
+from lisa_ros.cli import main
+from lisa_ros.evaluation.coco import CocoFile, decode_mask, read_plain_pickle
+from lisa_ros.evaluation.published import CATALOGUE, open_published
+from lisa_ros.evaluation.reasonseg import DatasetError
+from lisa_ros.model.config import LisaConfig
+from lisa_ros.model.processor import Processor
+from lisa_ros.model.prompt import build_prompt, encode_turns
+from lisa_ros.model.tokenizer import Tokenizer
+from lisa_ros.training.mixture import Mixture
+
+DATA = Path(__file__).parents[1] / "data"
+EXPECTED = json.loads((DATA / "published" / "expected.json").read_text())
+GROUPS = {
+    "sem_seg": ("ade20k", "cocostuff", "pascal_part", "paco_lvis", "mapillary"),
+    "refer_seg": ("refclef", "refcoco", "refcoco+", "refcocog"),
+    "vqa": ("llava_instruct",),
+    "reason_seg": ("reasonseg",),
+}
+
+
+class OfficialDraws:
+    """Chance as the authors' classes take it: from Python's generator and from NumPy's old one."""
+
+    def __init__(self, seed: int) -> None:
+        self.python, self.numpy = random.Random(seed), np.random.RandomState(seed)
+        self.random = self.python.random
+
+    def integers(self, high: int) -> int:
+        return self.python.randrange(high)
+
+    def choice(self, *arguments, **keywords):
+        return self.numpy.choice(*arguments, **keywords)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_published(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture(scope="module")
+def groups(root):
+    return {name: [open_published(root, one) for one in some] for name, some in GROUPS.items()}
+
+
+@pytest.fixture(scope="module")
+def config():
+    llama = {"vocab_size": 1000, "hidden_size": 8}
+    clip, sam = {"image_size": 224, "patch_size": 14}, {"image_size": 1024, "output_channels": 256}
+    return LisaConfig("none", llama, clip, sam, {}, "linear", "llava_v1", True, 0)
+
+
+def checksum(tensor: torch.Tensor) -> float:
+    values = tensor.double().flatten().numpy()
+    return float((values * np.cos(np.arange(len(values)) * 0.001)).sum())
+
+
+def described(drawn, root) -> dict:
+    """All but the pixels."""
+    bits = hashlib.sha256(np.packbits(drawn.masks).tobytes()).hexdigest()[:16]
+    return {
+        "image": str(drawn.image.relative_to(root)),
+        "dialogues": [build_prompt("llava_v1", turns, True) for turns in drawn.dialogues],
+        "masks": [len(drawn.masks), bits if len(drawn.masks) else ""],
+    }
+
+
+def pixels(drawn, config) -> dict:
+    processor, rgb = Processor(config), drawn.rgb()
+    sam, resized = processor.sam_pixels(rgb)
+    return {
+        "resized": list(resized),
+        "sam": pytest.approx(checksum(sam), abs=0.5),
+        "clip": pytest.approx(checksum(processor.clip_pixels(rgb)), abs=0.05),
+    }
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_gives_what_the_authors_classes_give_with_the_same_draws(group, groups, root):
+    draws, mixture = OfficialDraws(3), Mixture({group: groups[group]}, [1])
+    # their class of a group was asked by itself, without the draw of the group
+    for expected in EXPECTED[group]:
+        found = described(mixture.from_group(groups[group], draws), root)
+        assert found == {name: expected[name] for name in found}
+
+
+def test_the_mixture_and_its_ids_are_those_of_the_authors(groups, config, root):
+    draws, mixture = OfficialDraws(4), Mixture(groups, [9, 3, 3, 1])
+    drawn = [mixture.draw(draws) for _ in range(16)]
+    for one, expected in zip(drawn, EXPECTED["hybrid"], strict=True):
+        assert {**described(one, root), **pixels(one, config)} == expected
+    encode = Tokenizer.from_folder(DATA / "parity" / "tokenizer").encode
+    for first in range(0, 16, 2):
+        expected = EXPECTED["batches"][first // 2]
+        dialogues = [turns for one in drawn[first : first + 2] for turns in one.dialogues]
+        for turns, ids, learnt in zip(dialogues, expected["ids"], expected["learnt"], strict=True):
+            own, answers = encode_turns(turns, encode, config)
+            marks = [int(any(a <= n < b for a, b in answers)) for n in range(len(own))]
+            assert own[: len(ids)] == ids
+            assert marks[: len(ids)] == learnt
+
+
+def test_shares_of_the_groups_are_those_of_the_released_script(groups):
+    mixture, generator = Mixture(groups, [9, 3, 3, 1]), np.random.default_rng(0)
+    images = [str(mixture.draw(generator).image) for _ in range(400)]
+    for name, share in (("refer_seg", 3 / 16), ("reason_seg", 1 / 16)):
+        assert sum(name in one for one in images) / 400 == pytest.approx(share, abs=0.05)
+
+
+def test_lisa_plus_has_a_mask_for_every_seg(root):
+    for name in ("lisa_plus_instances", "lisa_plus_dialogues"):
+        data = open_published(root, name)
+        drawn = Mixture({"plus": [data]}, [1]).draw(np.random.default_rng(1))
+        [turns] = drawn.dialogues
+        assert sum(answer.count("[SEG]") for _, answer in turns) == len(drawn.masks)
+    assert turns[0][1] == "The cups [SEG] and [SEG] and [SEG]."
+    assert turns[1][0].startswith("Any [more]?")
+
+
+def check(root, capsys) -> tuple[int, str]:
+    code = main(["data", "check", str(root)])
+    return code, capsys.readouterr().out
+
+
+def test_data_check_counts_what_is_there_and_says_where_the_rest_is_to_be_had(
+    root, tmp_path, capsys
+):
+    code, text = check(root, capsys)
+    assert code == 0
+    assert text.count("whole") == len(CATALOGUE)
+    assert "missing" not in text
+    code, text = check(tmp_path, capsys)
+    assert code == 0
+    assert text.count("missing") == len(CATALOGUE)
+    assert "get mapillary: Mapillary Vistas v2.0" in text
+    assert "not for commercial use" in text
+
+
+class Bomb:
+    def __reduce__(self):
+        return (Path.touch, (Path("bomb"),))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def edit(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def segmentation(value):
+    return lambda content: content["annotations"][0].update(segmentation=value)
+
+
+REFCOCO = "refer_seg/refcoco/instances.json"
+PACO = "vlpart/paco/annotations/paco_lvis_v1_train.json"
+FAULTS = {
+    "an annotation without a picture": (
+        lambda root: (
+            (root / "ade20k/images/training/ADE_train_1.jpg").rename(root / "gone.jpg")
+            and (root / "cocostuff/train2017/000000000009.png").write_bytes(b"")
+        ),
+        "cocostuff: 1 of 5 files that its annotations need are not there",
+    ),
+    "a map of another size": (
+        lambda root: Image.new("L", (9, 9)).save(
+            root / "ade20k/annotations/training/ADE_train_0.png"
+        ),
+        "ADE_train_0.png is of 9x9, its picture ADE_train_0.jpg of 64x48",
+    ),
+    "an unknown class": (
+        lambda root: Image.new("L", (64, 48), 200).save(
+            root / "ade20k/annotations/training/ADE_train_0.png"
+        ),
+        "holds the class number 199, but there are 150",
+    ),
+    "a picture that is cut": (
+        lambda root: cut(root / "ade20k/annotations/training/ADE_train_0.png"),
+        "ADE_train_0.png",
+    ),
+    "a polygon without area": (
+        lambda root: edit(root / PACO, segmentation([[1, 1, 2, 2]])),
+        "paco_lvis_v1_train.json: the segmentation of annotation 1 has a polygon of fewer",
+    ),
+    "polygons and run lengths": (
+        lambda root: edit(
+            root / REFCOCO, segmentation([[1, 1, 9, 2, 5, 9], {"size": [48, 64], "counts": "1"}])
+        ),
+        "annotation 10 mixes polygons and run-length codes",
+    ),
+    "run lengths of another size": (
+        lambda root: edit(root / REFCOCO, segmentation({"size": [3, 3], "counts": [4, 5]})),
+        "annotation 10 is of 3x3, its image of",
+    ),
+    "a pickle that wants to run code": (
+        lambda root: (root / "refer_seg/refcoco/refs(unc).p").write_bytes(pickle.dumps(Bomb())),
+        "refs(unc).p asks to run pathlib.Path.touch while being read",
+    ),
+    "another code page": (
+        lambda root: (root / REFCOCO).write_bytes('{"images": "äöü"}'.encode("cp1252")),
+        "instances.json cannot be read as JSON: it is not UTF-8; save it as UTF-8",
+    ),
+    "broken JSON": (
+        lambda root: (root / REFCOCO).write_text('{"images":\n [,'),
+        "line 2 column 3",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_a_sentence_with_the_file(fault, root, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = shutil.copytree(root, tmp_path / "data")
+    spoil, sentence = FAULTS[fault]
+    spoil(folder)
+    _, text = check(folder, capsys)
+    assert sentence in text.replace("\n", " "), text
+    assert not (tmp_path / "bomb").exists()
+
+
+def test_a_split_that_is_not_there_is_said(root):
+    from lisa_ros.evaluation.published import open_referring
+
+    with pytest.raises(DatasetError, match=r"refcoco has no split testB; it has testA, train, val"):
+        open_referring(root, "refcoco", "testB")
+
+
+def test_masks_of_all_forms_are_the_same_mask():
+    square = [[2, 1, 6, 1, 6, 4, 2, 4]]
+    drawn = decode_mask(square, 8, 10)
+    counts = np.diff(np.flatnonzero(np.diff(drawn.flatten("F"), prepend=False, append=False)))
+    runs = [int(np.flatnonzero(drawn.flatten("F"))[0]), *map(int, counts)]
+    runs.append(80 - sum(runs))
+    assert drawn.sum() == 12
+    assert np.array_equal(decode_mask({"size": [8, 10], "counts": runs}, 8, 10), drawn)
+    assert not decode_mask([], 8, 10).any()
+
+
+def test_plain_pickles_of_python_2_are_read_and_damaged_ones_said(tmp_path):
+    path = tmp_path / "refs.p"
+    path.write_bytes(pickle.dumps([{"sent": "é"}], protocol=2))
+    assert read_plain_pickle(path) == [{"sent": "é"}]
+    path.write_bytes(path.read_bytes()[:9])
+    with pytest.raises(DatasetError, match="damaged or no pickle"):
+        read_plain_pickle(path)
+    path.write_text("{}")
+    with pytest.raises(DatasetError, match="no file of COCO annotations"):
+        CocoFile.read(path)
