@@ -147,11 +147,15 @@ class Refer:
         return dict(sorted(found.items()))
 
 
+class _Refused(Exception):
+    """A pickle that wants to run something."""
+
+
 class _PlainUnpickler(pickle.Unpickler):
     """Builds lists, tables, numbers and words; whatever else a pickle asks for is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(
+        raise _Refused(
             f"asks to run {module}.{name} while being read, which plain data never need; it was"
             " refused and nothing was run"
         )
@@ -168,7 +172,7 @@ def read_plain_pickle(path: Path) -> Any:
             return _PlainUnpickler(file, encoding="utf-8", errors="replace").load()
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror}") from error
-    except pickle.UnpicklingError as error:
+    except _Refused as error:
         raise DatasetError(f"{path} {error}") from error
     except Exception as error:  # whatever the bytes led the unpickler into
         raise DatasetError(f"{path} is damaged or no pickle") from error
