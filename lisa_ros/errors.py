@@ -26,7 +26,15 @@ class DepthError(LisaError):
 
 
 class BusyError(LisaError):
-    """An engine was asked while the same thread still had one of its streams open."""
+    """An engine has no room for a question: one of the thread's own streams, or too many wait."""
+
+
+class ServerError(LisaError):
+    """The server of a remote model cannot be asked: wrong address, token or version, no answer."""
+
+
+class ServerUnreachable(ServerError):
+    """Nobody answers at the server's address, or he broke off: this may pass by itself."""
 
 
 class TrackingError(LisaError):

@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "segment": "answer an instruction about one picture",
     "demo": "play a recorded camera to the perception node and ask it about its pictures",
     "node": "run the perception node without a launch system",
+    "serve": "answer the questions of many robots with one engine",
     "bag": "ask about the images of a recording",
     "views": "ask from several poses of the camera and fuse the answers into one object",
     "sim": "publish the live tabletop camera",
@@ -42,6 +43,7 @@ EXTRAS = {
     **dict.fromkeys(("mujoco", "trimesh"), "sim"),
     **dict.fromkeys(("accelerate", "matplotlib", "peft", "pycocotools", "tensorboard"), "train"),
     "torchao": "quantize",
+    "ray": "serve",
 }
 """Packages that only some commands need, and the extra that brings each."""
 
@@ -133,7 +135,11 @@ def _module(name: str) -> ModuleType:
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that say which model is asked, and how it is loaded."""
     group = parser.add_argument_group("model")
-    group.add_argument("--model", default="nano", help="model folder or name (default: nano)")
+    group.add_argument(
+        "--model",
+        default="nano",
+        help="model folder or name, or a server's address (default: nano)",
+    )
     group.add_argument("--vision-tower", help="folder of the CLIP tower, if the model has none")
     group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: a GPU if any)")
     group.add_argument(

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     )
     with console.status("loading the model ..."):
         engine = load_engine(**model_options(args))
-    model = Model(engine, engine.lisa.config.name, str(engine.device))
+    model = Model(engine, engine.name, str(engine.device))
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task(args.recording.name, total=None)

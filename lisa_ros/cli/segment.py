@@ -7,9 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from lisa_ros.cli import MODES, add_model_arguments, model_options
+from lisa_ros.serving.wire import instance_as_json
 from lisa_ros.writing import writable_file, write_file
 
 if TYPE_CHECKING:
@@ -81,27 +80,7 @@ def as_json(answer: Answer) -> dict:
         "text": answer.text,
         "status": answer.status.value,
         "stopped_by": answer.stopped_by,
-        "instances": [
-            {
-                "label": instance.label,
-                "score": instance.score,
-                "seg_probability": instance.seg_probability,
-                "box": list(instance.box),
-                "area": instance.area,
-                "size": list(instance.mask.shape),
-                "runs": run_lengths(instance.mask),
-            }
-            for instance in answer.instances
-        ],
+        "instances": [instance_as_json(instance) for instance in answer.instances],
         "timings": answer.timings,
         "counters": answer.counters,
     }
-
-
-def run_lengths(mask: np.ndarray) -> list[int]:
-    """Lengths of the runs of a mask (H, W), row by row, the first of background (maybe 0)."""
-    flat = mask.ravel()
-    changes = np.flatnonzero(np.diff(flat)) + 1
-    edges = np.concatenate([[0], changes, [flat.size]])
-    runs = np.diff(edges).tolist()
-    return [0, *runs] if flat[0] else runs

@@ -13,12 +13,14 @@ from torch import Tensor
 
 from lisa_ros.engine.answer import Answer, Event, Finished, MaskReady, TextDelta
 from lisa_ros.engine.decoder import Decoder, ForwardBatch
-from lisa_ros.engine.generation import Cancel, Interruption, Step, StoppingCriteria, generate
+from lisa_ros.engine.generation import Step, StoppingCriteria, generate
 from lisa_ros.engine.image_features import FeatureCache, ImageFeatures, StageTimer, Vision
 from lisa_ros.engine.question import (
     DEFAULTS,
     AskOptions,
+    Cancel,
     EngineConfig,
+    Interruption,
     Prompts,
     Question,
     check_image,
@@ -49,7 +51,7 @@ class Engine:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         self.lisa, self.config, self.turn = lisa, config, _Turn()
-        self.network = lisa.network.eval()
+        self.name, self.network = lisa.config.name, lisa.network.eval()
         self.decoder = Decoder(self.network.language_model, self.network.lm_head)
         self.vision = Vision(lisa, config.clip_view or lisa.config.clip_view)
         self.device = self.decoder.device

@@ -5,7 +5,6 @@ Letters in shapes: B live sequences, T tokens fed, H hidden size, V vocabulary, 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -13,28 +12,11 @@ import torch
 from torch import Tensor
 
 from lisa_ros.engine.decoder import Decoder, ForwardBatch
-from lisa_ros.engine.question import Cancel
 from lisa_ros.engine.speculative import TokenTree
 
 LONGEST_PERIOD = 8  # tokens: the longest pattern that counts as repeating
 NO_TOKEN = -1  # stands where the logits are not finite
 BROKEN_NUMBERS = "the weights are damaged, or their number format is too narrow for this model"
-
-
-@dataclass(frozen=True)
-class Interruption:
-    """Called between passes: gives the reason to break off from outside, or an empty string."""
-
-    cancel: Cancel | None = None
-    deadline: float | None = None
-    """a time of `time.monotonic()`"""
-
-    def __call__(self) -> str:
-        if self.cancel is not None and self.cancel.is_set():
-            return "cancel"
-        if self.deadline is not None and time.monotonic() >= self.deadline:
-            return "deadline"
-        return ""
 
 
 @dataclass(frozen=True)

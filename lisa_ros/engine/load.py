@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lisa_ros.engine.question import EngineConfig
     from lisa_ros.model.checkpoint import Lisa
     from lisa_ros.model.config import Quantization
+    from lisa_ros.serving.remote import RemoteEngine
 
 DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
 LIGHT_WORK = 5e9  # multiplications about a new image; fewer are done before threads have met
@@ -39,15 +40,22 @@ def load_engine(
     quantization: Quantization | Literal["auto"] | None = None,
     vision_tower: str | Path | None = None,
     config: EngineConfig | None = None,
-) -> Engine:
+) -> Engine | RemoteEngine:
     """Load a model and put an engine around it; see `load_lisa` for the arguments.
 
-    Without `config.threads` the number of threads is chosen for the model's size.
+    `http://host:port` or `https://host:port` in place of a model: the one that `lisa-ros serve` has
+    loaded there. Without `config.threads` the number of threads is chosen for the model's size.
     """
     from dataclasses import replace
 
-    from lisa_ros.engine.engine import Engine
     from lisa_ros.engine.question import DEFAULTS
+    from lisa_ros.serving.remote import RemoteEngine, is_address
+
+    if is_address(model):
+        remote = RemoteEngine(str(model), config=config or DEFAULTS)
+        remote.connect()
+        return remote
+    from lisa_ros.engine.engine import Engine
 
     lisa = load_lisa(
         model, device=device, dtype=dtype, quantization=quantization, vision_tower=vision_tower

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypedDict, get_args
@@ -24,6 +25,22 @@ class Cancel(Protocol):
 
     def is_set(self) -> bool:
         """Whether the caller has lost interest."""
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """Called between passes: gives the reason to break off from outside, or an empty string."""
+
+    cancel: Cancel | None = None
+    deadline: float | None = None
+    """a time of `time.monotonic()`"""
+
+    def __call__(self) -> str:
+        if self.cancel is not None and self.cancel.is_set():
+            return "cancel"
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            return "deadline"
+        return ""
 
 
 # The openings of the answers that LISA was trained on (Lai et al., 2023).

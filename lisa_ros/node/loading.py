@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,11 @@ from lisa_ros.engine.load import (
     is_out_of_memory,
     load_engine,
 )
+from lisa_ros.errors import ServerUnreachable
 
 if TYPE_CHECKING:
     from lisa_ros.engine.engine import Engine
+    from lisa_ros.serving.remote import RemoteEngine
 
 __all__ = ["Loader", "Model", "ModelUnavailable", "give_memory_back", "is_out_of_memory"]
 
@@ -24,7 +27,7 @@ __all__ = ["Loader", "Model", "ModelUnavailable", "give_memory_back", "is_out_of
 class Model:
     """An engine with what there is to say about it."""
 
-    engine: Engine
+    engine: Engine | RemoteEngine
     """anything with the engine's `stream`, `prepare` and `warm_up`"""
     name: str
     device: str
@@ -43,9 +46,17 @@ def load_model(parameters: Mapping[str, Any]) -> Model:
         max_new_tokens=parameters["query.max_new_tokens"],
         threads=parameters["model.threads"] or None,
     )
+    path = parameters["model.path"]
+    if is_address(path):
+        remote = RemoteEngine(
+            path, jpeg_quality=parameters["model.jpeg_quality"], config=config
+        )
+        with suppress(ServerUnreachable):
+            remote.connect()
+        return Model(remote, remote.name, path)
     try:
         engine = load_engine(
-            parameters["model.path"],
+            path,
             device=parameters["model.device"],
             dtype=parameters["model.dtype"],
             quantization=None if quantization == "none" else quantization,
@@ -54,7 +65,7 @@ def load_model(parameters: Mapping[str, Any]) -> Model:
         )
     except ModuleNotFoundError as error:
         raise ModelUnavailable(missing(error)) from None
-    return Model(engine, engine.lisa.config.name, str(engine.device))
+    return Model(engine, engine.name, str(engine.device))
 
 
 def missing(error: ModuleNotFoundError) -> str:

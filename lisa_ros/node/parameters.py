@@ -84,7 +84,10 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("target_frame", "", change="unconfigured", text=
         "frame of poses, clouds and grasps, by tf2 at the image's stamp; empty: the camera's"),
     Parameter("model.path", "nano", change="unconfigured", text=
-        "name of a shipped model, or a folder with a native or official LISA checkpoint"),
+        "name of a shipped model, a folder with a native or official LISA checkpoint, or the "
+        "address of a `lisa-ros serve` (http://host:port, https://host:port)"),
+    Parameter("model.jpeg_quality", 90, low=0, high=100, change="unconfigured", text=
+        "quality of the images that are sent to a server, 1 to 100; 0: PNG, which loses nothing"),
     Parameter("model.device", "auto", pattern=r"auto|cpu|cuda(:\d+)?", change="unconfigured", text=
         "auto, cpu, cuda or cuda:N; auto takes the first GPU, or the processor where there is "
         "none"),

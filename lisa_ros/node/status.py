@@ -33,7 +33,8 @@ MEANING: dict[Status, str] = {
     Status.TIMEOUT: "no answer within `query.timeout` or the goal's own limit; "
     "`answer` holds the text so far",
     Status.MODEL_ERROR: "the model failed; the details are in the node's log",
-    Status.NOT_READY: "the node is not active, or its model is not loaded",
+    Status.NOT_READY: "the node is not active, or its model is not loaded, or the server of its "
+    "model does not answer",
 }
 
 ANSWERED = (Status.OK, Status.NOT_FOUND, Status.TEXT_ONLY)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lisa_ros.errors import LisaError
+from lisa_ros.errors import LisaError, ServerError
 from lisa_ros.msg import Segmentation
 from lisa_ros.node.inputs.camera import CameraInput
 from lisa_ros.node.inputs.frame import Frame
@@ -174,6 +174,8 @@ class ModelWorker:
             answer = self._ask(query, query.frame, pixels)
         except NotAnswered as reason:
             return Outcome(reason.status, str(reason))
+        except ServerError as error:
+            return Outcome(Status.NOT_READY, str(error))
         except LisaError as error:
             return Outcome(Status.REJECTED, str(error))
         status = Status[answer.status.name]

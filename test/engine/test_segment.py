@@ -14,11 +14,11 @@ from PIL import Image
 
 from benchmarks.presets import random_lisa
 from lisa_ros.cli import main
-from lisa_ros.cli.segment import run_lengths
 from lisa_ros.engine import Engine
 from lisa_ros.model import weights
 from lisa_ros.model.checkpoint import load, save
 from lisa_ros.model.config import SHIPPED
+from lisa_ros.serving.wire import run_lengths
 
 
 @pytest.fixture(scope="module")

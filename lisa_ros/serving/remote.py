@@ -1,0 +1,361 @@
+"""The robot's side of `lisa-ros serve`: an engine that asks a server. Nothing here needs torch.
+
+Every exchange runs in a thread of its own, so that nothing the network does (a name that does not
+resolve, a server that hangs, a peer that reads slowly) holds the caller beyond his deadline.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import queue
+import socket
+import ssl
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from lisa_ros.engine.answer import Answer, AnswerStatus, Event, Finished, TextDelta
+from lisa_ros.engine.question import (
+    DEFAULTS,
+    AskOptions,
+    EngineConfig,
+    Interruption,
+    Question,
+    check_image,
+    check_question,
+)
+from lisa_ros.errors import (
+    BusyError,
+    ImageError,
+    InstructionError,
+    LisaError,
+    ServerError,
+    ServerUnreachable,
+)
+from lisa_ros.serving.wire import (
+    INFO,
+    LOSSLESS,
+    PREPARE,
+    SEGMENT,
+    SESSION_HEADER,
+    UNKNOWN_FRAME,
+    VERSION_HEADER,
+    EventReader,
+    Refusal,
+    ServerInfo,
+    WireError,
+    WireQuestion,
+    encode_image,
+    frame_name,
+    write_question,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+TOKEN = "LISA_ROS_TOKEN"  # a parameter could be read by everybody on the ROS network
+CONNECT_LIMIT = 3.0  # seconds until a server that does not take the connection is given up
+SILENCE_LIMIT = 60.0  # seconds without a byte, where the question has no deadline
+INFO_LIMIT = 3.0  # seconds for what a server says about itself
+PATIENCE = 0.02  # seconds between two looks at `cancel` and `deadline`
+LONGEST_LINE = 64 * 2**20  # bytes of an answer's line
+KEPT_CONNECTIONS = 2
+KEPT_FRAMES = 256  # names of images that the server may still have
+ENDED_BY = {"cancel": AnswerStatus.CANCELLED, "deadline": AnswerStatus.TIMEOUT}
+REFUSED = {"image": ImageError, "instruction": InstructionError, "busy": BusyError}
+HTTP_BUSY = 503  # Ray Serve's own answer where too many questions wait
+
+
+class RemoteFailure(Exception):
+    """The model failed on the server; the details are in the server's log."""
+
+
+def is_address(model: str | os.PathLike) -> bool:
+    """Whether a model is named by the address of a server."""
+    return str(model).lower().startswith(("http://", "https://"))
+
+
+class RemoteEngine:
+    """Asks a `lisa-ros serve` about images, by the interface of `Engine`."""
+
+    def __init__(
+        self, address: str, *, jpeg_quality: int = LOSSLESS, config: EngineConfig = DEFAULTS
+    ) -> None:
+        """`jpeg_quality` of the images that are sent: 1 to 100, or 0 for PNG.
+
+        The token is that of the environment variable LISA_ROS_TOKEN. Nothing is asked yet.
+
+        Raises:
+            ServerError: the address or the token is none.
+        """
+        self.address, self.jpeg_quality, self.config = address, jpeg_quality, config
+        self.name, self.device = "model of a server", address
+        self.bytes_up = 0
+        """of the bodies of all requests so far"""
+        self._server = _Server(address)
+        self._frames: OrderedDict[Hashable, str] = OrderedDict()
+
+    def connect(self) -> None:
+        """Learn the model's name.
+
+        Raises:
+            ServerUnreachable: nobody answers, which may pass.
+            ServerError: somebody answers who is not, or not for us, a server.
+        """
+        interrupted = Interruption(None, time.monotonic() + INFO_LIMIT)
+        line = next(self._server.lines("GET", INFO, b"", interrupted), None)
+        if line is None:
+            raise ServerUnreachable(f"the server {self.address} does not answer")
+        try:
+            info = ServerInfo.read(line)
+        except WireError as error:
+            raise ServerError(f"the server {self.address}: {error}") from None
+        if isinstance(info, Refusal):
+            raise self._refused(info)
+        self.name = info.model
+
+    def segment(self, image: np.ndarray, instruction: str, **options: Unpack[AskOptions]) -> Answer:
+        """As `Engine.segment`; also raises `ServerError` and `RemoteFailure`."""
+        *_, last = self.stream(image, instruction, **options)
+        return last.answer
+
+    def stream(
+        self, image: np.ndarray, instruction: str, **options: Unpack[AskOptions]
+    ) -> Iterator[Event]:
+        """As `Engine.stream`; also raises `ServerError` and `RemoteFailure`."""
+        interrupted = Interruption(options.pop("cancel", None), options.pop("deadline", None))
+        question = Question(image, instruction, **options)
+        check_question(question, self.config)
+        began, text, reader = time.monotonic(), "", EventReader(image.shape[:2])
+        for event in self._events(SEGMENT, question, interrupted, reader):
+            if isinstance(event, Finished):
+                total = 1e3 * (time.monotonic() - began)
+                event.answer.timings["network"] = total - event.answer.timings.get("total", 0)
+                event.answer.timings["total"] = total
+            elif isinstance(event, TextDelta):
+                text += event.text
+            yield event
+            if isinstance(event, Finished):
+                return
+        reason = interrupted()
+        if not reason:
+            raise ServerError(f"the server {self.address} broke off in the middle of an answer")
+        found = reader.instances
+        yield Finished(Answer(text, ENDED_BY[reason], found, stopped_by=reason, transcript=text))
+
+    def prepare(self, image: np.ndarray, key: Hashable) -> None:
+        """Have an image encoded before it is asked about."""
+        check_image(image, self.config)
+        interrupted = Interruption(None, time.monotonic() + SILENCE_LIMIT)
+        question = Question(image, "-", key=key)
+        for _ in self._events(PREPARE, question, interrupted, EventReader(image.shape[:2])):
+            pass
+
+    def warm_up(self, *, deadline: float | None = None) -> None:
+        """The server warms its model before it takes questions."""
+
+    def _events(
+        self, path: str, question: Question, interrupted: Interruption, reader: EventReader
+    ) -> Iterator[Event]:
+        """What comes back. Of an image that the server may have, the name alone is sent first."""
+        frame, file = self._frames.get(question.key, ""), b""
+        while True:
+            if not frame:
+                file = encode_image(question.image, self.jpeg_quality)
+            left = interrupted.deadline and max(interrupted.deadline - time.monotonic(), 0.0)
+            body = write_question(
+                WireQuestion(
+                    instruction=question.instruction,
+                    mode=question.mode,
+                    history=tuple(question.history),
+                    max_new_tokens=question.max_new_tokens or self.config.max_new_tokens,
+                    time_left=left,
+                    frame=frame,
+                    keep=question.key is not None,
+                    file=file,
+                )
+            )
+            self.bytes_up += len(body)
+            for line in self._server.lines("POST", path, body, interrupted):
+                event = self._read(reader, line)
+                if isinstance(event, Refusal):
+                    if event.kind == UNKNOWN_FRAME and frame:
+                        break
+                    raise self._refused(event)
+                if file and question.key is not None:
+                    self._remember(question.key, frame_name(file))
+                yield event
+            else:
+                return
+            frame = ""  # the server has forgotten the image, or is a new one
+
+    def _remember(self, key: Hashable, frame: str) -> None:
+        """Under which name the server has the image of a key."""
+        self._frames[key] = frame
+        self._frames.move_to_end(key)
+        while len(self._frames) > KEPT_FRAMES:
+            self._frames.popitem(last=False)
+
+    def _read(self, reader: EventReader, line: bytes) -> Event | Refusal:
+        try:
+            return reader.read(line)
+        except WireError as error:
+            raise ServerError(f"the server {self.address}: {error}") from None
+
+    def _refused(self, refusal: Refusal) -> Exception:
+        """The exception for what the server has refused."""
+        if refusal.kind in REFUSED:
+            return REFUSED[refusal.kind](refusal.sentence)
+        if refusal.kind == "model":
+            return RemoteFailure(f"{self.address}: {refusal.sentence}")
+        return ServerError(f"the server {self.address}: {refusal.sentence}")
+
+
+class _Server:
+    """The way to one address: exchanges, each in a thread of its own, and idle connections."""
+
+    def __init__(self, address: str) -> None:
+        try:
+            parts = urlsplit(address)
+            self.host, self.port = parts.hostname or "", parts.port
+        except ValueError as error:
+            raise ServerError(f"{address} is no address of a server: {error}") from None
+        if not self.host or parts.username or parts.query or parts.fragment:
+            raise ServerError(
+                f"{address} is no address of a server: write http://host:port or https://host:port"
+                + (f", and put the token into {TOKEN}" if parts.username else "")
+            )
+        self.address, self.prefix = address, parts.path.rstrip("/")
+        self.context = ssl.create_default_context() if parts.scheme.lower() == "https" else None
+        # the same for all questions of this engine: its images lie on one replica of the server
+        self.headers = {SESSION_HEADER: uuid.uuid4().hex}
+        token = os.environ.get(TOKEN, "").strip()
+        if not (token.isascii() and (token.isprintable() or not token)):
+            raise ServerError(f"{TOKEN} holds what no token has: letters, digits and -._~+/= alone")
+        if token:
+            self.headers["authorization"] = f"Bearer {token}"
+        self.idle: list[http.client.HTTPConnection] = []
+
+    def lines(
+        self, method: str, path: str, body: bytes, interrupted: Interruption
+    ) -> Iterator[bytes]:
+        """The lines of an answer as they come; none any more once `interrupted` gives a reason."""
+        if interrupted():
+            return
+        exchange = _Exchange(self, method, path, body)
+        try:
+            while not interrupted():
+                with suppress(queue.Empty):
+                    said = exchange.said.get(timeout=PATIENCE)
+                    if said is None:
+                        return
+                    if isinstance(said, Exception):
+                        raise self._explained(said)
+                    yield said
+        finally:
+            exchange.abandon()
+
+    def connect(self) -> http.client.HTTPConnection:
+        """A new connection. Raises `OSError`."""
+        if self.context is None:
+            connection = http.client.HTTPConnection(self.host, self.port, timeout=CONNECT_LIMIT)
+        else:
+            connection = http.client.HTTPSConnection(
+                self.host, self.port, timeout=CONNECT_LIMIT, context=self.context
+            )
+        connection.connect()
+        connection.sock.settimeout(SILENCE_LIMIT)
+        return connection
+
+    def _explained(self, error: Exception) -> Exception:
+        """What is said about a connection's fault."""
+        where = f"the server {self.address}"
+        if isinstance(error, LisaError):
+            return error
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return ServerError(
+                f"{where} has a certificate that cannot be trusted ({error.verify_message}): name "
+                "the file of its authority in SSL_CERT_FILE, and the host as the certificate does"
+            )
+        if isinstance(error, ssl.SSLError) and "WRONG_VERSION" in str(error):
+            return ServerError(f"{where} does not speak TLS: write http://, or start it with TLS")
+        if isinstance(error, http.client.RemoteDisconnected | http.client.BadStatusLine):
+            return ServerUnreachable(
+                f"{where} closed the connection without an answer; one that speaks TLS does so "
+                "where the address begins with http://"
+            )
+        if isinstance(error, http.client.HTTPException):
+            return ServerUnreachable(f"{where} broke off in the middle of an answer")
+        if isinstance(error, OSError):
+            text = "it does not answer" if isinstance(error, TimeoutError) else error.strerror
+            return ServerUnreachable(f"{where} cannot be reached: {text or error}")
+        return error
+
+
+class _Exchange:
+    """One request and its answer, in a thread of its own."""
+
+    def __init__(self, server: _Server, method: str, path: str, body: bytes) -> None:
+        self.server, self.method, self.path, self.body = server, method, path, body
+        self.said: queue.SimpleQueue[bytes | Exception | None] = queue.SimpleQueue()
+        """lines of the answer, then None, or what went wrong"""
+        self.connection: http.client.HTTPConnection | None = None
+        self.finished = self.abandoned = False
+        threading.Thread(target=self._run, name="lisa_remote", daemon=True).start()
+
+    def abandon(self) -> None:
+        """Nobody listens any more; a server that sees the connection go stops working."""
+        self.abandoned = True
+        connection = self.connection
+        if not self.finished and connection is not None and connection.sock is not None:
+            with suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+    def _run(self) -> None:
+        try:
+            response = self._response()
+            while line := response.readline(LONGEST_LINE):
+                self.said.put(line)
+            self.finished = True
+            if response.will_close or self.abandoned or len(self.server.idle) >= KEPT_CONNECTIONS:
+                self.connection.close()
+            else:
+                self.server.idle.append(self.connection)
+            self.said.put(None)
+        except Exception as error:
+            if self.connection is not None:
+                self.connection.close()
+            self.said.put(error)
+
+    def _response(self) -> http.client.HTTPResponse:
+        """Send the request; a kept connection may have been closed meanwhile, so try a new one."""
+        while True:
+            kept = self.server.idle.pop() if self.server.idle else None
+            self.connection = kept or self.server.connect()
+            try:
+                # a server refuses what is too large before it has read it
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    path = self.server.prefix + self.path
+                    self.connection.request(self.method, path, self.body, self.server.headers)
+                response = self.connection.getresponse()
+                break
+            except (OSError, http.client.HTTPException):
+                if kept is None or self.abandoned:
+                    raise
+                self.connection.close()
+        if response.getheader(VERSION_HEADER) is None:
+            if response.status == HTTP_BUSY:
+                raise BusyError("the server has too many questions waiting: ask again later")
+            raise ServerError(
+                f"what answers at {self.server.address} (HTTP {response.status}) is no lisa-ros "
+                "serve, or it is still starting"
+            )
+        return response

@@ -1,0 +1,285 @@
+"""What a replica of the server runs: one engine, the images of its robots, questions in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import os
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from ray import serve
+from ray.serve.metrics import Counter as Metric
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+
+from lisa_ros.engine.answer import Finished
+from lisa_ros.engine.load import load_engine
+from lisa_ros.engine.question import EngineConfig, Question, check_question
+from lisa_ros.errors import ImageError, InstructionError, LisaError
+from lisa_ros.serving.remote import TOKEN
+from lisa_ros.serving.wire import (
+    INFO,
+    LONGEST_HEAD,
+    PREPARE,
+    SEGMENT,
+    SESSION_HEADER,
+    UNKNOWN_FRAME,
+    VERSION,
+    VERSION_HEADER,
+    ServerInfo,
+    WireError,
+    WireQuestion,
+    decode_image,
+    frame_name,
+    read_question,
+    write_event,
+    write_refusal,
+)
+
+LONGEST_FILE = 32 * 2**20  # bytes of an image
+KEPT_IMAGES = 512 * 2**20  # bytes of decoded images that stay for further questions
+ROBOT_QUESTIONS = 8  # of one robot at the same time: he shall not take the others' places
+HANG_LIMIT = 300.0  # seconds of one batch after which Ray Serve replaces the replica
+USERS_THREADS = "LISA_ROS_OMP_NUM_THREADS"  # OMP_NUM_THREADS of the user; Ray sets its own
+log = logging.getLogger("ray.serve")
+
+
+@dataclass(eq=False)
+class Asked:
+    """A question on its way through the replica."""
+
+    question: Question
+    deadline: float | None
+    prepare: bool
+    events: asyncio.Queue[bytes | None] = field(default_factory=asyncio.Queue)
+    """lines of the answer, then None"""
+    gone: threading.Event = field(default_factory=threading.Event)
+    """set when the robot does not listen any more"""
+
+
+@serve.deployment(name="engine")
+class EngineReplica:
+    """One engine: takes HTTP requests, keeps their images, asks in batches."""
+
+    def __init__(
+        self,
+        model: dict[str, Any],
+        token: str,
+        *,
+        threads: int,
+        max_pixels: int,
+        batch: int,
+        window: float,
+    ) -> None:
+        """`model`: arguments of `load_engine`; `window`: seconds that a batch waits for more."""
+        os.environ["OMP_NUM_THREADS"] = os.environ.get(USERS_THREADS, "")
+        self.token, self.max_pixels = token, max_pixels
+        self.engine = load_engine(**model, config=EngineConfig(threads=threads or None))
+        self.engine.warm_up(deadline=time.monotonic() + 60)
+        self.images: OrderedDict[str, np.ndarray] = OrderedDict()
+        self.open: Counter[str] = Counter()
+        """questions of each robot that are being answered"""
+        self.batch_began: float | None = None
+        self._ask.set_max_batch_size(batch)
+        self._ask.set_batch_wait_timeout_s(window)
+        # of Ray's Prometheus endpoint, beside Serve's own of requests and latencies
+        self.questions = Metric("lisa_questions", "questions that the engine was asked")
+        self.batches = Metric("lisa_batches", "batches in which it was asked")
+        self.bytes_up = Metric("lisa_bytes_up", "bytes of requests")
+        self.decoded = Metric("lisa_images", "images that were sent")
+        self.encoded = Metric("lisa_sam_encodes", "images that SAM's encoder has seen")
+
+    def check_health(self) -> None:
+        """Called by Ray Serve, which replaces a replica whose engine hangs."""
+        began = self.batch_began
+        if began is not None and time.monotonic() - began > HANG_LIMIT:
+            raise RuntimeError(f"one batch has taken more than {HANG_LIMIT:g} s")
+
+    async def __call__(self, request: Request) -> Response:
+        """One HTTP request. Words about a fault come back in the same form as an answer."""
+        try:
+            given = request.headers.get("authorization", "")
+            if self.token and not hmac.compare_digest(
+                given.encode(), f"Bearer {self.token}".encode()
+            ):
+                raise Refused(401, "token", f"wrong token: set {TOKEN} to the server's own")
+            route = (request.method, request.url.path)
+            if route == ("GET", INFO):
+                return self._reply(200, self.info.write())
+            if route not in (("POST", SEGMENT), ("POST", PREPARE)):
+                raise Refused(404, "path", f"there is no {' '.join(route)[:80]} here")
+            robot = request.headers.get(SESSION_HEADER, "")
+            if self.open[robot] >= ROBOT_QUESTIONS:
+                raise Refused(
+                    429, "busy", f"{self.open[robot]} questions of this robot are being answered"
+                )
+            asked = self._asked(await self._body(request), prepare=route[1] == PREPARE)
+            return self._reply(200, self._answer(asked, robot))
+        except Refused as refused:
+            return self._reply(refused.code, write_refusal(refused.kind, str(refused)))
+        except ClientDisconnect:
+            return self._reply(400, write_refusal("body", "the request ended early"))
+
+    @property
+    def info(self) -> ServerInfo:
+        """What a robot learns first."""
+        engine = self.engine
+        return ServerInfo(VERSION, engine.name, str(engine.device), self.max_pixels)
+
+    def _reply(self, code: int, content: bytes | AsyncIterator[bytes]) -> Response:
+        headers = {VERSION_HEADER: str(VERSION)}
+        kind = Response if isinstance(content, bytes) else StreamingResponse
+        return kind(content, code, headers, media_type="application/x-ndjson")
+
+    async def _body(self, request: Request) -> bytes:
+        """The request's body, as far as it may be long."""
+        most = LONGEST_FILE + LONGEST_HEAD
+        told = request.headers.get("content-length", "0")
+        parts, length = [], int(told) if told.isdigit() else 0
+        if length <= most:
+            length = 0
+            async for part in request.stream():
+                parts.append(part)
+                length += len(part)
+                if length > most:
+                    break
+        if length > most:
+            raise Refused(413, "image", f"the image takes more than {LONGEST_FILE} bytes as a file")
+        self.bytes_up.inc(length)
+        return b"".join(parts)
+
+    def _asked(self, body: bytes, prepare: bool) -> Asked:
+        """The question that a body holds, with its image."""
+        try:
+            wire = read_question(body)
+            image, key = self._image(wire)
+            question = Question(
+                image, wire.instruction, wire.mode, wire.history, key, wire.max_new_tokens
+            )
+            check_question(question, self.engine.config, self.engine.prompts.suffixes)
+        except WireError as error:
+            raise Refused(400, "request", str(error)) from None
+        except ImageError as error:
+            raise Refused(422, "image", str(error)) from None
+        except InstructionError as error:
+            raise Refused(422, "instruction", str(error)) from None
+        deadline = None if wire.time_left is None else time.monotonic() + wire.time_left
+        return Asked(question, deadline, prepare)
+
+    def _image(self, wire: WireQuestion) -> tuple[np.ndarray, str | None]:
+        """The image and its key. Who names an image must have had it, so robots never mix."""
+        if wire.file:
+            name = frame_name(wire.file)
+            image = self.images.get(name)
+            if image is None:
+                image = decode_image(wire.file, self.max_pixels)
+                self.decoded.inc()
+            if not wire.keep:
+                return image, None
+            self.images[name] = image
+            while sum(image.nbytes for image in self.images.values()) > KEPT_IMAGES:
+                self.images.popitem(last=False)
+        else:
+            name = wire.frame
+            if name not in self.images:
+                raise Refused(404, UNKNOWN_FRAME, "this image is not kept here: send it")
+        self.images.move_to_end(name)
+        return self.images[name], name
+
+    async def _answer(self, asked: Asked, robot: str) -> AsyncIterator[bytes]:
+        """The lines of an answer as the engine brings them."""
+        self.open[robot] += 1
+        batch = asyncio.ensure_future(self._ask(asked))
+        try:
+            while (line := await asked.events.get()) is not None:
+                yield line
+            await batch
+        finally:  # here too when the robot has hung up
+            asked.gone.set()
+            self.open[robot] -= 1
+            if not self.open[robot]:
+                del self.open[robot]
+
+    @serve.batch
+    async def _ask(self, batch: list[Asked]) -> list[None]:
+        """Answer some questions together, in a thread."""
+        loop = asyncio.get_running_loop()
+        self.batches.inc()
+        self.batch_began = time.monotonic()
+        try:
+            await loop.run_in_executor(None, self._run, batch, loop)
+        finally:
+            self.batch_began = None
+        return [None] * len(batch)
+
+    def _run(self, batch: list[Asked], loop: asyncio.AbstractEventLoop) -> None:
+        """On the engine's thread. A fault of one question must not be that of its neighbours."""
+
+        def say(asked: Asked, line: bytes | None) -> None:
+            loop.call_soon_threadsafe(asked.events.put_nowait, line)
+
+        groups = [[one for one in batch if not one.prepare]]
+        groups += [[one] for one in batch if one.prepare]
+        for group in filter(None, groups):
+            self.questions.inc(len(group))
+            begun: set[Asked] = set()
+            try:
+                self._ask_engine(group, say, begun)
+            except Exception as error:
+                if len(group) > 1 and not begun:
+                    groups += [[one] for one in group]
+                    continue
+                kind, sentence = "instruction", str(error)
+                if not isinstance(error, LisaError):
+                    log.exception("the model failed")
+                    kind, sentence = "model", f"the model failed with {type(error).__name__}"
+                for one in group:
+                    say(one, write_refusal(kind, sentence))
+            for one in group:
+                say(one, None)
+
+    def _ask_engine(
+        self, group: list[Asked], say: Callable[[Asked, bytes | None], None], begun: set[Asked]
+    ) -> None:
+        """One pass of the engine over a group; every line is said as soon as it is there."""
+        if group[0].prepare:
+            question = group[0].question
+            self.engine.prepare(question.image, question.key)
+            say(group[0], b'{"text": ""}\n')
+            return
+        deadlines = [one.deadline for one in group]
+        events = self.engine.stream_batch(
+            [one.question for one in group],
+            cancel=_AllGone(group),
+            deadline=None if None in deadlines else max(deadlines),
+        )
+        for index, event in events:
+            begun.add(group[index])
+            say(group[index], write_event(event))
+            if isinstance(event, Finished) and event.answer.counters["sam_encodes"]:
+                self.encoded.inc(event.answer.counters["sam_encodes"])
+
+
+@dataclass(frozen=True)
+class _AllGone:
+    """The cancellation of a batch: set when nobody listens any more."""
+
+    group: list[Asked]
+
+    def is_set(self) -> bool:
+        return all(one.gone.is_set() for one in self.group)
+
+
+class Refused(Exception):
+    """A request that is not answered: HTTP's code, our kind, and the sentence."""
+
+    def __init__(self, code: int, kind: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code, self.kind = code, kind

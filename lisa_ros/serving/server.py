@@ -1,0 +1,163 @@
+"""The engine as a Ray Serve application: what is checked, and what is started.
+
+Ray Serve has the HTTP server, the batches, the queue and its limits, the routing, the health
+checks, the metrics and, on a cluster, the replicas on other machines. replica.py is what it runs.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lisa_ros.engine.load import usable_cores
+from lisa_ros.errors import LisaError, WriteError
+from lisa_ros.serving.remote import TOKEN
+from lisa_ros.writing import writable_folder
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+REQUEST_LIMIT = 3600.0  # seconds: the longest that any robot waits
+ROUTER = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
+
+
+class ServeError(LisaError):
+    """The server cannot be started as it was asked for."""
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """How a server runs; `lisa-ros serve --help` explains each."""
+
+    model: dict[str, Any]
+    """arguments of `load_engine`"""
+    host: str = "127.0.0.1"
+    port: int = 8000
+    replicas: int = 1
+    threads: int = 0
+    batch: int = 8
+    window: float = 0.003
+    """seconds that the first question of a batch waits for others"""
+    queue: int = 200
+    """questions that may wait; further ones are refused"""
+    max_pixels: int = 8_294_400
+    metrics_port: int = 9464
+    cert: Path | None = None
+    key: Path | None = None
+    ray_address: str = "local"
+
+
+def check_options(options: ServeOptions, token: str) -> None:
+    """Refuse what cannot or must not be, before Ray starts, which takes seconds.
+
+    Raises:
+        ServeError: with the reason.
+        WriteError: Ray's token cannot be kept.
+    """
+    if not token and options.host not in LOOPBACK:
+        raise ServeError(
+            f"without a token a server listens on the loopback alone, and not on {options.host}: "
+            f"put a long random text into {TOKEN}, here and on the robots"
+        )
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise ServeError(f"{TOKEN} may hold letters, digits and -._~+/= alone")
+    if (options.cert is None) != (options.key is None):
+        raise ServeError("TLS needs both files: --tls-cert and --tls-key")
+    for file in filter(None, (options.cert, options.key)):
+        if not os.access(file, os.R_OK):
+            raise ServeError(f"the file {file} cannot be read")
+    if options.cert:
+        import ssl
+
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.cert, options.key)
+        except (ssl.SSLError, OSError) as error:
+            raise ServeError(
+                f"{options.cert} and {options.key} are no certificate and its key: {error}"
+            ) from None
+    if "RAY_AUTH_TOKEN" not in os.environ and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        try:
+            writable_folder(Path.home() / ".ray")
+        except (WriteError, RuntimeError) as error:
+            raise WriteError(
+                f"Ray keeps the token of its own ports in HOME: {error}; set HOME to a folder "
+                "that can be written, or RAY_AUTH_TOKEN to a long random text"
+            ) from None
+
+
+def start(options: ServeOptions, token: str) -> None:
+    """Start Ray, unless `ray_address` names a cluster, and the application; then return.
+
+    Raises:
+        ServeError: it does not start.
+    """
+    check_options(options, token)
+    # Ray's ports are open on all interfaces: nobody talks to them without its token
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE", "100")
+    if "OMP_NUM_THREADS" in os.environ:
+        os.environ["LISA_ROS_OMP_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"]
+    import ray
+    from ray import serve
+    from ray.serve.config import HTTPOptions, RequestRouterConfig
+
+    from lisa_ros.serving.replica import EngineReplica
+
+    # 1. Ray itself, if it is ours
+    ours = options.ray_address == "local"
+    ray.init(
+        address=options.ray_address,
+        include_dashboard=False if ours else None,
+        log_to_driver=False,
+        logging_level="warning",
+        namespace="lisa",
+        **({"_metrics_export_port": options.metrics_port} if ours else {}),
+    )
+    # 2. the HTTP server
+    serve.start(
+        http_options=HTTPOptions(
+            host=options.host,
+            port=options.port,
+            request_timeout_s=REQUEST_LIMIT,
+            ssl_keyfile=str(options.key) if options.key else None,
+            ssl_certfile=str(options.cert) if options.cert else None,
+        ),
+        logging_config={"enable_access_log": False},
+    )
+    # 3. the replicas
+    device = options.model["device"]
+    gpus = device.startswith("cuda") or (
+        device == "auto" and ray.cluster_resources().get("GPU", 0) > 0
+    )
+    engine = EngineReplica.options(
+        num_replicas=options.replicas,
+        max_ongoing_requests=4 * options.batch,
+        max_queued_requests=options.queue,
+        ray_actor_options={
+            "num_cpus": 1 if gpus else max(1, usable_cores() // options.replicas),
+            "num_gpus": int(gpus),
+        },
+        # a robot's images lie on one replica, and its questions go there
+        request_router_config=RequestRouterConfig(request_router_class=ROUTER),
+        graceful_shutdown_timeout_s=5,
+        logging_config={"enable_access_log": False},
+    ).bind(
+        options.model,
+        token,
+        threads=options.threads,
+        max_pixels=options.max_pixels,
+        batch=options.batch,
+        window=options.window,
+    )
+    serve.run(engine, name="lisa", route_prefix="/")
+
+
+def stop(options: ServeOptions) -> None:
+    """End the application and, if it is ours, Ray."""
+    import ray
+    from ray import serve
+
+    if options.ray_address != "local":
+        serve.delete("lisa")
+    ray.shutdown()
