@@ -38,8 +38,13 @@ Loader = Callable[[Mapping[str, Any]], Model]
 
 
 def load_model(parameters: Mapping[str, Any]) -> Model:
-    """The model of `model.path`. Imports torch, which takes seconds, and reads no network."""
+    """The model of `model.path`, or of the server that it names.
+
+    A model of our own imports torch, which takes seconds, and reads no network. A server that does
+    not answer now may do so later: each query tries anew, and says what is the matter.
+    """
     from lisa_ros.engine.question import EngineConfig
+    from lisa_ros.serving.remote import RemoteEngine, is_address
 
     quantization = parameters["model.quantization"]
     config = EngineConfig(
@@ -48,9 +53,7 @@ def load_model(parameters: Mapping[str, Any]) -> Model:
     )
     path = parameters["model.path"]
     if is_address(path):
-        remote = RemoteEngine(
-            path, jpeg_quality=parameters["model.jpeg_quality"], config=config
-        )
+        remote = RemoteEngine(path, jpeg_quality=parameters["model.jpeg_quality"], config=config)
         with suppress(ServerUnreachable):
             remote.connect()
         return Model(remote, remote.name, path)

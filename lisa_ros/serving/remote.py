@@ -308,16 +308,17 @@ class _Exchange:
         self.said: queue.SimpleQueue[bytes | Exception | None] = queue.SimpleQueue()
         """lines of the answer, then None, or what went wrong"""
         self.connection: http.client.HTTPConnection | None = None
+        self.socket: socket.socket | None = None
+        """of the connection, which forgets it where the server will close it"""
         self.finished = self.abandoned = False
         threading.Thread(target=self._run, name="lisa_remote", daemon=True).start()
 
     def abandon(self) -> None:
         """Nobody listens any more; a server that sees the connection go stops working."""
         self.abandoned = True
-        connection = self.connection
-        if not self.finished and connection is not None and connection.sock is not None:
+        if not self.finished and self.socket is not None:
             with suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
+                self.socket.shutdown(socket.SHUT_RDWR)
 
     def _run(self) -> None:
         try:
@@ -340,6 +341,7 @@ class _Exchange:
         while True:
             kept = self.server.idle.pop() if self.server.idle else None
             self.connection = kept or self.server.connect()
+            self.socket = self.connection.sock
             try:
                 # a server refuses what is too large before it has read it
                 with suppress(BrokenPipeError, ConnectionResetError):

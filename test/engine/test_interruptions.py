@@ -9,7 +9,7 @@ import weakref
 import pytest
 from engine_samples import engine_saying, picture, speaker
 
-from lisa_ros.engine import Answer, AnswerStatus, Engine, MaskReady, Question, generation
+from lisa_ros.engine import Answer, AnswerStatus, Engine, MaskReady, Question, question
 from lisa_ros.engine.image_features import StageTimer
 from lisa_ros.errors import BusyError, InstructionError
 
@@ -61,9 +61,9 @@ def test_a_mask_that_was_never_decoded_is_in_no_transcript() -> None:
 def test_a_deadline_counts_from_its_very_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor a moment before; and who has cancelled is told so, whatever the time."""
     now = [99.9]
-    monkeypatch.setattr(generation.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(question.time, "monotonic", lambda: now[0])
     cancel = threading.Event()
-    interrupted = generation.Interruption(cancel, 100.0)
+    interrupted = question.Interruption(cancel, 100.0)
     assert interrupted() == ""
     now[0] = 100.0
     assert interrupted() == "deadline"
