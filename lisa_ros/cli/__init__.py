@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "demo": "play a recorded camera to the perception node and ask it about its pictures",
     "node": "run the perception node without a launch system",
     "serve": "answer the questions of many robots with one engine",
+    "web": "offer a page for browsers: the live camera, a line to ask, masks and words",
     "bag": "ask about the images of a recording",
     "views": "ask from several poses of the camera and fuse the answers into one object",
     "sim": "publish the live tabletop camera",
@@ -44,6 +45,7 @@ EXTRAS = {
     **dict.fromkeys(("accelerate", "matplotlib", "peft", "pycocotools", "tensorboard"), "train"),
     "torchao": "quantize",
     "ray": "serve",
+    **dict.fromkeys(("cryptography", "segno", "starlette", "uvicorn", "websockets"), "web"),
 }
 """Packages that only some commands need, and the extra that brings each."""
 

@@ -1,0 +1,252 @@
+"""Who may open the page: addresses, token, Origin, and certificates for HTTPS."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import hmac
+import ipaddress
+import os
+import secrets
+import socket
+import ssl
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+
+from lisa_ros.errors import LisaError
+from lisa_ros.writing import cache_folder, written_beside
+
+NO_TOKEN = (
+    "This page needs the link that `lisa-ros web` printed on the robot's terminal (or its QR code):"
+    " it ends with the token that lets you in."
+)
+WRONG_TOKEN = (
+    "The token in this link is not the present one: take the link that `lisa-ros web` printed on "
+    "the robot's terminal when it was last started."
+)
+FOREIGN = "This request comes from another page, {origin}: open the robot's own page and ask there."
+NAME = "The robot's page is open to this machine alone; use http://localhost:PORT."
+VALID_DAYS = 365
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+class WebError(LisaError):
+    """The page cannot be offered as it was asked for."""
+
+
+class Gate:
+    """An ASGI application around the page's: lets in who may come, tells the others why not.
+
+    With a token, the link `/?token=...` leaves it in a cookie, and everything else wants that.
+    Without one (on the loopback) the page's name must be this machine's, or a foreign site whose
+    name was made to mean 127.0.0.1 could ask. Requests that do something, and the socket, must
+    come from the page itself (Origin).
+    """
+
+    def __init__(self, app: Any, token: str, port: int) -> None:
+        self._app, self._token = app, token
+        self._cookie = f"lisa_ros_{port}"  # a browser gives cookies to all ports of a host
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        refusal = self._refusal(scope)
+        if refusal is None:
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()  # websocket.connect
+            await send({"type": "websocket.close", "code": 1008, "reason": "not allowed"})
+        else:
+            await refusal(scope, receive, send)
+
+    def _refusal(self, scope: dict[str, Any]) -> Response | None:
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        host = headers.get("host", "")
+        if not self._token and not is_loopback(_hostname(host)):
+            return PlainTextResponse(NAME, 403)
+        origin = headers.get("origin", "")
+        acts = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
+        if acts and origin and not _is_same(origin, host):
+            return PlainTextResponse(FOREIGN.format(origin=origin[:100]), 403)
+        if not self._token:
+            return None
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if given and scope["type"] == "http":
+            if not self._is_token(given):
+                return PlainTextResponse(WRONG_TOKEN, 401)
+            response = RedirectResponse("/", 303, headers={"Referrer-Policy": "no-referrer"})
+            secure = scope["scheme"] in ("https", "wss")
+            response.set_cookie(
+                self._cookie, given, httponly=True, samesite="lax", secure=secure, max_age=86400
+            )
+            return response
+        kept = _cookies(headers.get("cookie", "")).get(self._cookie, "")
+        if self._is_token(kept):
+            return None
+        return PlainTextResponse(WRONG_TOKEN if kept else NO_TOKEN, 401)
+
+    def _is_token(self, given: str) -> bool:
+        return hmac.compare_digest(given.encode(), self._token.encode())
+
+
+def _is_same(origin: str, host: str) -> bool:
+    """Whether a page of this origin came from the server that the browser calls `host`."""
+    return origin.lower() in (f"http://{host}".lower(), f"https://{host}".lower())
+
+
+def _hostname(host: str) -> str:
+    """The name in a Host header, without its port; empty if it is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _cookies(header: str) -> dict[str, str]:
+    try:
+        return {name: morsel.value for name, morsel in SimpleCookie(header).items()}
+    except CookieError:
+        return {}
+
+
+def content_security_policy(host: str) -> str:
+    """Nothing from elsewhere, nothing inline; `host` as the browser named it."""
+    return (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+        f"connect-src 'self' ws://{host} wss://{host}; media-src blob:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def new_token() -> str:
+    """128 bits, in letters that a link takes."""
+    return secrets.token_urlsafe(16)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The socket that the server takes its requests from.
+
+    Raises:
+        WebError: the port is taken or not ours to take, or the machine has no such address.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise WebError(
+            f"cannot listen on {host}, port {port}: {reason}; choose with --host and --port"
+        ) from error
+
+
+def own_address(host: str) -> str:
+    """What others call the address that we listen on: of 0.0.0.0 the one that leads outside."""
+    if host not in ("0.0.0.0", "::", ""):
+        return f"[{host}]" if ":" in host else host
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # a datagram socket sends nothing when it connects
+            return probe.getsockname()[0]
+        except OSError:
+            return socket.gethostname()
+
+
+def check_certificate(certificate: Path, key: Path) -> None:
+    """Raise `WebError` if the server could not use them."""
+    for path in (certificate, key):
+        if not path.is_file():
+            raise WebError(f"there is no file {path} (--tls-cert and --tls-key name two PEM files)")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, lambda: "")
+    except (OSError, ValueError) as error:
+        raise WebError(
+            f"{certificate} and {key} are no certificate with its key without a passphrase: {error}"
+        ) from error
+
+
+def fingerprint(certificate: Path) -> str:
+    """SHA-256 of the certificate as browsers show it.
+
+    Raises:
+        WebError: the file holds no certificate.
+    """
+    text = certificate.read_text(encoding="ascii", errors="replace")
+    begin, end = text.find(ssl.PEM_HEADER), text.find(ssl.PEM_FOOTER)
+    if min(begin, end) < 0:
+        raise WebError(f"there is no certificate in {certificate}")
+    digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(text[begin : end + len(ssl.PEM_FOOTER)]))
+    return ":".join(f"{byte:02X}" for byte in digest.digest())
+
+
+def self_signed(address: str) -> Path:
+    """A PEM file with a key and a certificate of our own for this machine, kept for a year.
+
+    It is kept so that a browser that was told to trust it need not be told again.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    names: list[x509.GeneralName] = []
+    for name in dict.fromkeys(("localhost", "127.0.0.1", socket.gethostname(), address)):
+        try:
+            names.append(x509.IPAddress(ipaddress.ip_address(name.strip("[]"))))
+        except ValueError:
+            names.append(x509.DNSName(name))
+    path = cache_folder() / "web_certificate.pem"
+    now = datetime.datetime.now(datetime.timezone.utc)
+    try:
+        old = x509.load_pem_x509_certificate(path.read_bytes())
+        kept = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        if list(kept) == names and old.not_valid_after_utc > now + datetime.timedelta(days=1):
+            check_certificate(path, path)
+            return path
+    except (OSError, ValueError, x509.ExtensionNotFound, WebError):
+        pass  # none yet, or not of use: a new one
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "lisa_ros web page")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=VALID_DAYS))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    with written_beside(path) as beside:
+        beside.touch(mode=0o600)  # it holds the key
+        beside.write_bytes(secret + certificate.public_bytes(serialization.Encoding.PEM))
+        os.chmod(beside, 0o600)
+    return path
