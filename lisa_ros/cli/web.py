@@ -38,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the link, serve until SIGINT or SIGTERM."""
-    from lisa_ros.demo.client import stay_on_this_machine
     from lisa_ros.fastdds import use_large_image_transport
     from lisa_ros.web import access
     from lisa_ros.web.server import WebServer
@@ -54,16 +53,14 @@ def run(args: argparse.Namespace) -> int:
     listening = access.listen(args.host, args.port)
     port = listening.getsockname()[1]
     token = "" if access.is_loopback(args.host) else access.new_token()
-    if args.demo:
-        stay_on_this_machine()
     use_large_image_transport()
     ros_arguments = ["--ros-args", *args.ros_args] if args.ros_args else []
-    # uvicorn raises a signal once more when it has ended; what --demo has started must end too
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.ExitStack() as stack:
         demo = None
         if args.demo:
             demo = stack.enter_context(demonstration(args.model, args.namespace))
+        # uvicorn raises a signal once more when it has ended; what --demo has started must end too
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         server = WebServer(args.namespace.strip("/"), ros_arguments, token, port, demo)
         link = f"http{'s' if certificate else ''}://{address}:{port}/"
         if token:
@@ -90,8 +87,8 @@ def show_qr(link: str) -> None:
 
 @contextlib.contextmanager
 def demonstration(model: str, namespace: str) -> Iterator[Demo]:
-    """A recorded camera and a perception node that looks at it, as processes."""
-    from lisa_ros.demo.client import NodeProcess
+    """A recorded camera and a perception node that looks at it, in a ROS domain of their own."""
+    from lisa_ros.demo.client import NodeProcess, own_domain
     from lisa_ros.demo.recorded_camera import IMAGE, read_questions
     from lisa_ros.web.server import Demo
 
@@ -101,6 +98,7 @@ def demonstration(model: str, namespace: str) -> Iterator[Demo]:
     python = [sys.executable, "-m"]
     node = [*python, *f"lisa_ros.cli node --image {IMAGE} --namespace {namespace}".split()]
     with (
+        own_domain(),
         tempfile.TemporaryDirectory(prefix="lisa_ros_web_") as folder,
         NodeProcess(
             [*python, "lisa_ros.demo.recorded_camera"],

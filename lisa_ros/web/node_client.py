@@ -10,7 +10,7 @@ import math
 import threading
 import time
 import traceback
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +98,7 @@ class NodeClient:
         node.create_timer(STATE_PERIOD, self._on_state)
         self._goals: dict[tuple[str, int], OpenGoal] = {}
         self._images: OrderedDict[tuple[int, int], tuple[Any, float]] = OrderedDict()
+        self._wishes: deque[Callable[[], Any]] = deque()
         self._watched = False
         self._reports: dict[str, DiagnosticStatus] = {}
         self._heard = -math.inf  # when the last diagnostics came
@@ -111,10 +112,10 @@ class NodeClient:
 
     def close(self) -> None:
         """Take back what is open and leave the graph."""
-        done = self._executor.create_task(lambda: [self._cancel(g) for g in self._goals.values()])
-        end = time.monotonic() + 1.0
-        while not done.done() and time.monotonic() < end:
-            time.sleep(0.01)
+        cancelled = threading.Event()
+        self._do(lambda: [self._cancel(goal) for goal in self._goals.values()])
+        self._do(cancelled.set)
+        cancelled.wait(1.0)
         self._executor.shutdown(1.0)
         self._node.destroy_node()
         rclpy.try_shutdown(context=self._context)
@@ -124,7 +125,9 @@ class NodeClient:
 
     def watch(self, watched: bool) -> None:
         """Whether any page looks at the live picture; nothing is subscribed to while none does."""
-        self._watched = watched
+        if watched != self._watched:
+            self._watched = watched
+            self._do(self._subscribe)
 
     def ask(self, page: str, number: int, words: dict[str, str]) -> None:
         """Ask a question. `words`: instruction, mode and dialogue."""
@@ -149,13 +152,20 @@ class NodeClient:
     def _do(self, call: Callable[[], Any]) -> None:
         # rclpy's action client registers a request after it has sent it: on another thread the
         # response can come too early, and is then ignored
-        self._executor.create_task(call)
+        self._wishes.append(call)
+        self._executor.create_task(self._fulfil)
+
+    def _fulfil(self) -> None:
+        # the executor begins with the task that was made last
+        while self._wishes:
+            self._wishes.popleft()()
 
     # --- goals -------------------------------------------------------------------------------
 
     def _send(self, page: str, number: int, kind: str, client: ActionClient, goal: Any) -> None:
-        if not client.server_is_ready():
-            reason = self.state["node"] if not self.state["ready"] else self.state["follow"]
+        # the graph still shows the action of a node that was killed
+        if not self.state["alive"] or not client.server_is_ready():
+            reason = self.state["follow"] if self.state["ready"] else self.state["node"]
             self._end(page, number, reason or "the perception node is not there yet; ask again")
             return
         if sum(one.page == page and not one.answered for one in self._goals.values()) >= OPEN_GOALS:
