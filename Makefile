@@ -1,5 +1,6 @@
 # lisa_ros without a ROS installation: everything lands in .venv. With ROS 2, use colcon (docs/install.md).
 #   make demo     from a fresh clone to answered instructions
+#   make web      the same in a browser
 #   make test     the whole test suite
 # Needed beforehand: Python 3.10 or newer with venv, a C++ compiler, cmake, make.
 # PYTHON=/path/to/python3 chooses the interpreter.
@@ -15,7 +16,7 @@ unexport LD_LIBRARY_PATH
 endif
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: help setup demo test lint bench soak clean system-packages
+.PHONY: help setup demo web test lint bench soak clean system-packages
 .DEFAULT_GOAL := help
 
 help:
@@ -47,17 +48,22 @@ bench: setup
 soak: setup
 	@PYTHONPATH=test $(VENV)/bin/python -m benchmarks.soak --queries 100000 --write docs/reliability.md
 
-## make system-packages  install the Debian libraries with which the simulator draws without a screen
+## make web              a page in the browser that asks a recorded camera; ARGS="--port 8081" is handed on
+web: setup
+	@$(VENV)/bin/lisa-ros web --demo $(ARGS)
+
+## make system-packages  install the Debian packages for drawing without a screen, browser tests, speech
+SYSTEM_PACKAGES := libegl1 libgl1-mesa-dri chromium espeak-ng libportaudio2
 system-packages:
-	@if ldconfig -p 2>/dev/null | grep -q libEGL_mesa; then \
-		echo "EGL and Mesa are there."; \
+	@if dpkg -s $(SYSTEM_PACKAGES) >/dev/null 2>&1; then \
+		echo "$(SYSTEM_PACKAGES): all there."; \
 	elif ! command -v apt-get >/dev/null; then \
-		echo "No apt-get here: install EGL and Mesa yourself. Tests that draw are skipped without them."; \
+		echo "No apt-get here: install EGL, Mesa, Chromium, espeak-ng and PortAudio yourself. Tests that need one are skipped without it."; \
 	elif [ "$$(id -u)" = 0 ]; then \
-		apt-get update -qq && apt-get install -y -qq libegl1 libgl1-mesa-dri >/dev/null \
-			|| echo "libegl1 and libgl1-mesa-dri could not be installed: tests that draw are skipped."; \
+		apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(SYSTEM_PACKAGES) >/dev/null \
+			|| echo "$(SYSTEM_PACKAGES) could not be installed: tests that need one are skipped."; \
 	else \
-		echo "Run 'sudo apt install libegl1 libgl1-mesa-dri'. Tests that draw are skipped without them."; \
+		echo "Run 'sudo apt install $(SYSTEM_PACKAGES)'. Tests that need one are skipped without it."; \
 	fi
 
 ## make clean            remove everything that was built or installed here

@@ -13,6 +13,7 @@ import json
 import secrets
 import socket
 import struct
+import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from lisa_ros.errors import LisaError
 from lisa_ros.web.access import SECURITY_HEADERS, Gate, content_security_policy
 from lisa_ros.web.node_client import NodeClient
 
@@ -142,8 +144,8 @@ class WebServer:
         self._demo = demo
         self._loop: asyncio.AbstractEventLoop | None = None
         self._node = NodeClient(namespace, ros_arguments, self._post)
-        self._recogniser: Any = None
-        self._speech_lock = asyncio.Lock()
+        self._recognizer: Any = None
+        self._listening = asyncio.Lock()
         routes = [Route(path, self._file) for path in FILES]
         routes.append(Route("/speech", self._speech, methods=["POST"]))
         routes.append(WebSocketRoute("/socket", self._socket))
@@ -191,7 +193,28 @@ class WebServer:
             body += part
             if len(body) > SPEECH_LIMIT:
                 return PlainTextResponse("the recording is too long: two minutes at most", 413)
-        return JSONResponse({"error": "speech is not built in yet"}, 501)
+        if self._listening.locked():
+            return JSONResponse({"error": "another page is being listened to: say it again"}, 503)
+        async with self._listening:
+            try:
+                heard = await asyncio.to_thread(self._recognise, body)
+            except LisaError as error:
+                return JSONResponse({"error": str(error)}, 422)
+        if not heard.text:
+            return JSONResponse({"error": "Nothing was understood: say it again."})
+        return JSONResponse({"text": heard.text, "sure": heard.sure})
+
+    def _recognise(self, wav: bytes) -> Any:
+        """What was said in a WAV file."""
+        from lisa_ros.speech.audio import read_wav
+        from lisa_ros.speech.recognizer import load_recognizer
+
+        if self._recognizer is None:
+            self._recognizer = load_recognizer()
+        with tempfile.TemporaryDirectory(prefix="lisa_ros_web_") as folder:
+            path = Path(folder) / "recording.wav"
+            path.write_bytes(wav)
+            return self._recognizer.recognise(*read_wav(path))
 
     # --- the socket --------------------------------------------------------------------------
 
