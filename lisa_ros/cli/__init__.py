@@ -12,8 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from xml.etree import ElementTree
 
 from lisa_ros.errors import LisaError
+from lisa_ros.resources import shared_file
 
 COMMANDS: dict[str, str] = {
     "segment": "answer an instruction about one picture",
@@ -33,6 +35,7 @@ COMMANDS: dict[str, str] = {
     "finetune": "teach a model the questions of a folder, or of the simulator",
     "train-nano": "train the small model that ships with the package",
     "convert": "rewrite an official checkpoint as a native one",
+    "fetch": "download a model of the Hugging Face hub and the CLIP tower that it names",
     "info": "say what a model folder is",
     "bench": "measure the engine beside the reference schedule",
 }
@@ -59,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="lisa-ros", description="Ask a robot's camera which thing is meant."
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="say which version this is")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     chosen = arguments[0] if arguments else ""
     for stream in (sys.stdout, sys.stderr):
@@ -93,6 +97,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     print(f"lisa-ros {chosen}: {sentence}", file=sys.stderr)
     return FAULT
+
+
+class _Version(argparse.Action):
+    """`--version`: that of package.xml, which is read only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        manifest = ElementTree.parse(shared_file("package.xml"))
+        print(f"lisa_ros {manifest.findtext('version')}")
+        parser.exit()
 
 
 def _how_to_install(module: str) -> str:
@@ -140,9 +153,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--model",
         default="nano",
-        help="model folder or name, or a server's address (default: nano)",
+        help="model folder, name or hub id, or a server's address (default: nano)",
     )
-    group.add_argument("--vision-tower", help="folder of the CLIP tower, if the model has none")
+    group.add_argument(
+        "--vision-tower", help="folder or hub id of the CLIP tower, if none is found"
+    )
     group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: a GPU if any)")
     group.add_argument(
         "--dtype",

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from lisa_ros.cli import add_model_arguments, model_options
+from lisa_ros.errors import LisaError
 from lisa_ros.writing import writable_file
 
 MODES = ("auto", "mask")  # the words before a mask are part of its score, or there are none
@@ -24,18 +25,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask every question with and without words, fit, write the model's config.json."""
+    from lisa_ros.evaluation.reasonseg import read_dataset, tabletop
+    from lisa_ros.model.config import LisaConfig, find
+    from lisa_ros.model.hub import is_cached
+
+    folder = find(args.model)
+    config = folder / "config.json"
+    LisaConfig.from_json(config)  # only native models have a place for it
+    if is_cached(folder):
+        raise LisaError(
+            f"{args.model} lies in the hub's cache, which must stay as the hub has it: make a copy"
+            " with `lisa-ros convert`, and calibrate that"
+        )
+    writable_file(config)
+    items = read_dataset(args.dataset or tabletop().drawn_once("validation"))
     from lisa_ros.cli.eval import ask
     from lisa_ros.engine import Engine
     from lisa_ros.engine.load import load_lisa
     from lisa_ros.evaluation.calibration import figures, fit, store, uncalibrated
-    from lisa_ros.evaluation.reasonseg import read_dataset, tabletop
-    from lisa_ros.model.checkpoint import CONFIG_FILE
-    from lisa_ros.model.config import LisaConfig, find
 
-    folder = find(args.model)
-    LisaConfig.from_json(folder / CONFIG_FILE)  # only native models have a place for it
-    writable_file(folder / CONFIG_FILE)
-    items = read_dataset(args.dataset or tabletop().drawn_once("validation"))
     lisa = uncalibrated(load_lisa(**model_options(args)))
     engine = Engine(lisa)
     samples = [sample for mode in MODES for sample, _ in ask(engine, items, mode)]
@@ -47,5 +55,5 @@ def run(args: argparse.Namespace) -> int:
     found = figures(samples)
     print(f"{found['masks']} masks, {found['right']} of them right")
     print(f"calibration error before: {found['calibration_error']:.3f}")
-    print(f"written to {folder / CONFIG_FILE}: {weights}")
+    print(f"written to {config}: {weights}")
     return 0

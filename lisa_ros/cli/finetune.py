@@ -45,11 +45,9 @@ def run(args: argparse.Namespace) -> int:
             raise LisaError(f"--{name} must be more than 0, not {value}")
     if (args.output / "model.safetensors").exists():
         raise LisaError(f"{args.output} holds a checkpoint already; name a new folder")
-    from lisa_ros.evaluation.reasonseg import tabletop
+    from lisa_ros.evaluation.reasonseg import read_items, tabletop
 
     if args.dataset:
-        from lisa_ros.training.finetune import read_items
-
         items = read_items(args.dataset)
         writable_folder(args.output)
     else:

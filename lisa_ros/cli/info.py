@@ -9,7 +9,7 @@ from lisa_ros.errors import CheckpointError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("path", help="model folder, or the name of a shipped model")
+    parser.add_argument("path", help="model folder, the name of a shipped model, or a hub id")
     parser.add_argument("--vision-tower", help="folder of the CLIP tower")
     parser.add_argument(
         "--verify", action="store_true", help="read the weights and compare their recorded hash"

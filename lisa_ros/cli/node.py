@@ -10,7 +10,10 @@ COMPRESSED, COMPRESSED_DEPTH = "/compressed", "/compressedDepth"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Shorthands for the most used parameters and remappings; everything else by --ros-args."""
-    parser.add_argument("--model", help="name of a shipped model, or a checkpoint's folder")
+    parser.add_argument(
+        "--model",
+        help="name of a shipped model, a checkpoint's folder, or its id in the hub's cache",
+    )
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
         "--image", metavar="TOPIC", help="the camera, for example /camera/color/image_raw"

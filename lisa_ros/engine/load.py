@@ -76,20 +76,22 @@ def load_lisa(
 ) -> Lisa:
     """Load a checkpoint; no network is read.
 
-    `model`: a folder, or the name of a shipped model. `device`: auto (a GPU if there is one), cpu,
-    cuda or cuda:N. `dtype`: auto is bfloat16 on a GPU and float32 on a processor. `quantization`
-    and `vision_tower`: as in `checkpoint.load`. Raises `CheckpointError` and `ModelUnavailable`.
+    `model`: a folder, the name of a shipped model, or an id in the hub's cache. `device`: auto (a
+    GPU if there is one), cpu, cuda or cuda:N. `dtype`: auto is bfloat16 on a GPU and float32 on a
+    processor. `quantization` and `vision_tower`: as in `checkpoint.load`. Raises `CheckpointError`
+    and `ModelUnavailable`.
     """
     for library in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         os.environ.setdefault(library, "1")
     from lisa_ros.model.config import find
+    from lisa_ros.model.hub import tower_folder
 
     # before torch, so that what is misspelt is told at once
     find(model)
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise ModelUnavailable(f"there is no device {device!r}: use auto, cpu, cuda or cuda:N")
-    if vision_tower and not Path(vision_tower).is_dir():
-        raise ModelUnavailable(f"there is no folder {vision_tower} with a vision tower")
+    if vision_tower:
+        tower_folder(vision_tower)
     import torch
 
     from lisa_ros.model.checkpoint import load

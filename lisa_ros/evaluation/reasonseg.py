@@ -140,6 +140,23 @@ def read_dataset(folder: Path) -> list[Item]:
     return items
 
 
+def read_items(folder: Path) -> list[Item]:
+    """All questions of a folder to learn from: `read_dataset`, and each marks a target.
+
+    Raises:
+        DatasetError, ImageError: a question means nothing, or its image is damaged; nothing was
+            learnt yet.
+    """
+    items = read_dataset(folder)
+    for item in items:
+        if not item.ours and not (item.truth()[0] == TARGET).any():
+            raise DatasetError(
+                f"{item.image.with_suffix('.json')} marks nothing as target;"
+                " there is nothing to learn from it, so take it out of the folder"
+            )
+    return items
+
+
 def _read_split(folder: Path) -> list[Item]:
     images: dict[str, Path] = {}
     for path in sorted(folder.iterdir(), key=lambda one: (one.suffix.lower() != ".jpg", one.name)):

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from lisa_ros.errors import CheckpointError
 from lisa_ros.model.config import LisaConfig, Quantization, find
-from lisa_ros.model.hf_checkpoint import is_official, read_official
+from lisa_ros.model.hf_checkpoint import read_official
+from lisa_ros.model.hub import is_official, read_settings
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.processor import Processor
 from lisa_ros.model.quantization import choose, multiplies_natively, quantize, upcast
@@ -62,10 +63,10 @@ def load(
 ) -> Lisa:
     """Load a checkpoint, native or official, ready for inference.
 
-    `path`: a folder, or the name of a model that ships with the package (`nano`).
+    `path`: a folder, the name of a model that ships with the package (`nano`), or a hub id.
     `dtype`: half precision on a processor without instructions for it is used for the storage of
     the large weights only, see `quantization.upcast`.
-    `vision_tower`: folder of the CLIP tower, for official checkpoints.
+    `vision_tower`: folder or hub id of the CLIP tower, for official checkpoints.
     `quantization`: see `quantization.quantize`; `auto`: none on a processor, on a GPU the mildest
     with which the model fits into the memory that is free.
     Raises CheckpointError; nothing is half loaded.
@@ -86,7 +87,7 @@ def load(
 def open_checkpoint(path: str | Path, vision_tower: str | Path | None = None) -> Source:
     """Look through a checkpoint without reading its weights; raise CheckpointError if it is bad."""
     folder = find(path)
-    official = is_official(folder)
+    official = is_official(read_settings(folder / CONFIG_FILE))
     if official:
         tokenizer = Tokenizer.from_folder(folder)
         config, shards = read_official(folder, vision_tower, tokenizer.seg_id)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lisa_ros.errors import CheckpointError
+from lisa_ros.model.hub import find_cached, parse_id
 
 IMAGE_TOKEN = -200
 """Stands in a list of ids where the view goes; no row of the embedding table."""
@@ -103,10 +104,12 @@ class LisaConfig:
 
 
 def find(path: str | Path) -> Path:
-    """The folder of a model that is named by a path or shipped under that name."""
+    """The folder of a model: a path, the name of a shipped one, or an id in the hub's cache."""
     for folder in (Path(path), SHIPPED / str(path)):
         if folder.is_dir():
             return folder
+    if parse_id(str(path)):
+        return find_cached(str(path))
     shipped = sorted(f.name for f in SHIPPED.glob("*") if f.is_dir())
     raise CheckpointError(
         f"there is no model folder {path}, and no shipped model of that name"

@@ -5,7 +5,6 @@ The weights go through memory one shard at a time, so a robot may convert what i
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from torch import Tensor
 from lisa_ros.errors import CheckpointError
 from lisa_ros.model.checkpoint import CONFIG_FILE, WEIGHTS_FILE, open_checkpoint
 from lisa_ros.model.config import Conversation
+from lisa_ros.model.hub import model_name, sha256
 from lisa_ros.model.weights import Shard
 from lisa_ros.writing import writable_folder, write_file, written_beside
 
@@ -94,15 +94,6 @@ def verify(folder: Path) -> bool:
     return all(sha256(folder / name) == digest for name, digest in written.items())
 
 
-def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 22):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def _write_safetensors(path: Path, shards: list[Shard]) -> None:
     """Write all tensors of all shards into one file, holding one shard at a time.
 
@@ -132,7 +123,7 @@ def _all_tensors(shards: list[Shard]) -> Iterator[tuple[str, Tensor]]:
 
 
 def _short(path: Path) -> str:
-    return f"{path.resolve().parent.name}/{path.name}"
+    return f"{model_name(path.parent)}/{path.name}"
 
 
 def _size(path: Path) -> str:

@@ -6,7 +6,6 @@ Sizes are taken from the tensors, and CLIP, which the released weights lack, fro
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,16 @@ import torch
 
 from lisa_ros.errors import CheckpointError
 from lisa_ros.model.config import LisaConfig
-from lisa_ros.model.weights import Shard, shard_files
+from lisa_ros.model.hub import (
+    find_cached,
+    model_name,
+    parse_id,
+    read_settings,
+    shard_files,
+    tower_folder,
+    tower_name,
+)
+from lisa_ros.model.weights import Shard
 
 Shapes = Mapping[str, torch.Size]
 
@@ -67,27 +75,20 @@ _CLIP_KEYS = (
 _LLAMA_KEYS = ("max_position_embeddings", "rms_norm_eps", "num_attention_heads", "hidden_act")
 
 
-def is_official(folder: Path) -> bool:
-    """Whether `config.json` is that of a released LISA (or of the LLaVA that it extends)."""
-    config = _json(folder / "config.json")
-    names = [config.get("model_type"), *(config.get("architectures") or [])]
-    return any(re.search("llava|lisa", str(name), re.IGNORECASE) for name in names)
-
-
 def read_official(
     folder: Path, vision_tower: str | Path | None, seg_token_id: int
 ) -> tuple[LisaConfig, list[Shard]]:
     """Read all that is known of a model without its weights; raise CheckpointError if it is none.
 
-    `vision_tower`: folder of the CLIP tower; by default the one that `config.json` names, as a path
-    of its own, inside the checkpoint, or beside it.
+    `vision_tower`: folder or hub id of the CLIP tower; by default the one that `config.json` names,
+    as a path of its own, inside the checkpoint, beside it, or in the hub's cache.
     """
     if (folder / "pytorch_model-visual_model.bin").exists():
         raise CheckpointError(
             f"{folder} is a LISA v0 (its SAM lies in a file of its own); v0 models speak another"
             " prompt and are not supported, use one of the v1 models"
         )
-    settings = _json(folder / "config.json")
+    settings = read_settings(folder / "config.json")
     shards = [Shard(path, rename) for path in shard_files(folder)]
     shapes = {name: t.shape for shard in shards for name, t in shard.tensors().items()}
     tower = find_tower(folder, settings, vision_tower)
@@ -183,28 +184,30 @@ def sam_sizes(shapes: Shapes) -> tuple[dict[str, Any], dict[str, Any]]:
 def find_tower(folder: Path, settings: dict[str, Any], given: str | Path | None) -> Path:
     """The folder of the CLIP tower; nothing is ever downloaded."""
     if given:
-        if not (Path(given) / "config.json").is_file():
+        tower = tower_folder(given)
+        if not (tower / "config.json").is_file():
             raise CheckpointError(f"{given} is no CLIP tower: it has no config.json")
-        return Path(given)
-    name = str(_tower_name(settings))
+        return tower
+    name = tower_name(settings)
     candidates = [folder / name, Path(name), folder / Path(name).name]
     candidates += [folder.parent / name, folder.parent / Path(name).name]
     for candidate in candidates:
         if (candidate / "config.json").is_file():
             return candidate
-    raise CheckpointError(
+    sentence = (
         f"{folder} needs the CLIP tower {name}, which released checkpoints do not contain;"
         " name its folder as vision_tower (--vision-tower)"
     )
-
-
-def _tower_name(settings: dict[str, Any]) -> str:
-    name = settings.get("vision_tower") or settings.get("mm_vision_tower")
-    return name or "openai/clip-vit-large-patch14"
+    if not parse_id(name):
+        raise CheckpointError(sentence)
+    try:
+        return find_cached(name)
+    except CheckpointError as error:
+        raise CheckpointError(f"{sentence}, or have it in the hub's cache: {error}") from None
 
 
 def _clip_config(tower: Path) -> dict[str, Any]:
-    settings = _json(tower / "config.json")
+    settings = read_settings(tower / "config.json")
     vision = settings.get("vision_config") or settings
     if "image_size" not in vision or "patch_size" not in vision:
         raise CheckpointError(f"{tower} is no CLIP tower: its config.json has no image_size")
@@ -247,7 +250,7 @@ def _config(
     }
     sam_vision, sam_decoder = sam_sizes(shapes)
     return LisaConfig(
-        name=folder.resolve().name,
+        name=model_name(folder),
         llama=llama,
         clip=clip,
         sam_vision=sam_vision,
@@ -282,7 +285,7 @@ def _check_tower(
     clip: dict[str, Any],
     tower: Path,
 ) -> None:
-    name = Path(_tower_name(settings)).name
+    name = Path(tower_name(settings)).name
     published = re.fullmatch(r"clip-vit-(?:base|large)-patch\d+(?:-(\d+))?", name)
     if published:  # of a tower of another name nothing can be told by it
         trained = int(published[1] or 224)
@@ -298,18 +301,6 @@ def _check_tower(
             f"{tower} gives features of width {clip.get('hidden_size', 768)}, the projector of"
             f" {folder} takes {width}; it is another CLIP than the model was trained with"
         )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path.parent} has no {path.name}; it is no model folder") from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is no table of settings")
-    return content
 
 
 def _count(shapes: Shapes, prefix: str) -> int:

@@ -6,7 +6,6 @@ mapped: a tensor is read when it is copied, one after the other.
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
 import re
@@ -49,24 +48,6 @@ class Shard:
             if new is not None:
                 renamed[new] = tensor
         return renamed
-
-
-def shard_files(folder: Path) -> list[Path]:
-    """The weight files of a folder in Hugging Face layout; safetensors win over pickles."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        index = folder / f"{name}.index.json"
-        if index.exists():
-            try:
-                names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            except (OSError, ValueError, KeyError, AttributeError) as error:
-                raise CheckpointError(f"{index} is no shard index") from error
-            missing = [shard for shard in names if not (folder / shard).is_file()]
-            if missing:
-                raise CheckpointError(f"{folder} lacks {', '.join(missing)}, named in {index.name}")
-            return [folder / shard for shard in names]
-        if (folder / name).exists():
-            return [folder / name]
-    raise CheckpointError(f"{folder} holds no weights: no model.safetensors, no pytorch_model.bin")
 
 
 def open_tensors(path: Path) -> dict[str, Tensor]:

@@ -84,8 +84,9 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("target_frame", "", change="unconfigured", text=
         "frame of poses, clouds and grasps, by tf2 at the image's stamp; empty: the camera's"),
     Parameter("model.path", "nano", change="unconfigured", text=
-        "name of a shipped model, a folder with a native or official LISA checkpoint, or the "
-        "address of a `lisa-ros serve` (http://host:port, https://host:port)"),
+        "name of a shipped model, a folder with a native or official LISA checkpoint, the id of "
+        "one that `lisa-ros fetch` has brought into the hub's cache, or the address of a "
+        "`lisa-ros serve` (http://host:port, https://host:port)"),
     Parameter("model.jpeg_quality", 90, low=0, high=100, change="unconfigured", text=
         "quality of the images that are sent to a server, 1 to 100; 0: PNG, which loses nothing"),
     Parameter("model.device", "auto", pattern=r"auto|cpu|cuda(:\d+)?", change="unconfigured", text=
@@ -104,7 +105,8 @@ PARAMETERS: tuple[Parameter, ...] = (
         "encoded while input.max_age allows it, and answered sooner; an idle robot computes "
         "all the time"),
     Parameter("model.vision_tower", "", change="unconfigured", text=
-        "folder with the CLIP tower, for official checkpoints, which do not hold it"),
+        "folder or hub id of the CLIP tower, for official checkpoints, which do not hold it; "
+        "empty: the one that the checkpoint names, beside it or in the hub's cache"),
     Parameter("input.transport", "raw", choices=("raw", "compressed"), change="unconfigured", text=
         "raw: subscribe to `image`; compressed: subscribe to `image/compressed` (JPEG or PNG)"),
     Parameter("input.qos", "auto", choices=("auto", "sensor_data", "reliable"),

@@ -115,8 +115,6 @@ class Annotator:
             raise RecordingError(f"--every must be 0 or more seconds, not {every:g}")
         for question in questions:
             check_instruction(question)
-        if target.exists():
-            raise RecordingError(f"{target} exists already; choose another name")
         self._source, self._target = source, target
         self._questions, self._every = questions, every
         self._mode, self._max_new_tokens, self._max_pixels = mode, max_new_tokens, max_pixels
@@ -132,6 +130,8 @@ class Annotator:
             self._info = choose_camera_info(bag, info, depth) if depth else ""
             self.total = sum(bag.counts.values())
             """messages of the recording, as it says"""
+        if target.exists():
+            raise RecordingError(f"{target} exists already; choose another name")
         writable_folder(target.absolute().parent)
 
     def run(self, model: Model) -> Iterator[str]:

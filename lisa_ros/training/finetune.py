@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lisa_ros.engine.answer import SEG
 from lisa_ros.errors import LisaError, WriteError
-from lisa_ros.evaluation.reasonseg import TARGET, DatasetError, Item, read_dataset
+from lisa_ros.evaluation.reasonseg import TARGET, Item
 from lisa_ros.model.checkpoint import Lisa, save
 from lisa_ros.model.losses import LisaLoss, lisa_loss
 from lisa_ros.model.network import LisaNetwork, label_positions
@@ -81,23 +81,6 @@ class FineTuning:
         """LISA's joint loss, its masks compared at the size of their images."""
         loss = example_loss(network, self.processor, batch)
         return loss.total, {"ce": loss.ce, "bce": loss.bce, "dice": loss.dice}
-
-
-def read_items(folder: Path) -> list[Item]:
-    """All questions of a folder in ReasonSeg's format.
-
-    Raises:
-        DatasetError, ImageError: a question means nothing, or its image is damaged; nothing was
-            learnt yet.
-    """
-    items = read_dataset(folder)
-    for item in items:
-        if not item.ours and not (item.truth()[0] == TARGET).any():
-            raise DatasetError(
-                f"{item.image.with_suffix('.json')} marks nothing as target;"
-                " there is nothing to learn from it, so take it out of the folder"
-            )
-    return items
 
 
 def finetune(

@@ -81,6 +81,29 @@ def test_a_latin_1_terminal_shows_a_chinese_path(tmp_path: Path) -> None:
     assert b"Traceback" not in done.stderr
 
 
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    manifest = Path(__file__).resolve().parents[2] / "package.xml"
+    number = capsys.readouterr().out.removeprefix("lisa_ros ").strip()
+    assert number[0].isdigit() and f"<version>{number}</version>" in manifest.read_text()
+
+
+def test_a_data_set_that_is_not_there_is_told_before_torch_is_imported(tmp_path: Path) -> None:
+    code = """
+import sys
+from lisa_ros.cli import main
+for command in (["calibrate"], ["finetune", "--output", "new"]):
+    assert main([*command, "--dataset", "nowhere"]) == 2
+print("loaded:", sorted({"torch", "transformers"} & set(sys.modules)))
+"""
+    line = [sys.executable, "-c", code]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.stdout == "loaded: []\n", done.stderr
+    assert done.stderr.count("there is no data set folder nowhere") == 2
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_benchmarks_are_found_from_inside_a_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -100,6 +123,8 @@ def test_the_benchmarks_are_found_from_inside_a_checkout(
     [
         (("segment", "{photo}", "the mug", "--device", "foo"), "there is no device 'foo'"),
         (("segment", "{photo}", "the mug", "--vision-tower", "nope"), "there is no folder nope"),
+        (("segment", "{folder}", "the mug"), "is a folder: name one picture in it"),
+        (("bag", "nope.mcap", "--query", "the mug", "--out", "{photo}"), "nope.mcap"),
         (("bag", "{bag}", "--query", " ", "--out", "{out}"), "the instruction is empty"),
         (("bag", "{bag}", "--query", "x" * 2001, "--out", "{out}"), "has 2001 characters"),
         (("views", "{bag}", "--query", "", "--out", "{out}"), "the instruction is empty"),
@@ -111,7 +136,12 @@ def test_what_cannot_be_asked_is_told_before_anything_is_loaded_or_written(
 ) -> None:
     Image.new("RGB", (64, 48)).save(tmp_path / "photo.png")
     recording = Path(demo.__file__).with_name("tabletop.mcap")
-    places = {"photo": tmp_path / "photo.png", "bag": recording, "out": tmp_path / "new"}
+    places = {
+        "folder": tmp_path,
+        "photo": tmp_path / "photo.png",
+        "bag": recording,
+        "out": tmp_path / "new",
+    }
     assert main([word.format(**places) for word in words]) == 2
     assert sentence in capsys.readouterr().err
     if "instruction" in sentence:

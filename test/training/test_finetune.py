@@ -18,10 +18,10 @@ from lisa_ros.cli import main
 from lisa_ros.engine import Engine
 from lisa_ros.errors import WriteError
 from lisa_ros.evaluation.evaluate import evaluate, figures
-from lisa_ros.evaluation.reasonseg import read_dataset
+from lisa_ros.evaluation.reasonseg import read_dataset, read_items
 from lisa_ros.model.checkpoint import load
 from lisa_ros.training import finetune as finetuning
-from lisa_ros.training.finetune import FineTuning, example_loss, finetune, prepare, read_items
+from lisa_ros.training.finetune import FineTuning, example_loss, finetune, prepare
 
 QUESTION = "the violin"  # which the shipped model refuses
 
