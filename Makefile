@@ -16,7 +16,7 @@ unexport LD_LIBRARY_PATH
 endif
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: help setup demo web test lint bench soak clean system-packages
+.PHONY: help setup demo web test test-kilted test-ros lint bench soak clean system-packages
 .DEFAULT_GOAL := help
 
 help:
@@ -33,6 +33,16 @@ demo: setup
 ## make test             run the whole test suite; ARGS="-k name" is handed to pytest
 test: setup
 	@$(VENV)/bin/python -m pytest $(ARGS)
+
+## make test-kilted      build with the wheels of ROS 2 Kilted, in build/kilted, and run the node's tests there
+test-kilted:
+	@.ci/kilted build/kilted test/node $(ARGS)
+
+## make test-ros         build with colcon in an installed ROS 2 (ROS_DISTRO), in build/ros, and run the tests there
+test-ros:
+	@EXTRA="pytest pytest-timeout hypothesis" .ci/colcon build/ros
+	@bash -c '. build/ros/venv/bin/activate && . /opt/ros/$$ROS_DISTRO/setup.bash && . build/ros/install/setup.bash && \
+		python -m pytest test/node test/engine test/model test/geometry test/recordings $(ARGS)'
 
 ## make lint             check style and formatting
 lint: setup

@@ -113,7 +113,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise ImageError(f"{path} is missing: there is no file of that name") from None
     except IsADirectoryError:
-        raise ImageError(f"{path} is a folder: name one picture in it") from None
+        raise ImageError(
+            f"{path} cannot be read as a picture: it is a folder; name a picture in it"
+        ) from None
     except UnidentifiedImageError:
         raise ImageError(
             f"{path} cannot be read as a picture: it is no picture in a known format (PNG, JPEG)"

@@ -115,7 +115,6 @@ def run(args: argparse.Namespace) -> int:
 
     # 3. Download; the name of the revision comes last, so that what it leads to is whole.
     for listing in listings:
-        (cache / ".locks").mkdir(exist_ok=True)
         with locked(cache / ".locks" / listing.folder.name):
             for file in listing.files:
                 if file.lfs:

@@ -23,7 +23,8 @@ def watch(event, arguments):
         print("NETWORK", event, arguments[1:], file=sys.stderr, flush=True)
 sys.addaudithook(watch)
 from lisa_ros.cli import main
-sys.exit(main(["node", "--model", "lab/lisa", "--device", "cpu"]))
+short = ["--ros-args", "-p", "query.max_new_tokens:=8"]
+sys.exit(main(["node", "--model", "lab/lisa", "--device", "cpu", *short]))
 """
 
 
@@ -52,6 +53,6 @@ def test_a_model_of_the_hub_answers_and_the_node_asks_no_hub(
         node = robot.start(command=[sys.executable, "-c", WATCHED])
         robot.film()
         answered = {Status.OK, Status.NOT_FOUND, Status.TEXT_ONLY}
-        wait_for(lambda: robot.ask("the mug").status in answered, "an answer")
+        wait_for(lambda: robot.ask("the mug", 120).status in answered, "an answer", 240)
         assert hub.requests == [] and tcp_sockets(node.process.pid) == set()
         assert "NETWORK" not in node.log

@@ -123,7 +123,7 @@ def test_the_benchmarks_are_found_from_inside_a_checkout(
     [
         (("segment", "{photo}", "the mug", "--device", "foo"), "there is no device 'foo'"),
         (("segment", "{photo}", "the mug", "--vision-tower", "nope"), "there is no folder nope"),
-        (("segment", "{folder}", "the mug"), "is a folder: name one picture in it"),
+        (("segment", "{folder}", "the mug"), "it is a folder; name a picture in it"),
         (("bag", "nope.mcap", "--query", "the mug", "--out", "{photo}"), "nope.mcap"),
         (("bag", "{bag}", "--query", " ", "--out", "{out}"), "the instruction is empty"),
         (("bag", "{bag}", "--query", "x" * 2001, "--out", "{out}"), "has 2001 characters"),

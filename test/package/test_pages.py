@@ -14,6 +14,7 @@ from lisa_ros.cli import COMMANDS
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 FOLDERS = ("lisa_ros", "lisa_tabletop", "benchmarks", "test", "docs", "config", "launch", "msg")
+FOLDERS += (".ci", ".devcontainer", ".github")
 KINDS = "py|md|yaml|msg|action|xml|rviz|mcap|sh"
 PLACES = {str(path.relative_to(ROOT)) for folder in FOLDERS for path in (ROOT / folder).rglob("*")}
 PLACES |= {path.name for path in ROOT.iterdir()} | {
