@@ -17,7 +17,7 @@ from lisa_tabletop.language import absent, dialogue, reference, spatial, unheard
 from lisa_tabletop.language.draft import Context, Draft, Unclear, named, read_scene
 from lisa_tabletop.language.knowledge import Kind, load_knowledge
 from lisa_tabletop.language.nouns import Vocabulary, held_out_vocabulary
-from lisa_tabletop.language.patterns import load_patterns, pick
+from lisa_tabletop.language.patterns import Patterns, load_patterns, pick
 
 # How each type of question is made, and how often it is asked where the caller doesn't say
 # (0: only where he does).
@@ -56,6 +56,7 @@ def compose(
     types: Mapping[str, float] = TYPES,
     forms: Mapping[str, float] = FORMS,
     vocabulary: Vocabulary | None = None,
+    patterns: Patterns | None = None,
     whole_frame: bool = False,
 ) -> list[dict]:
     """Up to `count` different questions about the scene of `record` (formats: docs/benchmark.md).
@@ -64,6 +65,7 @@ def compose(
         split: "train" or "test" sentences, or "everyday": all that training hears.
         types, forms: how often each is drawn (weights; what is left out is never drawn).
         vocabulary: what "unheard" questions ask for, else the words that training never hears.
+        patterns: other sentences than those of the split.
         whole_frame: objects outside of the image's central square may be asked for, too.
 
     A question has the keys instruction, answer, targets, type, form ("name", "mask", "explain",
@@ -74,7 +76,7 @@ def compose(
     knowledge = load_knowledge()
     scene = read_scene(record, knowledge, whole_frame=whole_frame)
     words = vocabulary or held_out_vocabulary()
-    context = Context(scene, knowledge, load_patterns(split), random, words)
+    context = Context(scene, knowledge, patterns or load_patterns(split), random, words)
     questions: list[dict] = []
     asked: set[tuple] = set()
     for _ in range(_DRAWS * count):

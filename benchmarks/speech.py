@@ -1,0 +1,217 @@
+"""How well spoken instructions are understood, by voices of espeak-ng.
+
+    python -m benchmarks.speech                   # the table of docs/speech.md
+    python -m benchmarks.speech --model FOLDER    # the same with a Whisper or a Moonshine
+    python -m benchmarks.speech --fit             # fits the confidence anew, on other voices
+
+200 sentences of the tabletop, four voices, two speeds; and a hundred everyday sentences that have
+nothing to do with it. What is fitted has heard neither these voices nor these sentences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.random import default_rng
+
+from benchmarks.generated_tables import markdown_table
+from lisa_ros.errors import LisaError
+from lisa_ros.speech import recognizer as recognizers
+from lisa_ros.speech.audio import read_wav
+from lisa_tabletop.language.instructions import compose, random_record
+from lisa_tabletop.language.patterns import load_patterns
+from lisa_tabletop.language.spoken import spoken_words
+
+OUTSIDE = Path(__file__).with_name("everyday_sentences.txt")
+SPEEDS = (150, 180)  # words a minute
+VOICES = ("en-us", "en-us+f3", "en-gb", "en-gb-x-rp+m3")
+OTHER_VOICES = ("en-us+f2", "en-gb-scotland", "en-us+m7", "en-gb+f4")  # of the fit
+COUNT, SEED = 200, 77
+FIT_COUNT, FIT_SEED = 240, 78
+HELD_OUT = 100  # everyday sentences of the table; the rest are the fit's
+NOISE = 10.0  # dB between speech and white noise
+STEPS, RIDGE = 50, 1e-2  # of Newton's method
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """A sentence and its sound."""
+
+    text: str
+    samples: np.ndarray
+    rate: int
+    inside: bool
+    """whether it is a sentence of the tabletop"""
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.rate
+
+
+def say(text: str, voice: str, speed: int) -> tuple[np.ndarray, int]:
+    """The sound that espeak-ng makes of a sentence."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "said.wav"
+        words = ["espeak-ng", "-v", voice, "-s", str(speed), "-w", str(path), text]
+        try:
+            subprocess.run(words, check=True)
+        except FileNotFoundError:
+            raise LisaError("the voices come from espeak-ng: apt install espeak-ng") from None
+        return read_wav(path)
+
+
+def tabletop_sentences(count: int, seed: int) -> Iterator[str]:
+    """Instructions about invented scenes, of training and of the test by turns."""
+    random, made = default_rng(seed), 0
+    while made < count:
+        split = ("everyday", "test")[made % 2]
+        for question in compose(random_record(random), random, 1, split, forms={"name": 1.0}):
+            made += 1
+            yield question["instruction"]
+
+
+def utterances(
+    count: int, seed: int, voices: Sequence[str], outside: Sequence[str]
+) -> list[Utterance]:
+    """The sentences of the tabletop, then those of everyday life, voices and speeds by turns."""
+    turns = [(voice, speed) for voice in voices for speed in SPEEDS]
+    made = []
+    for inside, texts in ((True, list(tabletop_sentences(count, seed))), (False, outside)):
+        for number, text in enumerate(texts):
+            samples, rate = say(text, *turns[number % len(turns)])
+            made.append(Utterance(text, samples, rate, inside))
+    return made
+
+
+def noisy(utterance: Utterance, decibels: float, seed: int) -> Utterance:
+    """With white noise so many dB below the speech."""
+    samples = utterance.samples
+    spoken = samples[np.abs(samples) > 1e-3]
+    deviation = np.sqrt(np.mean(spoken**2) / 10 ** (decibels / 10))
+    hiss = default_rng(seed).normal(0, deviation, len(samples)).astype(np.float32)
+    return Utterance(utterance.text, samples + hiss, utterance.rate, utterance.inside)
+
+
+def everyday_sentences() -> tuple[list[str], list[str]]:
+    """Those of the table, those of the fit."""
+    lines = [line for line in OUTSIDE.read_text().splitlines() if not line.startswith("#")]
+    return lines[:HELD_OUT], lines[HELD_OUT:]
+
+
+def same_request(said: str, heard: str) -> bool:
+    """Whether both ask for the same thing.
+
+    By the same use, or in the same words; words that only carry the question ("Show me", "please")
+    may differ.
+    """
+    return _request(said) == _request(heard)
+
+
+def _request(text: str) -> tuple[str, ...]:
+    words = spoken_words(text)
+    uses, carrying = _language()
+    use = uses.get(" ".join(words))
+    return (use,) if use else tuple(word for word in words if word not in carrying)
+
+
+@lru_cache(maxsize=1)
+def _language() -> tuple[dict[str, str], set[str]]:
+    """The use that each whole sentence asks for; words that say nothing about the thing."""
+    uses: dict[str, str] = {}
+    carrying: set[str] = {"a", "an", "the", "please"}
+    telling: set[str] = set()
+    for split in ("everyday", "test"):
+        patterns = load_patterns(split)
+        for use, group in patterns.uses.items():
+            texts = [text for pattern in group for text in pattern.every_text()]
+            uses |= {" ".join(spoken_words(text)): use for text in texts}
+        for name, group in patterns.frames.items():
+            words = carrying if name in ("refer", "refer_many") else telling
+            for pattern in group:
+                for text in pattern.every_text():
+                    words |= {word for word in spoken_words(text) if "_" not in word}
+    return uses, (carrying - telling) | {"a", "an", "the", "please"}
+
+
+def fit(recognizer: recognizers.SentenceRecognizer) -> dict:
+    """Logistic regression from features to "it was said so", on voices of its own."""
+    spoken = utterances(FIT_COUNT, FIT_SEED, OTHER_VOICES, everyday_sentences()[1])
+    rows, right = [], []
+    for number, utterance in enumerate(spoken):
+        for heard_as in (utterance, noisy(utterance, NOISE, number), noisy(utterance, 20, number)):
+            text, features = recognizer.features(heard_as.samples, heard_as.rate)
+            if text:
+                rows.append(features)
+                right.append(utterance.inside and same_request(utterance.text, text))
+    names = list(rows[0])
+    values = np.array([[row[name] for name in names] + [1.0] for row in rows])
+    target = np.array(right, float)
+    center, scale = values[:, :-1].mean(0), values[:, :-1].std(0)
+    scaled = np.column_stack([(values[:, :-1] - center) / scale, values[:, -1]])
+    weights = np.zeros(scaled.shape[1])
+    for _ in range(STEPS):
+        guess = 1 / (1 + np.exp(-scaled @ weights))
+        slope = scaled.T @ (guess - target) + RIDGE * weights
+        curve = (scaled * (guess * (1 - guess))[:, None]).T @ scaled
+        weights -= np.linalg.solve(curve + RIDGE * np.eye(len(weights)), slope)
+    plain = weights[:-1] / scale
+    return {
+        "weights": {name: round(float(w), 5) for name, w in zip(names, plain, strict=True)},
+        "bias": round(float(weights[-1] - plain @ center), 5),
+        "fitted_on": f"{len(rows)} utterances, {int(target.sum())} of them understood",
+    }
+
+
+def measure(recognizer: recognizers.Recognizer) -> tuple[list[dict[str, str]], dict[str, float]]:
+    """The rows of the table, and the figures that the requirements are about."""
+    spoken = utterances(COUNT, SEED, VOICES, everyday_sentences()[0])
+    inside = [utterance for utterance in spoken if utterance.inside]
+    outside = [utterance for utterance in spoken if not utterance.inside]
+    noise = [noisy(utterance, NOISE, number) for number, utterance in enumerate(inside)]
+    rows, figures = [], {}
+    for name, part in (("clean", inside), ("white noise, 10 dB", noise), ("outside", outside)):
+        counts = {"right": 0, "wrong": 0, "asked again": 0}
+        used, start = 0.0, time.process_time()
+        for utterance in part:
+            heard = recognizer.recognise(utterance.samples, utterance.rate)
+            right = utterance.inside and same_request(utterance.text, heard.text)
+            counts["asked again" if not heard.sure else "right" if right else "wrong"] += 1
+        used = time.process_time() - start
+        figures |= {f"{name}: {key}": value / len(part) for key, value in counts.items()}
+        factor = used / sum(utterance.seconds for utterance in part)
+        figures[f"{name}: real-time factor"] = factor
+        shares = {key: f"{value / len(part):.3f}" for key, value in counts.items()}
+        if name == "outside":
+            shares["right"] = "–"
+        rows.append(
+            {"utterances": f"{name} ({len(part)})", **shares, "real-time factor": f"{factor:.2f}"}
+        )
+    return rows, figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="", help="folder of a speech model of transformers")
+    parser.add_argument("--fit", action="store_true", help="fit the confidence anew and write it")
+    args = parser.parse_args()
+    recognizer = recognizers.load_recognizer(args.model)
+    if args.fit:
+        found = fit(recognizer)
+        recognizers.CONFIDENCE.write_text(json.dumps(found, indent=2) + "\n")
+        print(found["fitted_on"])
+        return
+    rows, _ = measure(recognizer)
+    print(markdown_table(list(rows[0]), [list(row.values()) for row in rows]))
+
+
+if __name__ == "__main__":
+    main()

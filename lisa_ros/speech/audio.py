@@ -1,0 +1,177 @@
+"""Sound as the recogniser wants it: 16,000 samples a second, one channel, float32 from -1 to 1."""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Iterator
+from math import gcd
+from pathlib import Path
+
+import numpy as np
+
+from lisa_ros.errors import LisaError
+
+RATE = 16_000  # samples per second, of the recogniser and the speech detector
+LOWEST_RATE = 8_000  # below this a voice cannot be understood
+BLOCK = 512  # samples that the speech detector takes at a time, 32 ms
+TAPS = 24  # of the low-pass of the resampler, on each side, in samples of the lower rate
+
+
+class AudioError(LisaError):
+    """No sound can be had, or it cannot be used."""
+
+
+class Resampler:
+    """Brings a stream of blocks to 16 kHz; what a block leaves over waits for the next.
+
+    A windowed sinc in all phases that the two rates meet in, so that no tone is mirrored into
+    the voice.
+    """
+
+    def __init__(self, rate: int) -> None:
+        if not LOWEST_RATE <= rate <= 384_000:
+            raise AudioError(f"sound of {rate} samples a second cannot be used: 8,000 is the least")
+        common = gcd(rate, RATE)
+        self._up, self._down = RATE // common, rate // common
+        cut = min(1.0, RATE / rate)  # of the input's band that survives
+        self._reach = int(np.ceil(TAPS / cut))  # input samples on each side of an output sample
+        grid = np.arange(-self._reach, self._reach)
+        phases = np.arange(self._up)[:, None] / self._up
+        distance = grid[None, :] + 1 - phases  # (up, 2 reach), in input samples
+        window = 0.5 + 0.5 * np.cos(np.pi * np.clip(distance / self._reach, -1, 1))
+        kernel = cut * np.sinc(cut * distance) * window
+        self._kernel = (kernel / kernel.sum(1, keepdims=True)).astype(np.float32)
+        self._left = np.zeros(self._reach, np.float32)
+        self._next = 0  # place of the next output sample, in 1/up of an input sample
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        """float32 (N,) at the rate of the input -> float32 (about N * 16000 / rate,)."""
+        if self._up == self._down:
+            return samples.astype(np.float32, copy=False)
+        held = np.concatenate([self._left, samples.astype(np.float32, copy=False)])
+        usable = len(held) - 2 * self._reach  # places whose whole neighbourhood is here
+        count = max(0, -(-(usable * self._up - self._next) // self._down))
+        places = self._next + self._down * np.arange(count)
+        whole, phase = places // self._up, places % self._up
+        rows = np.lib.stride_tricks.sliding_window_view(held, 2 * self._reach)
+        result = np.einsum("nk,nk->n", rows[whole], self._kernel[phase]) if count else held[:0]
+        after = self._next + self._down * count
+        gone = min(after // self._up, max(usable, 0))
+        self._left, self._next = held[gone:], after - gone * self._up
+        return result.astype(np.float32, copy=False)
+
+
+def resample(samples: np.ndarray, rate: int) -> np.ndarray:
+    """A whole recording at 16 kHz."""
+    if rate == RATE:
+        return samples.astype(np.float32, copy=False)
+    step = Resampler(rate)
+    tail = np.zeros(2 * step._reach, np.float32)
+    return np.concatenate([step(samples), step(tail)])[: round(len(samples) * RATE / rate)]
+
+
+def mono(data: bytes | np.ndarray, channels: int = 1) -> np.ndarray:
+    """Interleaved signed 16-bit samples as float32 (N,), the mean of all channels."""
+    values = np.frombuffer(data, "<i2") if not isinstance(data, np.ndarray) else data
+    values = values[: len(values) - len(values) % channels]
+    scale = 32768.0 if values.dtype.kind == "i" else 1.0
+    return values.reshape(-1, channels).astype(np.float32).mean(1) / np.float32(scale)
+
+
+def read_wav(path: Path) -> tuple[np.ndarray, int]:
+    """Samples, float32 (N,), and their rate, of a WAV file with 8 to 32 bits.
+
+    Raises:
+        AudioError: it is no WAV file, or has no sound in it.
+    """
+    try:
+        with wave.open(str(path)) as file:
+            width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
+            data = file.readframes(file.getnframes())
+    except (wave.Error, EOFError) as error:
+        reason = str(error) or "it ends too early"
+        raise AudioError(
+            f"{path} is no WAV file that can be read ({reason}): "
+            f"make one with `ffmpeg -i FILE -ac 1 -ar 16000 {path.stem}.wav`"
+        ) from None
+    data = data[: len(data) - len(data) % (width * channels)]
+    if not data:
+        raise AudioError(f"{path} has no sound in it: its length is zero")
+    if width == 1:  # unsigned, as only 8 bits are
+        return (mono(np.frombuffer(data, np.uint8).astype(np.float32), channels) - 128) / 128, rate
+    if width == 3:
+        packed = np.frombuffer(data, np.uint8).reshape(-1, 3)
+        values = np.zeros((len(packed), 4), np.uint8)
+        values[:, 1:] = packed
+        return mono(values.view("<i4")[:, 0].astype(np.float32) / 2**31, channels), rate
+    if width == 4:
+        return mono(np.frombuffer(data, "<i4").astype(np.float32) / 2**31, channels), rate
+    return mono(data, channels), rate
+
+
+def blocks(samples: np.ndarray, size: int = BLOCK) -> Iterator[np.ndarray]:
+    """A recording in blocks; the last is filled up with silence."""
+    for start in range(0, len(samples), size):
+        block = samples[start : start + size]
+        yield block if len(block) == size else np.pad(block, (0, size - len(block)))
+
+
+def sound_device():  # the module `sounddevice`
+    """The module that knows microphones.
+
+    Raises:
+        AudioError: it cannot be imported, with what is to be installed.
+    """
+    try:
+        import sounddevice
+    except ModuleNotFoundError:
+        raise AudioError(
+            "a microphone needs the package sounddevice: pip install 'lisa_ros[speech]'"
+        ) from None
+    except OSError:  # it looks for PortAudio when it is imported
+        raise AudioError(
+            "a microphone needs the library PortAudio: apt install libportaudio2"
+        ) from None
+    return sounddevice
+
+
+class Microphone:
+    """A microphone as an iterator of blocks, float32 (512,) at 16 kHz.
+
+    Args:
+        name: number or part of the name of a device, as `python -m sounddevice` lists them; empty:
+            the system's own choice.
+
+    Raises:
+        AudioError: there is none, or it gives no sound.
+    """
+
+    def __init__(self, name: str = "") -> None:
+        device = sound_device()
+        chosen = int(name) if name.isdigit() else name or None
+        try:
+            about = device.query_devices(chosen, "input")
+            rate = int(about["default_samplerate"])
+            self._resample = Resampler(rate)
+            self._stream = device.InputStream(
+                samplerate=rate, device=chosen, channels=1, dtype="float32"
+            )
+            self._stream.start()
+        except (device.PortAudioError, ValueError) as error:
+            raise AudioError(
+                f"no microphone{f' {name}' if name else ''} can be opened ({error}): "
+                "`python -m sounddevice` lists what there is; --wav and --topic need none"
+            ) from None
+        self._wanted = max(1, rate // 32)
+        self._left = np.zeros(0, np.float32)
+
+    def read(self) -> np.ndarray:
+        """The next block; waits for it."""
+        while len(self._left) < BLOCK:
+            heard, _ = self._stream.read(self._wanted)
+            self._left = np.concatenate([self._left, self._resample(heard[:, 0])])
+        block, self._left = self._left[:BLOCK], self._left[BLOCK:]
+        return block
+
+    def close(self) -> None:
+        self._stream.close()
