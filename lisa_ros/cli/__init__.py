@@ -49,6 +49,8 @@ EXTRAS = {
     "torchao": "quantize",
     "ray": "serve",
     **dict.fromkeys(("cryptography", "segno", "starlette", "uvicorn", "websockets"), "web"),
+    **dict.fromkeys(("pocketsphinx", "silero_vad", "sounddevice"), "speech"),
+    **dict.fromkeys(("mcp", "py_trees"), "agents"),
 }
 """Packages that only some commands need, and the extra that brings each."""
 
