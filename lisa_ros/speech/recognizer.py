@@ -98,7 +98,7 @@ class SentenceRecognizer:
         arpa = gzip.decompress(LANGUAGE.read_bytes())
         self._pairs = {tuple(words) for words in _n_grams(arpa.decode(), 2)}
         with tempfile.TemporaryDirectory(prefix="lisa_ros_speech_") as scratch:
-            model, words = Path(scratch) / "tabletop.lm", Path(scratch) / X
+            model, words = Path(scratch) / "tabletop.lm", Path(scratch) / "tabletop.dict"
             model.write_bytes(arpa)
             phrases = [word for (word,) in _n_grams(arpa.decode(), 1) if word[0] != "<"]
             base = (folder / "cmudict-en-us.dict").read_text("utf-8")
