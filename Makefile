@@ -16,7 +16,7 @@ unexport LD_LIBRARY_PATH
 endif
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: help setup demo web test test-kilted test-ros lint bench soak clean system-packages
+.PHONY: help setup demo web test test-kilted test-ros lint bench fleet soak clean system-packages
 .DEFAULT_GOAL := help
 
 help:
@@ -53,6 +53,10 @@ lint: setup
 bench: setup
 	@$(VENV)/bin/lisa-ros bench $(ARGS)
 	@PYTHONPATH=test $(VENV)/bin/python -m benchmarks.node_bench
+
+## make fleet           eight robots and one server, which is killed and comes back; the table goes to docs/serving.md
+fleet: setup
+	@$(VENV)/bin/python -m benchmarks.fleet --write docs/serving.md
 
 ## make soak             100,000 queries with faults at random; the report goes to docs/reliability.md
 soak: setup

@@ -54,10 +54,10 @@ def run(args: argparse.Namespace) -> int:
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
-    start(options, os.environ.get(TOKEN, "").strip())
+    ray_at = start(options, os.environ.get(TOKEN, "").strip())
     address = f"{'https' if args.tls_cert else 'http'}://{args.host}:{args.port}"
     print(f"{args.model} answers at {address}; on a robot: lisa-ros node --model {address}")
-    print("stop with Ctrl-C", flush=True)
+    print(f"Ray's own head is at {ray_at}; stop with Ctrl-C", flush=True)
     stopping.wait()
     stop(options)
     return 0

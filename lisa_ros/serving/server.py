@@ -7,6 +7,7 @@ checks, the metrics and, on a cluster, the replicas on other machines. replica.p
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,13 @@ def check_options(options: ServeOptions, token: str) -> None:
             raise ServeError(
                 f"{options.cert} and {options.key} are no certificate and its key: {error}"
             ) from None
+    for host, port in ((options.host, options.port), ("", options.metrics_port)):
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            socket.create_server((host, port), family=family).close()
+        except OSError as error:
+            where = f"port {port} of {host or 'this machine'}"
+            raise ServeError(f"{where} cannot be listened on: {error.strerror}") from None
     if "RAY_AUTH_TOKEN" not in os.environ and "RAY_AUTH_TOKEN_PATH" not in os.environ:
         try:
             writable_folder(Path.home() / ".ray")
@@ -85,8 +93,8 @@ def check_options(options: ServeOptions, token: str) -> None:
             ) from None
 
 
-def start(options: ServeOptions, token: str) -> None:
-    """Start Ray, unless `ray_address` names a cluster, and the application; then return.
+def start(options: ServeOptions, token: str) -> str:
+    """Start Ray, unless `ray_address` names a cluster, and the application; gives Ray's address.
 
     Raises:
         ServeError: it does not start.
@@ -151,6 +159,7 @@ def start(options: ServeOptions, token: str) -> None:
         window=options.window,
     )
     serve.run(engine, name="lisa", route_prefix="/")
+    return ray.get_runtime_context().gcs_address
 
 
 def stop(options: ServeOptions) -> None:

@@ -1,0 +1,226 @@
+"""A real `lisa-ros serve` with nano, one for all tests here, and robots that ask it."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from node_rig import START, picture, wait_for
+from PIL import Image
+
+from lisa_ros.demo.client import NodeProcess
+from lisa_ros.demo.recorded_camera import IMAGE, read_questions, read_recording
+from lisa_ros.engine import AnswerStatus, load_engine
+from lisa_ros.errors import BusyError, ImageError, InstructionError, LisaError, ServerError
+from lisa_ros.serving.remote import TOKEN, RemoteEngine
+from lisa_ros.serving.server import ServeOptions, check_options
+
+SECRET = "correct-horse-battery-staple"
+MOST_PIXELS = 640 * 480
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory):
+    """The server's process, its address and where its metrics are."""
+    port, metrics = free_port(), free_port()
+    command = [sys.executable, "-m", "lisa_ros.cli", "serve", "--port", str(port)]
+    command += ["--metrics-port", str(metrics), "--max-pixels", str(MOST_PIXELS)]
+    command += ["--batch", "2", "--queue", "4"]
+    log = tmp_path_factory.mktemp("serve") / "log.txt"
+    with NodeProcess(command, log, name="server", environment={TOKEN: SECRET}) as process:
+
+        def ready() -> bool:
+            process.check()
+            return "stop with Ctrl-C" in process.log
+
+        wait_for(ready, "the server", START)
+        yield process, f"http://127.0.0.1:{port}", metrics
+
+
+@pytest.fixture
+def robot(serving, monkeypatch):
+    """Makes a robot that has the token and sends images without loss."""
+    monkeypatch.setenv(TOKEN, SECRET)
+    return lambda: RemoteEngine(serving[1])
+
+
+@pytest.fixture(scope="module")
+def scenes() -> dict[int, np.ndarray]:
+    """The demonstration's first images by their seed."""
+    recorded = {scene.seed: scene.frames[0][IMAGE].data.tobytes() for scene in read_recording()}
+    return {seed: np.asarray(Image.open(io.BytesIO(file))) for seed, file in recorded.items()}
+
+
+def test_answers_equal_those_of_an_engine_of_our_own(robot, scenes):
+    local, remote = load_engine("nano"), robot()
+    remote.connect()
+    assert remote.name == "nano"
+    seen = set()
+    for asked in read_questions()[:5]:
+        image, before = scenes[asked.seed], remote.bytes_up
+        for mode in ("auto", "mask"):
+            ours = local.segment(image, asked.instruction, mode=mode, key=asked.seed)
+            answer = remote.segment(image, asked.instruction, mode=mode, key=asked.seed)
+            assert (answer.text, answer.status) == (ours.text, ours.status)
+            assert answer.transcript == ours.transcript
+            assert len(answer.instances) == len(ours.instances)
+            for one, other in zip(answer.instances, ours.instances, strict=True):
+                both, either = one.mask & other.mask, one.mask | other.mask
+                assert both.sum() >= 0.99 * either.sum()
+                assert (one.label, one.box) == (other.label, other.box)
+            if asked.seed in seen:  # a further question costs words and no encoder
+                assert answer.counters["clip_encodes"] == 0
+                assert remote.bytes_up - before <= 1000
+            seen.add(asked.seed)
+            before = remote.bytes_up
+    *early, _ = remote.stream(scenes[asked.seed], asked.instruction, key=asked.seed)
+    assert early, "nothing came before the end of the answer"
+
+
+def test_two_robots_with_equal_keys_never_share_an_image(robot, scenes):
+    one, other = robot(), robot()
+    first, second = list(scenes.values())[:2]
+    local = load_engine("nano")
+    for engine, image in ((one, first), (other, second), (one, first)):
+        answer = engine.segment(image, "what is this?", mode="text", key="camera 0 0")
+        assert answer.text == local.segment(image, "what is this?", mode="text").text
+        mask = engine.segment(image, "the mug", key="camera 0 0").instances
+        ours = local.segment(image, "the mug").instances
+        assert [i.area for i in mask] == [i.area for i in ours]
+
+
+def test_encoding_ahead_sends_the_image_once(robot, scenes):
+    engine, image = robot(), next(iter(scenes.values()))[:200]
+    engine.prepare(image, "ahead")
+    before = engine.bytes_up
+    counters = engine.segment(image, "the mug", key="ahead").counters
+    assert (counters["clip_encodes"], counters["sam_encodes"]) == (0, 0)
+    assert engine.bytes_up - before <= 1000
+
+
+def test_a_wrong_token_is_refused_with_a_sentence(serving, monkeypatch):
+    for token in ("", "wrong", "correct-horse"):
+        monkeypatch.setenv(TOKEN, token)
+        for ask in (RemoteEngine.connect, lambda e: e.segment(picture(), "the mug")):
+            with pytest.raises(ServerError, match="wrong token"):
+                ask(RemoteEngine(serving[1]))
+
+
+def test_what_cannot_be_asked_is_refused_and_the_next_one_answered(robot):
+    engine = robot()
+    with pytest.raises(ImageError, match=f"at most {MOST_PIXELS}"):
+        engine.segment(picture(800, 600), "the mug")
+    with pytest.raises(InstructionError, match="not trained for"):
+        engine.segment(picture(), "the mug", mode="chain_of_thought")
+    with pytest.raises(InstructionError, match="too long for this model"):
+        engine.segment(picture(), "the mug", history=[("mug " * 400, "mug " * 400)] * 20)
+    assert engine.segment(picture(), "the mug").status in AnswerStatus
+
+
+def test_requests_that_are_none_do_no_harm(serving, robot):
+    host, port = serving[1].removeprefix("http://").split(":")
+    head = f"POST /v1/segment HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {SECRET}\r\n"
+
+    def say(text: str, read: bool = True) -> str:
+        with socket.create_connection((host, int(port)), 20) as connection:
+            connection.sendall(text.encode())
+            return connection.recv(4096).decode() if read else ""
+
+    say(head + "content-length: 100000\r\n\r\n{", read=False)  # ends early
+    assert " 413 " in say(head + f"content-length: {2**40}\r\n\r\n")
+    assert " 400 " in say(head + "content-length: 3\r\n\r\nabc")
+    assert " 404 " in say(head.replace("segment", "nothing") + "content-length: 0\r\n\r\n")
+    with socket.create_connection((host, int(port)), 20) as slow:  # reads nothing
+        slow.sendall((head + "content-length: 100000\r\n\r\n{").encode())
+        assert robot().segment(picture(), "the mug").status in AnswerStatus
+
+
+def test_of_too_many_at_once_each_is_answered_or_refused(robot):
+    ends: Counter[str] = Counter()
+
+    def ask(engine: RemoteEngine, seed: int) -> None:
+        try:
+            engine.segment(picture(160, 120, seed), "the mug")
+            ends["answered"] += 1
+        except BusyError:
+            ends["refused"] += 1
+
+    robots = [threading.Thread(target=ask, args=(robot(), seed)) for seed in range(40)]
+    for one in robots:
+        one.start()
+    for one in robots:
+        one.join()
+    assert ends["answered"] + ends["refused"] == 40
+    assert ends["answered"] and ends["refused"]
+
+
+def test_metrics_count_questions(serving, robot):
+    robot().segment(picture(), "the mug")
+
+    def counted() -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{serving[2]}/metrics", timeout=20) as page:
+            return re.search(r"lisa_questions\S* [1-9]", page.read().decode()) is not None
+
+    wait_for(counted, "the count of questions among Ray's metrics", 60)
+
+
+def test_rays_own_ports_refuse_who_has_not_its_token(serving):
+    address = re.search(r"head is at (\S+);", serving[0].log)[1]
+    code = f"import ray; ray.init(address={address!r}, log_to_driver=False); print(ray.nodes())"
+    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 32}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode != 0 and "uthenticat" in done.stderr
+
+
+OPTIONS = {"model": {"device": "cpu"}, "port": 0, "metrics_port": 0}
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"host": "0.0.0.0"}, "loopback alone, and not on 0.0.0.0"),
+        ({"cert": Path("a.pem")}, "both files"),
+        ({"cert": Path("a.pem"), "key": Path("b.pem")}, "a.pem cannot be read"),
+        ({"cert": Path(__file__), "key": Path(__file__)}, "no certificate and its key"),
+    ],
+)
+def test_a_server_that_must_not_start(options, sentence):
+    with pytest.raises(LisaError, match=sentence):
+        check_options(ServeOptions(**OPTIONS, **options), "")
+
+
+def test_a_port_that_is_taken():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(LisaError, match=f"port {port} .*in use"):
+            check_options(ServeOptions(**OPTIONS | {"port": port}), "")
+
+
+def test_a_home_that_cannot_be_written(monkeypatch, tmp_path):
+    (tmp_path / ".ray").write_text("")
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(LisaError, match=r"HOME.*RAY_AUTH_TOKEN"):
+        check_options(ServeOptions(**OPTIONS), "")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a-long-random-text")
+    check_options(ServeOptions(**OPTIONS), "")
