@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", help="address to listen on; others need a token")
     add("--port", type=int, default=8000, help="default: 8000")
     add("--replicas", type=int, default=1, help="engines; on GPUs one for each (default: 1)")
+    add("--max-replicas", type=int, default=0, help="add engines up to so many under load")
     add("--threads", type=int, default=0, help="processor threads of each; 0: by the model's size")
     add("--batch", type=int, default=8, help="most questions answered together (default: 8)")
     add("--window", type=float, default=3.0, metavar="MS", help="wait for others (default: 3 ms)")
@@ -41,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
         host=args.host,
         port=args.port,
         replicas=args.replicas,
+        max_replicas=args.max_replicas,
         threads=args.threads,
         batch=args.batch,
         window=args.window / 1000,

@@ -65,6 +65,7 @@ TOKEN = "LISA_ROS_TOKEN"  # a parameter could be read by everybody on the ROS ne
 CONNECT_LIMIT = 3.0  # seconds until a server that does not take the connection is given up
 SILENCE_LIMIT = 60.0  # seconds without a byte, where the question has no deadline
 INFO_LIMIT = 3.0  # seconds for what a server says about itself
+PREPARE_LIMIT = 2.0  # seconds for encoding ahead: a query may be waiting behind it
 PATIENCE = 0.02  # seconds between two looks at `cancel` and `deadline`
 LONGEST_LINE = 64 * 2**20  # bytes of an answer's line
 KEPT_CONNECTIONS = 2
@@ -154,7 +155,7 @@ class RemoteEngine:
     def prepare(self, image: np.ndarray, key: Hashable) -> None:
         """Have an image encoded before it is asked about."""
         check_image(image, self.config)
-        interrupted = Interruption(None, time.monotonic() + SILENCE_LIMIT)
+        interrupted = Interruption(None, time.monotonic() + PREPARE_LIMIT)
         question = Question(image, "-", key=key)
         for _ in self._events(PREPARE, question, interrupted, EventReader(image.shape[:2])):
             pass

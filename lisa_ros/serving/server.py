@@ -6,6 +6,7 @@ checks, the metrics and, on a cluster, the replicas on other machines. replica.p
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ class ServeOptions:
     host: str = "127.0.0.1"
     port: int = 8000
     replicas: int = 1
+    max_replicas: int = 0
+    """with more than `replicas`, Ray Serve adds and removes them by the questions in flight"""
     threads: int = 0
     batch: int = 8
     window: float = 0.003
@@ -112,6 +115,7 @@ def start(options: ServeOptions, token: str) -> str:
 
     from lisa_ros.serving.replica import EngineReplica
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     # 1. Ray itself, if it is ours
     ours = options.ray_address == "local"
     ray.init(
@@ -138,8 +142,17 @@ def start(options: ServeOptions, token: str) -> str:
     gpus = device.startswith("cuda") or (
         device == "auto" and ray.cluster_resources().get("GPU", 0) > 0
     )
+    scaling: dict[str, Any] = {"num_replicas": options.replicas}
+    if options.max_replicas > options.replicas:
+        scaling = {
+            "autoscaling_config": {
+                "min_replicas": options.replicas,
+                "max_replicas": options.max_replicas,
+                "target_ongoing_requests": options.batch,
+            }
+        }
     engine = EngineReplica.options(
-        num_replicas=options.replicas,
+        **scaling,
         max_ongoing_requests=4 * options.batch,
         max_queued_requests=options.queue,
         ray_actor_options={
