@@ -12,7 +12,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 from lisa_ros.engine.answer import Answer, AnswerStatus, Finished, Instance, MaskReady, TextDelta
 from lisa_ros.errors import CheckpointError, ImageError
 from lisa_ros.node.loading import Model, ModelUnavailable
+from lisa_ros.tracking.tracker import Track, TrackState
 
 WORDS_ALONE = {"words", "warm", "history", "transcripts", "key"}
 WORD_TIME = 0.01  # seconds per word of an answer
@@ -97,6 +99,11 @@ class FakeEngine:
         names = {name: number for name, _, number in words}
         yield from self._answer(image, names, history, cancel, max_new_tokens, deadline)
 
+    def segment(self, image: np.ndarray, instruction: str, **options: Any) -> Answer:
+        """The same without the events."""
+        *_, last = self.stream(image, instruction, **options)
+        return last.answer
+
     def prepare(self, image: np.ndarray, key: Any) -> None:
         """What `stream` would do first; here there is nothing to do."""
 
@@ -119,6 +126,9 @@ class FakeEngine:
                 instance(middle(height, width, 3), "the left one"),
                 instance(middle(height, width, 6), "the right one"),
             ]
+        elif "color" in names:
+            mask = has_color(image, [int(part) for part in bytes.fromhex(names["color"])])
+            instances = [instance(mask, names["color"])] if mask.any() else []
         elif not {"nothing", *WORDS_ALONE} & set(names):
             found = [middle(height, width)] if self.masks is None else self.masks
             instances = [instance(mask, "it") for mask in found]
@@ -167,6 +177,43 @@ class FakeEngine:
         yield Finished(answer)
 
 
+def has_color(image: np.ndarray, color: Sequence[int]) -> np.ndarray:
+    """Where an image has exactly this colour, bool (H, W)."""
+    return (image == np.array(color, image.dtype)).all(axis=-1)
+
+
+FAULTY = (1, 2, 3)
+"""the colour of an image's first pixel at which the tracker fails"""
+
+
+class FakeTracker:
+    """Follows things by their exact colour, that of the middle one of their pixels."""
+
+    def __init__(self, most: int) -> None:
+        self.max_tracks, self.counters = most, Counter()
+        self.colors: dict[int, np.ndarray] = {}
+
+    def start(self, image, instances, *, stamp, key=None) -> list[Track]:
+        for number, one in enumerate(instances, 1):
+            pixels = image[one.mask]
+            self.colors[number] = pixels[len(pixels) // 2]
+        return self.update(image, stamp=stamp, key=key)
+
+    def update(self, image, *, stamp, key=None) -> list[Track]:
+        if tuple(image[0, 0]) == FAULTY:
+            raise RuntimeError("the tracker failed")
+        self.counters["sam_encodes"] += 1
+        tracks = []
+        for number, color in self.colors.items():
+            one = instance(has_color(image, color), "it", 0.8)
+            state = TrackState.VISIBLE if one.area else TrackState.OCCLUDED
+            tracks.append(Track(number, one.label, one.mask, one.box, one.score, state, 0.0, 0.0))
+        return tracks
+
+    def resume(self, track_id, image, instance, *, stamp, key=None) -> Track | None:
+        return None
+
+
 def load(parameters: Any) -> Model:
     """By `model.path`: the engine, or how it fails to load."""
     name, _, number = parameters["model.path"].partition(":")
@@ -182,7 +229,7 @@ def load(parameters: Any) -> Model:
     engine = FakeEngine(masks)
     if name == "unprepared":
         engine.prepare = lambda image, key: _raise(RuntimeError, "prepare fails")(0.0)
-    return Model(engine, "fake", "cpu")
+    return Model(engine, "fake", "cpu", FakeTracker)
 
 
 if __name__ == "__main__":

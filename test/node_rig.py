@@ -102,6 +102,8 @@ class Rig:
         self.results: list[Segmentation] = []
         self.answers: list[str] = []
         self.processes: list[Process] = []
+        self.filmed = 0
+        """the second of the last stamp of `film`"""
         self._camera_stop = threading.Event()
         self._camera: threading.Thread | None = None
         deep = QoSProfile(depth=5000)
@@ -154,17 +156,22 @@ class Rig:
         self.images.publish(message)
         return message
 
-    def film(self, rate: float = 30.0, pixels: np.ndarray | None = None) -> None:
-        """Publish images in the background until the end of the rig or the next `cut`."""
+    def film(
+        self, rate: float = 30.0, pixels: np.ndarray | None = None, *, anew: bool = True
+    ) -> None:
+        """Publish images in the background until the end of the rig or the next `cut`.
+
+        `anew`: stamps begin with second 1 again.
+        """
         self.cut()
         self._camera_stop = stop = threading.Event()
+        self.filmed = 0 if anew else self.filmed
         message = image_message(picture() if pixels is None else pixels)
 
         def run() -> None:
-            count = 0
             while not stop.wait(1 / rate):
-                count += 1
-                message.header.stamp.sec = count
+                self.filmed += 1
+                message.header.stamp.sec = self.filmed
                 self.images.publish(message)
 
         self._camera = threading.Thread(target=run, daemon=True)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from textwrap import shorten
 
 import cv2
 import numpy as np
+from rclpy.action import ActionClient
 from rich.console import Console
 from rich.table import Table
 from sensor_msgs.msg import CompressedImage, Image
 
+from lisa_ros.action import Follow
 from lisa_ros.demo.client import (
+    ANSWER_LIMIT,
     NoAnswer,
     NodeProcess,
     PerceptionClient,
@@ -24,6 +28,7 @@ from lisa_ros.demo.client import (
 )
 from lisa_ros.demo.recorded_camera import IMAGE, TRUTH, DemoQuestion, read_questions
 from lisa_ros.msg import Segmentation
+from lisa_ros.node.results.overlay import mark_masks
 from lisa_ros.node.status import ANSWERED, Status
 from lisa_ros.writing import write_file
 
@@ -32,6 +37,8 @@ KEPT = 100  # images of the truth: an answer must not come later than so many fr
 RIGHT = 0.5  # overlap above which a mask is right, as AP50 and the scores count it
 SETTLE = 0.4  # seconds after a change of scene until the node's newest image surely shows it
 STAGES = ("convert", "clip", "sam", "prefill", "decode", "mask", "total")
+FOLLOWED = 36  # images through which one thing is followed
+TILES, COLUMNS, TILE = 12, 4, (320, 240)  # of the contact sheet of them, pixels
 LONGEST_ANSWER = 140  # characters shown in the table
 
 
@@ -73,8 +80,13 @@ class DemoClient(PerceptionClient):
         super().__init__(lambda: [process.check() for process in processes], "demo")
         self._overlays: dict[int, Image] = {}
         self._truths: OrderedDict[int, CompressedImage] = OrderedDict()
+        self._images: OrderedDict[int, CompressedImage] = OrderedDict()
+        self._tracks: list[Segmentation] = []
+        self._follow = ActionClient(self, Follow, "follow")
         self.create_subscription(Image, "overlay", self._keep_overlay, 5)
-        self.create_subscription(CompressedImage, TRUTH, self._keep_truth, 20)
+        for topic, kept in ((TRUTH, self._truths), (IMAGE, self._images)):
+            self.create_subscription(CompressedImage, topic, partial(_keep_image, kept), 20)
+        self.create_subscription(Segmentation, "tracks", self._tracks.append, 20)
 
     def reply_to(self, question: DemoQuestion, shown_since: int) -> DemoReply:
         """Ask a question about the scene that is on show since this stamp (nanoseconds)."""
@@ -86,9 +98,35 @@ class DemoClient(PerceptionClient):
             drawn = self._overlays[stamp]
             overlay = np.frombuffer(drawn.data, np.uint8).reshape(drawn.height, drawn.width, 3)
         self._overlays.clear()
-        return DemoReply(question, message, overlay, self._overlap(question, message))
+        return DemoReply(question, message, overlay, self.overlap(question, message))
 
-    def _overlap(self, question: DemoQuestion, message: Segmentation) -> float | None:
+    def follow(self, instruction: str, count: int) -> tuple[str, list[Segmentation]]:
+        """Have the node follow what is meant through `count` images; why it ended, and its tracks.
+
+        Raises:
+            NoAnswer: the node takes no goal, or does not end it.
+        """
+        self._tracks.clear()
+        sent = self._follow.send_goal_async(Follow.Goal(instruction=instruction))
+        if not self.wait(sent.done, ANSWER_LIMIT):
+            raise NoAnswer("the perception node takes no goal of the action follow")
+        handle = sent.result()
+        ended = handle.get_result_async()
+        self.wait(lambda: ended.done() or len(self._tracks) >= count, ANSWER_LIMIT)
+        handle.cancel_goal_async()
+        if not self.wait(ended.done, ANSWER_LIMIT):
+            raise NoAnswer("the perception node does not end a goal of the action follow")
+        return ended.result().result.reason, self._tracks[:count]
+
+    def image_of(self, message: Segmentation) -> np.ndarray | None:
+        """The image that a message is about, uint8 (H, W, 3) RGB; None if it did not come."""
+        recorded = self._images.get(nanoseconds(message.header.stamp))
+        if recorded is None:
+            return None
+        pixels = cv2.imdecode(np.frombuffer(recorded.data, np.uint8), cv2.IMREAD_COLOR)
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+    def overlap(self, question: DemoQuestion, message: Segmentation) -> float | None:
         if not question.objects or not message.instances:
             return 0.0 if question.objects else None
         recorded = self._truths.get(nanoseconds(message.header.stamp))
@@ -102,10 +140,11 @@ class DemoClient(PerceptionClient):
     def _keep_overlay(self, message: Image) -> None:
         self._overlays[nanoseconds(message.header.stamp)] = message
 
-    def _keep_truth(self, message: CompressedImage) -> None:
-        self._truths[nanoseconds(message.header.stamp)] = message
-        if len(self._truths) > KEPT:
-            self._truths.popitem(last=False)
+
+def _keep_image(kept: OrderedDict[int, CompressedImage], message: CompressedImage) -> None:
+    kept[nanoseconds(message.header.stamp)] = message
+    if len(kept) > KEPT:
+        kept.popitem(last=False)
 
 
 def ask_all(model: str, folder: Path, console: Console) -> list[DemoReply]:
@@ -151,8 +190,38 @@ def ask_all(model: str, folder: Path, console: Console) -> list[DemoReply]:
             replies.append(reply)
             seconds = reply.message.timings.total / 1000
             console.print(f"{progress} → {reply.status}, {seconds:.2f} s", highlight=False)
+        with console.status("following one thing through the moving camera ..."):
+            console.print(follow_one(client, player, questions, folder), highlight=False)
         client.destroy_node()
         return replies
+
+
+def follow_one(
+    client: DemoClient, player: NodeProcess, questions: list[DemoQuestion], folder: Path
+) -> str:
+    """Follow the first thing that is asked for; writes a contact sheet, returns what came of it."""
+    question = next(one for one in questions if one.objects)
+    show_scene(player, question.seed)
+    client.wait(lambda: False, SETTLE)
+    reason, tracks = client.follow(question.instruction, FOLLOWED)
+    if not tracks:
+        return f"'{question.instruction}' was not followed: {reason}"
+    overlaps = [client.overlap(question, message) for message in tracks]
+    images = [client.image_of(message) for message in tracks]
+    shown = [
+        mark_masks(image, [full_mask(message, one) for one in message.instances])
+        for image, message in zip(images, tracks, strict=True)
+        if image is not None
+    ]
+    tiles = [cv2.resize(shown[i], TILE) for i in np.linspace(0, len(shown) - 1, TILES).astype(int)]
+    rows = [np.hstack(tiles[i : i + COLUMNS]) for i in range(0, TILES, COLUMNS)]
+    sheet = cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR)
+    write_file(folder / "follow.jpg", cv2.imencode(".jpg", sheet)[1].tobytes())
+    return (
+        f"'{question.instruction}' was followed through {len(tracks)} images, its median overlap "
+        f"with the simulator's own mask {np.median(overlaps):.2f}; {TILES} of them: "
+        f"{folder / 'follow.jpg'}"
+    )
 
 
 def show_scene(player: NodeProcess, seed: int) -> int:

@@ -35,6 +35,8 @@ sub query std_msgs/msg/String
     an instruction in plain words
 action segment lisa_ros/action/Segment
     the same for programs: mode, own image, dialogue, progress with early masks, cancel
+action follow lisa_ros/action/Follow
+    find a thing once and keep its mask from image to image until cancelled or lost
 pub mask lisa_ros/msg/Segmentation
     exactly one for every query, whatever happens; read its `status` first
 pub mask/last lisa_ros/msg/Segmentation
@@ -49,6 +51,20 @@ pub mask/label_names std_msgs/msg/String
     JSON, what the numbers of the last `mask/labels` stand for; latched
 pub mask/label_info vision_msgs/msg/LabelInfo
     the same where vision_msgs is installed
+pub mask/detections_2d vision_msgs/msg/Detection2DArray
+    boxes, labels and scores of every answer about an image, where vision_msgs is installed
+pub mask/detections_3d vision_msgs/msg/Detection3DArray
+    likewise those that have a pose
+pub tracks lisa_ros/msg/Segmentation
+    for every image one for each goal of `follow`, `tracked` set: where its things are now
+pub tracks/labels sensor_msgs/msg/Image
+    mono8, the numbers (`Instance.id`) of all things that are followed; while someone looks
+pub tracks/pose geometry_msgs/msg/PoseStamped
+    the pose of a goal's first thing that has one, as nav2's following server takes it
+pub tracks/detections_2d vision_msgs/msg/Detection2DArray
+    what is on `tracks`, where vision_msgs is installed; `id` is `Instance.track_id`
+pub tracks/detections_3d vision_msgs/msg/Detection3DArray
+    likewise those that have a pose
 pub answer std_msgs/msg/String
     what to say: the model's words, or the sentence that says why there are none
 pub overlay sensor_msgs/msg/Image

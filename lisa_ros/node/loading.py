@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lisa_ros.engine.load import (
@@ -19,6 +20,7 @@ from lisa_ros.errors import ServerUnreachable
 if TYPE_CHECKING:
     from lisa_ros.engine.engine import Engine
     from lisa_ros.serving.remote import RemoteEngine
+    from lisa_ros.tracking.tracker import Tracker
 
 __all__ = ["Loader", "Model", "ModelUnavailable", "give_memory_back", "is_out_of_memory"]
 
@@ -28,9 +30,12 @@ class Model:
     """An engine with what there is to say about it."""
 
     engine: Engine | RemoteEngine
-    """anything with the engine's `stream`, `prepare` and `warm_up`"""
+    """anything with the engine's `stream`, `segment`, `prepare` and `warm_up`"""
     name: str
     device: str
+    new_tracker: Callable[[int], Tracker] | None = None
+    """makes a tracker for so many things at most, one for each goal that follows; None: nothing can
+    be followed"""
 
 
 Loader = Callable[[Mapping[str, Any]], Model]
@@ -56,7 +61,7 @@ def load_model(parameters: Mapping[str, Any]) -> Model:
         remote = RemoteEngine(path, jpeg_quality=parameters["model.jpeg_quality"], config=config)
         with suppress(ServerUnreachable):
             remote.connect()
-        return Model(remote, remote.name, path)
+        return Model(remote, remote.name, path, partial(new_tracker, None))
     try:
         engine = load_engine(
             path,
@@ -68,7 +73,14 @@ def load_model(parameters: Mapping[str, Any]) -> Model:
         )
     except ModuleNotFoundError as error:
         raise ModelUnavailable(missing(error)) from None
-    return Model(engine, engine.name, str(engine.device))
+    return Model(engine, engine.name, str(engine.device), partial(new_tracker, engine))
+
+
+def new_tracker(engine: Engine | None, most: int) -> Tracker:
+    """For `most` things; without an engine here it goes by motion and colours alone."""
+    from lisa_ros.tracking.lisa import LisaTracker
+
+    return LisaTracker(engine, max_tracks=most)
 
 
 def missing(error: ModuleNotFoundError) -> str:

@@ -155,10 +155,20 @@ PARAMETERS: tuple[Parameter, ...] = (
         "seconds from the arrival of a query to its answer; then it ends as TIMEOUT"),
     Parameter("query.max_new_tokens", 256, low=1, high=4096, text=
         "longest answer in tokens"),
+    Parameter("follow.lost_timeout", 3.0, low=0.1, high=3600.0, text=
+        "seconds that everything a goal follows may be gone, or the camera, before it ends; a "
+        "goal may bring its own limit"),
+    Parameter("follow.max_things", 16, low=1, high=255, text=
+        "things that are followed at the same time, those of all goals together"),
+    Parameter("follow.ask_interval", 1.0, low=0.1, high=3600.0, text=
+        "seconds at least between two questions to the model about a thing that is lost or "
+        "doubtful"),
     Parameter("standing.instruction", "", text=
         "an instruction that the node asks again by itself; empty: none"),
     Parameter("standing.period", 1.0, low=0.0, high=86_400.0, text=
         "seconds between two standing queries; 0: one for every image that differs from the last"),
+    Parameter("standing.follow", False, text=
+        "follow what the standing query finds, and ask it again when that is lost"),
 )
 # fmt: on
 BY_NAME: dict[str, Parameter] = {parameter.name: parameter for parameter in PARAMETERS}

@@ -15,13 +15,16 @@ from std_msgs.msg import String
 
 from lisa_ros.errors import LisaError
 from lisa_ros.msg import Segmentation
+from lisa_ros.node.follow_loop import FollowLoop
 from lisa_ros.node.inputs.camera import CameraInput
 from lisa_ros.node.inputs.camera_watchdog import CameraWatchdog
 from lisa_ros.node.inputs.depth import DepthInput
 from lisa_ros.node.inputs.subscription import arrival, reliable_qos
 from lisa_ros.node.loading import Loader, load_model
 from lisa_ros.node.parameters import Parameters
+from lisa_ros.node.requests.follow_action import FollowAction
 from lisa_ros.node.requests.queries import Queries
+from lisa_ros.node.requests.query import Outcome, Query
 from lisa_ros.node.requests.segment_action import SegmentAction
 from lisa_ros.node.requests.self_test import SelfTest
 from lisa_ros.node.requests.standing_query import Prefetch, StandingQuery
@@ -73,14 +76,22 @@ class PerceptionNode(LifecycleNode):
             worker,
             readiness,
             steady,
-            lambda message: self.diagnostics.results.append(message),
+            self._on_result,
+        )
+        self.following = FollowLoop(
+            self, parameters, self.camera, self.localizer, worker, readiness
         )
         watchdog = CameraWatchdog(self, self.camera, self.depth, parameters)
-        self.diagnostics = Diagnostics(self, watchdog, queries, worker, readiness)
-        self.standing = StandingQuery(self, parameters, self.camera, queries, readiness, steady)
-        self.prefetch = Prefetch(self, parameters, queries, worker, readiness, steady)
+        self.diagnostics = Diagnostics(self, watchdog, queries, self.following, worker, readiness)
+        self.standing = StandingQuery(
+            self, parameters, self.camera, queries, self.following, readiness, steady
+        )
+        self.prefetch = Prefetch(
+            self, parameters, queries, self.following, worker, readiness, steady
+        )
         self.self_test = SelfTest(self, queries, worker, readiness)
         self.action = SegmentAction(self, parameters, queries)
+        self.follow_action = FollowAction(self, parameters, queries, self.following, readiness)
         self._query = self.create_subscription(
             String, "query", self._on_query, reliable_qos(QUERIES_KEPT)
         )
@@ -153,7 +164,7 @@ class PerceptionNode(LifecycleNode):
 
     def _deactivate(self) -> None:
         self._enter("inactive", INACTIVE)
-        self.queries.finish_all(Status.CANCELLED, "the node was deactivated")
+        self._end_requests("the node was deactivated")
         self.camera.close()
         self.depth.close()
 
@@ -176,7 +187,7 @@ class PerceptionNode(LifecycleNode):
 
     def _let_go(self, sentence: str) -> None:
         """End all queries, free the camera and the model's memory."""
-        self.queries.finish_all(Status.CANCELLED, sentence)
+        self._end_requests(sentence)
         self.camera.close()
         self.depth.close()
         self.localizer.close()
@@ -207,7 +218,17 @@ class PerceptionNode(LifecycleNode):
     def end_queries(self) -> None:
         """First step to the end of the process: take nothing more, answer what is there."""
         self._enter("finalized", "the node has been shut down")
-        self.queries.finish_all(Status.CANCELLED, "the node was stopped")
+        self._end_requests("the node was stopped")
+
+    @property
+    def goals_ended(self) -> bool:
+        """Whether no goal of an action waits for its result."""
+        return self.action.idle and self.follow_action.idle
+
+    def _end_requests(self, sentence: str) -> None:
+        """Each query gets its result, everything that is followed its end."""
+        self.queries.finish_all(Status.CANCELLED, sentence)
+        self.following.end_all(Status.CANCELLED, sentence)
 
     def release(self, seconds: float) -> bool:
         """Last step: let go of everything; False if the model's thread still hangs."""
@@ -218,6 +239,11 @@ class PerceptionNode(LifecycleNode):
         free = wait([self.worker.unload()], timeout=seconds / 2).done
         self.worker.close()
         return bool(free)
+
+    def _on_result(self, query: Query, outcome: Outcome, message: Segmentation) -> None:
+        """Any query has ended; on the thread that ended it."""
+        self.diagnostics.results.append(message)
+        self.following.remember(query, outcome)
 
     def _on_query(self, message: String, details: Mapping[str, Any]) -> None:
         """The time of a query counts from its arrival, however late the executor gets to it."""

@@ -64,7 +64,7 @@ def run(ros_arguments: Sequence[str], load: Loader = load_model) -> int:
         if node.parameters["autostart"]:
             node.start()
         _spin(executor, node)
-        end = time.monotonic() + (0 if node.action.idle else GOALS_LIMIT)
+        end = time.monotonic() + (0 if node.goals_ended else GOALS_LIMIT)
         node.end_queries()
         while time.monotonic() < end:
             executor.spin_once(timeout_sec=0.01)

@@ -80,6 +80,10 @@ class ModelWorker:
         """Ask outside of the node's queries; `report` is called on the model's thread."""
         self._thread.submit(lambda: report(self._outcome_of(query)))
 
+    def submit(self, job: Callable[[], None]) -> Future[None]:
+        """Have something else done with the model, in its turn among the queries."""
+        return self._thread.submit(job)
+
     def prepare_newest(self) -> None:
         """Encode the newest image of the camera, unless that is being done or has been."""
         if self._preparing is None or self._preparing.done():
@@ -103,7 +107,7 @@ class ModelWorker:
             # The first question to a new model is slow, most of all on a GPU.
             model.engine.warm_up(deadline=time.monotonic() + WARM_UP_TIME)
         except Exception as error:
-            self._failure(error)
+            self.failure(error)
         self.model = model
 
     def _unload_model(self) -> None:
@@ -123,7 +127,7 @@ class ModelWorker:
         except LisaError:
             pass  # the image cannot be used, which a query about it will be told
         except Exception as error:
-            self._failure(error)
+            self.failure(error)
             self.can_prepare = False
             self._logger.warning("images are not encoded ahead any more until the next configure")
 
@@ -156,7 +160,7 @@ class ModelWorker:
         try:
             return self._outcome(query)
         except Exception as error:
-            return self._failure(error)
+            return self.failure(error)
         finally:
             self.busy = None
 
@@ -227,7 +231,7 @@ class ModelWorker:
             query.on_progress(query)
         raise FaultyAnswer("the engine stopped without an answer")
 
-    def _failure(self, error: Exception) -> Outcome:
+    def failure(self, error: Exception) -> Outcome:
         """What is said about an exception; the details go to the log, never on a topic."""
         self._logger.error("the model failed\n" + "".join(traceback.format_exception(error)))
         if is_out_of_memory(error):

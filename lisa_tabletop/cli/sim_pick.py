@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
     from lisa_tabletop.pick.trial import Perception, Trial
 
-SETTINGS = ("trials", "seed", "model", "perfect", "uncluttered", "split")  # kept in pick.json
+SETTINGS = (
+    "trials",
+    "seed",
+    "model",
+    "perfect",
+    "uncluttered",
+    "split",
+    "disturb",
+)  # kept in pick.json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--uncluttered", action="store_true", help="only a few objects, well apart from each other"
+    )
+    parser.add_argument(
+        "--disturb",
+        action="store_true",
+        help="push the thing by 6 cm while the hand is on its way; each scene three times: "
+        "undisturbed, with a hand that follows `tracks`, and with one that does not",
     )
     parser.add_argument(
         "--split",
@@ -98,26 +112,40 @@ def _run(args: argparse.Namespace, perception: Perception, console: Console) -> 
     """The trials with a progress bar; what was done is shown and saved even if one breaks off."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from lisa_tabletop.pick.disturb import HANDS
     from lisa_tabletop.pick.film import Film, save_contact_sheet, verdict
-    from lisa_tabletop.pick.series import Series, run_trials, save, table
+    from lisa_tabletop.pick.series import Series, by_hand, run_trials, save, table
 
     film = Film(args.output, args.filmed)
     trials: list[Trial] = []
     masks = "the simulator's own masks" if args.perfect else f"masks of {args.model}"
     text = TextColumn("{task.description}")
-    series = Series(args.seed, args.uncluttered, absent=not args.perfect, split=args.split)
+    series = Series(
+        args.seed,
+        args.uncluttered,
+        # what is not there cannot be pushed
+        absent=not (args.perfect or args.disturb),
+        split=args.split,
+        disturb=args.disturb,
+    )
     try:
         columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console) as progress:
-            task = progress.add_task(masks, total=args.trials)
+            times = len(HANDS) if args.disturb else 1
+            task = progress.add_task(masks, total=args.trials * times)
             for trial in run_trials(series, args.trials, perception, film):
                 trials.append(trial)
                 progress.advance(task)
                 style = "green" if trial.right else "red" if trial.can_be_held else "dim"
-                console.print(f"{trial.instruction} [{style}]{verdict(trial)}[/]", highlight=False)
+                said = f"[{style}]{verdict(trial)}[/]"
+                if trial.hand:
+                    said += f" ({trial.hand}, pushed by {100 * trial.pushed:.0f} cm)"
+                console.print(f"{trial.instruction} {said}", highlight=False)
     finally:
         film.close()
         if trials:
-            console.print(table(trials, f"Simulated picks with {masks}"))
+            for hand, group in by_hand(trials).items():
+                title = f"Simulated picks with {masks}" + (f", {hand}" if hand else "")
+                console.print(table(group, title))
             save_contact_sheet(args.output / "pick.jpg", film.tiles)
             save(args.output / "pick.json", trials, {key: getattr(args, key) for key in SETTINGS})

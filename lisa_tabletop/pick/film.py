@@ -55,10 +55,10 @@ class Film:
         self.tiles: list[Tile] = []
         self._right = 0
 
-    def begin(self, camera: TabletopCamera, view: View, question: dict) -> None:
-        """A new trial, before it is asked."""
+    def begin(self, camera: TabletopCamera, view: View, question: dict, hand: str = "") -> None:
+        """A new trial, before it is asked; `hand`: which of `HANDS` it is made with."""
         self._gif.cut()
-        self._camera, self._question = camera, question
+        self._camera, self._question, self._hand = camera, question, hand
         self._seen, self._answer, self._grasp = view.rgb, "", ""
         self._next = 0.0
         if self._rolling:
@@ -119,6 +119,7 @@ class Film:
         left, top, room = SCENE[0] + 16, SEEN[1] + 14, SEEN[0] - 32
         number, done = len(self.tiles) + 1, len(self.tiles) + (trial is not None)
         kind = self._question["type"].replace("_", " ")
+        kind += f"  ·  {self._hand}" if self._hand else ""
         draw.text((left, top), f"trial {number}  ·  {kind}", fill=PALE, font=load_font(16))
         top += 30
         asked = (self._question["instruction"], WHITE, 20)
@@ -234,7 +235,8 @@ def save_contact_sheet(path: Path, tiles: list[Tile]) -> None:
             sheet.paste(shown, (x + side * TILE[0], y))
         low, font = y + TILE[1], load_font(13)
         asked = wrap_words(tile.trial.instruction, font, 2 * TILE[0] - 8, 1)
-        ended = wrap_words(verdict(tile.trial), font, 2 * TILE[0] - 30, 1)
+        said = f"{tile.trial.hand}: {verdict(tile.trial)}".removeprefix(": ")
+        ended = wrap_words(said, font, 2 * TILE[0] - 30, 1)
         draw.text((x, low + 5), "".join(asked), WHITE, font)
         draw.rectangle((x, low + 27, x + 10, low + 37), fill=color_of(tile.trial))
         draw.text((x + 18, low + 24), "".join(ended), PALE, font)

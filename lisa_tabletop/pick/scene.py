@@ -40,7 +40,12 @@ class PickScene:
     ) -> None:
         self.seed = seed
         self.table = Tabletop(seed, count=FEW if uncluttered else MANY, extend=_furnish)
-        self.hand = Hand(self.table.model, self.table.data, watch)
+        self.watchers = [watch]
+        self.hand = Hand(self.table.model, self.table.data, self._step)
+
+    def _step(self, time: float) -> None:
+        for watch in tuple(self.watchers):
+            watch(time)
 
     def open_camera(self) -> TabletopCamera:
         """Place the camera; the hand and the camera that films are placed to suit it."""

@@ -13,9 +13,11 @@ from rich.table import Table
 
 from lisa_ros.errors import LisaError
 from lisa_ros.writing import write_file
+from lisa_tabletop.pick.disturb import HANDS, Disturbance
 from lisa_tabletop.pick.film import Film
 from lisa_tabletop.pick.scene import UNCLUTTERED_GAP, PickScene, question_about, scene_seeds
 from lisa_tabletop.pick.trial import Perception, PickOutcome, Trial, run_trial
+from lisa_tabletop.world.camera import View
 from lisa_tabletop.world.camera_model import simulate
 
 # Instructions that name the thing or imply it, which is what a robot is mostly told.
@@ -31,16 +33,18 @@ class Series:
         uncluttered: a few objects, each with `UNCLUTTERED_GAP` around it.
         absent: whether things that are not there are asked for, too.
         split: "train" or "test" sentences.
+        disturb: each scene three times, once for each of `HANDS`.
     """
 
     run: int
     uncluttered: bool = False
     absent: bool = True
     split: str = "test"
+    disturb: bool = False
 
 
 def run_trials(series: Series, count: int, perception: Perception, film: Film) -> Iterator[Trial]:
-    """`count` trials; scenes of which nothing can be asked are passed over.
+    """Trials on `count` scenes; scenes of which nothing can be asked are passed over.
 
     Raises:
         LisaError: the series has not so many scenes.
@@ -49,28 +53,42 @@ def run_trials(series: Series, count: int, perception: Perception, film: Film) -
     for seed in scene_seeds(series.run):
         if done == count:
             return
-        trial = _trial(seed, series, perception, film)
-        if trial is not None:
-            done += 1
-            yield trial
+        trials = [
+            trial
+            for hand in (HANDS if series.disturb else ("",))
+            if (trial := _trial(seed, series, perception, film, hand)) is not None
+        ]
+        done += bool(trials)
+        yield from trials
     if done < count:
         raise LisaError(f"one run has scenes for {done} trials only: ask for fewer")
 
 
-def _trial(seed: int, series: Series, perception: Perception, film: Film) -> Trial | None:
+def _trial(
+    seed: int, series: Series, perception: Perception, film: Film, hand: str
+) -> Trial | None:
     """None if the scene of this seed is not to be used."""
     scene = PickScene(seed, series.uncluttered, film.watch)
     if series.uncluttered and scene.gap() < UNCLUTTERED_GAP:
         return None
     camera = scene.open_camera()
     try:
-        view = camera.look()
-        view = replace(view, rgb=simulate(view.rgb, np.random.default_rng((seed, 3))))
+        noise = np.random.default_rng((seed, 3))
+
+        def look() -> View:
+            view = camera.look()
+            return replace(view, rgb=simulate(view.rgb, noise))
+
+        view = look()
         question = question_about(view, seed, series.absent, series.split)
         if question is None:
             return None
-        film.begin(camera, view, question)
-        trial = run_trial(scene, view, question, perception, film.planned)
+        disturbance = None
+        if hand in HANDS[1:]:
+            disturbance = Disturbance(scene, look, follows=hand == "following")
+        film.begin(camera, view, question, hand)
+        trial = run_trial(scene, view, question, perception, film.planned, disturbance)
+        trial = replace(trial, hand=hand)
         film.end(trial)
         return trial
     finally:
@@ -162,8 +180,18 @@ def save(path: Path, trials: Sequence[Trial], settings: dict) -> None:
     rows = [
         asdict(trial) | {"outcome": trial.outcome.value, "right": trial.right} for trial in trials
     ]
-    content = {"settings": settings, "summary": summary(trials), "trials": rows}
+    counts = {hand: summary(group) for hand, group in by_hand(trials).items()}
+    content = {"settings": settings, "summary": counts.get("", counts), "trials": rows}
     write_file(path, json.dumps(content, indent=1) + "\n")
+
+
+def by_hand(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    """The trials of each of `HANDS`, or all of them under an empty name."""
+    return {
+        hand: group
+        for hand in ("", *HANDS)
+        if (group := [trial for trial in trials if trial.hand == hand])
+    }
 
 
 def _percent(rate: float | None) -> str:

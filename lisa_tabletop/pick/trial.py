@@ -6,7 +6,8 @@ chooses one of its grasps, from above (2), and moves the hand (3).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
@@ -22,6 +23,7 @@ from lisa_ros.geometry import (
     transform_points,
     without_object,
 )
+from lisa_tabletop.pick.disturb import Disturbance, Moved
 from lisa_tabletop.pick.hand import GRIPPER
 from lisa_tabletop.pick.scene import PickScene
 from lisa_tabletop.world.camera import View
@@ -33,6 +35,7 @@ FALLEN = -0.05  # metres: below this an object has left the table
 TRAVEL_HEIGHT, LIFT = 0.36, 0.25  # metres: of the fingertips on the way, and how far they lift
 SPEED_NEAR_THINGS = 0.35  # metres per second
 CLOSING_SECONDS, HOLD_SECONDS = 0.5, 2.0
+CORRECTIONS = 2  # of the place above the thing: it may still have been moving at the first
 STANDS_UP = 0.006  # metres above the table from which on a point is an obstacle
 MARGIN = 5  # pixels around the mask that are no obstacle: a mask is never quite exact
 FROM_ABOVE = 0.97  # cosine between an approach and straight down that the hand can follow
@@ -99,13 +102,32 @@ class Perception(Protocol):
 
     def reply_to(self, view: View, question: dict) -> Reply: ...
 
+    def following(self, view: View) -> AbstractContextManager[Moved]:
+        """Follow the thing of the last reply, from a view in which it has not moved yet."""
+
 
 class TrueMasks:
     """Answers with the simulator's own mask of the object that is meant."""
 
     def reply_to(self, view: View, question: dict) -> Reply:
         answer = question["answer"].replace(" [SEG]", "")
-        return reply_with(view, view.instances == question["targets"][0], answer)
+        self._target = question["targets"][0]
+        return reply_with(view, view.instances == self._target, answer)
+
+    @contextmanager
+    def following(self, view: View) -> Iterator[Moved]:
+        """By the middle of what its own mask shows."""
+        before = _middle(view, self._target)
+        yield lambda view: _middle(view, self._target) - before
+
+
+def _middle(view: View, number: int) -> np.ndarray:
+    """Mean (3,) of an object's points, metres in the table's frame."""
+    points, _ = cloud(
+        np.where(view.instances == number, view.depth, 0).astype(np.float32),
+        Intrinsics.from_matrix(view.intrinsics, *view.depth.shape[::-1]),
+    )
+    return transform_points(points, view.camera_pose).mean(axis=0)
 
 
 def choose(target: Target) -> GraspPlan:
@@ -170,6 +192,8 @@ class Trial:
         taken: colours and kinds of everything that was lifted.
         overlap: intersection over union of mask and meant object; None if nothing is meant.
         answer_seconds: from the instruction to the answer.
+        hand: of `HANDS`; empty outside of `--disturb`.
+        pushed: metres that the thing was pushed while the hand was on its way.
     """
 
     seed: int
@@ -184,6 +208,8 @@ class Trial:
     taken: list[str]
     overlap: float | None
     answer_seconds: float
+    hand: str = ""
+    pushed: float = 0.0
 
     @property
     def right(self) -> bool:
@@ -197,6 +223,7 @@ def run_trial(
     question: dict,
     perception: Perception,
     planned: Callable[[Reply, GraspPlan], None] = lambda *_: None,
+    disturbance: Disturbance | None = None,
 ) -> Trial:
     """Ask, grasp, lift and judge.
 
@@ -204,6 +231,7 @@ def run_trial(
         scene: with the hand parked, as `view` shows it.
         question: about this view, with one target at most.
         planned: called before the hand starts.
+        disturbance: pushes the thing behind the mask meanwhile.
     """
     meant = next((item for item in scene.table.items if item.id in question["targets"]), None)
     can_be_held = meant is None or scene.can_be_held(meant)
@@ -211,8 +239,14 @@ def run_trial(
     plan = choose(reply.target) if reply.mask is not None else GraspPlan()
     planned(reply, plan)
     before = scene.lowest()
-    if plan.grasp is not None:
+    if plan.grasp is not None and disturbance is None:
         pick(scene, plan.grasp)
+    elif plan.grasp is not None:
+        item = max(
+            scene.table.items, key=lambda one: _overlap(reply.mask, view.instances == one.id)
+        )
+        with disturbance.running(item, perception.following):
+            pick(scene, plan.grasp, disturbance)
     outcome, taken = judge(scene, before, meant)
     if plan.grasp is None:
         outcome = _outcome_without_grasp(reply)
@@ -229,16 +263,27 @@ def run_trial(
         taken=[_name(item) for item in taken],
         overlap=_overlap(reply.mask, view.instances == meant.id) if meant else None,
         answer_seconds=reply.seconds,
+        pushed=disturbance.pushed if disturbance is not None else 0.0,
     )
 
 
-def pick(scene: PickScene, grasp: Grasp) -> None:
-    """Approach from above, close, lift, and hold for two seconds. `grasp`: in the table's frame."""
+def pick(scene: PickScene, grasp: Grasp, disturbance: Disturbance | None = None) -> None:
+    """Approach from above, close, lift, and hold for two seconds. `grasp`: in the table's frame.
+
+    With a disturbance the hand goes after the thing, as far as it hears of it, before it comes
+    down.
+    """
     hand, place = scene.hand, grasp.pose[:3, 3]
     yaw = float(np.arctan2(-grasp.pose[0, 1], grasp.pose[1, 1]))
     hand.grip(GRIPPER.opening, 0.1)
     hand.move(np.array([hand.position[0], hand.position[1], TRAVEL_HEIGHT]), yaw)
     hand.move(np.array([place[0], place[1], TRAVEL_HEIGHT]), yaw)
+    if disturbance is not None:
+        first = place
+        for _ in range(CORRECTIONS):
+            place = first + disturbance.moved * [1, 1, 0]
+            hand.move(np.array([place[0], place[1], TRAVEL_HEIGHT]), yaw)
+        disturbance.look_away()
     hand.move(place, yaw, SPEED_NEAR_THINGS)
     hand.grip(0.0, CLOSING_SECONDS)
     hand.move(place + np.array([0, 0, LIFT]), yaw, SPEED_NEAR_THINGS)

@@ -24,11 +24,13 @@ class ViewPublisher:
         self._depth = node.create_publisher(Image, "/camera/depth/image_raw", 1)
         self._info = node.create_publisher(CameraInfo, "/camera/camera_info", 1)
 
-    def publish(self, view: View) -> None:
+    def publish(self, view: View) -> Header:
+        """Returns the header of all three."""
         header = Header(stamp=self._clock.now().to_msg(), frame_id=FRAME)
         self._info.publish(camera_info(view, header))
         self._depth.publish(depth_message(view.depth, header))
         self._image.publish(to_message(view.rgb, "rgb8", header))
+        return header
 
 
 class SimCamera(Node):

@@ -5,17 +5,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from geometry_msgs.msg import Pose, PoseArray
+from lisa_ros.action import Follow
 from lisa_ros.msg import Segmentation
+from rclpy.action import ActionClient
+from rclpy.task import Future
 from std_msgs.msg import Float32MultiArray
 
-from lisa_ros.demo.client import ANSWER_LIMIT, NoAnswer, PerceptionClient, full_mask
-from lisa_ros.geometry import Grasp, rigid
+from lisa_ros.demo.client import ANSWER_LIMIT, NoAnswer, PerceptionClient, full_mask, nanoseconds
+from lisa_ros.geometry import Grasp, rigid, transform_points
 from lisa_ros.node.results.messages import SCORES
 from lisa_ros.node.status import Status
+from lisa_tabletop.pick.disturb import Moved
 from lisa_tabletop.pick.hand import GRIPPER
 from lisa_tabletop.pick.trial import Reply, Target, in_table_frame
 from lisa_tabletop.ros.camera_node import ViewPublisher
@@ -29,6 +34,7 @@ HAND = (
 """The gripper's measures as ROS arguments of the node."""
 RATE = 5.0  # images per second while somebody waits
 SETTLE = 0.5  # seconds after which the node's newest image surely shows the new scene
+TRACK_LIMIT = 15.0  # seconds from an image until the node says where the thing is in it
 GRASPS_LIMIT = 15.0  # seconds between a mask and its grasps, on a busy machine
 
 
@@ -55,6 +61,10 @@ class SimRobot(PerceptionClient):
         self._grasps: list[PoseArray] = []
         self._scores: list[Float32MultiArray] = []
         self._view: View | None = None
+        self._answered = "", 0
+        self._tracks: list[Segmentation] = []
+        self._follow = ActionClient(self, Follow, "follow")
+        self.create_subscription(Segmentation, "tracks", self._tracks.append, 10)
         self._camera = ViewPublisher(self)
         self.create_subscription(PoseArray, "grasps", self._grasps.append, 10)
         self.create_subscription(Float32MultiArray, "grasps/scores", self._scores.append, 10)
@@ -89,6 +99,7 @@ class SimRobot(PerceptionClient):
         mask, target = None, Target()
         if message.instances:
             first = message.instances[0]
+            self._answered = message.query_id, first.id
             mask, target = full_mask(message, first), Target(reason=first.pose_reason)
             if first.has_pose:
                 found = self._grasps_of(message, first.id)
@@ -96,6 +107,61 @@ class SimRobot(PerceptionClient):
                 target = Target(grasps, np.array([first.size.x, first.size.y, first.size.z]))
         status = Status(message.status).name
         return Reply(mask, message.answer, status, message.error, seconds, target)
+
+    @contextmanager
+    def following(self, view: View) -> Iterator[Moved]:
+        """Have the node follow the thing of the last reply; the camera shows what is passed.
+
+        Raises:
+            NoAnswer: the node does not follow it.
+        """
+        query_id, instance_id = self._answered
+        goal = Follow.Goal(
+            query_id=query_id, instance_id=instance_id, lost_timeout=ANSWER_LIMIT, masks="none"
+        )
+        self._view = view
+        sent = self._follow.send_goal_async(goal)
+        if not self.wait(sent.done, ANSWER_LIMIT) or not sent.result().accepted:
+            raise NoAnswer("the perception node takes no goal of the action follow")
+        handle = sent.result()
+        ended = handle.get_result_async()
+        start = self._place_in(view, ended)
+        if start is None:
+            reason = ended.result().result.reason if ended.done() else "it is not visible"
+            raise NoAnswer(f"the perception node does not follow the thing it answered: {reason}")
+        moved = np.zeros(3)
+
+        def tell(view: View) -> np.ndarray:
+            nonlocal moved
+            place = self._place_in(view, ended)
+            if place is not None:
+                moved = place - start
+            return moved
+
+        try:
+            yield tell
+        finally:
+            handle.cancel_goal_async()
+            self.wait(ended.done, ANSWER_LIMIT)
+
+    def _place_in(self, view: View, ended: Future) -> np.ndarray | None:
+        """Where the node says that the followed thing is in a view: (3,), metres, table's frame.
+
+        None where it is not seen, or has no pose, or is no longer followed.
+        """
+        self._view = view
+        shown = nanoseconds(self._camera.publish(view).stamp)
+
+        def told() -> list[Segmentation]:
+            return [one for one in self._tracks if nanoseconds(one.header.stamp) >= shown]
+
+        self.wait(lambda: bool(told()) or ended.done(), TRACK_LIMIT)
+        placed = [one.instances[0] for one in told() if one.instances[0].has_pose]
+        self._tracks.clear()
+        if not placed:
+            return None
+        place = placed[-1].pose.pose.position
+        return transform_points(np.array([[place.x, place.y, place.z]]), view.camera_pose)[0]
 
     def _grasps_of(self, message: Segmentation, number: int) -> list[Grasp]:
         """The grasps that the node publishes with a result for one of its instances.

@@ -158,6 +158,9 @@ def test_whole_demonstration(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     right, of = map(int, re.search(r"(\d+) of (\d+) answers are right", ended.stdout).groups())
     assert of == len(QUESTIONS) and right >= 7, ended.stdout
+    followed = re.search(r"followed through (\d+) images, its median overlap", ended.stdout)
+    assert followed and int(followed[1]) == 36, ended.stdout
+    assert cv2.imread(str(tmp_path / "follow.jpg")).shape == (720, 1280, 3)
     assert (tmp_path / "holiday.png").read_bytes() == b"the user's own"
     pictures = sorted(tmp_path.glob("[0-9]*.png"))
     assert len(pictures) == len(QUESTIONS)

@@ -17,6 +17,11 @@ from lisa_ros.node.status import Status
 from lisa_ros.resources import shared_file
 
 NODE, NAMESPACE = "perception", "/lisa"
+VISION = {"/lisa/mask/label_info"} | {
+    f"/lisa/{under}/detections_{dimensions}"
+    for under in ("mask", "tracks")
+    for dimensions in ("2d", "3d")
+}
 COMPRESSED = {"/lisa/image/compressed", "/lisa/depth/compressedDepth"}
 
 
@@ -55,7 +60,7 @@ def graph():
 
 
 def test_the_policy_allows_what_the_node_does_and_nothing_else(graph):
-    optional = {"/lisa/mask/label_info"}  # where vision_msgs is installed
+    optional = VISION  # where vision_msgs is installed
     assert allowed("topic", "publish") - optional == graph["publish"] - optional
     optional = COMPRESSED | {"/parameter_events", "/tf", "/tf_static"}
     assert allowed("topic", "subscribe") - optional == graph["subscribe"] - optional
@@ -70,7 +75,7 @@ def test_the_interface_table_names_everything_of_our_own(graph):
     own = {one.name if one.name[0] == "/" else f"/lisa/{one.name}" for one in INTERFACES}
     standard = ("/rosout", "/parameter_events", "/clock", "/lisa/perception/")
     offered = {name for names in graph.values() for name in names if not name.startswith(standard)}
-    assert offered | {"/lisa/mask/label_info"} == own - COMPRESSED
+    assert offered | VISION == own - COMPRESSED
 
 
 def test_no_code_of_the_node_can_run_what_comes_from_outside():

@@ -17,6 +17,7 @@ import mujoco
 from pick_scenes import about, graspable_scene, seen
 
 from lisa_ros.geometry import Grasp
+from lisa_tabletop.pick.disturb import Disturbance, free_way
 from lisa_tabletop.pick.film import Film
 from lisa_tabletop.pick.scene import (
     FIRST_SEED,
@@ -86,6 +87,32 @@ def test_lifting_another_object_is_the_wrong_one() -> None:
     assert trial.outcome is PickOutcome.WRONG and not trial.right
     assert trial.taken == [f"{other.color} {other.kind}"]
     assert trial.overlap == 0.0
+
+
+def test_a_pushed_thing_is_lifted_by_a_hand_that_follows_it_and_by_no_other() -> None:
+    outcomes = {}
+    for follows in (True, False):
+        scene = graspable_scene()
+        camera = scene.open_camera()
+        try:
+            view = camera.look()
+            disturbance = Disturbance(scene, camera.look, follows)
+            question = about(scene, 0)
+            trial = run_trial(scene, view, question, TrueMasks(), disturbance=disturbance)
+        finally:
+            camera.close()
+        assert trial.pushed > 0.04
+        outcomes[follows] = trial.outcome
+    assert outcomes[True] is PickOutcome.LIFTED
+    assert outcomes[False] is not PickOutcome.LIFTED, "it reaches for where the thing was"
+
+
+def test_a_thing_without_room_is_not_pushed() -> None:
+    scene = graspable_scene()
+    first, second = scene.table.items[:2]
+    assert np.linalg.norm(free_way(scene, first)) == pytest.approx(1)
+    second.on = first.id
+    assert not free_way(scene, first).any() and not free_way(scene, second).any()
 
 
 def test_a_split_has_sentences_of_its_own() -> None:

@@ -73,6 +73,12 @@ class Frame:
         """Seconds since it reached this machine."""
         return time.monotonic() - self.arrived
 
+    @property
+    def seconds(self) -> float:
+        """Its moment: the stamp, or the arrival where there is none."""
+        stamp = self.header.stamp
+        return stamp.sec + stamp.nanosec * 1e-9 if has_stamp(self.header) else self.arrived
+
     def pixels(self, max_pixels: int) -> np.ndarray:
         """uint8 (H, W, 3) RGB. Raises `ImageError` for an image that cannot be used."""
         if self.decoded is None:

@@ -297,5 +297,6 @@ def to_bytes(samples: np.ndarray) -> array:
     Assigning the array itself walks over it byte by byte (66 ms at 640x480); this copies once.
     """
     data = array("B")
-    data.frombytes(memoryview(np.ascontiguousarray(samples)).cast("B"))
+    if samples.size:  # a view of nothing cannot be cast
+        data.frombytes(memoryview(np.ascontiguousarray(samples)).cast("B"))
     return data

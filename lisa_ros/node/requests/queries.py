@@ -40,7 +40,7 @@ class Queries:
         worker: ModelWorker,
         readiness: Readiness,
         clock: Clock,
-        on_result: Callable[[Segmentation], None],
+        on_result: Callable[[Query, Outcome, Segmentation], None],
     ) -> None:
         """
         Args:
@@ -50,7 +50,7 @@ class Queries:
             worker: has the model; its outcomes come back to `finish`.
             readiness: whether it can be asked now.
             clock: steady, because with use_sim_time the node's clock can stand still or jump.
-            on_result: called with every result, on the thread that published it.
+            on_result: called with every query and its result, on the thread that published it.
         """
         self._node = node
         self._parameters = parameters
@@ -138,7 +138,7 @@ class Queries:
             self._outstanding.pop(query.id, None)
         try:
             message = self._publish(query, outcome)
-            self._on_result(message)
+            self._on_result(query, outcome, message)
             query.on_result(message, outcome)
             self._publishers.publish_rest(query, outcome, message)
             # A standing query would fill the log. The instruction is quoted, so that line breaks in

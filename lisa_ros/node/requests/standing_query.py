@@ -10,11 +10,14 @@ from rclpy.node import Node
 
 from lisa_ros.errors import ImageError
 from lisa_ros.msg import Segmentation
+from lisa_ros.node.follow_loop import FollowLoop
 from lisa_ros.node.inputs.camera import CameraInput
 from lisa_ros.node.inputs.frame import Frame
 from lisa_ros.node.parameters import Parameters
+from lisa_ros.node.requests.following import Following
 from lisa_ros.node.requests.queries import Queries
-from lisa_ros.node.status import Readiness
+from lisa_ros.node.requests.query import Query
+from lisa_ros.node.status import Readiness, Status
 from lisa_ros.node.worker import ModelWorker
 
 LOOK_PERIOD = 0.1  # seconds between two looks whether it is time, or whether the image has changed
@@ -34,11 +37,13 @@ class StandingQuery:
         parameters: Parameters,
         camera: CameraInput,
         queries: Queries,
+        following: FollowLoop,
         readiness: Readiness,
         clock: Clock,
     ) -> None:
         self._parameters, self._camera, self._queries = parameters, camera, queries
-        self._readiness = readiness
+        self._loop, self._readiness = following, readiness
+        self._followed: Following | None = None
         self._asked = 0.0
         self._seen: np.ndarray | None = None
         self._timer = node.create_timer(LOOK_PERIOD, self._look, clock=clock)
@@ -48,10 +53,15 @@ class StandingQuery:
         if self._parameters["standing.instruction"]:
             self._timer.reset()
         else:
+            self._end_following()
             self._timer.cancel()  # ten wake-ups a second would be most of what an idle node costs
 
     def _look(self) -> None:
         instruction = self._parameters["standing.instruction"]
+        if self._followed is not None and not self._followed.ended:
+            if self._parameters["standing.follow"] and self._followed.instruction == instruction:
+                return
+            self._end_following()
         if not instruction or self._readiness.state != "active" or not self._queries.idle:
             return
         period = self._parameters["standing.period"]
@@ -61,7 +71,31 @@ class StandingQuery:
         if period == 0 and (frame is None or not self._has_changed(frame)):
             return
         self._asked = time.monotonic()
-        self._queries.ask(self._queries.new(instruction, Segmentation.SOURCE_STANDING))
+        query = self._queries.new(instruction, Segmentation.SOURCE_STANDING)
+        if self._parameters["standing.follow"]:
+            self._follow(query)
+        self._queries.ask(query)
+
+    def _follow(self, query: Query) -> None:
+        """Follow what the query finds, until it is lost; then it is asked again."""
+        one = Following(
+            query_id=query.id,
+            instruction=query.instruction,
+            source=query.source,
+            stamp=query.stamp,
+            limit=self._parameters["follow.lost_timeout"],
+        )
+        query.on_result = lambda message, outcome: self._loop.begin_with_answer(
+            one, query, outcome, message
+        )
+        self._followed = one
+        self._loop.take_up(one)
+
+    def _end_following(self) -> None:
+        if self._followed is not None:
+            sentence = "standing.instruction or standing.follow has changed"
+            self._loop.end(self._followed, Status.CANCELLED, sentence)
+            self._followed = None
 
     def _has_changed(self, frame: Frame) -> bool:
         """Whether the image differs from the one that was asked about last."""
@@ -86,12 +120,13 @@ class Prefetch:
         node: Node,
         parameters: Parameters,
         queries: Queries,
+        following: FollowLoop,
         worker: ModelWorker,
         readiness: Readiness,
         clock: Clock,
     ) -> None:
         self._parameters, self._queries, self._worker = parameters, queries, worker
-        self._readiness = readiness
+        self._loop, self._readiness = following, readiness
         self._timer = node.create_timer(LOOK_PERIOD, self._look, clock=clock)
 
     @property
@@ -106,5 +141,6 @@ class Prefetch:
             self._timer.cancel()  # so that an idle node sleeps
 
     def _look(self) -> None:
-        if self._wanted and self._readiness.state == "active" and self._queries.idle:
+        idle = self._queries.idle and self._loop.idle
+        if self._wanted and self._readiness.state == "active" and idle:
             self._worker.prepare_newest()

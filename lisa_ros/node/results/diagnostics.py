@@ -15,6 +15,7 @@ from rclpy.node import Node
 
 from lisa_ros.errors import LisaError
 from lisa_ros.msg import Segmentation
+from lisa_ros.node.follow_loop import FollowLoop
 from lisa_ros.node.inputs.camera_watchdog import CameraWatchdog, Report
 from lisa_ros.node.loading import Model
 from lisa_ros.node.requests.queries import Queries
@@ -38,11 +39,13 @@ class Diagnostics:
         node: Node,
         watchdog: CameraWatchdog,
         queries: Queries,
+        following: FollowLoop,
         worker: ModelWorker,
         readiness: Readiness,
     ) -> None:
         self._node, self._watchdog = node, watchdog
         self._queries, self._worker, self._readiness = queries, worker, readiness
+        self._following = following
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.results: deque[Segmentation] = deque()
         """what has been published since the last look; any thread appends to it"""
@@ -121,6 +124,7 @@ class Diagnostics:
         """Results by status, and where the time goes: median and 95th percentile per stage."""
         self._take_results()
         values: dict[str, Any] = {"waiting": self._queries.waiting}
+        values["things followed"] = self._following.things
         values |= {f"ended {name}": count for name, count in sorted(self._counts.items())}
         for stage, samples in self._latencies.items():
             if samples:

@@ -150,7 +150,7 @@ def with_masks(message: WithInstances, form: str) -> WithInstances:
 def _with_mask(one: InstanceMessage, form: str, whole: Any) -> InstanceMessage:
     changed = copy(one)
     changed.mask = Image()
-    if form == "none":
+    if form == "none" or not one.area:
         return changed
     pixels = np.frombuffer(one.mask.data, np.uint8).reshape(one.roi.height, one.roi.width)
     if form == "png":
@@ -260,6 +260,49 @@ def label_info(message: Segmentation) -> Any:
 
     found = [VisionClass(class_id=one.id, class_name=one.label) for one in message.instances]
     return LabelInfo(header=message.header, class_map=found)
+
+
+def detections_2d(message: Segmentation) -> Any:
+    """vision_msgs/Detection2DArray: box, label and score of every mask that is not empty."""
+    from vision_msgs.msg import Detection2D, Detection2DArray
+
+    array = Detection2DArray(header=message.header)
+    for one in message.instances:
+        if not one.area:
+            continue
+        found = Detection2D(header=message.header, results=[_hypothesis(one)])
+        found.id = str(one.track_id or one.id)
+        roi, box = one.roi, found.bbox
+        box.center.position.x = roi.x_offset + roi.width / 2
+        box.center.position.y = roi.y_offset + roi.height / 2
+        box.size_x, box.size_y = float(roi.width), float(roi.height)
+        array.detections.append(found)
+    return array
+
+
+def detections_3d(message: Segmentation) -> Any:
+    """vision_msgs/Detection3DArray: box, label and score of everything that has a pose."""
+    from vision_msgs.msg import Detection3D, Detection3DArray
+
+    placed = [one for one in message.instances if one.has_pose]
+    # all of them are in one frame, which may be another than the image's
+    header = placed[0].pose.header if placed else message.header
+    array = Detection3DArray(header=header)
+    for one in placed:
+        found = Detection3D(header=header, results=[_hypothesis(one)])
+        found.id = str(one.track_id or one.id)
+        found.results[0].pose.pose = one.pose.pose
+        found.bbox.center, found.bbox.size = one.pose.pose, one.size
+        array.detections.append(found)
+    return array
+
+
+def _hypothesis(one: InstanceMessage) -> Any:
+    from vision_msgs.msg import ObjectHypothesisWithPose
+
+    result = ObjectHypothesisWithPose()
+    result.hypothesis.class_id, result.hypothesis.score = one.label, float(one.score)
+    return result
 
 
 def cloud_message(points: np.ndarray, header: Header) -> PointCloud2:

@@ -60,6 +60,7 @@ class ResultPublishers:
         self._scene = images(PointCloud2, "scene/points")
         self._grasps = images(PoseArray, "grasps")
         self._scores = images(Float32MultiArray, "grasps/scores")
+        self._detections = DetectionPublishers(node, "mask")
         # Two packages that not every robot has.
         self._infos: Any = None
         self._markers: Any = None
@@ -131,6 +132,7 @@ class ResultPublishers:
         self._names.publish(String(data=messages.label_names(message)))
         if self._infos is not None:
             self._infos.publish(messages.label_info(message))
+        self._detections.publish(message)
 
     def _publish_inputs(self, frame: Any, objects: Objects3D | None, header: Header) -> None:
         """Image, depth and camera_info once more, all with the header of the image.
@@ -194,6 +196,30 @@ class ResultPublishers:
 
         self._drawing.close()
         self._result.wait_for_all_acked(Duration(seconds=seconds))
+
+
+class DetectionPublishers:
+    """The same as vision_msgs, for programs that know no other messages; where it is installed."""
+
+    def __init__(self, node: Node, under: str) -> None:
+        """`under`: the topic whose messages they repeat."""
+        self._both: list[tuple[Any, Callable[[Segmentation], Any]]] = []
+        try:
+            from vision_msgs.msg import Detection2DArray, Detection3DArray
+        except ImportError:
+            return
+        qos = reliable_qos(IMAGES_KEPT)
+        for name, kind, make in (
+            ("detections_2d", Detection2DArray, messages.detections_2d),
+            ("detections_3d", Detection3DArray, messages.detections_3d),
+        ):
+            self._both.append((node.create_publisher(kind, f"{under}/{name}", qos), make))
+
+    def publish(self, message: Segmentation) -> None:
+        """Both, while someone listens."""
+        for publisher, make in self._both:
+            if _heard(publisher):
+                publisher.publish(make(message))
 
 
 class NewestWins:

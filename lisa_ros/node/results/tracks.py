@@ -1,0 +1,141 @@
+"""What the node publishes about things that are followed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped, Vector3
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+
+from lisa_ros.engine.answer import Instance
+from lisa_ros.geometry import Object3D
+from lisa_ros.msg import Instance as InstanceMessage
+from lisa_ros.msg import Segmentation
+from lisa_ros.node.inputs.frame import Frame
+from lisa_ros.node.inputs.subscription import reliable_qos
+from lisa_ros.node.requests.following import Following, Thing
+from lisa_ros.node.results import messages
+from lisa_ros.node.results.objects3d import NOWHERE, Localizer, Objects3D
+from lisa_ros.node.results.publishers import DetectionPublishers
+from lisa_ros.node.status import Status
+from lisa_ros.tracking.tracker import Track, TrackState
+
+KEPT = 5  # messages; who is slower than that gets the newest
+NOT_VISIBLE = "it is not visible in this image"
+
+
+class Places:
+    """The things of one image in space; each mask is placed once."""
+
+    def __init__(self, localizer: Localizer, frame: Frame) -> None:
+        self._localizer, self._frame = localizer, frame
+        self._found: dict[int, tuple[np.ndarray, Objects3D]] = {}
+        self.frame_id = frame.header.frame_id
+        self.seconds = 0.0
+        """that all this took"""
+
+    def of(self, mask: np.ndarray) -> Object3D:
+        """The object behind a mask, or its `reason`."""
+        if id(mask) not in self._found:
+            found = self._localizer.objects(self._frame, [mask])
+            self._found[id(mask)] = mask, found  # the mask is kept, so that its id stays its own
+            self.frame_id, self.seconds = found.frame_id, self.seconds + found.seconds
+        return self._found[id(mask)][1].objects[0]
+
+
+def track_message(
+    one: Following, tracks: Sequence[Track], places: Places, model: str
+) -> Segmentation:
+    """Where the things of a following are in its last image; of the timings, `geometry` alone."""
+    frame, follower = one.frame, one.follower
+    visible = [track.state == TrackState.VISIBLE for track in tracks]
+    message = Segmentation(
+        header=frame.header,
+        query_id=one.query_id,
+        query=one.instruction,
+        mode="mask",
+        source=one.source,
+        query_stamp=one.stamp,
+        status=int(Status.OK if any(visible) else Status.NOT_FOUND),
+        tracked=True,
+        model=model,
+    )
+    message.width, message.height = frame.size
+    objects = [
+        places.of(track.mask) if seen else replace(NOWHERE, reason=NOT_VISIBLE)
+        for track, seen in zip(tracks, visible, strict=True)
+    ]
+    found = [
+        Instance(track.mask, track.score, 0.0, track.label, track.box, int(track.mask.sum()))
+        for track in tracks
+    ]
+    space = Objects3D(tuple(objects), places.frame_id)
+    message.instances = messages.instance_messages(found, frame.header, space)
+    for instance, track in zip(message.instances, tracks, strict=True):
+        _set_track(instance, track, one.things[track.id], frame.arrived, one.limit)
+    message.timings.geometry = places.seconds * 1e3
+    taken = follower.tracker.counters["sam_encodes"]
+    message.sam_encodes, one.sam_encodes = taken - one.sam_encodes, taken
+    if follower.asked > one.asked:
+        one.asked, answer = follower.asked, follower.answer
+        for name in ("clip_encodes", "forwards", "tokens", "drafted", "accepted"):
+            setattr(message, name, answer.counters.get(name, 0))
+        message.answer = answer.text
+    return message
+
+
+def _set_track(
+    message: InstanceMessage, track: Track, thing: Thing, now: float, limit: float
+) -> None:
+    """The fields of a thing through time; `now`: the arrival of the image."""
+    message.id, message.track_id = thing.number, thing.track_id
+    message.track_age = max(0.0, now - thing.began)
+    message.unseen = max(0.0, now - thing.seen)
+    if track.state == TrackState.VISIBLE:
+        message.track_state = InstanceMessage.VISIBLE
+        velocity = thing.velocity
+        if velocity is not None and message.has_pose:
+            message.has_velocity = True
+            message.velocity = Vector3(**dict(zip("xyz", velocity.tolist(), strict=True)))
+    elif message.unseen > limit:
+        message.track_state = InstanceMessage.LOST
+    else:
+        message.track_state = InstanceMessage.OCCLUDED
+
+
+class TrackPublishers:
+    """The topics `tracks` and below. Publishing is safe from any thread."""
+
+    def __init__(self, node: Node) -> None:
+        qos = reliable_qos(KEPT)
+        self._tracks = node.create_publisher(Segmentation, "tracks", qos)
+        self._labels = node.create_publisher(Image, "tracks/labels", qos)
+        self._pose = node.create_publisher(PoseStamped, "tracks/pose", qos)
+        self._detections = DetectionPublishers(node, "tracks")
+
+    def publish(self, message: Segmentation) -> None:
+        """One image's message about the things of one following."""
+        self._tracks.publish(message)
+        placed = [one for one in message.instances if one.has_pose]
+        if placed:
+            self._pose.publish(placed[0].pose)
+        self._detections.publish(message)
+
+    def publish_labels(self, found: Sequence[Segmentation], frame: Frame) -> None:
+        """The numbers of all things in an image; the messages about it are given."""
+        if not found or not self._labels.get_subscription_count():
+            return
+        width, height = frame.size
+        labels = np.zeros((height, width), np.uint8)
+        instances = [one for message in found for one in message.instances if one.area]
+        for one in sorted(instances, key=lambda one: -one.area):
+            roi = one.roi
+            cut = np.frombuffer(one.mask.data, np.uint8).reshape(roi.height, roi.width) > 0
+            part = labels[
+                roi.y_offset : roi.y_offset + roi.height, roi.x_offset : roi.x_offset + roi.width
+            ]
+            part[cut] = one.id
+        self._labels.publish(messages.to_message(labels, "mono8", frame.header))
