@@ -1,4 +1,7 @@
-"""`lisa-ros eval`: gIoU, cIoU, refusals, AP50 and names on the fixed test set, or on ReasonSeg."""
+"""`lisa-ros eval`: gIoU, cIoU, refusals, AP50 and names on the fixed test set, or on ReasonSeg.
+
+Of sets of video it reports J, F, id switches and what else a robot asks of a tracker.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from lisa_ros.engine import Answer, Engine
     from lisa_ros.evaluation.evaluate import Sample
     from lisa_ros.evaluation.reasonseg import Item
+    from lisa_ros.tracking.follow import Follower
 
 COLUMNS = {
     "asked": "samples",
@@ -28,6 +32,18 @@ COLUMNS = {
     "and its\ncolour": "named_with_color",
 }
 
+VIDEO_COLUMNS = {
+    "clips": "clips",
+    "J": "j",
+    "F": "f",
+    "J&F": "j_and_f",
+    "clips with\nid switch": "switched",
+    "frames on a\nwrong thing": "wrong",
+    "found again\nwithin 1 s": "found",
+    "returns": "returns",
+    "ms a\nframe": "milliseconds",
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
@@ -36,7 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="folder of `lisa-ros sim-benchmark` or of ReasonSeg (default: the fixed test set,"
-        " drawn the first time)",
+        " drawn the first time); or video: of `lisa-ros sim-clips`, DAVIS 2017, Ref-YouTube-VOS,"
+        " MeViS, ReVOS",
     )
     parser.add_argument(
         "--mode",
@@ -52,6 +69,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reliability", type=Path, metavar="PNG", help="draw how far scores can be trusted"
     )
+    video = parser.add_argument_group("video")
+    video.add_argument(
+        "--begin",
+        choices=("mask", "instruction"),
+        default="mask",
+        help="with the first true mask (default), or with what the model says about the first"
+        " frame",
+    )
+    video.add_argument(
+        "--tracker",
+        choices=("lisa", "sam2", "every-frame"),
+        default="lisa",
+        help="who keeps the thing (default: lisa); every-frame: nobody, the model is asked anew"
+        " about each picture",
+    )
+    video.add_argument("--sam2", metavar="DIR", help="folder of SAM 2 or EdgeTAM, for that tracker")
+    video.add_argument("--clips", type=int, metavar="N", help="only the first N clips")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,7 +94,10 @@ def run(args: argparse.Namespace) -> int:
         writable_folder(path.parent)
         writable_file(path)
     from lisa_ros.evaluation.reasonseg import read_dataset, tabletop
+    from lisa_ros.evaluation.video import is_video_set
 
+    if args.dataset and is_video_set(args.dataset):
+        return _run_video(args)
     folder = args.dataset or tabletop().drawn_once("benchmark")
     items = read_dataset(folder)  # before torch is imported, which takes seconds
     from lisa_ros.engine.load import load_engine
@@ -155,3 +192,83 @@ def _print(results: dict[str, dict[str, dict]], scores: dict) -> None:
 
 def _cell(value: float | int | None) -> str:
     return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.3f}"
+
+
+def _run_video(args: argparse.Namespace) -> int:
+    """Follow what is meant through every clip of a set; print and write the figures."""
+    from collections import Counter
+
+    from lisa_ros.engine.load import load_engine
+    from lisa_ros.evaluation import video
+
+    asked = args.begin == "instruction" or args.tracker == "every-frame"
+    clips = video.read_clips(args.dataset)[: args.clips]
+    if asked and not all(clip.instruction for clip in clips):
+        raise LisaError(
+            f"{args.dataset} has no words for its things, as DAVIS has none: take --begin mask and "
+            "a tracker"
+        )
+    engine = load_engine(**model_options(args))
+    scores: list[video.ClipScore] = []
+    counters: Counter[str] = Counter()
+    from rich.progress import Progress
+
+    with Progress(transient=True) as progress:
+        for clip in progress.track(clips, description=f"following ({args.tracker})"):
+            first = -1 if asked else video.first_mask(clip)
+            if args.tracker == "every-frame":
+                scores.append(video.score_clip(clip, video.ask_every_frame(engine, clip), first))
+                counters["asked"] += len(clip.frames)
+                continue
+            follower = make_follower(engine, args.tracker, args.sam2)
+            scores.append(video.score_clip(clip, video.follow(follower, clip, first), first))
+            counters.update(follower.tracker.counters)
+            counters["asked"] += follower.asked
+    results = video.report_clips(scores)
+    _print_video(results)
+    print(", ".join(f"{name} {count}" for name, count in sorted(counters.items())))
+    if args.json:
+        found = {"model": args.model, "begin": "instruction" if asked else "mask"}
+        found |= {"tracker": args.tracker, "results": results, "counters": dict(counters)}
+        found["clips"] = {
+            score.clip.name: {
+                "j": score.j.mean(1).tolist(),
+                "f": score.f.mean(1).tolist(),
+                "switches": score.switches,
+                "found_after": [
+                    None if wait == float("inf") else wait for wait in score.found_after
+                ],
+            }
+            for score in scores
+        }
+        write_file(args.json, json.dumps(found, indent=2) + "\n")
+    return 0
+
+
+def make_follower(engine: Engine, tracker: str, folder: str | None) -> Follower:
+    """A follower with a tracker of its own: `lisa`, or `sam2` from a folder."""
+    from lisa_ros.tracking.follow import Follower
+
+    if tracker == "sam2":
+        from lisa_ros.tracking.sam2 import load_sam2_tracker
+
+        if not folder:
+            raise LisaError("the tracker sam2 needs --sam2 DIR: a folder of SAM 2 or EdgeTAM")
+        return Follower(engine, load_sam2_tracker(folder, device=engine.device))
+    from lisa_ros.tracking.lisa import LisaTracker
+
+    return Follower(engine, LisaTracker(engine))
+
+
+def _print_video(results: dict[str, dict]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("clips of kind", no_wrap=True)
+    for name in VIDEO_COLUMNS:
+        table.add_column(name, justify="right", no_wrap=True)
+    for kind, row in results.items():
+        table.add_row(kind, *(_cell(row[name]) for name in VIDEO_COLUMNS.values()))
+    Console().print(table)

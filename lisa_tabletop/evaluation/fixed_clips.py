@@ -36,6 +36,7 @@ FIRST_SEED, SEEDS_PER_SERIES, SERIES = TEST_SEEDS[400_000], 5_000, 20  # series 
 QUALITY = 88  # of the JPGs
 FOLDERS = ("JPEGImages/480p", "Annotations/480p", "Things/480p")
 WORDS = "clips.json"
+HASHED = RATE  # of so many frames one is hashed: all follow from the script and the renderer
 
 
 def draw_clips(
@@ -123,8 +124,8 @@ PALETTE = _palette()
 def summarise_clips(folder: Path) -> dict:
     """How many clips of each kind a set of ours holds, and the SHA-256 of its files, in parts.
 
-    `script`: words and poses; `masks`: the numbers of the things; `pictures`: the pixels as the
-    JPGs decode.
+    `script`: words and poses of all frames; of one frame a second `masks`: the numbers of the
+    things, and `pictures`: the pixels as the JPGs decode.
 
     Raises:
         DatasetError: the folder holds no clips of ours.
@@ -141,8 +142,9 @@ def summarise_clips(folder: Path) -> dict:
     for name, words in clips.items():
         poses = (folder / "Scripts" / f"{name}.json").read_bytes()
         hashes["script"].update(json.dumps([name, words], sort_keys=True).encode() + poses)
-        for picture in sorted((folder / FOLDERS[0] / name).glob("*.jpg")):
-            frames += 1
+        pictures = sorted((folder / FOLDERS[0] / name).glob("*.jpg"))
+        frames += len(pictures)
+        for picture in pictures[::HASHED]:
             things = folder / FOLDERS[2] / name / f"{picture.stem}.png"
             hashes["pictures"].update(read_image(picture).tobytes())
             hashes["masks"].update(read_samples(things).tobytes())

@@ -1,0 +1,481 @@
+"""How well things are kept through video: clips in the field's formats, J and F, and the rest.
+
+Read as they are published, each known by its files (`is_video_set`):
+
+- DAVIS 2017, and the clips of `lisa-ros sim-clips`: `JPEGImages/480p/CLIP`, `Annotations`,
+  `ImageSets/2017/val.txt`;
+- Ref-YouTube-VOS (and Ref-DAVIS 17 as it is usually converted): `meta_expressions/SPLIT/
+  meta_expressions.json`, `SPLIT/JPEGImages`, `SPLIT/Annotations`;
+- MeViS: `meta_expressions.json`, `mask_dict.json` of COCO run lengths, `JPEGImages`;
+- ReVOS: the same with `meta_expressions_valid_.json`.
+
+J is the Jaccard index, F the boundary measure of Perazzi et al. (CVPR 2016), as DAVIS's own code
+counts them: frame by frame, then the mean over frames, then over things.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from lisa_ros.engine.answer import Instance
+from lisa_ros.evaluation.reasonseg import DatasetError
+from lisa_ros.image_files import read_image, read_samples
+
+if TYPE_CHECKING:
+    from lisa_ros.tracking.follow import Asks, Follower
+
+RATE = 15.0  # frames a second where a set does not say
+VOID = 255  # value of DAVIS's annotations that is no thing
+TOLERANCE = 0.008  # of the boundary measure, as a share of the image's diagonal
+SWITCH = 0.5  # overlap (IoU) with another thing from which a mask is that thing's
+FOUND = 0.5  # J from which a thing counts as found
+GAP, RETURN = 0.3, 0.25  # seconds unseen that are a gap; share of its usual area that ends one
+TYPES_OF_REVOS = {0: "referring", 1: "reasoning", 2: "absent"}
+
+
+@dataclass(frozen=True)
+class Truth:
+    """One frame: masks bool (N,H,W) of what is meant; others uint8 (H,W), the numbers of other
+    things, 0 for none; None where the set does not tell."""
+
+    masks: np.ndarray
+    others: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class VideoClip:
+    """One clip, with one question about it or without.
+
+    Attributes:
+        name: of the clip, and of the expression where there are several.
+        kind: what happens in it, or what kind of question it is.
+        frames: the pictures, in order.
+        instruction: words that mean the things of `truth`; empty in DAVIS.
+        rate: frames a second.
+        truth: what is meant in a frame, by its index.
+        joined: all things that are meant count as one, as they do for an expression. Else each
+            counts for itself, and the last frame does not count, as in DAVIS.
+    """
+
+    name: str
+    kind: str
+    frames: Sequence[Path]
+    instruction: str
+    rate: float
+    truth: Callable[[int], Truth]
+    joined: bool = True
+
+
+# reading
+
+
+def is_video_set(folder: Path) -> bool:
+    """Whether a folder is one of the layouts above, rather than a set of single pictures."""
+    return (
+        (folder / "ImageSets").is_dir()
+        or (folder / "meta_expressions").is_dir()
+        or (folder / "mask_dict.json").is_file()
+    )
+
+
+def read_clips(folder: Path) -> list[VideoClip]:
+    """Every clip of a set, or every expression about one; pixels are read when they are asked for.
+
+    Raises:
+        DatasetError: which file is missing or damaged.
+    """
+    if (folder / "ImageSets").is_dir():
+        clips = list(_read_davis(folder))
+    elif (folder / "meta_expressions").is_dir():
+        clips = list(_read_youtube(folder))
+    else:
+        clips = list(_read_mevis(folder))
+    if not clips:
+        raise DatasetError(f"{folder} holds no clips")
+    for clip in clips:
+        if not clip.frames or not clip.frames[0].is_file():
+            raise DatasetError(f"the frames of clip {clip.name} are missing from {folder}")
+    return clips
+
+
+def _read_davis(folder: Path) -> Iterator[VideoClip]:
+    sets = [folder / "ImageSets" / "2017" / f"{split}.txt" for split in ("val", "train")]
+    names = next((path for path in sets if path.is_file()), None)
+    if names is None:
+        raise DatasetError(f"{sets[0]} is missing: it names the clips of a set like DAVIS 2017")
+    size = "480p" if (folder / "JPEGImages" / "480p").is_dir() else "Full-Resolution"
+    words = folder / "clips.json"
+    ours = _json(words) if words.is_file() else {"clips": {}}
+    for name in names.read_text(encoding="utf-8").split():
+        frames = sorted((folder / "JPEGImages" / size / name).glob("*.jpg"))
+        said = ours["clips"].get(name, {})
+        # every thing of our clips is annotated apart, the one that is meant as 1
+        part, meant = ("Things", (1,)) if said else ("Annotations", ())
+        masks = [folder / part / size / name / f"{frame.stem}.png" for frame in frames]
+        yield VideoClip(
+            name,
+            said.get("kind", "davis"),
+            frames,
+            said.get("instruction", ""),
+            float(ours.get("rate", 24.0)),
+            _numbered(masks, meant),
+            joined=False,
+        )
+
+
+def _read_youtube(folder: Path) -> Iterator[VideoClip]:
+    known = False
+    for split in ("valid", "test", "train"):
+        meta = folder / "meta_expressions" / split / "meta_expressions.json"
+        annotations = folder / split / "Annotations"
+        if not meta.is_file() or not annotations.is_dir():
+            continue
+        known = True
+        for video, about in _json(meta)["videos"].items():
+            frames = [folder / split / "JPEGImages" / video / f"{f}.jpg" for f in about["frames"]]
+            masks = [annotations / video / f"{frame.stem}.png" for frame in frames]
+            for number, said in about["expressions"].items():
+                if "obj_id" not in said or not masks[0].is_file():
+                    continue  # the truth of most of the validation split was never published
+                meant = _whole_numbers(said["obj_id"])
+                yield VideoClip(
+                    f"{video}/{number}", split, frames, said["exp"], RATE, _numbered(masks, meant)
+                )
+        return
+    if not known:
+        raise DatasetError(
+            f"{folder} has no split with both meta_expressions and Annotations: without published "
+            "masks there is nothing to measure; use the split train"
+        )
+
+
+def _read_mevis(folder: Path) -> Iterator[VideoClip]:
+    names = ("meta_expressions.json", "meta_expressions_valid_.json")
+    meta = next((folder / name for name in names if (folder / name).is_file()), None)
+    if meta is None:
+        raise DatasetError(f"{folder} has a mask_dict.json but none of {', '.join(names)}")
+    masks = _json(folder / "mask_dict.json")
+    for video, about in _json(meta)["videos"].items():
+        frames = [folder / "JPEGImages" / video / f"{frame}.jpg" for frame in about["frames"]]
+        for number, said in about["expressions"].items():
+            meant = [str(one) for one in _whole_numbers(said.get("anno_id", []))]
+            missing = [one for one in meant if len(masks.get(one, ())) < len(frames)]
+            if missing:
+                raise DatasetError(
+                    f"{folder / 'mask_dict.json'} has no mask {missing[0]} for every frame of "
+                    f"{video}, which {meta.name} speaks of"
+                )
+            kind = TYPES_OF_REVOS.get(said.get("type_id"), "expression")
+            runs = [masks[one] for one in meant]
+            yield VideoClip(
+                f"{video}/{number}", kind, frames, said["exp"], RATE, _from_runs(runs, frames)
+            )
+
+
+def _json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def _whole_numbers(value: object) -> list[int]:
+    """One number or a list of them, as words or as numbers."""
+    return [int(one) for one in (value if isinstance(value, list) else [value])]
+
+
+def _numbered(paths: Sequence[Path], meant: Sequence[int]) -> Callable[[int], Truth]:
+    """Truth from PNGs of numbers; `meant`: which of them, or all of the first one (DAVIS)."""
+    first = [0]
+
+    def truth(index: int) -> Truth:
+        numbers = read_samples(paths[index])
+        numbers = np.where(numbers == VOID, 0, numbers).astype(np.uint8)
+        if not meant and first == [0]:
+            start = read_samples(paths[0])
+            first[:] = range(1, int(start[start != VOID].max(initial=0)) + 1)
+        wanted = list(meant) or first
+        masks = numbers == np.array(wanted, np.uint8)[:, None, None]  # (N, H, W)
+        return Truth(masks, np.where(masks.any(0), 0, numbers))
+
+    return truth
+
+
+def _from_runs(runs: Sequence[Sequence], frames: Sequence[Path]) -> Callable[[int], Truth]:
+    """Truth from COCO's run lengths, by instance and frame; None where an instance is not seen."""
+    from pycocotools import mask as coco
+
+    def truth(index: int) -> Truth:
+        size = next((one[index]["size"] for one in runs if one[index]), None)
+        if size is None:
+            size = read_image(frames[index]).shape[:2]
+        masks = np.zeros((len(runs), *size), bool)
+        for number, one in enumerate(runs):
+            if one[index]:
+                masks[number] = coco.decode(one[index])
+        return Truth(masks)
+
+    return truth
+
+
+# measuring
+
+
+def jaccard(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """J of two masks bool (H,W): intersection over union, 1 where both are empty."""
+    union = np.count_nonzero(predicted | truth)
+    return np.count_nonzero(predicted & truth) / union if union else 1.0
+
+
+def boundary_measure(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """F of two masks bool (H,W): harmonic mean of precision and recall of their outlines.
+
+    A pixel of an outline counts where the other outline passes within TOLERANCE of the diagonal.
+    """
+    reach = math.ceil(TOLERANCE * math.hypot(*truth.shape))
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    disk = (x * x + y * y <= reach * reach).astype(np.uint8)
+    found, meant = _outline(predicted), _outline(truth)
+    n_found, n_meant = np.count_nonzero(found), np.count_nonzero(meant)
+    if not n_found or not n_meant:
+        return float(n_found == n_meant)
+    # all of it lies around the outlines
+    rows, columns = np.flatnonzero((found | meant).any(1)), np.flatnonzero((found | meant).any(0))
+    part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    found, meant = found[part].astype(np.uint8), meant[part].astype(np.uint8)
+    precision = np.count_nonzero(found & cv2.dilate(meant, disk)) / n_found
+    recall = np.count_nonzero(meant & cv2.dilate(found, disk)) / n_meant
+    both = precision + recall
+    return 2 * precision * recall / both if both else 0.0
+
+
+def _outline(mask: np.ndarray) -> np.ndarray:
+    """Pixels bool (H,W) that differ from the one right of, below, or right below them."""
+    outline = np.zeros_like(mask)
+    outline[:, :-1] |= mask[:, :-1] ^ mask[:, 1:]
+    outline[:-1] |= mask[:-1] ^ mask[1:]
+    outline[:-1, :-1] |= mask[:-1, :-1] ^ mask[1:, 1:]
+    # beyond the last row and column lies nothing, and only the neighbour along them is compared
+    outline[:-1, -1] |= mask[:-1, -1]
+    outline[-1, :-1] |= mask[-1, :-1]
+    outline[-1] = False
+    outline[-1, :-1] = mask[-1, :-1] ^ mask[-1, 1:]
+    outline[:, -1] = False
+    outline[:-1, -1] = mask[:-1, -1] ^ mask[1:, -1]
+    return outline
+
+
+@dataclass(frozen=True)
+class ClipScore:
+    """One clip in numbers.
+
+    Attributes:
+        j, f: (N,T) of every thing in every frame that counts.
+        wrong: bool (N,T), the mask lies on another thing more than on the one that is meant.
+        switches: how often a mask became that of another thing; None where others are not known.
+        found_after: seconds from each return of a thing until it was found again; inf for never.
+        seconds: processor time per frame.
+    """
+
+    clip: VideoClip
+    j: np.ndarray
+    f: np.ndarray
+    wrong: np.ndarray | None
+    switches: int | None
+    found_after: list[float]
+    seconds: float
+
+
+Predict = Callable[[int, np.ndarray], np.ndarray]
+"""from a frame's index and picture to masks bool (N,H,W)"""
+
+
+def score_clip(clip: VideoClip, predict: Predict, first: int) -> ClipScore:
+    """Run through a clip and compare.
+
+    Args:
+        predict: is shown every frame from `first` on, in order.
+        first: the frame whose true masks were given away, which does not count; -1: none were, and
+            all that is meant counts as one.
+    """
+    joined = clip.joined or first < 0
+    last = len(clip.frames) - (first >= 0 and not joined)
+    rows: dict[str, list[np.ndarray]] = defaultdict(list)
+    usual: list[np.ndarray] = []
+    spent = 0.0
+    for index in range(max(0, first), len(clip.frames)):
+        rgb, truth = read_image(clip.frames[index]), clip.truth(index)
+        began = time.process_time()
+        masks = predict(index, rgb)
+        spent += time.process_time() - began
+        meant = truth.masks
+        if joined:
+            masks, meant = masks.any(0, keepdims=True), meant.any(0, keepdims=True)
+        if index == first or index >= last:
+            continue
+        usual.append(meant.sum((1, 2)))
+        rows["j"].append(np.array([jaccard(m, t) for m, t in zip(masks, meant, strict=True)]))
+        pairs = zip(masks, meant, strict=True)
+        rows["f"].append(np.array([boundary_measure(m, t) for m, t in pairs]))
+        beside = [_beside(masks[n], meant, n, truth.others) for n in range(len(masks))]
+        rows["wrong"].append(np.array([wrong for wrong, _ in beside], bool))
+        rows["switched"].append(np.array([switched for _, switched in beside], bool))
+    if not usual:
+        raise DatasetError(f"clip {clip.name} has no frame to count after its first one")
+    j, f, wrong, switched = (np.stack(rows[name], 1) for name in ("j", "f", "wrong", "switched"))
+    known = truth.others is not None or len(meant) > 1
+    # a switch is the first frame of those in which the mask is another thing's
+    began_so = switched & ~np.pad(switched, ((0, 0), (1, 0)))[:, :-1]
+    return ClipScore(
+        clip,
+        j,
+        f,
+        wrong if known else None,
+        int(began_so.sum()) if known else None,
+        _found_after(j, np.stack(usual, 1), clip.rate),
+        spent / (len(clip.frames) - max(0, first)),
+    )
+
+
+def _beside(
+    mask: np.ndarray, meant: np.ndarray, number: int, others: np.ndarray | None
+) -> tuple[bool, bool]:
+    """Whether a mask lies on another thing more than on its own; whether it is that thing's."""
+    area = np.count_nonzero(mask)
+    if not area:
+        return False, False
+    own = np.count_nonzero(mask & meant[number])
+    rivals = [(np.count_nonzero(mask & one), np.count_nonzero(one)) for one in
+              (meant[i] for i in range(len(meant)) if i != number)]  # fmt: skip
+    if others is not None:
+        covered, sizes = np.bincount(others[mask], minlength=256), np.bincount(others.ravel())
+        rivals += [(int(covered[i]), int(sizes[i])) for i in np.flatnonzero(covered) if i]
+    if not rivals:
+        return False, False
+    wrong = max(overlap for overlap, _ in rivals) > own
+    switched = any(both / (area + size - both) > SWITCH for both, size in rivals)
+    return wrong, switched
+
+
+def _found_after(j: np.ndarray, areas: np.ndarray, rate: float) -> list[float]:
+    """Seconds from every return of a thing, after a gap of GAP seconds or more, until it is found.
+
+    j, areas: (N,T). A thing has returned when RETURN of its usual (median) area is seen.
+    """
+    times = []
+    for scores, area in zip(j, areas, strict=True):
+        usual = float(np.median(area[area > 0])) if (area > 0).any() else 0.0
+        hidden = -len(area)  # before it is first seen it has not gone
+        for index, pixels in enumerate(area):
+            if pixels == 0:
+                hidden += 1
+            elif pixels >= RETURN * usual:
+                if hidden >= GAP * rate:
+                    found = np.flatnonzero(scores[index:] > FOUND)
+                    times.append(found[0] / rate if len(found) else math.inf)
+                hidden = 0
+    return times
+
+
+# who predicts
+
+
+def follow(follower: Follower, clip: VideoClip, first: int) -> Predict:
+    """Begin once and follow: with the true masks of frame `first`, or where it is -1 by asking.
+
+    Where the model finds nothing it is asked again a second later.
+    """
+    ids: list[int] = []
+
+    def predict(index: int, rgb: np.ndarray) -> np.ndarray:
+        stamp, key = index / clip.rate, (clip.name, index)
+        if index == first:
+            given = clip.truth(index).masks
+            instances = [
+                Instance(m, 1.0, 1.0, clip.name, (0, 0, 0, 0), int(m.sum())) for m in given
+            ]
+            tracks = follower.begin(
+                rgb, stamp=stamp, key=key, instances=instances, instruction=clip.instruction
+            )
+            numbers = iter(track.id for track in tracks)
+            ids[:] = [next(numbers) if mask.any() else 0 for mask in given]
+            return given
+        if first >= 0:
+            shown = {t.id: t.mask for t in follower.update(rgb, stamp=stamp, key=key)}
+            return np.stack([shown.get(one, np.zeros(rgb.shape[:2], bool)) for one in ids])
+        if ids:
+            tracks = follower.update(rgb, stamp=stamp, key=key)
+        elif index % round(clip.rate) == 0:
+            tracks = follower.begin(rgb, stamp=stamp, key=key, instruction=clip.instruction)
+            ids[:] = [track.id for track in tracks]
+        else:
+            tracks = []
+        return np.stack([np.zeros(rgb.shape[:2], bool), *(track.mask for track in tracks)])
+
+    return predict
+
+
+def ask_every_frame(engine: Asks, clip: VideoClip) -> Predict:
+    """Ask anew about every picture, as if there were no video."""
+
+    def predict(index: int, rgb: np.ndarray) -> np.ndarray:
+        answer = engine.segment(rgb, clip.instruction, mode="mask", key=(clip.name, index))
+        return np.stack([np.zeros(rgb.shape[:2], bool), *(one.mask for one in answer.instances)])
+
+    return predict
+
+
+def first_mask(clip: VideoClip) -> int:
+    """The first frame in which something that is meant is seen."""
+    for index in range(len(clip.frames)):
+        if clip.truth(index).masks.any():
+            return index
+    raise DatasetError(
+        f"nothing that is meant in clip {clip.name} is ever seen: no mask to begin with"
+    )
+
+
+# the figures of many clips
+
+
+def report_clips(scores: Sequence[ClipScore]) -> dict[str, dict]:
+    """The figures by kind of clip, and of "all": means over things, as DAVIS has them.
+
+    `switched`: share of clips with an id switch; `wrong`: share of frames with a mask on a wrong
+    thing; `found`: share of returns found again within a second, `returns`: how many there were;
+    None where the set does not tell.
+    """
+    kinds: dict[str, list[ClipScore]] = defaultdict(list)
+    for score in scores:
+        kinds[score.clip.kind].append(score)
+    if len(kinds) > 1:
+        kinds["all"] = list(scores)
+    return {kind: _figures(group) for kind, group in kinds.items()}
+
+
+def _figures(scores: Sequence[ClipScore]) -> dict:
+    j = float(np.mean([row.mean() for score in scores for row in score.j]))
+    f = float(np.mean([row.mean() for score in scores for row in score.f]))
+    told = [score for score in scores if score.wrong is not None]
+    waits = [wait for score in scores for wait in score.found_after]
+    return {
+        "clips": len(scores),
+        "j": j,
+        "f": f,
+        "j_and_f": (j + f) / 2,
+        "switched": float(np.mean([score.switches > 0 for score in told])) if told else None,
+        "wrong": float(np.concatenate([s.wrong.ravel() for s in told]).mean()) if told else None,
+        "found": float(np.mean([wait <= 1 for wait in waits])) if waits else None,
+        "returns": len(waits),
+        "milliseconds": 1000 * float(np.mean([score.seconds for score in scores])),
+    }

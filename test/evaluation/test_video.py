@@ -1,0 +1,164 @@
+"""J and F beside the official code of DAVIS 2017 and MeViS; switches, returns, layouts, faults.
+
+The expected figures were computed by those codes on the sets that video_samples.py makes up
+(davis2017-evaluation with its task semi-supervised; tools/metrics.py of MeViS, which ReVOS shares).
+"""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import video_samples
+from video_samples import CLIPS, SIZE, disc, predict, write_davis, write_mevis
+
+from lisa_ros.cli import main
+from lisa_ros.evaluation.reasonseg import DatasetError
+from lisa_ros.evaluation.video import (
+    Truth,
+    VideoClip,
+    boundary_measure,
+    jaccard,
+    read_clips,
+    report_clips,
+    score_clip,
+)
+
+DAVIS = {  # J and F of every thing
+    "bear": ([0.5903843514076759, 0.6529633380116484], [0.3966325742830989, 0.4350113691986512]),
+    "two-dogs": ([0.6387078141566089, 0.715168965326143], [0.4879727006165103, 0.6288671011675018]),
+}
+DAVIS_MEAN = (0.649306117225519, 0.48712093631644054)
+EXPRESSIONS = {
+    "bear/0": (0.6569640743010258, 0.47351835476698734),
+    "bear/1": (0.7032042257780887, 0.449884313406682),
+    "two-dogs/0": (0.6989895139328104, 0.5346334196174921),
+    "two-dogs/1": (0.7594843372067047, 0.5873040631637328),
+}
+LARGE = [  # of masks of 640x480 that touch the borders
+    (1.0, 1.0),
+    (0.8852641465736857, 0.9337293131562269),
+    (0.726429514948403, 0.8779924920288718),
+    (0.6112821948488242, 0.8287944062797566),
+    (0.5685579769936417, 0.49217235269546433),
+    (0.44854904512124044, 0.3358817508991552),
+]
+
+
+def test_davis_is_scored_as_its_own_code_scores_it(tmp_path):
+    write_davis(tmp_path)
+    scores = [score_clip(clip, predict(clip), first=0) for clip in read_clips(tmp_path)]
+    for score in scores:
+        j, f = DAVIS[score.clip.name]
+        assert score.j.mean(1) == pytest.approx(j, abs=1e-6)
+        assert score.f.mean(1) == pytest.approx(f, abs=1e-6)
+    row = report_clips(scores)["davis"]
+    assert (row["j"], row["f"]) == pytest.approx(DAVIS_MEAN, abs=1e-6)
+    assert row["j_and_f"] == pytest.approx(sum(DAVIS_MEAN) / 2, abs=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["mevis", "revos", "youtube"])
+def test_expressions_are_scored_as_mevis_scores_them(tmp_path, layout):
+    if layout == "youtube":
+        video_samples.write_youtube(tmp_path)
+    else:
+        write_mevis(tmp_path, revos=layout == "revos")
+    clips = read_clips(tmp_path)
+    assert {clip.name for clip in clips} == set(EXPRESSIONS)
+    assert {clip.instruction for clip in clips} == {"the first", "both of them"}
+    kinds = {"mevis": {"expression"}, "revos": {"referring", "reasoning"}, "youtube": {"train"}}
+    assert {clip.kind for clip in clips} == kinds[layout]
+    for clip in clips:
+        score = score_clip(clip, predict(clip), first=-1)
+        assert (score.j.mean(), score.f.mean()) == pytest.approx(EXPRESSIONS[clip.name], abs=1e-6)
+
+
+def test_boundaries_of_large_masks():
+    random = np.random.default_rng(5)
+    for number, expected in enumerate(LARGE):
+        noise = random.random((480, 640)).astype("float32")
+        truth = cv2.GaussianBlur(noise, (0, 0), 20) > 0.5
+        found = np.roll(truth, (number, -2 * number), (0, 1))
+        found[: 40 * number] = False
+        both = jaccard(found, truth), boundary_measure(found, truth)
+        assert both == pytest.approx(expected, abs=1e-6)
+
+
+def test_an_empty_mask_of_a_visible_thing_counts_nothing_and_of_an_unseen_one_all():
+    nothing, something = np.zeros((72, 96), bool), disc(40, 30, 12)
+    assert (jaccard(nothing, something), boundary_measure(nothing, something)) == (0, 0)
+    assert (jaccard(something, nothing), boundary_measure(something, nothing)) == (0, 0)
+    assert (jaccard(nothing, nothing), boundary_measure(nothing, nothing)) == (1, 1)
+
+
+def clip_of(truths: list[Truth], folder: Path) -> VideoClip:
+    video_samples.write_frames(folder)
+    frame = folder / CLIPS[0] / "00000.jpg"
+    return VideoClip("x", "x", [frame] * len(truths), "", 10.0, truths.__getitem__, joined=False)
+
+
+def test_switches_wrong_frames_and_returns_are_counted(tmp_path):
+    thing, other, nothing = disc(20, 30, 10), disc(60, 30, 10), np.zeros(SIZE[::-1], bool)
+    numbers = (2 * other).astype(np.uint8)
+    # seen for 5 frames, gone for 5, seen again for 20 at 10 a second
+    seen = [thing] * 5 + [nothing] * 5 + [thing] * 20
+    clip = clip_of([Truth(mask[None], numbers) for mask in seen], tmp_path)
+    # keeps it, goes over to the other one, comes back, is gone for a while after the return
+    masks = [thing] * 3 + [other] * 2 + [nothing] * 5 + [nothing] * 7
+    masks += [other] * 2 + [thing] * 11
+    score = score_clip(clip, lambda index, _: masks[index][None], first=0)
+    assert score.switches == 2
+    assert score.wrong.sum() == 4
+    assert score.found_after == [pytest.approx(0.9)]
+    row = report_clips([score])["x"]
+    # the first frame was given away, the last does not count in this layout
+    assert row["wrong"] == pytest.approx(4 / 28)
+    assert (row["switched"], row["found"], row["returns"]) == (1, 1, 1)
+    never = score_clip(clip, lambda index, _: (masks[index] & (index < 5))[None], first=0)
+    assert never.found_after == [math.inf]
+    assert report_clips([never, replace(score, switches=0)])["x"]["found"] == 0.5
+
+
+def test_where_others_are_unknown_nothing_is_said_of_switches(tmp_path):
+    write_mevis(tmp_path)
+    [first, *_] = read_clips(tmp_path)
+    row = report_clips([score_clip(first, predict(first), first=-1)])["expression"]
+    assert row["switched"] is None and row["wrong"] is None
+
+
+def no_list(folder: Path) -> None:
+    (folder / "ImageSets" / "2017" / "val.txt").unlink()
+
+
+def no_frames(folder: Path) -> None:
+    for path in (folder / "JPEGImages" / "480p" / "bear").iterdir():
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"), [(no_list, "val.txt is missing"), (no_frames, "frames of clip bear")]
+)
+def test_a_spoilt_set_is_one_sentence(tmp_path, spoil, words, capsys):
+    write_davis(tmp_path)
+    spoil(tmp_path)
+    assert main(["eval", "--dataset", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
+
+
+def test_masks_that_are_fewer_than_frames_are_named(tmp_path):
+    write_mevis(tmp_path)
+    masks = json.loads((tmp_path / "mask_dict.json").read_text())
+    masks["3"].pop()
+    (tmp_path / "mask_dict.json").write_text(json.dumps(masks))
+    with pytest.raises(DatasetError, match="no mask 3 for every frame of two-dogs"):
+        read_clips(tmp_path)
+
+
+def test_words_are_asked_for_where_there_are_none(tmp_path, capsys):
+    write_davis(tmp_path)
+    assert main(["eval", "--dataset", str(tmp_path), "--begin", "instruction"]) == 2
+    assert "has no words for its things" in capsys.readouterr().err
