@@ -29,7 +29,7 @@ COMMANDS: dict[str, str] = {
     "sim-pick": "let a simulated gripper lift what instructions mean, and count",
     "sim-benchmark": "write the fixed test set of the simulator, for any system to be scored on",
     "sim-clips": "write clips of the simulator in DAVIS's folders, for any tracker to be scored on",
-    "eval": "measure a model on the fixed test set, or on ReasonSeg",
+    "eval": "measure a model on the fixed test set, on ReasonSeg, or a tracker on video",
     "data": "check the published data sets that LISA learns from",
     "calibrate": "fit the scores of a model's masks, so that a robot can act on a threshold",
     "finetune": "teach a model the questions of a folder, or of the simulator",
@@ -45,7 +45,8 @@ TABLETOP = {"sim", "sim-pick", "sim-benchmark", "sim-clips", "train-nano"}
 
 EXTRAS = {
     **dict.fromkeys(("mujoco", "trimesh"), "sim"),
-    **dict.fromkeys(("accelerate", "matplotlib", "peft", "pycocotools", "tensorboard"), "train"),
+    **dict.fromkeys(("accelerate", "matplotlib", "peft", "tensorboard"), "train"),
+    **dict.fromkeys(("av", "pycocotools"), "video"),
     "torchao": "quantize",
     "ray": "serve",
     **dict.fromkeys(("cryptography", "segno", "starlette", "uvicorn", "websockets"), "web"),
