@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "serve": "answer the questions of many robots with one engine",
     "web": "offer a page for browsers: the live camera, a line to ask, masks and words",
     "bag": "ask about the images of a recording",
+    "video": "find what an instruction means in a clip and carry it through all of it",
     "views": "ask from several poses of the camera and fuse the answers into one object",
     "sim": "publish the live tabletop camera",
     "sim-pick": "let a simulated gripper lift what instructions mean, and count",

@@ -1,0 +1,275 @@
+"""A whole clip: read exactly from any place, the best of the answers taken, carried both ways.
+
+The engine and the follower are stand-ins that see red; what is tested lies between them.
+"""
+
+import json
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco
+
+from lisa_ros.cli import main
+from lisa_ros.engine.answer import Answer, AnswerStatus, Instance
+from lisa_ros.recordings import video
+from lisa_ros.recordings.video import (
+    VideoError,
+    choose_answer,
+    follow_video,
+    key_frames,
+    open_frames,
+)
+from lisa_ros.tracking.tracker import Track, TrackState
+
+FRAMES, SIZE = 40, (160, 120)
+
+
+def place(index: int) -> tuple[int, int]:
+    return 20 + 3 * index, 60
+
+
+def frame(index: int) -> np.ndarray:
+    """A red disc that moves to the right on grey; it hides in frames 18 and 19."""
+    picture = np.full((SIZE[1], SIZE[0], 3), 90, np.uint8)
+    if index not in (18, 19):
+        cv2.circle(picture, place(index), 12, (230, 20, 20), -1)
+    return picture
+
+
+def red(rgb: np.ndarray) -> np.ndarray:
+    return (rgb[..., 0] > 160) & (rgb[..., 1] < 90)
+
+
+def answer(*labels: str, score: float = 0.8, mask: np.ndarray | None = None) -> Answer:
+    mask = np.ones((2, 2), bool) if mask is None else mask
+    found = [Instance(mask, score, 1.0, one, (0, 0, 2, 2), int(mask.sum())) for one in labels]
+    status = AnswerStatus.OK if found else AnswerStatus.NOT_FOUND
+    text = f"It is {labels[0]} [SEG]." if labels else "There is none."
+    return Answer(text, status, found)
+
+
+class SeesRed:
+    """Engine and follower in one: finds the disc wherever it is red."""
+
+    asked = 0
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def segment_batch(self, questions):
+        self.batches.append(len(questions))
+        return [
+            # the further right it stands, the surer
+            answer("the red disc", mask=mask, score=0.5 + np.nonzero(mask)[1].mean() / 400)
+            if (mask := red(q.image)).any()
+            else answer()
+            for q in questions
+        ]
+
+    def begin(self, image, *, instances, **_):
+        assert instances
+        return self.update(image)
+
+    def update(self, image, **_):
+        mask = red(image)
+        state = TrackState.VISIBLE if mask.any() else TrackState.OCCLUDED
+        return [Track(1, "the red disc", mask, (0, 0, 0, 0), 0.9, state, 0.0, 0.0)]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> dict[str, Path]:
+    """The same clip as MP4 with long groups of pictures, as Matroska, and as pictures."""
+    folder = tmp_path_factory.mktemp("clips")
+    paths = {
+        "mp4": folder / "clip.mp4",
+        "mkv": folder / "clip.mkv",
+        "pictures": folder / "pictures",
+    }
+    for name in ("mp4", "mkv"):
+        with av.open(str(paths[name]), "w") as container:
+            stream = container.add_stream("libx264", rate=20, options={"g": "16", "bf": "2"})
+            stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+            for index in range(FRAMES):
+                picture = av.VideoFrame.from_ndarray(frame(index), format="rgb24")
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+    paths["pictures"].mkdir()
+    for index in range(FRAMES):
+        Image.fromarray(frame(index)).save(paths["pictures"] / f"{index:03d}.png")
+    return paths
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "pictures"])
+def test_every_frame_gets_its_own_mask(clips, kind, monkeypatch):
+    monkeypatch.setattr(video, "MEMORY", 7 * SIZE[0] * SIZE[1] * 3)  # backwards by seven frames
+    pieces = []
+    read = video.FrameSource.read
+    monkeypatch.setattr(
+        video.FrameSource, "read", lambda self, a, b: pieces.append((a, b)) or read(self, a, b)
+    )
+    engine = SeesRed()
+    with open_frames(clips[kind]) as source:
+        found = follow_video(engine, source, "the red disc", lambda: engine, keys=5)
+        assert len(found.masks) == len(source.times) == FRAMES
+        assert engine.batches == [5]  # the key frames together
+        assert found.chosen is not None and found.chosen > 30
+        backwards = [(a, b) for a, b in pieces if b <= found.chosen + 1 and b - a > 1]
+        assert backwards and [b - a for a, b in backwards][:4] == [7] * 4
+        for index in range(FRAMES):
+            [mask] = found.decoded(index)
+            [(_, _, state, _)] = found.masks[index]
+            if index in (18, 19):
+                assert not mask.any() and state == "occluded"
+                continue
+            rows, columns = np.nonzero(mask)
+            assert (columns.mean(), rows.mean()) == pytest.approx(place(index), abs=0.8), index
+
+
+def test_key_frames_are_even_and_go_where_things_change():
+    assert key_frames([0.0] * 100, 4) == [12, 37, 62, 87]
+    still = [0.0] * 50 + [1.0] * 10 + [0.0] * 40
+    assert sum(50 <= key < 60 for key in key_frames(still, 8)) >= 3
+    assert key_frames([0.0] * 3, 8) == [0, 1, 2]
+
+
+def test_the_surest_of_those_that_agree_is_taken():
+    mug, cup = ("the mug",), ("the cup",)
+    answers = [
+        answer(),
+        answer(*cup, score=0.95),
+        answer(*mug, score=0.6),
+        answer(*mug, score=0.7),
+    ]
+    assert choose_answer(answers) == 3
+    assert choose_answer(answers[:3]) == 1
+    assert choose_answer([answer(), answer()]) is None
+    # several things: an answer is as sure as its least sure mask
+    both = ("the mug", "the spoon")
+    assert choose_answer([answer(*both, score=0.4), answer(*both, score=0.5)]) == 1
+
+
+def test_the_command_writes_video_and_run_lengths(clips, tmp_path, monkeypatch, capsys):
+    engine = SeesRed()
+    monkeypatch.setattr("lisa_ros.engine.load.load_engine", lambda **_: engine)
+    monkeypatch.setattr("lisa_ros.cli.eval.make_follower", lambda *_: engine)
+    files = {"--out": tmp_path / "out.mp4", "--json": tmp_path / "out.json"}
+    options = [str(one) for pair in files.items() for one in pair]
+    assert main(["video", str(clips["mp4"]), "the red disc", *options]) == 0
+    said = capsys.readouterr().out
+    assert "seen in 38 of 40 frames" in said
+    data = json.loads(files["--json"].read_text())
+    assert (data["status"], data["things"]) == ("OK", [{"id": 1, "label": "the red disc"}])
+    last = data["frames"][-1]
+    assert last["time"] == pytest.approx(39 / 20, abs=1e-3)
+    mask = coco.decode(last["masks"][0]["segmentation"])
+    assert mask.shape == (120, 160) and mask[60, place(39)[0]] == 1
+    with av.open(str(files["--out"])) as container:
+        assert sum(1 for _ in container.decode(video=0)) == FRAMES
+    assert main(["video", str(clips["pictures"]), "x", "--out", str(tmp_path / "small.gif")]) == 0
+    assert 15 <= Image.open(tmp_path / "small.gif").n_frames <= 25
+    monkeypatch.setattr(engine, "segment_batch", lambda questions: [answer()] * len(questions))
+    assert main(["video", str(clips["mp4"]), "the red disc"]) == 1
+    assert "NOT_FOUND" in capsys.readouterr().out
+
+
+def test_a_cut_file_is_followed_as_far_as_it_goes(clips, tmp_path):
+    whole = clips["mkv"].read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: int(len(whole) * 0.6)])
+    engine = SeesRed()
+    with open_frames(tmp_path / "cut.mkv") as source:
+        found = follow_video(engine, source, "the red disc", lambda: engine, keys=3)
+    assert 5 < len(found.masks) < FRAMES
+    assert all(found.masks)
+
+
+def test_damaged_and_other_pictures_are_said(clips, tmp_path):
+    for index in range(4):
+        Image.fromarray(frame(index)).save(tmp_path / f"{index}.png")
+    (tmp_path / "0.png").write_text("no picture")
+    Image.fromarray(frame(3)).resize((80, 60)).save(tmp_path / "3.png")
+    engine = SeesRed()
+    with open_frames(tmp_path) as source:
+        found = follow_video(engine, source, "the red disc", lambda: engine)
+    assert len(found.masks) == 3
+    assert any("0.png" in one for one in source.faults)
+    assert any("another size" in one for one in source.faults)
+
+
+def no_frames(folder: Path) -> Path:
+    path = folder / "none.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=20)
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+        container.start_encoding()
+    return path
+
+
+def sound_only(folder: Path) -> Path:
+    path = folder / "sound.wav"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
+        sound.sample_rate = 8000
+        container.mux(stream.encode(sound))
+    return path
+
+
+def unknown_codec(folder: Path) -> Path:
+    path = folder / "codec.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 20, SIZE)
+    for index in range(3):
+        writer.write(frame(index))
+    writer.release()
+    path.write_bytes(path.read_bytes().replace(b"MJPG", b"ZZ9Z"))
+    return path
+
+
+def no_video(folder: Path) -> Path:
+    path = folder / "words.mp4"
+    path.write_text("words")
+    return path
+
+
+def empty_folder(folder: Path) -> Path:
+    (folder / "empty").mkdir()
+    return folder / "empty"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (no_frames, "no frames|cannot be read as video"),
+        (sound_only, "holds no video"),
+        (unknown_codec, "no decoder"),
+        (no_video, "cannot be read as video"),
+        (empty_folder, "holds no pictures"),
+        (lambda folder: folder / "absent.mp4", "there is no clip"),
+    ],
+)
+def test_what_is_no_clip_is_one_sentence(tmp_path, make, words):
+    engine = SeesRed()
+    with pytest.raises(VideoError, match=words), open_frames(make(tmp_path)) as source:
+        follow_video(engine, source, "the red disc", lambda: engine)
+
+
+def test_the_images_of_a_bag_are_a_clip():
+    recording = Path(video.__file__).parents[1] / "demo" / "tabletop.mcap"
+    with open_frames(recording) as source:
+        source.scan(lambda *_: None)
+        assert len(source.times) > 1 and min(np.diff(source.times)) >= 0
+        middle = len(source.times) // 2
+        [one] = source.read(middle, middle + 1)
+        every = list(source.read(0, len(source.times)))
+        assert np.array_equal(one, every[middle])
+        back = list(source.backwards(middle))
+        assert all(np.array_equal(a, b) for a, b in zip(back, every[middle::-1], strict=True))
+
+
+def test_options_are_checked_before_the_model_is_loaded(clips, tmp_path, capsys):
+    assert main(["video", str(clips["mp4"]), "x", "--out", str(tmp_path / "x.webm")]) == 2
+    assert "must end in .mp4 or .gif" in capsys.readouterr().err
+    assert main(["video", str(clips["mp4"]), "x", "--keys", "0"]) == 2
