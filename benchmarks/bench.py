@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from benchmarks.measure import Measurements
 
-PRESETS = ("tiny", "nano", "middle", "lisa-7b", "lisa-13b")
+PRESETS = ("tiny", "nano", "middle", "lisa-35m", "lisa-7b", "lisa-13b")
 QUANTIZATIONS = ("int8", "fp8", "int4")
 DTYPES = ("float32", "bfloat16", "float16")
 REFERENCE = "reference schedule"

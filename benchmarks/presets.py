@@ -40,8 +40,8 @@ def random_lisa(
 ) -> Lisa:
     """A LISA with random weights, the same for the same seed.
 
-    `preset`: tiny, nano, middle, lisa-7b or lisa-13b. On a GPU the weights are drawn there, in
-    `dtype`, so that 13 billion of them take no detour.
+    `preset`: tiny, nano, middle, lisa-35m, lisa-7b or lisa-13b. On a GPU the weights are
+    drawn there, in `dtype`, so that 13 billion of them take no detour.
     """
     torch.manual_seed(seed)
     tokenizer = _tokenizer()
@@ -168,6 +168,12 @@ _SHAPES: dict[str, tuple[tuple, tuple, tuple]] = {
         (512, 8, 8, 1376, 8000, 1024),
         (112, 14, 256, 6, 4, 1024),
         (320, 384, 10, 6, 10, (2, 5, 9), 256),
+    ),
+    # the released layout at every seam and input size, narrow enough for a processor
+    "lisa-35m": (
+        (384, 8, 6, 1024, 8000, 1024),
+        (224, 14, 256, 6, 4, 1024),
+        (1024, 256, 8, 8, 14, (3, 7), 256),
     ),
     "lisa-7b": ((4096, 32, 32, 11008, 32004, 2048), _VIT_L, _VIT_H),
     "lisa-13b": ((5120, 40, 40, 13824, 32003, 4096), _VIT_L, _VIT_H),

