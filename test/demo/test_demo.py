@@ -158,7 +158,8 @@ def test_whole_demonstration(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     right, of = map(int, re.search(r"(\d+) of (\d+) answers are right", ended.stdout).groups())
     assert of == len(QUESTIONS) and right >= 6, ended.stdout
-    followed = re.search(r"followed through (\d+) images, its median overlap", ended.stdout)
+    told = " ".join(ended.stdout.split())  # a long line is wrapped
+    followed = re.search(r"followed through (\d+) images, its median overlap", told)
     assert followed and int(followed[1]) == 36, ended.stdout
     assert cv2.imread(str(tmp_path / "follow.jpg")).shape == (720, 1280, 3)
     assert (tmp_path / "holiday.png").read_bytes() == b"the user's own"
