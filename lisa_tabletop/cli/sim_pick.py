@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--disturb",
         action="store_true",
-        help="push the thing by 6 cm while the hand is on its way; each scene three times: "
+        help="push the thing by 8 cm while the hand is on its way; each scene three times: "
         "undisturbed, with a hand that follows `tracks`, and with one that does not",
     )
     parser.add_argument(

@@ -11,7 +11,7 @@ from lisa_tabletop.pick.scene import PickScene
 from lisa_tabletop.world.camera import View
 from lisa_tabletop.world.tabletop import SceneObject
 
-PUSH, PUSH_SECONDS = 0.06, 0.6  # metres, and how long it takes
+PUSH, PUSH_SECONDS = 0.08, 0.6  # metres, and how long it takes
 FRAME_PERIOD = 0.1  # simulated seconds between two images of the camera meanwhile
 DIRECTIONS, STEPS = 16, 4  # that are tried, and places on the way that must be free
 FREE = 0.03  # metres to everything else, or the fingers would have no room afterwards
