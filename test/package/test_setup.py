@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -96,3 +97,41 @@ def test_a_checkout_under_letters_beyond_ascii_is_built_by_paths_without_them(
     configure = commands[0]
     assert " ".join(configure).isascii()
     assert Path(configure[configure.index("-S") + 1]).resolve() == checkout
+
+
+def test_kilted_changes_every_pin_that_has_another_version_there() -> None:
+    """Mixed, the wheels of two distributions load each other's libraries and crash."""
+    pins = set(re.findall(r'"(ros-[\w-]+)==', (ROOT / "pyproject.toml").read_text()))
+    script = (ROOT / ".ci" / "kilted").read_text()
+    changed = set(re.findall(r"^(ros-[\w-]+) [\d.]+$", script, flags=re.MULTILINE))
+    same = {"ros-domain-coordinator", "ros-fastrtps-cmake-module", "ros-python-cmake-module"}
+    assert changed == pins - same
+
+
+def test_what_pip_must_bring_into_a_ros_workspace(tmp_path: Path) -> None:
+    """`.ci/colcon` takes the packages of pyproject.toml, without what ROS has of its own."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("colcon", "python3"):
+        (tools / name).write_text('#!/bin/sh\nmkdir -p "$4/bin" 2> /dev/null\nexit 0\n')
+        (tools / name).chmod(0o755)
+    python = tmp_path / "ws" / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\ncase "$*" in *numpy*) echo 1;; *) echo "$@" >> "$CALLS";; esac\n')
+    python.chmod(0o755)
+    (python.parent / "activate").write_text("")
+    variables = {"CALLS": str(tmp_path / "calls"), "AMENT_PREFIX_PATH": "/opt/ros"}
+    path = f"{tools}:{os.environ['PATH']}"
+    command = [str(ROOT / ".ci" / "colcon"), str(tmp_path / "ws")]
+    subprocess.run(command, env={"PATH": path, **variables}, check=True, timeout=60)
+    wanted = (tmp_path / "ws" / "requirements.txt").read_text().splitlines()
+    assert "numpy>=1.26,<2" in wanted and "safetensors>=0.4" in wanted
+    assert not [line for line in wanted if line.startswith(("ros-", "torch", "opencv"))]
+    assert "torch==" in (tmp_path / "calls").read_text()
+
+
+def test_the_workflow_calls_targets_that_exist() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "tests.yaml").read_text()
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    called = set(re.findall(r"\bmake ([\w-]+)$", workflow, flags=re.MULTILINE))
+    assert called and called <= targets
