@@ -9,9 +9,9 @@ CONVERSATIONS = ("llava_v1", "llava_llama_2", "vicuna_v1", "nano")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("source", help="folder of the official checkpoint")
+    parser.add_argument("source", help="folder or hub id of the official checkpoint")
     parser.add_argument("target", help="new folder for the native one")
-    parser.add_argument("--vision-tower", help="folder of the CLIP tower")
+    parser.add_argument("--vision-tower", help="folder or hub id of the CLIP tower")
     parser.add_argument(
         "--conversation",
         choices=CONVERSATIONS,

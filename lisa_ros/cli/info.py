@@ -10,7 +10,7 @@ from lisa_ros.errors import CheckpointError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("path", help="model folder, the name of a shipped model, or a hub id")
-    parser.add_argument("--vision-tower", help="folder of the CLIP tower")
+    parser.add_argument("--vision-tower", help="folder or hub id of the CLIP tower")
     parser.add_argument(
         "--verify", action="store_true", help="read the weights and compare their recorded hash"
     )
