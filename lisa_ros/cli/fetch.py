@@ -257,7 +257,7 @@ def spoken(name: str, revision: str) -> Iterator[None]:
     except errors.RevisionNotFoundError:
         sentence = f"{name} has no revision {revision}"
     except errors.OfflineModeIsEnabled:
-        sentence = "HF_HUB_OFFLINE forbids it to reach the hub: unset it for this command"
+        sentence = "HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) forbids to reach the hub: unset it"
     except errors.HfHubHTTPError as error:
         code = error.response.status_code
         sentence = f"{constants.ENDPOINT} answered {code} about {name}" + (

@@ -122,6 +122,8 @@ class Annotator:
         self._last: int | None = None
         self.summary = Summary()
         with Bag(source) as bag:
+            if target.exists():
+                raise RecordingError(f"{target} exists already; choose another name")
             if depth and not any(one.name == depth for one in bag.topics):
                 names = ", ".join(sorted(one.name for one in bag.topics))
                 raise RecordingError(f"no depth images on {depth}; topics: {names}")
@@ -130,8 +132,6 @@ class Annotator:
             self._info = choose_camera_info(bag, info, depth) if depth else ""
             self.total = sum(bag.counts.values())
             """messages of the recording, as it says"""
-        if target.exists():
-            raise RecordingError(f"{target} exists already; choose another name")
         writable_folder(target.absolute().parent)
 
     def run(self, model: Model) -> Iterator[str]:
