@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lisa_ros.web.server import Demo
+    from lisa_ros.web.pages import Demo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the link, serve until SIGINT or SIGTERM."""
     from lisa_ros.fastdds import use_large_image_transport
     from lisa_ros.web import access
-    from lisa_ros.web.server import WebServer
+    from lisa_ros.web.pages import WebServer
 
     certificate, key = args.tls_cert, args.tls_key
     if (certificate is None) != (key is None):
@@ -90,7 +90,7 @@ def demonstration(model: str, namespace: str) -> Iterator[Demo]:
     """A recorded camera and a perception node that looks at it, in a ROS domain of their own."""
     from lisa_ros.demo.client import NodeProcess, own_domain
     from lisa_ros.demo.recorded_camera import IMAGE, read_questions
-    from lisa_ros.web.server import Demo
+    from lisa_ros.web.pages import Demo
 
     tables: dict[int, list[str]] = {}
     for question in read_questions():

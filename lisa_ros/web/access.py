@@ -43,7 +43,7 @@ class WebError(LisaError):
     """The page cannot be offered as it was asked for."""
 
 
-class Gate:
+class AccessControl:
     """An ASGI application around the page's: lets in who may come, tells the others why not.
 
     With a token, the link `/?token=...` leaves it in a cookie, and everything else wants that.

@@ -197,7 +197,7 @@ def test_the_page_loads_nothing_from_elsewhere(address: str) -> None:
         assert status == 200 and "default-src 'none'" in headers["Content-Security-Policy"]
         assert not re.search(r"(src|href)\s*=\s*[\"']?https?:|url\(|import\s|innerHTML", text)
     assert fetch(address, "/nothing")[0] == 404
-    assert fetch(address, "/../server.py")[0] == 404
+    assert fetch(address, "/../pages.py")[0] == 404
 
 
 def test_no_camera_is_told_with_its_reason(address: str, robot: Rig) -> None:

@@ -29,7 +29,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from lisa_ros.errors import LisaError
-from lisa_ros.web.access import SECURITY_HEADERS, Gate, content_security_policy
+from lisa_ros.web.access import SECURITY_HEADERS, AccessControl, content_security_policy
 from lisa_ros.web.node_client import NodeClient
 
 FILES = {
@@ -149,7 +149,7 @@ class WebServer:
         routes = [Route(path, self._file) for path in FILES]
         routes.append(Route("/speech", self._speech, methods=["POST"]))
         routes.append(WebSocketRoute("/socket", self._socket))
-        self.app = Gate(Starlette(routes=routes, lifespan=self._lifespan), token, port)
+        self.app = AccessControl(Starlette(routes=routes, lifespan=self._lifespan), token, port)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> Any:
