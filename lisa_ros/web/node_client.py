@@ -334,6 +334,7 @@ class NodeClient:
             if status.name.startswith(start):
                 self._reports[status.name.removeprefix(start)] = status
                 self._heard = time.monotonic()
+        self._on_state()
 
     def _servers(self) -> frozenset[bytes]:
         topic = self._node.resolve_topic_name("mask")

@@ -315,7 +315,8 @@ function onAnswer(turn, message) {
   turn.answer = message;
   update(turn);
   turn.button.dataset.status = message.status;
-  turn.button.dataset.model = message.timings.total;
+  turn.button.dataset.firstMask = message.timings.first_mask;
+  turn.button.dataset.total = message.timings.total;
   turn.took.textContent = message.timings.total ? `${Math.round(message.timings.total)} ms · ${message.model}` : "";
   endTurn(turn, [MEANINGS[message.status], message.error].filter(Boolean).join(" "));
 }
