@@ -24,7 +24,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -192,7 +192,8 @@ class WebServer:
         async for part in request.stream():
             body += part
             if len(body) > SPEECH_LIMIT:
-                return PlainTextResponse("the recording is too long: two minutes at most", 413)
+                error = "the recording is too long: two minutes at most"
+                return JSONResponse({"error": error}, 413)
         if self._listening.locked():
             return JSONResponse({"error": "another page is being listened to: say it again"}, 503)
         async with self._listening:
@@ -206,7 +207,7 @@ class WebServer:
 
     def _recognise(self, wav: bytes) -> Any:
         """What was said in a WAV file."""
-        from lisa_ros.speech.audio import read_wav
+        from lisa_ros.speech.audio import AudioError, read_wav
         from lisa_ros.speech.recognizer import load_recognizer
 
         if self._recognizer is None:
@@ -214,7 +215,11 @@ class WebServer:
         with tempfile.TemporaryDirectory(prefix="lisa_ros_web_") as folder:
             path = Path(folder) / "recording.wav"
             path.write_bytes(wav)
-            return self._recognizer.recognise(*read_wav(path))
+            try:
+                samples, rate = read_wav(path)
+            except AudioError as error:
+                raise AudioError(str(error).replace(str(path), "the recording")) from None
+            return self._recognizer.recognise(samples, rate)
 
     # --- the socket --------------------------------------------------------------------------
 

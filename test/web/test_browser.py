@@ -153,6 +153,17 @@ def test_sentences_instead_of_silence(page: Page) -> None:
         )
 
 
+def test_the_microphone_of_the_browser(page: Page) -> None:
+    """Chromium's own pretended one beeps: a sentence, and nothing is asked."""
+    page.click("#speak")
+    page.wait_for_selector("#speak[aria-pressed=true]")
+    time.sleep(1.0)
+    page.click("#speak")
+    page.wait_for_selector("#notice:has-text('again')")
+    assert page.locator(".turn").count() == 0
+    assert page.locator("#speak").get_attribute("aria-pressed") == "false"
+
+
 def test_a_phone_in_the_dark_needs_no_sideways_scrolling(browser: Browser, address: str) -> None:
     phone = browser.new_page(viewport=PHONE, color_scheme="dark", has_touch=True, is_mobile=True)
     phone.set_default_timeout(LIMIT * 1000)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import re
 import ssl
 import subprocess
 import sys
 import time
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +200,37 @@ def test_the_page_loads_nothing_from_elsewhere(address: str) -> None:
         assert not re.search(r"(src|href)\s*=\s*[\"']?https?:|url\(|import\s|innerHTML", text)
     assert fetch(address, "/nothing")[0] == 404
     assert fetch(address, "/../pages.py")[0] == 404
+
+
+def wav(rate: int, channels: int, samples: int) -> bytes:
+    """A silent recording."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as written:
+        written.setnchannels(channels)
+        written.setsampwidth(2)
+        written.setframerate(rate)
+        written.writeframes(bytes(2 * channels * samples))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("recording", "status", "sentence"),
+    [
+        (wav(16_000, 1, 16_000), 200, "Nothing was understood"),
+        (wav(8_000, 2, 8_000), 200, "Nothing was understood"),
+        (wav(16_000, 1, 0), 422, "the recording has no sound in it"),
+        (wav(4_000, 1, 4_000), 422, "4000 samples a second cannot be used"),
+        (b"no sound", 422, "the recording is no WAV file"),
+        (b"", 422, "the recording is no WAV file"),
+        (bytes(5 * 2**20), 413, "the recording is too long"),
+    ],
+    ids=["silence", "8 kHz stereo", "zero length", "4 kHz", "text", "nothing", "long"],
+)
+def test_recordings_that_say_nothing(
+    address: str, recording: bytes, status: int, sentence: str
+) -> None:
+    answered, _, text = fetch(address, "/speech", "POST", recording)
+    assert answered == status and sentence in json.loads(text)["error"]
 
 
 def test_no_camera_is_told_with_its_reason(address: str, robot: Rig) -> None:
