@@ -28,6 +28,7 @@ from lisa_ros.errors import ImageError
 from lisa_ros.msg import Instance, Segmentation
 from lisa_ros.node.inputs.image_conversion import to_rgb
 from lisa_ros.node.inputs.subscription import OnDemandSubscription
+from lisa_ros.node.results.messages import with_masks
 from lisa_ros.node.status import Status
 
 Post = Callable[[str, str, dict[str, Any], bytes], None]
@@ -92,7 +93,7 @@ class NodeClient:
         self._segment = ActionClient(node, Segment, "segment")
         self._follow = ActionClient(node, Follow, "follow")
         self._camera = OnDemandSubscription(node, {"qos": "auto"}, "qos", QUEUE)
-        self._answered = None  # subscription of `input/image`, while a page is open
+        self._answers: list[Any] = []  # subscriptions of `mask` and `input/image`, while watched
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         node.create_timer(1 / LIVE_RATE, self._on_live)
         node.create_timer(STATE_PERIOD, self._on_state)
@@ -258,6 +259,17 @@ class NodeClient:
                 if goal.answered:
                     self._forget(goal)
 
+    def _on_mask(self, message: Segmentation) -> None:
+        """What was asked on the topic `query`, by a voice for example, is for all pages."""
+        if message.source != Segmentation.SOURCE_TOPIC or message.tracked:
+            return
+        self._take_images()
+        stamp = message.header.stamp
+        kept = self._images.get((stamp.sec, stamp.nanosec))
+        jpeg = self._jpeg(kept[0], live=False) if kept else b""
+        answer = segmentation_json(with_masks(message, Segment.Goal.MASKS_RLE))
+        self._post("", f"overheard {message.query_id}", {"type": "overheard"} | answer, jpeg)
+
     def _show_track(self, goal: OpenGoal, message: Segmentation) -> None:
         """The image that the masks belong to, and the masks, as one live picture of its page."""
         self._take_images()
@@ -368,13 +380,14 @@ class NodeClient:
                 self._camera.open(kind, topic)
         elif topic:
             self._camera.follow_publishers()
-        if self._watched and self._answered is None:
-            self._answered = self._node.create_subscription(
-                Image, "input/image", self._on_answered_image, 2
-            )
-        elif not self._watched and self._answered is not None:
-            self._node.destroy_subscription(self._answered)
-            self._answered = None
+        if self._watched and not self._answers:
+            subscribe = self._node.create_subscription
+            self._answers = [
+                subscribe(Image, "input/image", self._on_answered_image, 2),
+                subscribe(Segmentation, "mask", self._on_mask, 10),
+            ]
+        while not self._watched and self._answers:
+            self._node.destroy_subscription(self._answers.pop())
 
     def _state(self) -> dict[str, Any]:
         """What pages show of the node; empty sentences where all is well."""

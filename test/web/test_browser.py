@@ -80,7 +80,6 @@ def pixel(page: Page, x: float, y: float) -> list[int]:
 
 
 def test_a_question_by_keyboard_alone(page: Page, tmp_path: Path) -> None:
-    page.keyboard.press("/")
     page.keyboard.type("the red mug long:20")
     page.keyboard.press("Enter")
     turn = page.locator(".turn")
@@ -108,6 +107,9 @@ def test_a_question_by_keyboard_alone(page: Page, tmp_path: Path) -> None:
     with Image.open(tmp_path / "overlay.png") as overlay:
         assert overlay.size == (WIDTH, HEIGHT)
         assert overlay.getpixel((WIDTH // 4, HEIGHT // 2))[:3] == (230, 60, 60)
+    page.keyboard.press("/")
+    page.keyboard.press("ArrowUp")
+    assert page.locator("#instruction").input_value() == "the red mug long:20"
     page.keyboard.press("Escape")
     assert page.locator("#still").is_hidden()
 
@@ -118,10 +120,10 @@ def test_what_is_pointed_at_is_told(page: Page) -> None:
     for x, y, label in ((0.5, 0.5, "the left one"), (0.2, 0.5, "the right one")):
         page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
         # the smaller mask lies on top of the larger one
-        assert label in page.locator("#tip").inner_text()
+        page.wait_for_selector(f"#tip:has-text('{label}')")
         assert "score 0.90" in page.locator("#tip").inner_text()
     page.mouse.move(box["x"] + 3, box["y"] + 3)
-    assert page.locator("#tip").is_hidden()
+    page.wait_for_selector("#tip", state="hidden")
 
 
 def test_words_are_never_html(page: Page) -> None:
@@ -135,7 +137,7 @@ def test_words_are_never_html(page: Page) -> None:
 def test_sentences_instead_of_silence(page: Page) -> None:
     page.press("#instruction", "Enter")
     assert "Type an instruction" in page.locator("#notice").inner_text()
-    page.click("#save-png")
+    page.click("#save-png", force=True)  # it is off, and says why
     assert "Ask something first" in page.locator("#notice").inner_text()
     page.fill("#instruction", "y" * 30_000)
     page.press("#instruction", "Enter")
@@ -180,8 +182,16 @@ def test_a_phone_in_the_dark_needs_no_sideways_scrolling(browser: Browser, addre
     assert back == "rgb(20, 22, 26)"
     box = phone.locator("#still").bounding_box()
     phone.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    assert "score 0.90" in phone.locator("#tip").inner_text()
+    phone.wait_for_selector("#tip:has-text('score 0.90')")
     phone.close()
+
+
+def test_what_a_voice_asks_is_shown_too(page: Page, robot: Rig) -> None:
+    robot.say("the red mug, said a voice")
+    page.wait_for_selector(".turn[data-status=OK]:has-text('asked elsewhere')")
+    assert "said a voice" in page.locator(".turn").inner_text()
+    page.wait_for_selector("#things button")
+    assert pixel(page, 0.25, 0.5)[:3] == [230, 60, 60]
 
 
 def test_the_page_comes_back_with_the_node(page: Page, robot: Rig) -> None:

@@ -246,9 +246,9 @@ function ask(instruction) {
   }
 }
 
-function addTurn(instruction) {
+function addTurn(instruction, source = "") {
   const item = element("li"), button = element("button", "", "turn");
-  const turn = { ask: ++count % 65536, instruction, answer: {}, open: true, asked: performance.now(), item, button };
+  const turn = { ask: ++count % 65536, instruction, source, answer: {}, open: true, asked: performance.now(), item, button };
   turn.words = element("span", "", "words");
   turn.fault = element("span", "", "fault");
   turn.took = element("span", "", "took");
@@ -317,7 +317,7 @@ function onAnswer(turn, message) {
   turn.button.dataset.status = message.status;
   turn.button.dataset.firstMask = message.timings.first_mask;
   turn.button.dataset.total = message.timings.total;
-  turn.took.textContent = message.timings.total ? `${Math.round(message.timings.total)} ms · ${message.model}` : "";
+  turn.took.textContent = turn.source + (message.timings.total ? `${Math.round(message.timings.total)} ms · ${message.model}` : "");
   endTurn(turn, [MEANINGS[message.status], message.error].filter(Boolean).join(" "));
 }
 
@@ -420,7 +420,11 @@ async function onMessage(message, blob) {
   const turn = turns.find((one) => one.ask === message.ask);
   if (message.type === "state") onState(message);
   else if (message.type === "live") await onLive(message, blob);
-  else if (message.type === "fault") tell(message.error);
+  else if (message.type === "overheard") {
+    const heard = addTurn(message.query, "asked elsewhere · ");
+    heard.picture = blob && await createImageBitmap(blob).catch(() => null);
+    onAnswer(heard, message);
+  } else if (message.type === "fault") tell(message.error);
   else if (message.type === "follow_ended") endFollow(message.reason);
   else if (message.type === "failed" && following?.ask === message.ask) endFollow(message.error);
   else if (!turn) return;
