@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from node_rig import Rig, picture
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -72,11 +73,11 @@ def ask(page: Page, instruction: str, status: str) -> None:
     page.wait_for_selector(f"li:nth-child({count + 1}) .turn[data-status={status}]")
 
 
-def pixel(page: Page, x: float, y: float) -> list[int]:
-    """The colour of the shown answer at a part of its width and height."""
-    script = """([x, y]) => { const c = document.querySelector('#still');
+def pixel(page: Page, x: float, y: float, canvas: str = "#still") -> list[int]:
+    """The colour of the shown answer, or the live picture, at a part of its width and height."""
+    script = """([x, y, canvas]) => { const c = document.querySelector(canvas);
         return [...c.getContext('2d').getImageData(x * c.width, y * c.height, 1, 1).data]; }"""
-    return page.evaluate(script, [x, y])
+    return page.evaluate(script, [x, y, canvas])
 
 
 def test_a_question_by_keyboard_alone(page: Page, tmp_path: Path) -> None:
@@ -184,6 +185,31 @@ def test_a_phone_in_the_dark_needs_no_sideways_scrolling(browser: Browser, addre
     phone.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     phone.wait_for_selector("#tip:has-text('score 0.90')")
     phone.close()
+
+
+def blue_thing(x: int) -> np.ndarray:
+    """A blue box on grey with its left edge at x, which the fake tracker knows by its colour."""
+    image = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    image[30:90, x : x + 80] = 0, 0, 255
+    return image
+
+
+def test_a_mask_moves_with_the_live_picture(page: Page, robot: Rig) -> None:
+    seen = frames(page)
+    robot.film(15.0, blue_thing(40), anew=False)
+    until(lambda: frames(page) > seen + 10, "the blue thing")
+    ask(page, "it", "OK")
+    page.click("#follow")
+    page.wait_for_selector("#badge:has-text('following it')")
+    edge = [230, 60, 60]
+    until(lambda: pixel(page, 40 / WIDTH, 0.5, "#live")[:3] == edge, "the mask on the thing")
+    robot.film(15.0, blue_thing(70), anew=False)
+    until(lambda: pixel(page, 70 / WIDTH, 0.5, "#live")[:3] == edge, "the mask to move along")
+    assert page.locator("#things button").count() == 1
+    page.click("#follow")
+    page.wait_for_selector("#notice:has-text('Following has ended: the client ended it')")
+    until(lambda: pixel(page, 70 / WIDTH, 0.5, "#live")[0] < 120, "a live picture without mask")
+    robot.film(15.0, picture(WIDTH, HEIGHT), anew=False)
 
 
 def test_what_a_voice_asks_is_shown_too(page: Page, robot: Rig) -> None:
