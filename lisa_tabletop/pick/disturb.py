@@ -19,8 +19,9 @@ REACH = 0.24  # metres from the middle of the table, so that the camera still se
 HANDS = ("undisturbed", "following", "not following")
 """what each scene is tried with, one after the other"""
 
-Moved = Callable[[View], np.ndarray]
-"""shows an image; how far the thing has moved since the first: (3,), metres, table's frame"""
+Moved = Callable[[View, float], np.ndarray]
+"""shows an image, so many simulated seconds after the first; how far the thing has moved since the
+first: (3,), metres, table's frame"""
 
 
 class Disturbance:
@@ -61,7 +62,7 @@ class Disturbance:
                 self.pushed = float(np.linalg.norm((data.xpos[item.body] - place)[:2]))
             if self._tell is not None and time - shown >= FRAME_PERIOD:
                 shown = time
-                self.moved = self._tell(self._look())
+                self.moved = self._tell(self._look(), time - start)
 
         begun = following(self._look()) if self._follows else nullcontext(None)
         with begun as self._tell:

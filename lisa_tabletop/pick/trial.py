@@ -118,7 +118,7 @@ class TrueMasks:
     def following(self, view: View) -> Iterator[Moved]:
         """By the middle of what its own mask shows."""
         before = _middle(view, self._target)
-        yield lambda view: _middle(view, self._target) - before
+        yield lambda view, seconds: _middle(view, self._target) - before
 
 
 def _middle(view: View, number: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from rclpy.node import Node
+from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
@@ -24,9 +25,9 @@ class ViewPublisher:
         self._depth = node.create_publisher(Image, "/camera/depth/image_raw", 1)
         self._info = node.create_publisher(CameraInfo, "/camera/camera_info", 1)
 
-    def publish(self, view: View) -> Header:
-        """Returns the header of all three."""
-        header = Header(stamp=self._clock.now().to_msg(), frame_id=FRAME)
+    def publish(self, view: View, stamp: Time | None = None) -> Header:
+        """With the stamp of now unless another is given; returns the header of all three."""
+        header = Header(stamp=(stamp or self._clock.now()).to_msg(), frame_id=FRAME)
         self._info.publish(camera_info(view, header))
         self._depth.publish(depth_message(view.depth, header))
         self._image.publish(to_message(view.rgb, "rgb8", header))
