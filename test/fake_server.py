@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -43,7 +44,11 @@ def read_request(connection: socket.socket) -> tuple[str, bytes]:
 
 
 @contextmanager
-def server(answer: Callable[[socket.socket, str, bytes], None], port: int = 0) -> Iterator[str]:
+def server(
+    answer: Callable[[socket.socket, str, bytes], None],
+    port: int = 0,
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[str]:
     """A server that hands every request to a function, and its address."""
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -60,10 +65,13 @@ def server(answer: Callable[[socket.socket, str, bytes], None], port: int = 0) -
 
         def handle(connection: socket.socket) -> None:
             with connection, suppress(OSError):
-                answer(connection, *read_request(connection))
+                if tls is not None:
+                    connection = tls.wrap_socket(connection, server_side=True)
+                with connection:
+                    answer(connection, *read_request(connection))
 
         threading.Thread(target=serve, daemon=True).start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        yield f"http{'s' if tls else ''}://127.0.0.1:{listening.getsockname()[1]}"
         listening.shutdown(socket.SHUT_RDWR)
 
 

@@ -98,7 +98,7 @@ class RemoteEngine:
             ServerError: the address or the token is none.
         """
         self.address, self.jpeg_quality, self.config = address, jpeg_quality, config
-        self.name, self.device = "model of a server", address
+        self.name, self.device = "a model whose server has not answered yet", address
         self.bytes_up = 0
         """of the bodies of all requests so far"""
         self._server = _Server(address)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
+import ipaddress
 import json
+import ssl
 import subprocess
 import sys
 import threading
@@ -10,6 +13,9 @@ import time
 
 import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from fake_server import COUNTERS, HEAD, IMAGE, LINES, MASK, OURS, always, hang, reply, server
 from hypothesis import given
 from hypothesis import strategies as st
@@ -154,6 +160,43 @@ def test_tls_where_there_is_none():
         engine = RemoteEngine(address.replace("http:", "https:"))
         with pytest.raises(ServerError, match="does not speak TLS"):
             engine.segment(IMAGE, "the mug")
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate of 127.0.0.1 that signs itself, and a server's context with it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(1))
+        .add_extension(names, False)
+        .sign(key, hashes.SHA256())
+    )
+    cert_file, key_file = tmp_path / "cert.pem", tmp_path / "key.pem"
+    cert_file.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert_file, key_file)
+    return cert_file, context
+
+
+def test_tls(certificate, monkeypatch):
+    cert_file, context = certificate
+    with server(always(reply(*LINES)), tls=context) as address:
+        with pytest.raises(ServerError, match="SSL_CERT_FILE"):
+            RemoteEngine(address).segment(IMAGE, "the mug")
+        with pytest.raises(ServerError, match="one that speaks TLS does so"):
+            RemoteEngine(address.replace("https", "http")).segment(IMAGE, "the mug")
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert_file))
+        assert RemoteEngine(address).segment(IMAGE, "the mug").status == AnswerStatus.OK
 
 
 @pytest.mark.parametrize(
