@@ -79,7 +79,9 @@ class EngineReplica:
         window: float,
     ) -> None:
         """`model`: arguments of `load_engine`; `window`: seconds that a batch waits for more."""
-        os.environ["OMP_NUM_THREADS"] = os.environ.get(USERS_THREADS, "")
+        os.environ.pop("OMP_NUM_THREADS", None)
+        if USERS_THREADS in os.environ:
+            os.environ["OMP_NUM_THREADS"] = os.environ[USERS_THREADS]
         self.token, self.max_pixels = token, max_pixels
         self.engine = load_engine(**model, config=EngineConfig(threads=threads or None))
         self.engine.warm_up(deadline=time.monotonic() + 60)
@@ -152,7 +154,8 @@ class EngineReplica:
                     break
         if length > most:
             raise Refused(413, "image", f"the image takes more than {LONGEST_FILE} bytes as a file")
-        self.bytes_up.inc(length)
+        if length:
+            self.bytes_up.inc(length)
         return b"".join(parts)
 
     def _asked(self, body: bytes, prepare: bool) -> Asked:
@@ -197,6 +200,7 @@ class EngineReplica:
         """The lines of an answer as the engine brings them."""
         self.open[robot] += 1
         batch = asyncio.ensure_future(self._ask(asked))
+        batch.add_done_callback(lambda _: asked.events.put_nowait(None))  # whatever became of it
         try:
             while (line := await asked.events.get()) is not None:
                 yield line
@@ -225,8 +229,9 @@ class EngineReplica:
         def say(asked: Asked, line: bytes | None) -> None:
             loop.call_soon_threadsafe(asked.events.put_nowait, line)
 
-        groups = [[one for one in batch if not one.prepare]]
-        groups += [[one] for one in batch if one.prepare]
+        heard = [one for one in batch if not one.gone.is_set()]
+        groups = [[one for one in heard if not one.prepare]]
+        groups += [[one] for one in heard if one.prepare]
         for group in filter(None, groups):
             self.questions.inc(len(group))
             begun: set[Asked] = set()

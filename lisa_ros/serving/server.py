@@ -107,14 +107,14 @@ def start(options: ServeOptions, token: str) -> str:
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE", "100")
-    if "OMP_NUM_THREADS" in os.environ:
-        os.environ["LISA_ROS_OMP_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"]
     import ray
     from ray import serve
     from ray.serve.config import HTTPOptions, RequestRouterConfig
 
-    from lisa_ros.serving.replica import EngineReplica
+    from lisa_ros.serving.replica import USERS_THREADS, EngineReplica
 
+    if "OMP_NUM_THREADS" in os.environ:
+        os.environ[USERS_THREADS] = os.environ["OMP_NUM_THREADS"]
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     # 1. Ray itself, if it is ours
     ours = options.ray_address == "local"
@@ -171,7 +171,16 @@ def start(options: ServeOptions, token: str) -> str:
         batch=options.batch,
         window=options.window,
     )
-    serve.run(engine, name="lisa", route_prefix="/")
+    try:
+        serve.run(engine, name="lisa", route_prefix="/")
+    except RuntimeError as error:
+        stop(options)
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        ours_first = [line for line in lines if line.startswith("lisa_ros.")] + lines[-1:]
+        raise ServeError(
+            f"the engine does not start: {ours_first[0].partition(': ')[2] or ours_first[0]} "
+            "(Ray's log is below /tmp/ray/session_latest/logs/serve)"
+        ) from None
     return ray.get_runtime_context().gcs_address
 
 

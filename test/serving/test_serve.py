@@ -144,6 +144,7 @@ def test_requests_that_are_none_do_no_harm(serving, robot):
 
     say(head + "content-length: 100000\r\n\r\n{", read=False)  # ends early
     assert " 413 " in say(head + f"content-length: {2**40}\r\n\r\n")
+    assert " 400 " in say(head + "content-length: 0\r\n\r\n")
     assert " 400 " in say(head + "content-length: 3\r\n\r\nabc")
     assert " 404 " in say(head.replace("segment", "nothing") + "content-length: 0\r\n\r\n")
     with socket.create_connection((host, int(port)), 20) as slow:  # reads nothing
