@@ -167,7 +167,8 @@ class RemoteEngine:
         self, path: str, question: Question, interrupted: Interruption, reader: EventReader
     ) -> Iterator[Event]:
         """What comes back. Of an image that the server may have, the name alone is sent first."""
-        frame, file = self._frames.get(question.key, ""), b""
+        key = None if question.key is None else (question.key, question.image.shape)
+        frame, file = self._frames.get(key, ""), b""
         while True:
             if not frame:
                 file = encode_image(question.image, self.jpeg_quality)
@@ -180,7 +181,7 @@ class RemoteEngine:
                     max_new_tokens=question.max_new_tokens or self.config.max_new_tokens,
                     time_left=left,
                     frame=frame,
-                    keep=question.key is not None,
+                    keep=key is not None,
                     file=file,
                 )
             )
@@ -191,8 +192,8 @@ class RemoteEngine:
                     if event.kind == UNKNOWN_FRAME and frame:
                         break
                     raise self._refused(event)
-                if file and question.key is not None:
-                    self._remember(question.key, frame_name(file))
+                if file and key is not None:
+                    self._remember(key, frame_name(file))
                 yield event
             else:
                 return
