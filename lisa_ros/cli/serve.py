@@ -54,9 +54,9 @@ def run(args: argparse.Namespace) -> int:
         ray_address=args.ray_address,
     )
     stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
     ray_at = start(options, os.environ.get(TOKEN, "").strip())
+    for number in (signal.SIGINT, signal.SIGTERM):  # now, in the place of Ray's handlers
+        signal.signal(number, lambda *_: stopping.set())
     address = f"{'https' if args.tls_cert else 'http'}://{args.host}:{args.port}"
     print(f"{args.model} answers at {address}; on a robot: lisa-ros node --model {address}")
     print(f"Ray's own head is at {ray_at}; stop with Ctrl-C", flush=True)

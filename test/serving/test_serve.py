@@ -51,6 +51,7 @@ def serving(tmp_path_factory):
 
         wait_for(ready, "the server", START)
         yield process, f"http://127.0.0.1:{port}", metrics
+        assert process.end() == 0, f"a server that is told to stop does so\n{process.log}"
 
 
 @pytest.fixture
