@@ -46,6 +46,7 @@ from lisa_ros.node.status import Status
 from lisa_ros.serving.remote import RemoteEngine
 
 PERIOD = 0.5  # seconds from one question of a robot to its next, or until the answer is there
+BACK_OFF = 2.0  # seconds that a robot whose server is away waits until it asks again
 CAMERA_PERIOD = 0.25  # seconds between two images of a robot
 CALLERS = 16  # that ask the server alone, each as soon as he has his answer
 CALLS = 400
@@ -75,7 +76,7 @@ class RobotSide(Node):
         asked = [one.instruction for one in read_questions() if one.seed == scene.seed]
         self.instructions = asked or ["the red mug"]
         self.waiting: tuple[str, float] | None = None
-        self.shown = 0
+        self.not_before, self.shown = 0.0, 0
         self.images = self.create_publisher(CompressedImage, "image/compressed", 1)
         self.query = self.create_publisher(String, "query", 10)
         self.mask = self.create_subscription(Segmentation, "mask", self._on_result, 50)
@@ -95,7 +96,7 @@ class RobotSide(Node):
         self.images.publish(compressed(frame, self.get_clock().now()))
 
     def _ask(self) -> None:
-        if self.waiting is None and self.left:
+        if self.waiting is None and self.left and time.monotonic() >= self.not_before:
             self.left -= 1
             self.fleet.asked += 1
             words = self.instructions[self.left % len(self.instructions)]
@@ -109,6 +110,8 @@ class RobotSide(Node):
         now = time.monotonic()
         self.fleet.results.append((now, Status(message.status), 1e3 * (now - self.waiting[1])))
         self.waiting = None
+        if message.status not in RIGHT:
+            self.not_before = now + BACK_OFF
 
 
 @contextmanager

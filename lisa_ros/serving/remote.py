@@ -289,10 +289,10 @@ class _Server:
             )
         if isinstance(error, ssl.SSLError) and "WRONG_VERSION" in str(error):
             return ServerError(f"{where} does not speak TLS: write http://, or start it with TLS")
-        if isinstance(error, http.client.RemoteDisconnected | http.client.BadStatusLine):
+        if isinstance(error, ConnectionResetError | BrokenPipeError | http.client.BadStatusLine):
             return ServerUnreachable(
-                f"{where} closed the connection without an answer; one that speaks TLS does so "
-                "where the address begins with http://"
+                f"{where} closed the connection before its answer was complete; one that speaks "
+                "TLS does so where the address begins with http://"
             )
         if isinstance(error, http.client.HTTPException):
             return ServerUnreachable(f"{where} broke off in the middle of an answer")

@@ -193,7 +193,7 @@ def test_tls(certificate, monkeypatch):
     with server(always(reply(*LINES)), tls=context) as address:
         with pytest.raises(ServerError, match="SSL_CERT_FILE"):
             RemoteEngine(address).segment(IMAGE, "the mug")
-        with pytest.raises(ServerError, match="one that speaks TLS does so"):
+        with pytest.raises(ServerError, match="speaks TLS does so"):
             RemoteEngine(address.replace("https", "http")).segment(IMAGE, "the mug")
         monkeypatch.setenv("SSL_CERT_FILE", str(cert_file))
         assert RemoteEngine(address).segment(IMAGE, "the mug").status == AnswerStatus.OK
