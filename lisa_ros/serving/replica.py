@@ -202,9 +202,16 @@ class EngineReplica:
         batch = asyncio.ensure_future(self._ask(asked))
         batch.add_done_callback(lambda _: asked.events.put_nowait(None))  # whatever became of it
         try:
-            while (line := await asked.events.get()) is not None:
-                yield line
-            await batch
+            ended = False
+            while not ended:
+                lines = [await asked.events.get()]
+                while not asked.events.empty():  # every piece costs Ray some messages
+                    lines.append(asked.events.get_nowait())
+                ended = None in lines
+                if said := b"".join(line for line in lines if line is not None):
+                    yield said
+            if batch.done():
+                batch.result()  # raises what nobody has told
         finally:  # here too when the robot has hung up
             asked.gone.set()
             self.open[robot] -= 1
