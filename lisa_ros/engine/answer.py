@@ -57,6 +57,9 @@ class Instance:
     """pixels of the mask"""
     evidence: Mapping[str, float] = field(default_factory=dict)
     """what a calibrated score was made from (request_state.py); empty where it is not calibrated"""
+    seg_embedding: np.ndarray | None = None
+    """(C,) float32, the `[SEG]` embedding as SAM's prompt, by which `Engine.decode_masks` finds the
+    thing in other images; None for a mask that no model made"""
 
 
 @dataclass(frozen=True)

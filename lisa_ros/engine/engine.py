@@ -169,6 +169,40 @@ class Engine:
             self.turn.release()
 
     @torch.inference_mode()
+    def sam_features(
+        self, image: np.ndarray, key: Hashable | None = None
+    ) -> tuple[ImageFeatures, bool]:
+        """An image's SAM features without a word asked, and whether they had to be computed."""
+        check_image(image, self.config)
+        self.turn.take(Interruption())
+        try:
+            features = self.features.get(key, image.shape[:2])
+            missing = features.sam is None
+            if missing:
+                self.vision.encode_sam([features], [image], StageTimer(self.device))
+            self.vision.join()
+            return features, missing
+        finally:
+            self.features.trim()
+            self.turn.release()
+
+    @torch.inference_mode()
+    def decode_masks(self, features: ImageFeatures, embeddings: np.ndarray) -> np.ndarray:
+        """Where the things of `[SEG]` embeddings (N, C) are in an image: logits (N, H, W) float32.
+
+        `features`: of `sam_features`. `embeddings`: `Instance.seg_embedding` of answers about any
+        image. A mask is where its logits are above zero.
+        """
+        self.turn.take(Interruption())
+        try:
+            prompts = torch.from_numpy(embeddings).to(self.device, self.vision.dtype)  # (N, C)
+            entries = [features] * len(prompts)
+            found = self.vision.decode_masks(entries, prompts, StageTimer(self.device))
+            return torch.stack(found).cpu().numpy()
+        finally:
+            self.turn.release()
+
+    @torch.inference_mode()
     def warm_up(self, *, deadline: float | None = None) -> None:
         """Do now what only a first question pays for: buffers, kernels, on a GPU the graphs.
 
@@ -182,8 +216,8 @@ class Engine:
             # a model that says nothing about a black image has not decoded a mask by now
             features = self.features.entries.pop(key, None)
             if features is not None:
-                states = self.decoder.embed([0])  # (1, H)
-                self.vision.decode_masks([features], states, StageTimer(self.device))
+                prompts = self.network.seg_embeddings(self.decoder.embed([0]))  # (1, C)
+                self.vision.decode_masks([features], prompts, StageTimer(self.device))
             if self.device.type == "cuda":
                 for tokens in WARM_WIDTHS:
                     embeds = self.decoder.embed([0] * tokens)[None]  # (1, T, H)
@@ -309,9 +343,12 @@ class Engine:
         for request in first.values():
             request.sam_encodes = 1
 
-    def _decode_masks(self, steps: list[Step], timer: StageTimer) -> list[dict[int, Tensor]]:
-        """Full-size mask logits (H, W) for every step, by the index of the state they come from."""
-        masks: list[dict[int, Tensor]] = [{} for _ in steps]
+    def _decode_masks(
+        self, steps: list[Step], timer: StageTimer
+    ) -> list[dict[int, tuple[Tensor, Tensor]]]:
+        """Full-size mask logits (H, W) and SAM prompts (C,) for every step, by the index of the
+        state they come from."""
+        masks: list[dict[int, tuple[Tensor, Tensor]]] = [{} for _ in steps]
         places = [step.sequence.seg_places(step, self.criteria.seg_id) for step in steps]
         flat = [(n, place) for n, group in enumerate(places) for place in group]
         if flat:
@@ -320,9 +357,10 @@ class Engine:
             self._encode_sam(requests, timer)
             states = torch.stack([steps[n].states[place] for n, place in flat])  # (masks, H)
             entries = [request.features for request in requests]
-            found = self.vision.decode_masks(entries, states, timer)
-            for (n, place), logits in zip(flat, found, strict=True):
-                masks[n][place] = logits
+            prompts = self.network.seg_embeddings(states)  # (masks, C)
+            found = self.vision.decode_masks(entries, prompts, timer)
+            for (n, place), logits, prompt in zip(flat, found, prompts, strict=True):
+                masks[n][place] = logits, prompt
         return masks
 
 

@@ -169,18 +169,18 @@ class Vision:
             torch.cuda.current_stream(self.device).wait_stream(self.side_stream)
 
     def decode_masks(
-        self, entries: Sequence[ImageFeatures], states: Tensor, timer: StageTimer
+        self, entries: Sequence[ImageFeatures], prompts: Tensor, timer: StageTimer
     ) -> list[Tensor]:
-        """Full-size mask logits (height, width) of states (N, H), each with its own image."""
+        """Full-size mask logits (height, width) of SAM prompts (N, C), each with its own image."""
         self.join()
         with timer.stage("mask"):
-            low_res = self.low_res(torch.stack([features.sam for features in entries]), states)
+            low_res = self.low_res(torch.stack([features.sam for features in entries]), prompts)
             return [
                 self.processor.full_size_masks(mask, features.resized_hw, features.hw)[0]
                 for features, mask in zip(entries, low_res, strict=True)
             ]
 
 
-def _low_res_masks(network: LisaNetwork, frames: Tensor, states: Tensor) -> Tensor:
-    """Frames (N, C, g, g) and the states (N, H) that predict `[SEG]` to logits (N, 1, 4g, 4g)."""
-    return network.decode_masks(frames, network.seg_embeddings(states)[:, None])[0]
+def _low_res_masks(network: LisaNetwork, frames: Tensor, prompts: Tensor) -> Tensor:
+    """Frames (N, C, g, g) and a SAM prompt for each, (N, C), to logits (N, 1, 4g, 4g)."""
+    return network.decode_masks(frames, prompts[:, None])[0]

@@ -76,15 +76,18 @@ class RequestState(Sequence):
             return [0]
         return [i for i, token in enumerate(step.tokens) if token == seg_id]
 
-    def events(self, tokenizer: Tokenizer, step: Step, masks: dict[int, Tensor]) -> Iterator[Event]:
+    def events(
+        self, tokenizer: Tokenizer, step: Step, masks: dict[int, tuple[Tensor, Tensor]]
+    ) -> Iterator[Event]:
         """What a step brings, in the order of the answer.
 
-        `masks`: full-size logits (H, W) by the index of the state they come from.
+        `masks`: full-size logits (H, W), and the SAM prompt (C,) that they were decoded from, by
+        the index of the state that predicts their `[SEG]`.
         """
         before = len(self.ids) - len(step.tokens)  # tokens of earlier steps
         if self.calibration is not None:
             self.probabilities += token_probabilities(step.logits, step.tokens)
-        for place, logits in masks.items():
+        for place, (logits, prompt) in masks.items():
             raw = tokenizer.decode(self.ids[: before + place])
             yield from self._advance_text("" if self.forced else settled_text(raw))
             seg_probability = step.logits[place].float().softmax(-1)[tokenizer.seg_id]
@@ -92,7 +95,8 @@ class RequestState(Sequence):
             instance = measure(logits, label, float(seg_probability))
             if instance.area or self.keep_empty_masks:
                 words = self.probabilities[: before + place] if plain_text(raw) else []
-                instance = self._calibrated(instance, words)
+                embedding = prompt.float().cpu().numpy()
+                instance = replace(self._calibrated(instance, words), seg_embedding=embedding)
                 self.instances.append(instance)
                 yield MaskReady(instance)
         if not self.forced:
