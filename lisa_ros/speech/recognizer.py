@@ -36,10 +36,15 @@ CONFIDENCE = Path(__file__).with_name("confidence.json")
 SURE = 0.5  # least confidence of what is asked without asking again
 SHORTEST = 0.2  # seconds; nothing that short is a word
 LOUDNESS = 0.1  # root mean square that every recording is brought to
-HISS = 3e-3  # of noise that is added then: digital silence has no spectrum
+HISS = 2e-3  # of noise that is added then: digital silence has no spectrum
 FAINTEST = 1e-4  # root mean square of a recording with anything in it
 VARIANTS, MOST_CHOICES = 3, 200  # ways of saying a phrase: kept, and looked at
-BEAMS: dict[str, float] = {}
+BEAMS = {  # probabilities below which a path is given up; wider than pocketsphinx's own
+    **dict.fromkeys(("beam", "pbeam"), 1e-70),
+    **dict.fromkeys(("wbeam", "lponlybeam"), 1e-48),
+    "lpbeam": 1e-60,
+    "fwdflatwbeam": 1e-40,
+}
 
 
 class RecognizerError(LisaError):

@@ -27,6 +27,7 @@ MODEL = Path(__file__).resolve().parents[2] / "lisa_ros" / "speech" / "tabletop.
 SEED = 20
 SCENES = 5_000  # invented for each split
 QUESTIONS = 8  # asked about each
+WAKE_WORD, CALLED = "robot", 0.05  # what some sentences begin with, and how many
 DISCOUNT = 0.5  # taken from every count for what was never counted
 LEAST = 2  # times that three words must stand in a row to be kept
 _SLOT = re.compile(r"(\{\w+\})")
@@ -73,7 +74,8 @@ def spoken_sentences(random: Generator, scenes: int = SCENES) -> Iterator[list[s
         for _ in range(scenes):
             record = random_record(random)
             for question in compose(record, random, QUESTIONS, split, patterns=patterns):
-                yield spoken_words(question["instruction"])
+                words = spoken_words(question["instruction"])
+                yield [WAKE_WORD, *words] if random.random() < CALLED else words
 
 
 def language_model(sentences: Iterable[Sequence[str]]) -> str:

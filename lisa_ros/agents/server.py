@@ -1,0 +1,323 @@
+"""Eyes for agents: a Model Context Protocol server beside a running perception node.
+
+Six tools: `look`, `find`, `describe`, `follow`, `stop`, `status`. It only perceives: nothing that
+it offers moves anything. On the ROS side it is a client like the web page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import itertools
+import json
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+from mcp.server import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp_types import CallToolResult, ImageContent, TextContent, ToolAnnotations
+from pydantic import Field
+
+from lisa_ros.node.results.overlay import mark_masks
+from lisa_ros.web.node_client import NodeClient
+
+INSTRUCTIONS = """Eyes of a robot. `find` takes plain words ("the red mug left of the book", \
+"something to drink from") and gives mask, score and, with a depth camera, where the thing is. \
+Status OK: found. NOT_FOUND: the model says that it is not there. TEXT_ONLY: an answer in words. \
+Everything else carries a sentence in `error`. Nothing here moves the robot."""
+MOST_BYTES = 200_000  # of a picture, as it is sent: base64 and all
+SIDES = (1280, 960, 640, 480, 320)  # pixels of the longer side, tried from the largest on
+QUALITIES = (85, 65, 45)
+FIRST_LOOK = 3.0  # seconds in which a camera has shown an image, if there is one
+PICTURE_LIMIT = 3.0  # seconds from an answer to its picture
+ANSWER_LIMIT = 90.0  # seconds; the node's own limit is shorter
+LINGER = 10.0  # seconds after a call in which the camera stays subscribed to
+LONGEST_FOLLOW = 60.0  # seconds of one call
+
+
+@dataclass
+class Call:
+    """What has come back from the node for one call of a tool."""
+
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    pictured: asyncio.Event = field(default_factory=asyncio.Event)
+    message: dict[str, Any] = field(default_factory=dict)
+    tracks: list[dict[str, Any]] = field(default_factory=list)
+    jpeg: bytes = b""
+
+
+class Eyes:
+    """The ROS side, for coroutines."""
+
+    def __init__(self, namespace: str, ros_arguments: list[str]) -> None:
+        self._node = NodeClient(namespace, ros_arguments, self._post)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._calls: dict[str, Call] = {}
+        self._count = itertools.count(1)
+        self._live = b""
+        self._shown = asyncio.Event()
+        self._users = 0
+
+    @contextlib.asynccontextmanager
+    async def open(self, _: MCPServer) -> AsyncIterator[None]:
+        """As long as the server runs."""
+        if self._loop is None:  # over HTTP each session comes in here
+            self._loop = asyncio.get_running_loop()
+            self._node.start()
+        yield
+
+    def close(self) -> None:
+        self._node.close()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return self._node.state
+
+    def _post(self, page: str, key: str, message: dict[str, Any], jpeg: bytes) -> None:
+        """Called on the ROS thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._deliver, page, message, jpeg)
+
+    def _deliver(self, page: str, message: dict[str, Any], jpeg: bytes) -> None:
+        kind, call = message["type"], self._calls.get(page)
+        if kind == "live" and not page:
+            self._live = jpeg
+            self._shown.set()
+        if call is None:
+            return
+        if kind == "picture":
+            call.jpeg = jpeg
+            call.pictured.set()
+        elif kind == "live":
+            call.tracks.append(message)
+            call.jpeg = jpeg
+        elif kind in ("answer", "failed", "follow_ended"):
+            call.message = message
+            call.ended.set()
+
+    @contextlib.asynccontextmanager
+    async def looking(self) -> AsyncIterator[None]:
+        """While somebody wants pictures: the camera is subscribed to, and has shown an image."""
+        self._users += 1
+        self._node.watch(True)
+        try:
+            with contextlib.suppress(TimeoutError):
+                if self.state["ready"] and not self.state["camera"]:
+                    await asyncio.wait_for(self._shown.wait(), FIRST_LOOK)
+            yield
+        finally:
+            asyncio.get_running_loop().call_later(LINGER, self._leave)
+
+    def _leave(self) -> None:
+        self._users -= 1
+        if not self._users:
+            self._node.watch(False)
+            self._live, self._shown = b"", asyncio.Event()
+
+    async def look(self) -> bytes:
+        """The newest image as JPEG; empty if none comes."""
+        async with self.looking():
+            self._shown.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._shown.wait(), FIRST_LOOK)
+            return self._live
+
+    async def ask(self, instruction: str, mode: str, dialogue: str = "") -> Call:
+        """Ask and wait for the answer and its picture."""
+        async with self.looking():
+            with self._call() as (name, call):
+                words = {"instruction": instruction, "mode": mode, "dialogue": dialogue}
+                self._node.ask(name, 1, words)
+                await self._end_of(name, call, ANSWER_LIMIT)
+                if call.message.get("width"):
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(call.pictured.wait(), PICTURE_LIMIT)
+                return call
+
+    async def follow(self, instruction: str, seconds: float) -> Call:
+        """Follow a thing for so long, or until it is lost."""
+        async with self.looking():
+            with self._call() as (name, call):
+                self._node.follow(name, 1, {"instruction": instruction})
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(call.ended.wait(), seconds)
+                    return call
+                self._node.stop(name)
+                await self._end_of(name, call, ANSWER_LIMIT)
+                return call
+
+    @contextlib.contextmanager
+    def _call(self):
+        name = f"call {next(self._count)}"
+        self._calls[name] = call = Call()
+        try:
+            yield name, call
+        finally:
+            self._node.stop(name)  # the agent may have hung up
+            del self._calls[name]
+
+    async def _end_of(self, name: str, call: Call, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(call.ended.wait(), seconds)
+        except TimeoutError:
+            raise ToolError(f"no answer within {seconds:.0f} s: `status` says why") from None
+
+    def stop(self) -> int:
+        """Take back everything that is open; how much that was."""
+        for name in self._calls:
+            self._node.stop(name)
+        return len(self._calls)
+
+
+def decode_rle(text: str) -> np.ndarray:
+    """COCO's compressed run lengths as in `Instance.mask_text`; bool (H, W)."""
+    run_lengths = json.loads(text)
+    height, width = run_lengths["size"]
+    counts: list[int] = []
+    value = shift = 0
+    for code in run_lengths["counts"].encode():
+        part = code - 48
+        value |= (part & 31) << shift
+        shift += 5
+        if not part & 32:
+            if part & 16:
+                value -= 1 << shift
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+    return flat.reshape(width, height).T
+
+
+def picture(jpeg: bytes, instances: list[dict[str, Any]]) -> list[ImageContent]:
+    """The image with its masks as one picture of at most `MOST_BYTES`; none without an image."""
+    pixels = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) if jpeg else None
+    if pixels is None:
+        return []
+    masks = [decode_rle(one["mask"]) for one in instances if one["mask"]]
+    masks = [mask for mask in masks if mask.any()]
+    if masks and masks[0].shape != pixels.shape[:2]:  # a live picture may have been made smaller
+        size = (pixels.shape[1], pixels.shape[0])
+        masks = [
+            cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+            for mask in masks
+        ]
+    if masks:
+        pixels = np.ascontiguousarray(mark_masks(pixels[..., ::-1].copy(), masks)[..., ::-1])
+    longest = max(pixels.shape[:2])
+    for side in SIDES:
+        scale = min(1.0, side / longest)
+        smaller = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        for quality in QUALITIES:
+            done, data = cv2.imencode(".jpg", smaller, [cv2.IMWRITE_JPEG_QUALITY, quality])
+            text = base64.b64encode(data.tobytes()).decode()
+            if done and len(text) <= MOST_BYTES:
+                return [ImageContent(data=text, mime_type="image/jpeg")]
+    return []
+
+
+def result(structured: dict[str, Any], words: str, pictures: list[ImageContent]) -> CallToolResult:
+    """What a tool gives back: words for the model, the same as data, the picture."""
+    content = [TextContent(text=words), *pictures]
+    return CallToolResult(content=content, structured_content=structured)
+
+
+def answered(call: Call) -> CallToolResult:
+    """The answer to one instruction."""
+    message = call.message
+    if message["type"] == "failed":
+        raise ToolError(message["error"])
+    instances = message["instances"]
+    structured = {key: value for key, value in message.items() if key not in ("type", "ask")}
+    # the picture shows the masks; run lengths are nothing that a language model reads
+    structured["instances"] = [
+        {key: value for key, value in one.items() if key not in ("mask", "track")}
+        for one in instances
+    ]
+    words = message["answer"] or message["error"]
+    if not words.startswith(message["status"]):
+        words = f"{message['status']}: {words}"
+    return result(structured, words, picture(call.jpeg, instances))
+
+
+SEES = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+Words = Annotated[str, Field(min_length=1, max_length=1000, description="plain words")]
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_FOLLOW, description="how long to watch it")]
+
+
+def make_server(eyes: Eyes) -> MCPServer:
+    """The server with its six tools."""
+    server = MCPServer(
+        "lisa_ros", instructions=INSTRUCTIONS, lifespan=eyes.open, log_level="WARNING"
+    )
+
+    @server.tool(annotations=SEES)
+    async def look() -> CallToolResult:
+        """The picture that the robot's camera shows now."""
+        jpeg = await eyes.look()
+        if not jpeg:
+            state = eyes.state
+            reason = state["node"] or state["camera"] or "the camera shows nothing new"
+            raise ToolError(f"no picture: {reason}")
+        return result({"topic": eyes.state["topic"]}, "The camera's picture.", picture(jpeg, []))
+
+    @server.tool(annotations=SEES)
+    async def find(instruction: Words) -> CallToolResult:
+        """Find what is meant: mask, score, box in pixels and, with depth, its place in metres."""
+        return answered(await eyes.ask(instruction, "mask"))
+
+    @server.tool(annotations=SEES)
+    async def describe(
+        question: Words = "What do you see?",
+        dialogue: Annotated[str, Field(max_length=100, description="name of a conversation")] = "",
+    ) -> CallToolResult:
+        """Ask about the picture in words; questions with the same dialogue see each other."""
+        return answered(await eyes.ask(question, "text", dialogue))
+
+    @server.tool(annotations=SEES)
+    async def follow(instruction: Words, seconds: Seconds = 5.0) -> CallToolResult:
+        """Keep a thing in view for some seconds: where it was at the end, or why it was lost."""
+        call = await eyes.follow(instruction, seconds)
+        if call.message["type"] == "failed":
+            raise ToolError(call.message["error"])
+        last = call.tracks[-1] if call.tracks else {"instances": []}
+        instances = [
+            {key: value for key, value in one.items() if key != "mask"} for one in last["instances"]
+        ]
+        reason = call.message.get("reason", "")
+        structured = {"instances": instances, "images": len(call.tracks), "reason": reason}
+        words = f"Seen in {len(call.tracks)} images. {reason}".strip()
+        return result(structured, words, picture(call.jpeg, last["instances"]))
+
+    @server.tool(annotations=SEES)
+    async def stop() -> CallToolResult:
+        """Take back every question that is still open here."""
+        count = eyes.stop()
+        return result({"stopped": count}, f"{count} open questions were taken back.", [])
+
+    @server.tool(annotations=SEES)
+    async def status() -> CallToolResult:
+        """Whether the perception node is ready, which model it has, and why no image comes."""
+        state = {key: value for key, value in eyes.state.items() if key != "type"}
+        words = state["node"] or state["camera"] or f"Ready: {state['model']} on {state['device']}."
+        return result(state, words, [])
+
+    return server
+
+
+def serve(eyes: Eyes, transport: str, host: str, port: int) -> None:
+    """Serve until the other side hangs up, or SIGINT."""
+    # standard output belongs to the protocol
+    logging.basicConfig(level=logging.WARNING)
+    server = make_server(eyes)
+    try:
+        if transport == "stdio":
+            server.run("stdio")
+        else:
+            server.run("streamable-http", host=host, port=port)
+    finally:
+        eyes.close()

@@ -1,0 +1,152 @@
+"""Sound from files, messages and microphones, also such as nobody expects."""
+
+from __future__ import annotations
+
+import sys
+import wave
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lisa_ros.cli import main
+from lisa_ros.speech import audio
+from lisa_ros.speech.audio import RATE, AudioError, Resampler, read_wav, resample
+from lisa_ros.speech.endpointer import Endpointer, Energy, Silero
+from lisa_ros.speech.listen import audio_class, samples_of
+
+
+def tone(hertz: float, rate: int, seconds: float = 1.0) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(int(rate * seconds)) / rate)).astype("f4")
+
+
+def write(path: Path, samples: np.ndarray, rate: int, channels: int = 1) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+    return path
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
+def test_a_tone_stays_the_tone_it_was(rate: int) -> None:
+    heard = resample(tone(1000, rate), rate)
+    assert abs(len(heard) - RATE) <= 1
+    inner = slice(500, 15_000)
+    assert np.abs(heard[:RATE][inner] - tone(1000, RATE)[inner]).max() < 0.01
+
+
+def test_a_tone_that_16_khz_cannot_carry_is_silence() -> None:
+    heard = resample(tone(11_000, 48_000), 48_000)
+    assert np.sqrt(np.mean(heard[500:-500] ** 2)) < 0.01
+
+
+def test_blocks_give_what_the_whole_gives() -> None:
+    whole = np.random.default_rng(0).normal(0, 0.1, 20_000).astype("f4")
+    step = Resampler(44_100)
+    parts = np.concatenate([step(part) for part in np.array_split(whole, 37)])
+    once = Resampler(44_100)(whole)
+    assert len(parts) == len(once)
+    assert np.allclose(parts, once, atol=1e-6)
+
+
+def test_stereo_of_8_khz_is_read(tmp_path: Path) -> None:
+    left, right = tone(500, 8_000), -tone(500, 8_000) / 2
+    path = write(tmp_path / "two.wav", np.stack([left, right], 1).ravel(), 8_000, 2)
+    samples, rate = read_wav(path)
+    assert rate == 8_000 and len(samples) == 8_000
+    assert np.abs(samples - tone(500, 8_000) / 4).max() < 0.001
+
+
+def test_files_that_are_no_sound_are_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    empty = write(tmp_path / "empty.wav", np.zeros(0), 16_000)
+    (tmp_path / "words.wav").write_text("hello")
+    for path, reason in (
+        (empty, "has no sound in it"),
+        (tmp_path / "words.wav", "is no WAV file"),
+        (tmp_path / "none.wav", "No such file"),
+    ):
+        assert main(["listen", "--wav", str(path)]) == 2
+        said = capsys.readouterr().err
+        assert reason in said and len(said.splitlines()) == 1
+
+
+def test_without_portaudio_one_sentence_names_the_package(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    class NoPortAudio:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "sounddevice":
+                raise OSError("PortAudio library not found")
+
+    monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [NoPortAudio(), *sys.meta_path])
+    assert main(["listen"]) == 2
+    assert "apt install libportaudio2" in capsys.readouterr().err
+
+
+def test_no_microphone_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    class PortAudioError(Exception):
+        pass
+
+    def none(*_: object) -> None:
+        raise PortAudioError("Error querying device -1")
+
+    device = SimpleNamespace(PortAudioError=PortAudioError, query_devices=none)
+    monkeypatch.setattr(audio, "sound_device", lambda: device)
+    with pytest.raises(AudioError, match="no microphone can be opened"):
+        audio.Microphone()
+
+
+def test_both_packages_of_audio_messages_are_understood() -> None:
+    pcm = (tone(500, 16_000) * 32767).astype("<i2")
+    plain = SimpleNamespace(data=list(pcm.tobytes()))
+    samples, rate = samples_of(plain)
+    assert rate == RATE and np.abs(samples - tone(500, 16_000)).max() < 0.001
+    stamped = SimpleNamespace(header=None, audio=plain)
+    assert np.array_equal(samples_of(stamped)[0], samples)
+
+    empty = dict.fromkeys(("float32_data", "int32_data", "int8_data", "uint8_data"), ())
+    data = SimpleNamespace(**empty, int16_data=np.repeat(pcm, 2))
+    info = SimpleNamespace(channels=2, rate=44_100)
+    other = SimpleNamespace(audio=SimpleNamespace(audio_data=data, info=info))
+    again, rate = samples_of(other)
+    assert rate == 44_100 and np.abs(again - samples).max() < 1e-6
+
+
+def test_audio_types_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AudioError, match="is no sound"):
+        audio_class("std_msgs/msg/String")
+    with pytest.raises(AudioError, match="audio_common_msgs is not installed"):
+        audio_class("audio_common_msgs/msg/AudioData")
+    installed = SimpleNamespace(AudioData=SimpleNamespace)
+    monkeypatch.setitem(sys.modules, "audio_common_msgs", SimpleNamespace(msg=installed))
+    monkeypatch.setitem(sys.modules, "audio_common_msgs.msg", installed)
+    assert audio_class("audio_common_msgs/msg/AudioData") is SimpleNamespace
+    with pytest.raises(AudioError, match="the other package of this name"):
+        audio_class("audio_common_msgs/msg/AudioStamped")
+
+
+def test_two_utterances_are_cut_apart_by_loudness() -> None:
+    random = np.random.default_rng(0)
+    room = random.normal(0, 0.002, 5 * RATE).astype("f4")
+    room[RATE : 2 * RATE] += tone(300, RATE)
+    room[int(3.5 * RATE) : 4 * RATE] += tone(300, RATE, 0.5)
+    cut = Endpointer(Energy())
+    found = [cut(block) for block in audio.blocks(room)]
+    found = [one for one in [*found, cut.flush()] if one is not None]
+    assert len(found) == 2
+    assert 1.0 < len(found[0]) / RATE < 2.4 and 0.5 < len(found[1]) / RATE < 1.9
+
+
+@pytest.mark.parametrize("detector", [Energy, Silero])
+def test_noise_and_silence_are_no_utterance(detector: type) -> None:
+    cut = Endpointer(detector())
+    noise = np.random.default_rng(0).normal(0, 0.05, 3 * RATE).astype("f4")
+    for sound in (noise, np.zeros(2 * RATE, "f4")):
+        assert all(cut(block) is None for block in audio.blocks(sound))
+        assert cut.flush() is None

@@ -1,0 +1,186 @@
+"""`lisa-ros listen` and `lisa-ros speak` beside a perception node."""
+
+from __future__ import annotations
+
+import sys
+import time
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lisa_ros.msg import Segmentation
+from node_rig import Process, Rig, picture, rig, wait_for
+from std_msgs.msg import Bool, String
+from voices import needs_voice
+
+from benchmarks.speech import say
+from lisa_ros.cli import main
+from lisa_ros.speech.listen import LATCHED, Listener
+from lisa_ros.speech.recognizer import Heard
+
+LISA = [sys.executable, "-m", "lisa_ros.cli"]
+
+
+@pytest.fixture(scope="module")
+def robot() -> Iterator[Rig]:
+    with rig() as made:
+        made.start()
+        made.film(10.0, picture(160, 120))
+        yield made
+
+
+def spoken(path: Path, *texts: str) -> Path:
+    """A WAV file in which these are said, a second apart."""
+    parts, rate = [], 22_050
+    for text in texts:
+        samples, rate = say(text, "en-us", 150)
+        parts += [samples, np.zeros(rate, np.float32)]
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((np.concatenate(parts) * 32767).astype("<i2").tobytes())
+    return path
+
+
+@needs_voice
+def test_a_file_is_heard_and_its_instruction_answered(robot: Rig, tmp_path: Path) -> None:
+    path = spoken(tmp_path / "said.wav", "Find the red mug.", "The train leaves at nine in May.")
+    before = len(robot.results)
+    process = Process([*LISA, "listen", "--wav", str(path)], robot.domain)
+    robot.processes.append(process)
+    result = wait_for(lambda: robot.results[before:], "the answer", 120.0)[0]
+    assert result.query == "find the red mug" and result.status == Segmentation.OK
+    assert process.process.wait(60.0) == 0, process.log
+    assert len(robot.results) == before + 1, "the other sentence was not asked"
+    assert "not sure" in process.log, "it was asked to be said again"
+
+
+class Parrot:
+    """A recogniser that hears what it is told to."""
+
+    def __init__(self, *heard: Heard) -> None:
+        self.heard = list(heard)
+
+    def recognise(self, samples: np.ndarray, rate: int) -> Heard:
+        return self.heard.pop(0)
+
+
+class Always:
+    """A detector to which everything loud is speech."""
+
+    def __call__(self, block: np.ndarray) -> float:
+        return float(np.abs(block).max() > 0.1)
+
+    def reset(self) -> None:
+        pass
+
+
+def sound(*seconds: float) -> Iterator[np.ndarray]:
+    """Speech and silence by turns."""
+    for number, length in enumerate(seconds):
+        for _ in range(round(length * 16_000 / 512)):
+            yield np.full(512, 0.0 if number % 2 else 0.5, np.float32)
+
+
+@pytest.fixture
+def listener(robot: Rig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
+    """In the test's own process, with a recogniser of the test."""
+    monkeypatch.setattr("lisa_ros.speech.listen.load_detector", lambda: (Always(), "test"))
+    node = robot.do(lambda: Listener(Parrot(), namespace="ears", context=robot.context))
+    robot.do(lambda: robot.executor.add_node(node))
+    yield node
+    robot.do(lambda: robot.executor.remove_node(node))
+    robot.do(node.destroy_node)
+
+
+def test_what_is_not_sure_is_asked_again(robot: Rig, listener: Listener) -> None:
+    with (
+        robot.hearing(String, "/ears/query") as asked,
+        robot.hearing(String, "/ears/speech/say") as again,
+        robot.hearing(String, "/ears/speech/text") as text,
+    ):
+        listener._recognizer = Parrot(
+            Heard("the red mug", 0.9, True), Heard("the mud", 0.1, False), Heard("", 0.0, False)
+        )
+        assert listener.hear(sound(1, 1, 1, 1, 1, 1)) == 2
+        wait_for(lambda: len(text) == 2 and again, "what was heard")
+        assert [one.data for one in asked] == ["the red mug"]
+        assert [one.data for one in again] == ["Sorry, I did not understand. Please say it again."]
+
+
+def test_a_wake_word_must_come_first(robot: Rig, listener: Listener) -> None:
+    with robot.hearing(String, "/ears/query") as asked:
+        listener._wake_word = "robot"
+        listener._recognizer = Parrot(
+            Heard("the red mug", 0.9, True), Heard("robot the blue mug", 0.9, True)
+        )
+        assert listener.hear(sound(1, 1, 1, 1)) == 1
+        wait_for(lambda: asked, "the instruction")
+        assert [one.data for one in asked] == ["the blue mug"]
+
+
+def test_it_is_deaf_while_the_voice_speaks(robot: Rig, listener: Listener) -> None:
+    speaking = robot.do(lambda: robot.node.create_publisher(Bool, "/ears/speech/speaking", LATCHED))
+    speaking.publish(Bool(data=True))
+    wait_for(lambda: listener.deaf, "the listener to hear of it")
+    assert listener.hear(sound(1, 1)) == 0
+    speaking.publish(Bool(data=False))
+    wait_for(lambda: not listener.deaf, "the listener to hear again")
+    listener._recognizer = Parrot(Heard("the red mug", 0.9, True))
+    assert listener.hear(sound(1, 1)) == 1
+    robot.do(lambda: robot.node.destroy_publisher(speaking))
+
+
+def test_the_voice_says_the_newest_and_is_silent_while_somebody_speaks(
+    robot: Rig, tmp_path: Path
+) -> None:
+    voice = tmp_path / "voice.py"
+    said = tmp_path / "said.txt"
+    voice.write_text(
+        "import sys, time\n"
+        "text = sys.stdin.read()\n"
+        f"open({str(said)!r}, 'a').write(text + ' begun\\n')\n"
+        "time.sleep(60 if 'long' in text else 0)\n"
+        f"open({str(said)!r}, 'a').write(text + ' ended\\n')\n"
+    )
+    command = f"{sys.executable} {voice}"
+    process = Process([*LISA, "speak", "--command", command, "--namespace", "mouth"], robot.domain)
+    robot.processes.append(process)
+    answer = robot.do(lambda: robot.node.create_publisher(String, "/mouth/answer", 10))
+    listening = robot.do(
+        lambda: robot.node.create_publisher(Bool, "/mouth/speech/listening", LATCHED)
+    )
+
+    def lines() -> list[str]:
+        process.check()
+        return said.read_text().splitlines() if said.exists() else []
+
+    with robot.hearing(Bool, "/mouth/speech/speaking", LATCHED) as speaking:
+        wait_for(answer.get_subscription_count, "the voice", 60.0)
+        time.sleep(0.3)
+        answer.publish(String(data="long one"))
+        wait_for(lambda: lines() == ["long one begun"], "the first words", 60.0)
+        answer.publish(String(data="second"))
+        wait_for(lambda: "second ended" in lines(), "the newer answer")
+        assert "long one ended" not in lines(), "it was broken off"
+
+        answer.publish(String(data="long two"))
+        wait_for(lambda: "long two begun" in lines(), "the third answer")
+        listening.publish(Bool(data=True))
+        wait_for(lambda: speaking and not speaking[-1].data, "the voice to fall silent")
+        answer.publish(String(data="fourth"))
+        time.sleep(0.5)
+        assert not any(line.startswith("fourth") for line in lines()), "somebody speaks"
+        listening.publish(Bool(data=False))
+        wait_for(lambda: "fourth ended" in lines(), "what was kept until then")
+    assert process.stop() == 0
+    assert "Traceback" not in process.log
+
+
+def test_no_voice_is_one_sentence(capsys: pytest.CaptureFixture) -> None:
+    assert main(["speak", "--command", "no_such_voice"]) == 2
+    said = capsys.readouterr().err
+    assert "apt install espeak-ng" in said and len(said.splitlines()) == 1
