@@ -36,7 +36,7 @@ SPEEDS = (150, 180)  # words a minute
 VOICES = ("en-us", "en-us+f3", "en-gb", "en-gb-x-rp+m3")
 OTHER_VOICES = ("en-us+f2", "en-gb-scotland", "en-us+m7", "en-gb+f4")  # of the fit
 COUNT, SEED = 200, 77
-FIT_COUNT, FIT_SEED = 240, 78
+FIT_COUNT, FIT_SEED = 120, 78
 HELD_OUT = 100  # everyday sentences of the table; the rest are the fit's
 NOISE = 10.0  # dB between speech and white noise
 STEPS, RIDGE = 50, 1e-2  # of Newton's method
@@ -147,7 +147,7 @@ def fit(recognizer: recognizers.SentenceRecognizer) -> dict:
     spoken = utterances(FIT_COUNT, FIT_SEED, OTHER_VOICES, everyday_sentences()[1])
     rows, right = [], []
     for number, utterance in enumerate(spoken):
-        for heard_as in (utterance, noisy(utterance, NOISE, number), noisy(utterance, 20, number)):
+        for heard_as in (utterance, noisy(utterance, NOISE, number)):
             text, features = recognizer.features(heard_as.samples, heard_as.rate)
             if text:
                 rows.append(features)

@@ -40,10 +40,9 @@ HISS = 2e-3  # of noise that is added then: digital silence has no spectrum
 FAINTEST = 1e-4  # root mean square of a recording with anything in it
 VARIANTS, MOST_CHOICES = 3, 200  # ways of saying a phrase: kept, and looked at
 BEAMS = {  # probabilities below which a path is given up; wider than pocketsphinx's own
-    **dict.fromkeys(("beam", "pbeam"), 1e-70),
-    **dict.fromkeys(("wbeam", "lponlybeam"), 1e-48),
-    "lpbeam": 1e-60,
-    "fwdflatwbeam": 1e-40,
+    **dict.fromkeys(("beam", "pbeam"), 1e-60),
+    **dict.fromkeys(("wbeam", "lponlybeam"), 1e-40),
+    "lpbeam": 1e-50,
 }
 
 

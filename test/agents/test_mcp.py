@@ -116,6 +116,8 @@ def test_a_hundred_calls_at_once_each_end_once(address: str, robot: Rig) -> None
 
     before = len(robot.results)
     results = asyncio.run(talk())
+    failed = [one.content[0].text for one in results if one.is_error]
+    assert not failed, failed
     statuses = Counter(one.structured_content["status"] for one in results)
     assert sum(statuses.values()) == 100
     assert set(statuses) <= {"OK", "REJECTED"}
