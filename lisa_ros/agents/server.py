@@ -37,6 +37,7 @@ FIRST_LOOK = 3.0  # seconds in which a camera has shown an image, if there is on
 PICTURE_LIMIT = 3.0  # seconds from an answer to its picture
 ANSWER_LIMIT = 90.0  # seconds; the node's own limit is shorter
 LINGER = 10.0  # seconds after a call in which the camera stays subscribed to
+MOST_OPEN = 8  # questions of all agents together; ROS loses what goes beyond 10 requests at once
 LONGEST_FOLLOW = 60.0  # seconds of one call
 
 
@@ -129,8 +130,10 @@ class Eyes:
 
     async def ask(self, instruction: str, mode: str, dialogue: str = "") -> Call:
         """Ask and wait for the answer and its picture."""
-        async with self.looking():
-            with self._call() as (name, call):
+        if len(self._calls) >= MOST_OPEN:
+            return rejected(instruction)
+        with self._call() as (name, call):
+            async with self.looking():
                 words = {"instruction": instruction, "mode": mode, "dialogue": dialogue}
                 self._node.ask(name, 1, words)
                 await self._end_of(name, call, ANSWER_LIMIT)
@@ -141,8 +144,10 @@ class Eyes:
 
     async def follow(self, instruction: str, seconds: float) -> Call:
         """Follow a thing for so long, or until it is lost."""
-        async with self.looking():
-            with self._call() as (name, call):
+        if len(self._calls) >= MOST_OPEN:
+            return rejected(instruction)
+        with self._call() as (name, call):
+            async with self.looking():
                 self._node.follow(name, 1, {"instruction": instruction})
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(call.ended.wait(), seconds)
@@ -172,6 +177,20 @@ class Eyes:
         for name in self._calls:
             self._node.stop(name)
         return len(self._calls)
+
+
+def rejected(instruction: str) -> Call:
+    """What a question gets that comes while too many are open."""
+    call = Call()
+    call.message = {
+        "type": "answer",
+        "query": instruction,
+        "status": "REJECTED",
+        "error": f"{MOST_OPEN} questions are open already: wait for an answer, or stop them",
+        "answer": "",
+        "instances": [],
+    }
+    return call
 
 
 def decode_rle(text: str) -> np.ndarray:
@@ -282,8 +301,8 @@ def make_server(eyes: Eyes) -> MCPServer:
     async def follow(instruction: Words, seconds: Seconds = 5.0) -> CallToolResult:
         """Keep a thing in view for some seconds: where it was at the end, or why it was lost."""
         call = await eyes.follow(instruction, seconds)
-        if call.message["type"] == "failed":
-            raise ToolError(call.message["error"])
+        if call.message["type"] != "follow_ended":
+            return answered(call)
         last = call.tracks[-1] if call.tracks else {"instances": []}
         instances = [
             {key: value for key, value in one.items() if key != "mask"} for one in last["instances"]

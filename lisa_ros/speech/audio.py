@@ -41,7 +41,7 @@ class Resampler:
         window = 0.5 + 0.5 * np.cos(np.pi * np.clip(distance / self._reach, -1, 1))
         kernel = cut * np.sinc(cut * distance) * window
         self._kernel = (kernel / kernel.sum(1, keepdims=True)).astype(np.float32)
-        self._left = np.zeros(self._reach, np.float32)
+        self._left = np.zeros(self._reach - 1, np.float32)  # the first sample stays the first
         self._next = 0  # place of the next output sample, in 1/up of an input sample
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
@@ -49,12 +49,14 @@ class Resampler:
         if self._up == self._down:
             return samples.astype(np.float32, copy=False)
         held = np.concatenate([self._left, samples.astype(np.float32, copy=False)])
-        usable = len(held) - 2 * self._reach  # places whose whole neighbourhood is here
+        usable = len(held) - 2 * self._reach + 1  # places whose whole neighbourhood is here
         count = max(0, -(-(usable * self._up - self._next) // self._down))
         places = self._next + self._down * np.arange(count)
         whole, phase = places // self._up, places % self._up
-        rows = np.lib.stride_tricks.sliding_window_view(held, 2 * self._reach)
-        result = np.einsum("nk,nk->n", rows[whole], self._kernel[phase]) if count else held[:0]
+        result = np.zeros(0, np.float32)
+        if count:
+            rows = np.lib.stride_tricks.sliding_window_view(held, 2 * self._reach)
+            result = np.einsum("nk,nk->n", rows[whole], self._kernel[phase])
         after = self._next + self._down * count
         gone = min(after // self._up, max(usable, 0))
         self._left, self._next = held[gone:], after - gone * self._up

@@ -173,6 +173,7 @@ class SentenceRecognizer:
 
 def _decode(decoder, pcm: bytes):
     """What a decoder makes of one utterance; None for nothing."""
+    decoder.reinit_feat()  # forgets the voice before
     decoder.start_utt()
     decoder.process_raw(pcm, full_utt=True)
     decoder.end_utt()
