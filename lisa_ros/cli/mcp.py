@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until the agent hangs up, SIGINT or SIGTERM."""
-    from lisa_ros.agents.server import Eyes, serve
+    from lisa_ros.agents.mcp_server import Eyes, serve
     from lisa_ros.cli.web import demonstration
     from lisa_ros.errors import LisaError
     from lisa_ros.fastdds import use_large_image_transport
