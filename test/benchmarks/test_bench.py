@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import baselines, studies
+from benchmarks import baselines, costs, studies
 from benchmarks.measure import Machine, StageCost, busy_neighbours
 from benchmarks.presets import random_lisa, teach
 from lisa_ros.cli import main
@@ -30,6 +30,18 @@ def test_baselines_give_the_engines_answer(schedule: baselines.Schedule) -> None
     assert answer.counters["tokens"] == len(ids)
     [instance], [logits] = answer.instances, outcome.masks.numpy()
     assert ((instance.mask == (logits > 0)) | (np.abs(logits) < 1e-3)).all()
+
+
+def test_a_known_frame_costs_no_encoder_and_a_batch_shares_the_reading() -> None:
+    new, known = costs.count("tiny")
+    assert new.keys() - known.keys() == {"CLIP", "SAM", "prompt"}
+    assert known["question"].flop < new["prompt"].flop
+    encoder = random_lisa("tiny", dtype=torch.bfloat16).network.image_encoder
+    assert new["SAM"].weights == sum(p.nbytes for p in encoder.parameters())
+    gpu = costs.Gpu("slow memory", flops=1e15, bandwidth=1e9, watts=100)
+    one, many = (new["answer"].seconds(gpu, batch) for batch in (1, 8))
+    read = new["answer"].times * new["answer"].weights / gpu.bandwidth
+    assert one - many == pytest.approx(7 / 8 * read)
 
 
 def test_a_taught_answer_must_be_a_chain() -> None:
