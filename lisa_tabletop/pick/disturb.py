@@ -14,8 +14,8 @@ from lisa_tabletop.world.tabletop import SceneObject
 PUSH, PUSH_SECONDS = 0.08, 0.6  # metres, and how long it takes
 FRAME_PERIOD = 0.1  # simulated seconds between two images of the camera meanwhile
 DIRECTIONS, STEPS = 16, 4  # that are tried, and places on the way that must be free
-FREE = 0.03  # metres to everything else, or the fingers would have no room afterwards
-REACH = 0.24  # metres from the middle of the table, so that the camera still sees the thing
+FREE = 0.02  # metres to everything else, or the fingers would have no room afterwards
+REACH = 0.27  # metres from the middle of the table, so that the camera still sees the thing
 HANDS = ("undisturbed", "following", "not following")
 """what each scene is tried with, one after the other"""
 
@@ -78,28 +78,37 @@ class Disturbance:
 
 
 def free_way(scene: PickScene, item: SceneObject) -> np.ndarray:
-    """The direction (2,) with the most room for a push; zeros where nothing has any.
+    """The direction (2,) of a push that touches nothing; zeros where there is none.
 
-    What lies on another thing, or carries one, is left alone.
+    Of several the one across the thing, which takes a long one farthest from where it was. What
+    lies on another thing, or carries one, is left alone.
     """
     items = scene.table.items
     if item.on or any(other.on == item.id for other in items):
         return np.zeros(2)
     own = scene.table.points(item)[:, :2]
     others = [scene.table.points(other)[:, :2] for other in items if other is not item]
-    best, most = np.zeros(2), FREE
-    for angle in np.linspace(0, 2 * np.pi, DIRECTIONS, endpoint=False):
-        direction = np.array([np.cos(angle), np.sin(angle)])
-        if np.linalg.norm((own + PUSH * direction).mean(0)) > REACH:
-            continue
-        way = [own + share * PUSH * direction for share in np.linspace(0, 1, STEPS)]
-        room = min((_gap(place, other) for place in way for other in others), default=np.inf)
-        if room > most:
-            best, most = direction, room
+    now = [_gap(own, other) for other in others]
+    across = np.linalg.eigh(np.cov(own.T))[1][:, 0]  # (2,), along which it is narrowest
+    best, most = np.zeros(2), -1.0
+    for direction in _compass(DIRECTIONS):
+        way = [own + share * PUSH * direction for share in np.linspace(0, 1, STEPS)[1:]]
+        gaps = np.array([[_gap(place, other) for other in others] for place in way])
+        # what is near already must not come nearer, and afterwards there is room for the fingers
+        is_free = (gaps >= np.minimum(now, FREE)).all() and (gaps[-1] >= FREE).all()
+        is_seen = np.linalg.norm(way[-1].mean(axis=0)) <= REACH
+        if is_free and is_seen and abs(direction @ across) > most:
+            best, most = direction, abs(direction @ across)
     return best
 
 
+def _compass(count: int) -> np.ndarray:
+    angles = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
 def _gap(one: np.ndarray, other: np.ndarray) -> float:
-    """Metres between the rectangles around two sets of points (N, 2); 0 where they overlap."""
-    apart = np.maximum(one.min(0) - other.max(0), other.min(0) - one.max(0))
-    return float(np.linalg.norm(np.maximum(apart, 0)))
+    """Metres between the hulls of two sets of points (N, 2), as far as some direction of the
+    compass shows; negative where they overlap."""
+    along = _compass(2 * DIRECTIONS).T
+    return float(((other @ along).min(axis=0) - (one @ along).max(axis=0)).max())
