@@ -56,12 +56,18 @@ def load_model(parameters: Mapping[str, Any]) -> Model:
         max_new_tokens=parameters["query.max_new_tokens"],
         threads=parameters["model.threads"] or None,
     )
-    path = parameters["model.path"]
+    path, sam2 = parameters["model.path"], None
+    if parameters["follow.tracker"] != "lisa":
+        try:
+            from lisa_ros.tracking.sam2 import load_sam2_tracker
+        except ModuleNotFoundError as error:
+            raise ModelUnavailable(missing(error)) from None
+        sam2 = load_sam2_tracker(parameters["follow.tracker"]).model
     if is_address(path):
         remote = RemoteEngine(path, jpeg_quality=parameters["model.jpeg_quality"], config=config)
         with suppress(ServerUnreachable):
             remote.connect()
-        return Model(remote, remote.name, path, partial(new_tracker, None))
+        return Model(remote, remote.name, path, partial(new_tracker, None, sam2))
     try:
         engine = load_engine(
             path,
@@ -73,14 +79,23 @@ def load_model(parameters: Mapping[str, Any]) -> Model:
         )
     except ModuleNotFoundError as error:
         raise ModelUnavailable(missing(error)) from None
-    return Model(engine, engine.name, str(engine.device), partial(new_tracker, engine))
+    if sam2 is not None:
+        sam2 = sam2.to(engine.device)
+    return Model(engine, engine.name, str(engine.device), partial(new_tracker, engine, sam2))
 
 
-def new_tracker(engine: Engine | None, most: int) -> Tracker:
-    """For `most` things; without an engine here it goes by motion and colours alone."""
-    from lisa_ros.tracking.lisa import LisaTracker
+def new_tracker(engine: Engine | None, sam2: Any, most: int) -> Tracker:
+    """For `most` things: SAM 2's way where its network is given, else the `lisa` way.
 
-    return LisaTracker(engine, max_tracks=most)
+    Without an engine on this machine the latter goes by motion and colours alone.
+    """
+    if sam2 is None:
+        from lisa_ros.tracking.lisa import LisaTracker
+
+        return LisaTracker(engine, max_tracks=most)
+    from lisa_ros.tracking.sam2 import Sam2Tracker
+
+    return Sam2Tracker(sam2, max_tracks=most)
 
 
 def missing(error: ModuleNotFoundError) -> str:

@@ -155,6 +155,9 @@ PARAMETERS: tuple[Parameter, ...] = (
         "seconds from the arrival of a query to its answer; then it ends as TIMEOUT"),
     Parameter("query.max_new_tokens", 256, low=1, high=4096, text=
         "longest answer in tokens"),
+    Parameter("follow.tracker", "lisa", change="unconfigured", text=
+        "what keeps a thing from image to image: lisa, or a folder with the weights of SAM 2 or "
+        "EdgeTAM for video"),
     Parameter("follow.lost_timeout", 3.0, low=0.1, high=3600.0, text=
         "seconds that everything a goal follows may be gone, or the camera, before it ends; a "
         "goal may bring its own limit"),

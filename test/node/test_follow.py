@@ -25,6 +25,9 @@ from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 
+from lisa_ros.errors import CheckpointError
+from lisa_ros.node.loading import load_model
+from lisa_ros.node.parameters import BY_NAME
 from lisa_ros.node.results import messages
 from lisa_ros.node.status import Status
 
@@ -434,6 +437,13 @@ def test_deactivation_and_shutdown_end_what_is_followed():
         process.process.send_signal(2)
         status, result = goal.end()
         assert status == ABORTED and result.reason == "the node was stopped"
+
+
+def test_a_tracker_that_is_no_folder_of_weights_is_told_before_the_model_is_loaded():
+    settings = {name: parameter.default for name, parameter in BY_NAME.items()}
+    settings |= {"follow.tracker": "/no/such/folder", "model.path": "/nothing/either"}
+    with pytest.raises(CheckpointError, match="/no/such/folder is no folder of SAM 2"):
+        load_model(settings)
 
 
 def test_a_velocity_is_fitted_to_the_last_half_second():

@@ -77,7 +77,8 @@ def track_message(
     for instance, track in zip(message.instances, tracks, strict=True):
         _set_track(instance, track, one.things[track.id], frame.arrived, one.limit)
     message.timings.geometry, places.seconds = places.seconds * 1e3, 0.0
-    taken = follower.tracker.counters["sam_encodes"]
+    counters = follower.tracker.counters
+    taken = counters["sam_encodes"] + counters["image_encodes"]  # the latter are SAM 2's
     message.sam_encodes, one.sam_encodes = taken - one.sam_encodes, taken
     if follower.asked > one.asked:
         one.asked, answer = follower.asked, follower.answer
