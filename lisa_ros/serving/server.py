@@ -142,8 +142,12 @@ def start(options: ServeOptions, token: str) -> str:
     gpus = device.startswith("cuda") or (
         device == "auto" and ray.cluster_resources().get("GPU", 0) > 0
     )
+    most = max(options.replicas, options.max_replicas)
+    if gpus and ours and (there := ray.cluster_resources().get("GPU", 0)) < most:
+        stop(options)
+        raise ServeError(f"{most} replicas need a GPU each, and Ray finds {there:g} here")
     scaling: dict[str, Any] = {"num_replicas": options.replicas}
-    if options.max_replicas > options.replicas:
+    if most > options.replicas:
         scaling = {
             "autoscaling_config": {
                 "min_replicas": options.replicas,
@@ -156,7 +160,7 @@ def start(options: ServeOptions, token: str) -> str:
         max_ongoing_requests=4 * options.batch,
         max_queued_requests=options.queue,
         ray_actor_options={
-            "num_cpus": 1 if gpus else max(1, usable_cores() // options.replicas),
+            "num_cpus": 0 if gpus else usable_cores() / most,
             "num_gpus": int(gpus),
         },
         # a robot's images lie on one replica, and its questions go there
