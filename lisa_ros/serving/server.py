@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lisa_ros.engine.load import usable_cores
 from lisa_ros.errors import LisaError, WriteError
 from lisa_ros.serving.remote import TOKEN
 from lisa_ros.writing import writable_folder
@@ -160,7 +159,7 @@ def start(options: ServeOptions, token: str) -> str:
         max_ongoing_requests=4 * options.batch,
         max_queued_requests=options.queue,
         ray_actor_options={
-            "num_cpus": 0 if gpus else usable_cores() / most,
+            "num_cpus": 0 if gpus or ours else 1,  # those of one machine share what there is
             "num_gpus": int(gpus),
         },
         # a robot's images lie on one replica, and its questions go there
