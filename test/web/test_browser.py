@@ -117,8 +117,8 @@ def test_a_question_by_keyboard_alone(page: Page, tmp_path: Path) -> None:
 
 def test_what_is_pointed_at_is_told(page: Page) -> None:
     ask(page, "several", "OK")
-    box = page.locator("#still").bounding_box()
-    for x, y, label in ((0.5, 0.5, "the left one"), (0.2, 0.5, "the right one")):
+    box = page.locator("#still").bounding_box()  # the picture fills its height, not its width
+    for x, y, label in ((0.5, 0.5, "the left one"), (0.5, 0.25, "the right one")):
         page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
         # the smaller mask lies on top of the larger one
         page.wait_for_selector(f"#tip:has-text('{label}')")

@@ -544,7 +544,8 @@ onPress("anew", () => {
 for (const id of ["still", "live"]) {
   $(id).addEventListener("pointermove", pointAt);
   $(id).addEventListener("pointerdown", pointAt);
-  $(id).addEventListener("pointerleave", hideTip);
+  // a finger that is lifted leaves too, and what it tapped is to be read then
+  $(id).addEventListener("pointerleave", (event) => event.pointerType === "mouse" && hideTip());
 }
 $("live").addEventListener("click", () => shown && show(null));
 document.addEventListener("visibilitychange", () => send({ type: "watch", on: !document.hidden }));
