@@ -28,7 +28,7 @@ from lisa_ros.errors import LisaError
 from lisa_ros.evaluation.evaluate import Sample, evaluate, figures, measure
 from lisa_ros.evaluation.reasonseg import Item, read_dataset
 from lisa_ros.model.checkpoint import CONFIG_FILE, load
-from lisa_ros.training.finetune import finetune
+from lisa_ros.training.recipe import finetune
 from lisa_ros.writing import write_file
 from lisa_tabletop.evaluation.fixed_test_set import drawn_once, implicit_questions
 from lisa_tabletop.evaluation.two_stage import KindClassifier, answer_in_two_stages

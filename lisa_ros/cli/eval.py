@@ -1,4 +1,4 @@
-"""`lisa-ros eval`: gIoU, cIoU, refusals, AP50 and names on the fixed test set, or on ReasonSeg.
+"""`lisa-ros eval`: gIoU, cIoU, refusals, AP50 and names on our test set, or on the papers'.
 
 Of sets of video it reports J, F, id switches and what else a robot asks of a tracker.
 """
@@ -53,14 +53,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of `lisa-ros sim-benchmark` or of ReasonSeg (default: the fixed test set,"
         " drawn the first time); or video: of `lisa-ros sim-clips`, DAVIS 2017, Ref-YouTube-VOS,"
-        " MeViS, ReVOS",
+        " MeViS, ReVOS; or with --root one of refcoco, refcoco+, refcocog, reasonseg,"
+        " lisa_plus_instances",
+    )
+    parser.add_argument(
+        "--root", type=Path, metavar="ROOT", help="folder of the published sets (`lisa-ros data`)"
+    )
+    parser.add_argument(
+        "--split", action="append", help="of a published set (default: all that the papers have)"
+    )
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="write the papers' table, theirs beside ours"
     )
     parser.add_argument(
         "--mode",
         choices=("auto", "mask", "explain", "semantic"),
-        default="auto",
         help="how to ask: auto lets the model decide (default); mask always wants a mask, as LISA's"
-        " own evaluation does; semantic: one mask for a category (LISA++)",
+        " own evaluation does (default with --root); semantic: one mask for a category (LISA++)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     parser.add_argument(
@@ -90,16 +99,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask, print the table, write what was asked for; 1 if there was what could not be asked."""
-    for path in filter(None, (args.json, args.sheet, args.reliability)):
+    if (args.split or args.markdown) and not args.root:
+        raise LisaError("--split and --markdown are for published sets: give --root ROOT as well")
+    args.mode = args.mode or ("mask" if args.root else "auto")
+    for path in filter(None, (args.json, args.sheet, args.reliability, args.markdown)):
         writable_folder(path.parent)
         writable_file(path)
     from lisa_ros.evaluation.reasonseg import read_dataset, tabletop
     from lisa_ros.evaluation.video import is_video_set
 
-    if args.dataset and is_video_set(args.dataset):
+    if args.dataset and not args.root and is_video_set(args.dataset):
         return _run_video(args)
-    folder = args.dataset or tabletop().drawn_once("benchmark")
-    items = read_dataset(folder)  # before torch is imported, which takes seconds
+    folder = args.dataset
+    if args.root:
+        items = _published(args)
+    else:
+        folder = folder or tabletop().drawn_once("benchmark")
+        items = read_dataset(folder)  # before torch is imported, which takes seconds
     from lisa_ros.engine.load import load_engine
     from lisa_ros.evaluation import calibration
     from lisa_ros.evaluation.evaluate import report
@@ -124,6 +140,10 @@ def run(args: argparse.Namespace) -> int:
         _print_unasked(unasked, len(items), zeros)
     if comparable:
         print(comparable)
+    if args.markdown:
+        from lisa_ros.evaluation.tables import markdown
+
+        write_file(args.markdown, markdown(args.dataset.name, args.model, samples))
     if args.json:
         write_file(args.json, json.dumps(found, indent=2) + "\n")
     if args.sheet:
@@ -131,6 +151,20 @@ def run(args: argparse.Namespace) -> int:
     if args.reliability:
         draw_reliability(asked, args.reliability)
     return 1 if unasked else 0
+
+
+def _published(args: argparse.Namespace) -> list[Item]:
+    """The questions of the splits of a published set."""
+    from lisa_ros.evaluation.tables import SPLITS, published_items
+
+    name = args.dataset.name if args.dataset else ""
+    if name not in SPLITS:
+        raise LisaError(f"--root needs --dataset, one of {', '.join(SPLITS)}")
+    return [
+        item
+        for split in args.split or SPLITS[name]
+        for item in published_items(args.root, name, split)
+    ]
 
 
 def _comparable(folder: Path) -> str:

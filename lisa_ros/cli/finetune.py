@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         items = tabletop().implicit_questions(folder, args.questions, args.seed)
     print(f"{len(items)} questions about {len({item.scene for item in items})} images")
     from lisa_ros.engine.load import load_lisa
-    from lisa_ros.training.finetune import finetune
+    from lisa_ros.training.recipe import finetune
 
     lisa = load_lisa(**model_options(args))
     try:

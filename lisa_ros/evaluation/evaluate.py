@@ -234,12 +234,14 @@ def instance_ious(masks: Sequence[np.ndarray], instances: np.ndarray) -> np.ndar
     return both / np.maximum(a.sum(1)[:, None] + b.sum(1) - both, 1)
 
 
-def average_precision(scores: Sequence[Sequence[float]], ious: Sequence[np.ndarray]) -> float:
-    """AP of instance masks at IoU 0.5, without classes, as COCO computes it.
+def average_precision(
+    scores: Sequence[Sequence[float]], ious: Sequence[np.ndarray], threshold: float = HIT
+) -> float:
+    """AP of instance masks at IoU `threshold`, without classes, as COCO computes it.
 
     For every question its masks' `scores` (N,) and their `ious` (N,M) with the M objects meant. All
     masks of all questions are ranked together by score; from the top down, a mask is right if an
-    object of its question that no mask before it has taken overlaps it by at least HIT (it takes
+    object of its question that no mask before it has taken overlaps it by at least that (it takes
     the one with the highest IoU). AP is the mean, over the 101 recalls 0, 0.01 .. 1, of the highest
     precision reached at that recall or a higher one. Masks that show nothing meant count against
     it, objects without a mask as well.
@@ -253,7 +255,7 @@ def average_precision(scores: Sequence[Sequence[float]], ious: Sequence[np.ndarr
     right = np.zeros(len(ranked))
     for place, (_, question, mask) in enumerate(ranked):
         row = free[question][mask]
-        if row.size and row.max() >= HIT:
+        if row.size and row.max() >= threshold:
             right[place] = 1
             free[question][:, row.argmax()] = -1
     objects = sum(one.shape[1] for one in ious)

@@ -23,7 +23,7 @@ from lisa_ros.engine.answer import SEG
 from lisa_ros.errors import ImageError
 from lisa_ros.evaluation.coco import CocoFile, Refer
 from lisa_ros.evaluation.reasonseg import DatasetError, Item, read_dataset, read_json
-from lisa_ros.image_files import image_size, read_samples
+from lisa_ros.image_files import image_size, read_image, read_samples
 
 UNLABELLED = 255  # in a label map: no class
 
@@ -507,26 +507,34 @@ def count(data: Published) -> tuple[int, int]:
 
 
 def faults(data: Published, most: int = 100) -> list[str]:
-    """What is wrong with the first, the last and `most` pictures in between, a sentence each.
+    """What is wrong with `most` pictures, the first and the last among them, a sentence each.
 
-    Their headers are read, and what they are to be compared with: sizes of label maps and of
-    annotations, masks that cannot be drawn.
+    They are read, and compared with what belongs to them: sizes of label maps and of annotations,
+    masks that cannot be drawn.
     """
     found, chosen = [], sorted({*np.linspace(0, len(data) - 1, most).astype(int).tolist()})
     for index in chosen:
         try:
             match data:
                 case LabelMaps():
+                    image = data.images[index]
                     data.label(index)
                 case Parts() | Referring():
                     coco = data.coco if isinstance(data, Parts) else data.refer.coco
-                    check_size(coco, data.ids[index], data.image(data.ids[index]))
+                    image = data.image(data.ids[index])
+                    check_size(coco, data.ids[index], image)
                     for annotation in coco.of_image[data.ids[index]]:
                         coco.mask(annotation)
                 case Reasoning():
+                    image = data.items[index].image
                     data.items[index].truth()
+                case Grounded():
+                    image = data.images[index]
+                    for annotation in data.annotations[index]:
+                        data.coco.mask(data.coco.annotations[annotation])
                 case _:
-                    image_size(data.images[index])
+                    image = data.images[index]
+            read_image(image)
         except (DatasetError, ImageError) as error:
             found.append(str(error))
     return found

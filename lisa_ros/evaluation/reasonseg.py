@@ -61,8 +61,8 @@ class Item:
 
     @property
     def kind(self) -> str:
-        """The kind of question, such as "plain" or "use"; in ReasonSeg all are alike."""
-        return self.ours.get("type", "reasoning")
+        """The kind of question, such as "plain" or "use"; of ReasonSeg's queries short or long."""
+        return self.ours.get("type", "long" if self.is_sentence else "short")
 
     @property
     def scene(self) -> tuple[str, str]:

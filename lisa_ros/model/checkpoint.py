@@ -101,16 +101,18 @@ def open_checkpoint(path: str | Path, vision_tower: str | Path | None = None) ->
     return Source(folder, kind, config, tokenizer, shards, network)
 
 
-def save(lisa: Lisa, folder: str | Path) -> None:
+def save(lisa: Lisa, folder: str | Path, tensors: dict[str, Tensor] | None = None) -> None:
     """Write the native format into `folder`, which is made if need be.
 
-    Each file is there whole or not at all, the weights last: a folder without them is no model.
+    `tensors`: other values than the network's own, under its names. Each file is there whole or not
+    at all, the weights last: a folder without them is no model.
 
     Raises:
         WriteError: something cannot be written; older files stay as they were.
     """
     folder = writable_folder(Path(folder))
-    tensors = {name: t.detach().cpu().contiguous() for name, t in lisa.network.state_dict().items()}
+    tensors = lisa.network.state_dict() if tensors is None else tensors
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with written_beside(folder / WEIGHTS_FILE) as weights:
         _save_tensors(tensors, weights)
         lisa.tokenizer.save(folder)

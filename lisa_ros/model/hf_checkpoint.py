@@ -6,12 +6,14 @@ Sizes are taken from the tensors, and CLIP, which the released weights lack, fro
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
 from lisa_ros.errors import CheckpointError
 from lisa_ros.model.config import LisaConfig
@@ -24,7 +26,9 @@ from lisa_ros.model.hub import (
     tower_folder,
     tower_name,
 )
+from lisa_ros.model.tokenizer import Tokenizer
 from lisa_ros.model.weights import Shard
+from lisa_ros.writing import writable_folder, write_file, written_beside
 
 Shapes = Mapping[str, torch.Size]
 
@@ -54,6 +58,30 @@ _RENAMES = [
      r"\1layers.0."),
     (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head)\.)layers\.2\.",
      r"\1proj_out."),
+]  # fmt: skip
+_RENAMES_BACK = [
+    (r"^image_encoder\.patch_embed\.projection\.", r"image_encoder.patch_embed.proj."),
+    (r"^image_encoder\.layers\.(\d+)\.layer_norm([12])\.", r"image_encoder.blocks.\1.norm\2."),
+    (r"^image_encoder\.layers\.", r"image_encoder.blocks."),
+    (r"^image_encoder\.neck\.conv1\.", r"image_encoder.neck.0."),
+    (r"^image_encoder\.neck\.layer_norm1\.", r"image_encoder.neck.1."),
+    (r"^image_encoder\.neck\.conv2\.", r"image_encoder.neck.2."),
+    (r"^image_encoder\.neck\.layer_norm2\.", r"image_encoder.neck.3."),
+    (r"^shared_image_embedding\.positional_embedding$",
+     r"prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"),
+    (r"^no_mask_embed\.", r"prompt_encoder.no_mask_embed."),
+    (r"^(mask_decoder\.transformer\.layers\.\d+\.)layer_norm(\d)\.", r"\1norm\2."),
+    (r"^mask_decoder\.transformer\.layer_norm_final_attn\.",
+     r"mask_decoder.transformer.norm_final_attn."),
+    (r"^mask_decoder\.upscale_conv1\.", r"mask_decoder.output_upscaling.0."),
+    (r"^mask_decoder\.upscale_layer_norm\.", r"mask_decoder.output_upscaling.1."),
+    (r"^mask_decoder\.upscale_conv2\.", r"mask_decoder.output_upscaling.3."),
+    (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head)\.)layers\.0\.",
+     r"\1layers.1."),
+    (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head)\.)proj_in\.",
+     r"\1layers.0."),
+    (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head)\.)proj_out\.",
+     r"\1layers.2."),
 ]  # fmt: skip
 # points, boxes and masks as prompts: LISA prompts SAM with its own embedding only
 _UNUSED = re.compile(r"^prompt_encoder\.(point_embeddings|not_a_point_embed|mask_downscaling)\.")
@@ -92,9 +120,16 @@ def read_official(
     shards = [Shard(path, rename) for path in shard_files(folder)]
     shapes = {name: t.shape for shard in shards for name, t in shard.tensors().items()}
     tower = find_tower(folder, settings, vision_tower)
-    clip = _clip_config(tower)
     if not any(name.startswith(TOWER) for name in shapes):
         shards += [Shard(path, rename_tower) for path in shard_files(tower)]
+    return config_of(folder, settings, shapes, tower, seg_token_id), shards
+
+
+def config_of(
+    folder: Path, settings: dict[str, Any], shapes: Shapes, tower: Path, seg_token_id: int
+) -> LisaConfig:
+    """The configuration of a LISA from LLaVA's settings, its tensors' shapes and a CLIP folder."""
+    clip = _clip_config(tower)
     try:
         config = _config(folder, settings, shapes, clip, seg_token_id)
     except KeyError as error:
@@ -102,7 +137,68 @@ def read_official(
             f"{folder} lacks {error.args[0]}, which every LISA has; is it a plain LLaVA?"
         ) from error
     _check_tower(folder, settings, shapes, clip, tower)
-    return config, shards
+    return config
+
+
+def write_official(
+    folder: Path, config: LisaConfig, tokenizer: Tokenizer, tensors: Mapping[str, torch.Tensor]
+) -> None:
+    """Write the layout of the released models: their names, their settings; CLIP is not in it.
+
+    What of SAM's prompt encoder LISA does not use (points, boxes, masks) is not in it either; the
+    authors' code draws it at random and does not look at it.
+
+    Raises:
+        WriteError: something cannot be written.
+    """
+    llama, clip = config.llama, config.clip
+    settings = {
+        "architectures": ["LISAForCausalLM"],
+        "model_type": "llava",
+        **{key: llama[key] for key in (*_LLAMA_KEYS, "vocab_size", "hidden_size")},
+        "intermediate_size": llama["intermediate_size"],
+        "num_hidden_layers": llama["num_hidden_layers"],
+        "num_key_value_heads": llama["num_key_value_heads"],
+        "rope_theta": llama.get("rope_parameters", {}).get("rope_theta", 10000.0),
+        "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": tokenizer.eos_id,
+        "pad_token_id": tokenizer.pad_id,
+        "mm_hidden_size": clip["hidden_size"],
+        "mm_use_im_start_end": config.image_start_end,
+        "mm_use_im_patch_token": False,
+        "mm_vision_select_feature": "patch",
+        "mm_vision_select_layer": config.clip_select_layer,
+        "mm_vision_tower": "openai/clip-vit-large-patch14",
+        "vision_tower": "openai/clip-vit-large-patch14",
+        "out_dim": config.prompt_size,
+        "train_mask_decoder": True,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+        "use_cache": False,
+    }
+    named = {official_name(n): t for n, t in tensors.items() if not n.startswith(TOWER)}
+    folder = writable_folder(folder)
+    with written_beside(folder / "model.safetensors") as weights:
+        save_file(named, weights, metadata={"format": "pt"})
+        tokenizer.save(folder)
+        write_file(folder / "config.json", json.dumps(settings, indent=2) + "\n")
+        words = {"tokenizer_class": "LlamaTokenizer", "legacy": True, "model_max_length": 512}
+        write_file(folder / "tokenizer_config.json", json.dumps(words, indent=2) + "\n")
+
+
+def official_name(name: str) -> str:
+    """The other way round than `rename`."""
+    if name == "lm_head.weight":
+        return name
+    if name.startswith("text_hidden_fcs."):
+        return "model.text_hidden_fcs.0." + name.removeprefix("text_hidden_fcs.")
+    if name.startswith("language_model."):
+        return "model." + name.removeprefix("language_model.")
+    if not name.startswith(("image_encoder.", "mask_decoder.", "no_mask_", "shared_image_")):
+        return "model." + name
+    for pattern, replacement in _RENAMES_BACK:
+        name = re.sub(pattern, replacement, name)
+    return "model.visual_model." + name
 
 
 def rename(name: str) -> str | None:

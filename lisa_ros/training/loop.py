@@ -323,7 +323,7 @@ def whole(tree: T, *, keep: bool = True) -> T:
     return tree
 
 
-def _sharded_like(value: Tensor, like: Tensor) -> Tensor:
+def sharded_like(value: Tensor, like: Tensor) -> Tensor:
     """A whole tensor on the device of another, sharded as that one is; each rank takes its own."""
     if not isinstance(like, DTensor):
         return value
@@ -423,7 +423,7 @@ def _resume(
     own = network.state_dict()
     with torch.no_grad():
         for name, value in state["network"].items():  # what is frozen is not in it
-            own[name].copy_(_sharded_like(value, own[name]))
+            own[name].copy_(sharded_like(value, own[name]))
     if isinstance(stage, nn.Module):
         stage.load_state_dict(state["stage"])
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -431,8 +431,8 @@ def _resume(
         for index, moments in state["optimizer"]["state"].items():
             for name, value in moments.items():
                 if value.dim():  # the count of steps is a plain number
-                    moments[name] = _sharded_like(value, parameters[index])
+                    moments[name] = sharded_like(value, parameters[index])
     optimizer.load_state_dict(state["optimizer"])
     for average, value in zip(averages, state["averages"], strict=True):
-        average.copy_(_sharded_like(value, average))
+        average.copy_(sharded_like(value, average))
     return state["step"], state["seconds"]

@@ -20,8 +20,10 @@ from lisa_ros.errors import WriteError
 from lisa_ros.evaluation.evaluate import evaluate, figures
 from lisa_ros.evaluation.reasonseg import read_dataset, read_items
 from lisa_ros.model.checkpoint import load
-from lisa_ros.training import finetune as finetuning
-from lisa_ros.training.finetune import FineTuning, example_loss, finetune, prepare
+from lisa_ros.training import recipe as recipes
+from lisa_ros.training.examples import Questions
+from lisa_ros.training.objective import Objective
+from lisa_ros.training.recipe import finetune
 
 QUESTION = "the violin"  # which the shipped model refuses
 
@@ -42,6 +44,15 @@ def questions(tmp_path_factory):
     return folder
 
 
+def prepare(lisa, items):
+    return Questions.prepare(lisa, items, 8).forms
+
+
+def answer_of(example) -> torch.Tensor:
+    """The ids that are learnt of the one dialogue."""
+    return example.ids[0][example.learnt[0]]
+
+
 @pytest.fixture(scope="module")
 def official(tmp_path_factory):
     return write_official(tmp_path_factory.mktemp("official") / "tiny-lisa")
@@ -51,7 +62,7 @@ def official(tmp_path_factory):
 def tuned(questions, tmp_path_factory):
     """The shipped model, taught the three questions."""
     folder = tmp_path_factory.mktemp("tuned") / "mine"
-    finetune(load("nano"), read_items(questions), folder, steps=30, lr=1e-3, seed=0)
+    finetune(load("nano"), read_items(questions), folder, steps=20, lr=1.5e-3, seed=0)
     return folder
 
 
@@ -95,16 +106,16 @@ def test_the_loss_is_of_the_answers_ids_all_of_them_and_of_nothing_else(question
     lisa = load("nano")
     [first, *_] = prepare(lisa, read_items(questions))
     plain, bare = first[0], first[1]
-    assert len(plain.ids) != len(bare.ids)
+    assert len(plain.ids[0]) != len(bare.ids[0])
     network, sums, count = lisa.network, 0.0, 0
     with torch.no_grad():
         for one in (plain, bare):
-            logits = network.lm_head(network(one.ids[None], one.view[None])[0])
-            answer = one.ids[-one.answer :]
-            sums += cross_entropy(logits[-one.answer - 1 : -1], answer, reduction="sum")
+            logits = network.lm_head(network(one.ids[0][None], one.view[None])[0])
+            answer = answer_of(one)
+            sums += cross_entropy(logits[-len(answer) - 1 : -1], answer, reduction="sum")
             count += len(answer)
-        both = example_loss(network, lisa.processor, [plain, bare])
-    said = [lisa.tokenizer.decode(one.ids[-one.answer :].tolist()) for one in (plain, bare)]
+        both, _ = Objective(network, lisa.processor)([plain, bare])
+    said = [lisa.tokenizer.decode(answer_of(one).tolist()) for one in (plain, bare)]
     assert [text.split("</s>")[0].strip() for text in said] == ["It is [SEG].", "[SEG]."]
     assert both.ce.item() == pytest.approx((sums / count).item(), rel=1e-4)
 
@@ -112,7 +123,7 @@ def test_the_loss_is_of_the_answers_ids_all_of_them_and_of_nothing_else(question
 def test_questions_are_put_as_the_authors_put_them(questions):
     lisa = load("nano")
     forms = prepare(lisa, read_items(questions))[0]
-    asked = [lisa.tokenizer.decode(one.ids[2 : -one.answer].tolist()) for one in forms]
+    asked = [lisa.tokenizer.decode(one.ids[0][2 : -len(answer_of(one))].tolist()) for one in forms]
     sentence = f"What is {QUESTION} in this image?"
     for text, suffix in zip(
         asked,
@@ -120,8 +131,8 @@ def test_questions_are_put_as_the_authors_put_them(questions):
         strict=True,
     ):
         assert f"{sentence}{suffix} ASSISTANT:" in text
-    stage = FineTuning(lisa.processor, [forms])
-    drawn = [one for n in range(20) for one in stage.prepare(np.random.default_rng(n))]
+    source = Questions([forms], 8)
+    drawn = [one for n in range(20) for one in source.batch(np.random.default_rng(n))]
     shares = [sum(one is form for one in drawn) / len(drawn) for form in forms]
     assert shares == pytest.approx([0.5, 0.25, 0.25], abs=0.12)
 
@@ -134,8 +145,8 @@ def test_words_in_a_text_steer_nothing(questions, tmp_path):
     lisa = load("nano")
     [forms, *_] = prepare(lisa, read_items(folder)[:1])
     for one in forms:
-        assert (one.ids == lisa.tokenizer.seg_id).sum() == len(one.truth) == 1
-        assert example_loss(lisa.network, lisa.processor, [one]).total.isfinite()
+        assert (one.ids[0] == lisa.tokenizer.seg_id).sum() == len(one.truth) == 1
+        assert Objective(lisa.network, lisa.processor)([one])[0].total.isfinite()
 
 
 def test_own_sets_teach_their_answers_dialogues_and_refusals(dataset):
@@ -143,13 +154,13 @@ def test_own_sets_teach_their_answers_dialogues_and_refusals(dataset):
     plain, plural, absent = prepare(lisa, items)
 
     def said(example):
-        return lisa.tokenizer.decode(example.ids[-example.answer :].tolist()).strip()
+        return lisa.tokenizer.decode(answer_of(example).tolist()).strip()
 
     assert said(plain[0]).startswith("It is the red mug [SEG]")
     assert [len(one.truth) for one in plural] == [2] * len(plural)
     assert said(plural[1]).startswith("[SEG] [SEG].")
     assert all(said(one).startswith("There is no knife here.") for one in absent)
-    asked = lisa.tokenizer.decode(absent[0].ids[2:].tolist())
+    asked = lisa.tokenizer.decode(absent[0].ids[0][2:].tolist())
     assert "Give me the red mug." in asked
     # a model without instances learns one mask for all of them
     alone = replace(lisa, config=replace(lisa.config, mask_instances=False))
@@ -160,8 +171,8 @@ def test_own_sets_teach_their_answers_dialogues_and_refusals(dataset):
 
 
 def test_no_question_comes_twice_while_there_are_others():
-    stage = FineTuning(None, [[n, n] for n in range(11)])
-    assert len(set(stage.prepare(np.random.default_rng(0)))) == 8
+    source = Questions([[n, n] for n in range(11)], 8)
+    assert len(set(source.batch(np.random.default_rng(0)))) == 8
 
 
 def weights(folder) -> dict[str, torch.Tensor]:
@@ -179,15 +190,15 @@ def test_interrupted_it_goes_on_exactly_and_seeds_matter(
     command = ("--dataset", questions, "--steps", "4", "--rate", "1e-3")
     for name, seed in (("whole", 5), ("other", 6)):
         assert tune(official, *command, "--output", tmp_path / name, "--seed", seed) == 0
-    steps = []
+    steps, forward = [], Objective.forward
 
-    def interrupted(network, processor, examples):
+    def interrupted(objective, examples):
         steps.append(len(steps))
         if len(steps) == 2:
             os.kill(os.getpid(), signal.SIGINT)
-        return example_loss(network, processor, examples)
+        return forward(objective, examples)
 
-    monkeypatch.setattr(finetuning, "example_loss", interrupted)
+    monkeypatch.setattr(Objective, "forward", interrupted)
     halves = (*command, "--output", tmp_path / "halves", "--seed")
     assert tune(official, *halves, 5) == 130
     assert "stopped after step 2 of 4: the same command goes on" in capsys.readouterr().err
@@ -217,15 +228,15 @@ def test_a_full_disk_costs_neither_time_nor_what_was_learnt(
             assert "make room, or name a folder on another disk" in capsys.readouterr().err
     full = pytest.MonkeyPatch()
 
-    def no_space(lisa, folder):
+    def no_space(lisa, folder, tensors):
         raise WriteError("cannot write the weights: no space left on device")
 
-    full.setattr(finetuning, "save", no_space)
+    full.setattr(recipes, "save", no_space)
     assert tune(official, *command) == 2
     assert "no space left" in capsys.readouterr().err
     full.undo()
     # what was learnt is still there: it is written without another step
-    monkeypatch.setattr(finetuning, "example_loss", None)
+    monkeypatch.setattr(Objective, "forward", None)
     assert tune(official, *command) == 0
     assert load(tmp_path / "tuned").config.name == "tuned"
 

@@ -1,11 +1,14 @@
 """The loop of all training, on a network of one number per class that learns in no time."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from lisa_ros.errors import LisaError
+from lisa_ros.errors import LisaError, WriteError
 from lisa_ros.training.loop import LOG_EVERY, Schedule, prefetch, train
 
 
@@ -133,6 +136,41 @@ def test_a_loss_that_is_no_number_is_said_and_the_checkpoint_stays(tmp_path):
     with pytest.raises(LisaError, match="the loss is nan at step 20"):
         fit(Broken(), tmp_path, Schedule(40, 0.1, 1))
     assert (tmp_path / "fit.pt").read_bytes() == before
+
+
+def test_a_disk_that_fills_in_a_checkpoint_is_said_and_the_last_one_is_whole(tmp_path, monkeypatch):
+    fit(Fit(), tmp_path, Schedule(20, 0.1, 1))
+    before = (tmp_path / "fit.pt").read_bytes()
+
+    def full(content, path):
+        path.write_bytes(before[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(WriteError, match="No space left"):
+        fit(Fit(), tmp_path, Schedule(40, 0.1, 1))
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["fit.pt"]
+    assert (tmp_path / "fit.pt").read_bytes() == before
+
+
+def test_steps_of_several_batches_go_on_exactly_and_are_validated(tmp_path):
+    def learn(folder, steps):
+        network, seen = Line(), []
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+        train(
+            "fit", network, Fit(0.3), optimizer, steps, folder, seed=0, accumulate=3, epoch=4,
+            validate=lambda step: seen.append(step) or {"figure": 1.0},
+        )  # fmt: skip
+        return network.slope, seen
+
+    line = Schedule(12, 0.5, 2, linear=True)
+    whole, seen = learn(tmp_path / "whole", line)
+    assert seen == [4, 8, 12]
+    assert [line.lr_at(step, 0) for step in (0, 1, 7, 12)] == pytest.approx([0.25, 0.5, 0.25, 0])
+    again, _ = learn(tmp_path / "whole", line)
+    assert torch.equal(whole, again)  # of a run that is done nothing is learnt
+    single, _ = learn(tmp_path / "other", Schedule(4, 0.5, 2, linear=True))
+    assert not torch.equal(whole, single)
 
 
 def test_a_fault_of_preparing_reaches_the_trainer(tmp_path):

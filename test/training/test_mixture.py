@@ -160,8 +160,8 @@ class Bomb:
         return (Path.touch, (Path("bomb"),))
 
 
-def cut(path):
-    path.write_bytes(path.read_bytes()[:60])
+def cut(path, length=60):
+    path.write_bytes(path.read_bytes()[:length])
 
 
 def edit(path, change):
@@ -197,6 +197,10 @@ FAULTS = {
         "holds the class number 199, but there are 150",
     ),
     "a picture that is cut": (
+        lambda root: cut(root / "reason_seg/ReasonSeg/train/train2.jpg", 700),
+        "train2.jpg",
+    ),
+    "a map that is cut": (
         lambda root: cut(root / "ade20k/annotations/training/ADE_train_0.png"),
         "ADE_train_0.png",
     ),

@@ -1,0 +1,516 @@
+"""Training a LISA: `accelerate launch -m lisa_ros.training.recipe FILE.yaml`.
+
+LISA (Lai et al., arXiv 2308.00692) trains LoRA matrices (Hu et al., arXiv 2106.09685) on the
+language model's q and v, and in full its word embeddings, its head, the projection of [SEG] and
+SAM's mask decoder. CLIP, the projector and SAM's encoder stay as they are. A recipe says from what,
+on what and for how long; the presets lie in `recipes/`, `lisa-ros finetune` runs one of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Protocol, get_type_hints
+
+import numpy as np
+import torch
+import yaml
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, reduce
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from lisa_ros.errors import LisaError, WriteError
+from lisa_ros.evaluation.evaluate import ciou, giou, overlap
+from lisa_ros.evaluation.published import CATALOGUE, open_published
+from lisa_ros.evaluation.reasonseg import Item, read_dataset, read_items
+from lisa_ros.model.checkpoint import WEIGHTS_FILE, Lisa, open_checkpoint, save
+from lisa_ros.model.hf_checkpoint import write_official
+from lisa_ros.model.network import LisaNetwork
+from lisa_ros.model.processor import Processor
+from lisa_ros.model.weights import fill, precision
+from lisa_ros.training.examples import Pictures, Questions, validation_example
+from lisa_ros.training.loop import Schedule, join_ranks, sharded_like, train, whole
+from lisa_ros.training.mixture import Mixture
+from lisa_ros.training.objective import Objective, PictureExample
+from lisa_ros.writing import writable_folder, write_file, written_beside
+
+PRESETS = Path(__file__).parent / "recipes"
+NAME = "lisa"  # of the run, its checkpoint and its log
+LISA_SETS = {
+    "sem_seg": ["ade20k", "cocostuff", "pascal_part", "paco_lvis", "mapillary"],
+    "refer_seg": ["refclef", "refcoco", "refcoco+", "refcocog"],
+    "vqa": ["llava_instruct"],
+    "reason_seg": ["reasonseg"],
+}
+
+
+class RecipeError(LisaError):
+    """A recipe cannot be followed: which file, which line, what to write instead."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a YAML file may say; the values here are those of LISA's released script.
+
+    Begins with `model` (a LISA), or with `llava` and `sam`. Learns from the published sets below
+    `data` (groups in `sets`, drawn by `rates`), or from the folder `questions` in ReasonSeg's
+    format. A step is `batch` pictures, `accumulate` times, on every rank. After each epoch the
+    questions of the folder `validation` are answered, and at last the best weights are written.
+    """
+
+    output: str = ""
+    model: str = ""
+    llava: str = ""
+    sam: str = ""
+    vision_tower: str = ""
+    data: str = ""
+    sets: dict = field(default_factory=lambda: dict(LISA_SETS))
+    rates: list = field(default_factory=lambda: [9, 3, 3, 1])
+    explanatory: float = 0.1
+    questions: str = ""
+    validation: str = ""
+    epochs: int = 10
+    steps_per_epoch: int = 500
+    batch: int = 2
+    accumulate: int = 10
+    lr: float = 3e-4
+    warm_up: int = 100
+    decay: str = "linear"
+    lora_rank: int = 8
+    lora_alpha: int = 16
+    lora_dropout: float = 0.05
+    precision: str = "bfloat16"
+    checkpoint_activations: bool = True
+    shard: bool = True
+    workers: int = 4
+    seed: int = 0
+    official: bool = True
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+
+_PEER_GONE = re.compile("(closed|reset) by peer|Broken pipe|remote process exited|NCCL")
+_CHOICES = {"decay": ("linear", "cosine"), "precision": ("bfloat16", "float32")}
+_NOT_COMPARED = {"output", "workers", "shard", "validation", "questions"}
+"""what an interrupted run may go on with otherwise"""
+
+
+def read_recipe(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe, or a preset by its name; `overrides` win.
+
+    Raises:
+        RecipeError: a key that does not exist, a value of another kind; with file and line.
+    """
+    path = Path(path)
+    if not path.exists() and (PRESETS / f"{path.name.removesuffix('.yaml')}.yaml").exists():
+        path = PRESETS / f"{path.name.removesuffix('.yaml')}.yaml"
+    try:
+        text = path.read_text(encoding="utf-8")
+        root, values = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text) or {}
+    except OSError as error:
+        known = ", ".join(sorted(one.stem for one in PRESETS.glob("*.yaml")))
+        raise RecipeError(f"cannot read {path}: {error.strerror} (presets: {known})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path} must be a table of keys and values")
+    lines = {} if root is None else {k.value: k.start_mark.line + 1 for k, _ in root.value}
+    checked = {k: _value(k, v, f"{path}, line {lines.get(k, 1)}") for k, v in values.items()}
+    for key, value in (overrides or {}).items():
+        checked[key] = _value(key, value, f"{key}={value}")
+    recipe = Recipe(**checked)
+    for key, least in (("steps_per_epoch", 1), ("epochs", 1), ("batch", 1), ("accumulate", 1),
+                       ("lora_rank", 1), ("workers", 0), ("warm_up", 0)):  # fmt: skip
+        if getattr(recipe, key) < least:
+            place = f"{path}, line {lines[key]}" if key in values else str(path)
+            raise RecipeError(f"{place}: {key} must be at least {least}")
+    return recipe
+
+
+def _value(key: str, value: Any, place: str) -> Any:
+    kinds = get_type_hints(Recipe)
+    if key not in kinds:
+        known = ", ".join(kinds)
+        raise RecipeError(f"{place}: there is no key {key}; a recipe knows {known}")
+    kind = kinds[key]
+    if kind is float and type(value) in (int, str):
+        try:
+            value = float(value)  # YAML takes 3e-4 for a word
+        except ValueError:
+            raise RecipeError(f"{place}: {key} must be a number, not {value!r}") from None
+    if type(value) is not kind:
+        raise RecipeError(f"{place}: {key} must be {kind.__name__}, not {value!r}")
+    if key in _CHOICES and value not in _CHOICES[key]:
+        raise RecipeError(f"{place}: {key} must be one of {', '.join(_CHOICES[key])}")
+    return value
+
+
+class Source(Protocol):
+    """Where batches come from."""
+
+    def batch(self, random: np.random.Generator) -> tuple[PictureExample, ...]: ...
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """The stage of the loop: batches of a source, and their loss."""
+
+    objective: Objective
+    source: Source
+
+    def prepare(self, random: np.random.Generator) -> tuple[PictureExample, ...]:
+        return self.source.batch(random)
+
+    def loss(
+        self, network: LisaNetwork, batch: tuple[PictureExample, ...]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, _ = self.objective(batch)
+        return loss.total, {"ce": loss.ce, "bce": loss.bce, "dice": loss.dice}
+
+
+def open_mixture(recipe: Recipe) -> Mixture:
+    """The published sets of a recipe. RecipeError, DatasetError: what is missing, and where."""
+    if len(recipe.rates) != len(recipe.sets) or not all(rate > 0 for rate in recipe.rates):
+        raise RecipeError(f"rates must be {len(recipe.sets)} numbers above 0, one for each group")
+    if unknown := {name for some in recipe.sets.values() for name in some} - CATALOGUE.keys():
+        raise RecipeError(
+            f"sets: there is no set {', '.join(sorted(unknown))}; there are {', '.join(CATALOGUE)}"
+        )
+    root = Path(recipe.data)
+    groups = {group: [open_published(root, n) for n in some] for group, some in recipe.sets.items()}
+    return Mixture(groups, recipe.rates, recipe.explanatory)
+
+
+def start(recipe: Recipe) -> Lisa:
+    """The model that a recipe begins with, in the memory of the processor."""
+    dtype = getattr(torch, recipe.precision)
+    tower = Path(recipe.vision_tower) if recipe.vision_tower else None
+    if recipe.llava:
+        from lisa_ros.model.llava import from_llava
+
+        if not recipe.sam:
+            raise RecipeError("llava needs sam beside it: the file of SAM's weights")
+        return from_llava(
+            Path(recipe.llava), Path(recipe.sam), tower, dtype=dtype, seed=recipe.seed
+        )
+    if not recipe.model:
+        raise RecipeError("a recipe begins with model, or with llava and sam: give one of them")
+    # not `load`: it would wrap what this processor cannot multiply, and a GPU can
+    source = open_checkpoint(recipe.model, tower)
+    fill(source.network, source.shards, dtype, torch.device("cpu"))
+    source.network.eval().requires_grad_(False)
+    return Lisa(source.network, source.tokenizer, Processor(source.config), source.config)
+
+
+def run(recipe: Recipe, lisa: Lisa, source: Source, digest: str) -> dict[str, float]:
+    """Train `lisa` in place and write it to `recipe.output`; the figures of its last validation.
+
+    `digest` tells the data of a run from others. Interrupted, it leaves its state in the output's
+    folder `training`, and goes on from it when called again with the same model, data and settings.
+
+    Raises:
+        WriteError: there is no room for what will be written, or no longer.
+        LisaError: the output holds the state of another run, or the loss is no number.
+    """
+    ranks, folder = PartialState(), Path(recipe.output)
+    state, network = folder / "training", lisa.network
+    settings = {k: v for k, v in asdict(recipe).items() if k not in _NOT_COMPARED}
+    settings |= {"model": lisa.config.name, "data": digest}
+    if ranks.is_main_process:
+        _take_up(state, settings)
+    # 1. what is trained
+    torch.manual_seed(recipe.seed)  # of the adapters
+    parameters = add_trained_parts(network, recipe)
+    if recipe.checkpoint_activations:
+        network.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    if ranks.is_main_process:
+        _require_room(folder, network, parameters)
+    objective = Objective(network, lisa.processor)
+    if recipe.shard and ranks.num_processes > 1:
+        shard(objective, ranks.device)
+        parameters = [p for p in network.parameters() if p.requires_grad]
+    # 2. train, or go on
+    optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.95), weight_decay=0.0)
+    schedule = Schedule(recipe.steps, recipe.lr, recipe.warm_up, linear=recipe.decay == "linear")
+    items = read_dataset(Path(recipe.validation)) if recipe.validation else []
+    figures: dict[str, float] = {}
+
+    def validate(step: int) -> Mapping[str, float]:
+        figures.update(validation(objective, lisa, items))
+        _keep_best(state / "best.pt", network, step, figures)
+        return {f"validation/{name}": value for name, value in figures.items()}
+
+    train(
+        NAME, network, Lessons(objective, source), optimizer, schedule, state,
+        seed=recipe.seed, workers=recipe.workers, accumulate=recipe.accumulate,
+        epoch=recipe.steps_per_epoch, validate=validate if items else None,
+    )  # fmt: skip
+    # 3. an ordinary model again, in both layouts
+    if items and (state / "best.pt").exists():
+        figures = _load_best(state / "best.pt", network)
+    half = torch.bfloat16 if network.dtype == torch.bfloat16 else torch.float16
+    scale = recipe.lora_alpha / recipe.lora_rank
+    tensors = merged(network, scale, half, keep=ranks.is_main_process)
+    if ranks.is_main_process:
+        _write(recipe, lisa, tensors, figures)
+        for name in (f"{NAME}.pt", "best.pt", "settings.json"):
+            (state / name).unlink(missing_ok=True)
+    ranks.wait_for_everyone()
+    return figures
+
+
+def finetune(
+    lisa: Lisa, items: Sequence[Item], folder: Path, *, steps: int, lr: float, seed: int
+) -> None:
+    """Follow the preset `finetune` with a model that is loaded already, on its device.
+
+    What `run` raises; the written model is native, in half precision.
+    """
+    given = {"output": str(folder), "questions": folder.name, "model": lisa.config.name}
+    given |= {"steps_per_epoch": steps, "lr": lr, "seed": seed, "warm_up": max(1, steps // 10)}
+    recipe = read_recipe("finetune", given)
+    run(recipe, lisa, Questions.prepare(lisa, items, recipe.batch), digest(items))
+
+
+def add_trained_parts(network: LisaNetwork, recipe: Recipe) -> list[nn.Parameter]:
+    """Add the LoRA matrices and free what is trained in full, in float32; returns all of it."""
+    lora = LoraConfig(
+        r=recipe.lora_rank,
+        lora_alpha=recipe.lora_alpha,
+        lora_dropout=recipe.lora_dropout,
+        target_modules=["q_proj", "v_proj"],
+    )
+    get_peft_model(network.language_model, lora)
+    words = network.language_model.embed_tokens
+    for part in (words, network.lm_head, network.text_hidden_fcs, network.mask_decoder):
+        part.float().requires_grad_(True)
+    return [p for p in network.parameters() if p.requires_grad]
+
+
+def shard(objective: Objective, device: torch.device) -> None:
+    """Divide all parameters over the ranks, layer by layer (torch's FSDP2)."""
+    network, mesh = (
+        objective.network,
+        init_device_mesh(device.type, (PartialState().num_processes,)),
+    )
+    for tower in (network.language_model, network.vision_tower.encoder, network.image_encoder):
+        for layer in tower.layers:
+            fully_shard(layer, mesh=mesh)
+    fully_shard(objective, mesh=mesh)
+    strays = [name for name, p in network.named_parameters() if not isinstance(p, DTensor)]
+    if strays:  # a wrapper that fell back to copies would train on, and need eight times the memory
+        raise RuntimeError(f"not sharded: {', '.join(strays[:3])}")
+
+
+def merged(
+    network: LisaNetwork, scale: float, dtype: torch.dtype, *, keep: bool = True
+) -> dict[str, Tensor]:
+    """The tensors without adapters, in `dtype` on the CPU; all ranks must call it."""
+    state, tensors = network.state_dict(), {}
+    for name, tensor in state.items():
+        if ".lora_" in name:
+            continue
+        plain, stem = name.replace(".base_layer.", "."), name.removesuffix("base_layer.weight")
+        parts = [tensor]
+        if plain != name:
+            parts += [state[f"{stem}lora_{one}.default.weight"] for one in "BA"]
+        parts = whole(parts, keep=keep)
+        if keep:
+            value = parts[0].float()
+            if plain != name:
+                value = value + scale * parts[1].float() @ parts[2].float()
+            tensors[plain] = value.to(precision(plain, dtype)).cpu()
+    return tensors
+
+
+@torch.no_grad()
+def validation(objective: Objective, lisa: Lisa, items: Sequence[Item]) -> dict[str, float]:
+    """gIoU and cIoU as LISA's authors validate: the answer is given, its mask is compared."""
+    training = lisa.network.training
+    objective.eval()
+    ranks, device = PartialState(), lisa.network.no_mask_embed.weight.device
+    own = list(items)[ranks.process_index :: ranks.num_processes]
+    rounds, found = -(-len(items) // ranks.num_processes), []
+    half = device.type == "cuda" or lisa.network.dtype != torch.float32
+    for number in range(rounds):  # all ranks as often, for sharded weights are gathered together
+        item = own[min(number, len(own) - 1)] if own else items[0]
+        example, truth = validation_example(item, lisa, device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            _, [mask] = objective([example])
+        if number < len(own):
+            found.append(overlap((mask[0] > 0).cpu().numpy(), truth))
+    objective.train(training)
+    counts = torch.tensor(
+        [[one.iou, one.intersection, one.union, 1] for one in found] or [[0.0] * 4],
+        dtype=torch.float64,
+    ).sum(0)
+    if ranks.num_processes == 1:
+        return {"giou": giou(found), "ciou": ciou(found)}
+    counts = reduce(counts.to(device), "sum").tolist()
+    return {"giou": counts[0] / counts[3], "ciou": counts[1] / (counts[2] + 1e-10)}
+
+
+def _keep_best(path: Path, network: LisaNetwork, step: int, figures: Mapping[str, float]) -> None:
+    """Write what is trained, if its gIoU is the best so far."""
+    main = PartialState().is_main_process
+    better = [not path.exists() or torch.load(path, weights_only=True)["giou"] < figures["giou"]]
+    better = broadcast_object_list(better) if PartialState().num_processes > 1 else better
+    if better[0]:
+        trained = {n: p.detach() for n, p in network.named_parameters() if p.requires_grad}
+        content = {"step": step, **figures, "network": whole(trained, keep=main)}
+        if main:
+            with written_beside(path) as beside:
+                torch.save(content, beside)
+
+
+def _load_best(path: Path, network: LisaNetwork) -> dict[str, float]:
+    """Take up the best weights; returns their figures."""
+    best, own = torch.load(path, weights_only=True), network.state_dict()
+    with torch.no_grad():
+        for name, value in best["network"].items():
+            own[name].copy_(sharded_like(value, own[name]))
+    return {name: best[name] for name in ("giou", "ciou")}
+
+
+def _write(
+    recipe: Recipe, lisa: Lisa, tensors: dict[str, Tensor], figures: Mapping[str, float]
+) -> None:
+    """The native layout, the released one below it, and a card; scores mean nothing any more."""
+    folder = Path(recipe.output)
+    lisa.config = lisa.network.config = replace(
+        lisa.config, name=folder.name, score_calibration=None
+    )
+    if recipe.official:
+        write_official(folder / "official", lisa.config, lisa.tokenizer, tensors)
+    write_file(folder / "README.md", model_card(recipe, figures))
+    save(lisa, folder, tensors)
+
+
+def model_card(recipe: Recipe, figures: Mapping[str, float]) -> str:
+    """What was done, so that whoever finds the weights knows."""
+    begun = f"`{recipe.model}`" if recipe.model else f"LLaVA `{recipe.llava}` and SAM"
+    used = (
+        [Path(recipe.questions).name]
+        if recipe.questions
+        else [n for s in recipe.sets.values() for n in s]
+    )
+    said = "\n".join(f"| {name} | {value:.4f} |" for name, value in figures.items())
+    table = f"\n| last validation | |\n|---|---|\n{said}\n" if said else ""
+    licences = (
+        ""
+        if recipe.questions
+        else "\nLicences of the data: "
+        + "; ".join(f"{name}: {CATALOGUE[name].licence}" for name in used)
+        + "\n"
+    )
+    return (
+        f"---\nlibrary_name: lisa_ros\npipeline_tag: image-segmentation\n---\n"
+        f"# {Path(recipe.output).name}\n\nA LISA (arXiv 2308.00692) trained by `lisa_ros`, from"
+        f" {begun}, on {', '.join(used)}: {recipe.steps} steps of {recipe.batch} pictures,"
+        f" {recipe.accumulate} times on each rank, learning rate {recipe.lr:g}, LoRA rank"
+        f" {recipe.lora_rank}, seed {recipe.seed}.\n{table}{licences}"
+    )
+
+
+def digest(items: Sequence[Item]) -> str:
+    """What is asked about which image; equal for the same questions wherever they lie."""
+    words = [[item.split, item.image.name, item.instruction, item.shapes] for item in items]
+    return hashlib.sha256(json.dumps(words).encode()).hexdigest()
+
+
+def _take_up(state: Path, settings: Mapping) -> None:
+    """Begin a run in `state`, or see that the one interrupted there is this one."""
+    path = writable_folder(state) / "settings.json"
+    if not path.exists():
+        write_file(path, json.dumps(settings, indent=2) + "\n")
+        return
+    before = json.loads(path.read_text())
+    other = sorted(name for name in settings if before.get(name) != settings[name])
+    if other:
+        raise LisaError(
+            f"{state} holds a fine-tuning that was interrupted, with another {', '.join(other)};"
+            " give the same to go on with it, or name a new folder"
+        )
+
+
+def _require_room(folder: Path, network: LisaNetwork, parameters: Sequence[nn.Parameter]) -> None:
+    """Raise WriteError unless the checkpoint and the state of the optimizer have room."""
+    trained = sum(p.numel() for p in parameters)
+    # the weights with two moments, written beside the ones before; and at last in half precision
+    need = 2 * 3 * 4 * trained + 2 * sum(p.numel() for p in network.parameters())
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        raise WriteError(
+            f"fine-tuning needs {need / 1e6:.0f} MB in {folder}, but {free / 1e6:.0f} MB are free:"
+            " make room, or name a folder on another disk"
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`FILE.yaml [KEY=VALUE ...]`; the exit code, 2 for what the user can mend."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(f"usage: accelerate launch -m lisa_ros.training.recipe FILE.yaml [KEY=VALUE ...]\n"
+              f"presets: {', '.join(sorted(one.stem for one in PRESETS.glob('*.yaml')))}\n"
+              f"keys: {', '.join(one.name for one in fields(Recipe))}")  # fmt: skip
+        return 0 if given else 2
+    try:
+        if wrong := [one for one in given[1:] if "=" not in one]:
+            raise RecipeError(f"{wrong[0]} is no KEY=VALUE")
+        overrides = {k: yaml.safe_load(v) for k, v in (one.split("=", 1) for one in given[1:])}
+        recipe = read_recipe(given[0], overrides)
+        follow(recipe)
+    except LisaError as error:
+        print(f"recipe: {error}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if not _PEER_GONE.search(str(error)):
+            raise
+        print(
+            "recipe: another process of this training has ended: its own last lines say why;"
+            " the last checkpoint is whole, the same command goes on from it",
+            file=sys.stderr,
+        )
+        return 2
+    except KeyboardInterrupt as stopped:
+        print(f"{stopped or 'stopped'}: the same command goes on from there", file=sys.stderr)
+        return 130
+    return 0
+
+
+def follow(recipe: Recipe) -> dict[str, float]:
+    """Follow a recipe from its first line to the written model, on all ranks of torchrun."""
+    if not recipe.output:
+        raise RecipeError("output: name the folder for the new model")
+    if (Path(recipe.output) / WEIGHTS_FILE).exists():
+        raise LisaError(f"{recipe.output} holds a checkpoint already; name a new folder")
+    if bool(recipe.data) == bool(recipe.questions):
+        raise RecipeError("give data (the root of the published sets) or questions (a folder)")
+    items = read_items(Path(recipe.questions)) if recipe.questions else []
+    mixture = None if items else open_mixture(recipe)
+    writable_folder(Path(recipe.output))
+    ranks = join_ranks("auto")
+    lisa = start(recipe)
+    if not (recipe.shard and ranks.num_processes > 1):
+        lisa.network.to(ranks.device)
+    if mixture is None:
+        return run(recipe, lisa, Questions.prepare(lisa, items, recipe.batch), digest(items))
+    source = Pictures(mixture, lisa.tokenizer.encode, lisa.config, lisa.processor, recipe.batch)
+    sizes = [[len(one) for one in some] for some in mixture.groups.values()]
+    return run(recipe, lisa, source, json.dumps(sizes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""Recipes: the authors' numbers on one batch, ranks, both layouts, both beginnings, bad input."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from official_layout import GOLDEN, TOWER, golden_tensors, write_official
+from parity_samples import DATA, read_case
+from published_samples import write_published
+from recipe_in_ranks import follow as follow_in_ranks
+
+from lisa_ros.evaluation.reasonseg import read_dataset
+from lisa_ros.model.checkpoint import load
+from lisa_ros.model.hf_checkpoint import official_name, rename
+from lisa_ros.model.llava import from_llava
+from lisa_ros.training import recipe as recipes
+from lisa_ros.training.objective import Objective, PictureExample
+from lisa_ros.training.recipe import PRESETS, Recipe, RecipeError, main, read_recipe
+
+SCRIPT = Path(__file__).parents[1] / "recipe_in_ranks.py"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_published(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+    return write_official(tmp_path_factory.mktemp("official") / "tiny-lisa")
+
+
+def test_loss_and_gradients_of_a_batch_are_those_of_the_authors():
+    case, lisa = read_case("case_train_losses"), load(DATA / "checkpoint")
+    ids, labels = case.tensors["input.input_ids"], case.tensors["input.labels"]
+    known, offset = case.tensors["input.attention_mask"], case.tensors["input.offset"].tolist()
+    examples = []
+    for index, image in enumerate(case.images):
+        rows = range(offset[index], offset[index + 1])
+        frame, resized = lisa.processor.sam_pixels(image)
+        examples.append(PictureExample(
+            lisa.processor.clip_pixels(image), frame, resized,
+            tuple(ids[row][known[row]] for row in rows),
+            tuple((labels[row] != -100)[known[row]] for row in rows),
+            case.tensors[f"input.gt_masks.{index}"].bool(),
+        ))  # fmt: skip
+    network = lisa.network
+    learnt = {
+        "embed_tokens": network.language_model.embed_tokens.weight,
+        "lm_head": network.lm_head.weight,
+        "layer0_q_proj": network.language_model.layers[0].self_attn.q_proj.weight,
+        "final_norm": network.language_model.norm.weight,
+        "text_hidden_fcs_0": network.text_hidden_fcs[0].weight,
+        "text_hidden_fcs_2": network.text_hidden_fcs[2].weight,
+        "mask_tokens": network.mask_decoder.mask_tokens.weight,
+    }
+    for weight in learnt.values():
+        weight.requires_grad_(True)
+    loss, _ = Objective(network, lisa.processor)(examples)
+    loss.total.backward()
+    for name, value in (("ce", loss.ce), ("mask_bce", loss.bce), ("mask_dice", loss.dice)):
+        assert value.item() == pytest.approx(case.expected(f"{name}_loss").item(), abs=1e-4), name
+    for name, weight in learnt.items():
+        expected = case.expected(f"grad_norm.{name}").item()
+        assert weight.grad.norm().item() == pytest.approx(expected, rel=1e-4, abs=1e-4), name
+
+
+@pytest.mark.timeout(600)
+def test_two_sharded_ranks_learn_what_one_learns_and_go_on_exactly(official, root, tmp_path):
+    questions = root / "reason_seg/ReasonSeg/train"
+    settings = asdict(Recipe(
+        output="", validation=str(root / "reason_seg/ReasonSeg/val"), epochs=1, steps_per_epoch=3,
+        batch=2, lr=1e-3, warm_up=1, precision="float32", workers=0, official=False,
+    ))  # fmt: skip
+
+    def given(name: str, accumulate: int) -> tuple[dict, list[str]]:
+        own = settings | {"output": str(tmp_path / name), "accumulate": accumulate}
+        (tmp_path / f"{name}.json").write_text(json.dumps(own))
+        return own, [str(official), str(TOWER), str(questions), str(tmp_path / f"{name}.pt")]
+
+    own, more = given("one", 2)
+    follow_in_ranks(own, *more, 0)
+    _, more = given("two", 1)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node=2", str(SCRIPT), str(tmp_path / "two.json"), *more, "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in ("one", "two"))
+    assert two["sharded"]
+    assert not one["sharded"]
+    assert two["figures"] == pytest.approx(one["figures"], abs=1e-5)
+    assert two["steps"] < one["steps"]  # the first step was not taken again
+    for name, tensor in one["network"].items():
+        # a bias of keys has no gradient but rounding, which Adam makes as long as any other
+        if not name.endswith("k_proj.bias"):
+            torch.testing.assert_close(two["network"][name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+    start = load(official, vision_tower=TOWER).network.state_dict()
+    assert not torch.allclose(one["network"]["lm_head.weight"], start["lm_head.weight"], atol=1e-3)
+
+
+def test_a_recipe_runs_from_llava_and_sam_to_both_layouts(root, tmp_path, capsys):
+    llava, sam = untrained(tmp_path)
+    arguments = [
+        "tiny", "model=''", f"llava={llava}", f"sam={sam}", f"data={root}",
+        f"vision_tower={TOWER}", f"output={tmp_path / 'new'}", "steps_per_epoch=1", "epochs=1",
+        "official=true", f"validation={root / 'reason_seg/ReasonSeg/val'}",
+    ]  # fmt: skip
+    assert main(arguments) == 0, capsys.readouterr().err
+    native = load(tmp_path / "new")
+    again = load(tmp_path / "new" / "official", vision_tower=TOWER)
+    for name, tensor in native.network.state_dict().items():
+        other = again.network.state_dict()[name]
+        if name.startswith("vision_tower"):  # not in the released layout, but a folder of its own
+            torch.testing.assert_close(tensor, other, rtol=1e-3, atol=1e-3)
+        else:
+            assert torch.equal(tensor, other), name
+    assert native.tokenizer.added_tokens == again.tokenizer.added_tokens
+    assert native.config.seg_token_id == native.tokenizer.seg_id
+    card = (tmp_path / "new" / "README.md").read_text()
+    assert "not for commercial use" in card
+    assert "giou" in card
+    assert main(arguments) == 2
+    assert "holds a checkpoint already" in capsys.readouterr().err
+
+
+def untrained(folder: Path) -> tuple[Path, Path]:
+    """The golden LISA taken apart: LLaVA without the last rows, and SAM's file."""
+    added = json.loads((GOLDEN / "added_tokens.json").read_text())
+    rows, tensors, sam = min(added.values()), {}, {}
+    for name, tensor in golden_tensors().items():
+        if "visual_model" in name:
+            sam[name.removeprefix("model.visual_model.")] = tensor
+        elif "text_hidden_fcs" not in name:
+            words = "embed_tokens" in name or "lm_head" in name
+            tensors[name] = tensor[:rows].clone() if words else tensor
+    llava = write_official(folder / "llava", tensors)
+    (llava / "added_tokens.json").unlink()
+    torch.save(sam, folder / "sam.pth")
+    return llava, folder / "sam.pth"
+
+
+def test_new_words_stand_where_the_authors_put_them(tmp_path):
+    llava, sam = untrained(tmp_path)
+    lisa = from_llava(llava, sam, TOWER, dtype=torch.float32)
+    first = min(lisa.tokenizer.added_tokens.values())
+    assert lisa.tokenizer.added_tokens == {
+        "[SEG]": first, "<im_start>": first + 1, "<im_end>": first + 2
+    }  # fmt: skip
+    table = lisa.network.language_model.embed_tokens.weight
+    assert torch.equal(table[:first], golden_tensors()["model.embed_tokens.weight"][:first].float())
+    assert len(table) == first + 3
+
+
+def test_names_go_to_the_released_layout_and_back():
+    for name in load(DATA / "checkpoint").network.state_dict():
+        assert rename(official_name(name)) == name
+    names = {official_name(n) for n in load(DATA / "checkpoint").network.state_dict()}
+    known = {n for n in golden_tensors() if rename(n)}
+    assert known <= names
+
+
+def test_validation_is_the_authors_figure(root, official):
+    """Their counting, written down from `validate` in train_ds.py, on the same masks."""
+    lisa = load(official, vision_tower=TOWER)
+    objective, items = (
+        Objective(lisa.network, lisa.processor),
+        read_dataset(root / "reason_seg/ReasonSeg/val"),
+    )
+    found = recipes.validation(objective, lisa, items)
+    ious, both, either = [], 0, 0
+    for item in items:
+        example, truth = recipes.validation_example(item, lisa, torch.device("cpu"))
+        with torch.no_grad():
+            output = (objective([example])[1][0][0] > 0).int().numpy()
+        output[truth == 255] = 255
+        same = output[output == truth]
+        intersection = (same == 1).sum()
+        union = (output == 1).sum() + (truth == 1).sum() - intersection
+        ious.append(intersection / (union + 1e-5) + (union == 0))
+        both, either = both + intersection, either + union
+    assert found["giou"] == pytest.approx(np.mean(ious), abs=1e-6)
+    assert found["ciou"] == pytest.approx(both / (either + 1e-10), abs=1e-6)
+
+
+def test_presets_are_recipes_and_say_what_the_authors_do():
+    for path in PRESETS.glob("*.yaml"):
+        read_recipe(path)
+    for name in ("lisa-7b", "lisa-13b"):
+        recipe = read_recipe(name)
+        assert (recipe.steps, recipe.batch * recipe.accumulate * 8, recipe.lr) == (5000, 160, 3e-4)
+        assert (recipe.lora_rank, recipe.lora_alpha, recipe.rates) == (8, 16, [9, 3, 3, 1])
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("lr: 1e-4\nlearning_rate: 3\n", "line 2: there is no key learning_rate; a recipe knows"),
+        ("epochs: many\n", "line 1: epochs must be int, not 'many'"),
+        ("lr: fast\n", "line 1: lr must be a number, not 'fast'"),
+        ("batch: 2\naccumulate: 0\n", "line 2: accumulate must be at least 1"),
+        ("decay: sudden\n", "line 1: decay must be one of linear, cosine"),
+        ("a: [1,\n", "is no YAML"),
+        ("- 1\n", "must be a table"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_said_with_file_and_line(text, sentence, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=r"mine\.yaml") as error:
+        read_recipe(path)
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nowhere.yaml"], "presets: finetune, lisa-13b"),
+        (["tiny"], "output: name the folder"),
+        (["tiny", "output=o"], "give data (the root"),
+        (["tiny", "output=o", "data=gone"], "ade20k: there is no folder gone/ade20k/images"),
+        (["tiny", "output=o", "data=gone", "rates=[1]"], "rates must be 4 numbers"),
+        (["tiny", "output=o", "data=gone", "sets={a: [ade]}", "rates=[1]"], "there is no set ade"),
+        (["tiny", "fast"], "fast is no KEY=VALUE"),
+    ],
+)
+def test_a_recipe_that_cannot_begin_is_said(arguments, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert sentence in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_rank_that_dies_is_a_sentence_of_the_others(monkeypatch, capsys):
+    def gone(recipe):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]:3")
+
+    monkeypatch.setattr(recipes, "follow", gone)
+    assert main(["tiny", "output=o"]) == 2
+    assert "another process of this training has ended" in capsys.readouterr().err
