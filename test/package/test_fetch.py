@@ -6,6 +6,7 @@ import json
 import resource
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,10 +111,10 @@ def test_the_next_command_goes_on_where_one_was_interrupted(hub: SmallHub, home:
     process = start_fetch(hub, home, "lab/big", prepare=default_signals)
     assert hub.stalled.wait(60)
     blobs = snapshot(hub, home, "lab/big").parents[1] / "blobs"
-    while process.poll() is None and not any(
-        path.stat().st_size >= CHUNK for path in blobs.glob("*.incomplete")
-    ):
-        pass
+    for _ in range(3000):  # half a minute and more
+        if any(path.stat().st_size >= CHUNK for path in blobs.glob("*.incomplete")):
+            break
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "the same command goes on from there" in err
