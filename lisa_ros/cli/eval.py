@@ -37,11 +37,11 @@ VIDEO_COLUMNS = {
     "J": "j",
     "F": "f",
     "J&F": "j_and_f",
-    "clips with\nid switch": "switched",
-    "frames on a\nwrong thing": "wrong",
-    "found again\nwithin 1 s": "found",
+    "id\nswitch": "switched",
+    "wrong\nthing": "wrong",
+    "found\nin 1 s": "found",
     "returns": "returns",
-    "ms a\nframe": "milliseconds",
+    "ms": "milliseconds",
 }
 
 
@@ -300,9 +300,10 @@ def _print_video(results: dict[str, dict]) -> None:
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("clips of kind", no_wrap=True)
+    table.add_column("kind", no_wrap=True)
     for name in VIDEO_COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
     for kind, row in results.items():
-        table.add_row(kind, *(_cell(row[name]) for name in VIDEO_COLUMNS.values()))
+        whole = {**row, "milliseconds": round(row["milliseconds"])}
+        table.add_row(kind, *(_cell(whole[name]) for name in VIDEO_COLUMNS.values()))
     Console().print(table)
