@@ -36,6 +36,7 @@ HAND = (
 """The gripper's measures as ROS arguments of the node."""
 RATE = 5.0  # images per second while somebody waits
 SETTLE = 0.5  # seconds after which the node's newest image surely shows the new scene
+FIRST_IMAGE = 0.1  # seconds of stamps from the image of an answer to the next one
 TRACK_LIMIT = 15.0  # seconds from an image until the node says where the thing is in it
 GRASPS_LIMIT = 15.0  # seconds between a mask and its grasps, on a busy machine
 
@@ -63,7 +64,7 @@ class SimRobot(PerceptionClient):
         self._grasps: list[PoseArray] = []
         self._scores: list[Float32MultiArray] = []
         self._view: View | None = None
-        self._answered = "", 0
+        self._answered, self._answered_at = ("", 0), Time()
         self._tracks: list[Segmentation] = []
         self._follow = ActionClient(self, Follow, "follow")
         self.create_subscription(Segmentation, "tracks", self._tracks.append, 10)
@@ -102,6 +103,7 @@ class SimRobot(PerceptionClient):
         if message.instances:
             first = message.instances[0]
             self._answered = message.query_id, first.id
+            self._answered_at = Time.from_msg(message.header.stamp)
             mask, target = full_mask(message, first), Target(reason=first.pose_reason)
             if first.has_pose:
                 found = self._grasps_of(message, first.id)
@@ -123,7 +125,8 @@ class SimRobot(PerceptionClient):
         goal = Follow.Goal(
             query_id=query_id, instance_id=instance_id, lost_timeout=ANSWER_LIMIT, masks="none"
         )
-        self._view, began = None, self.get_clock().now()
+        # the next image of the simulation after that of the answer, whatever the clock says
+        self._view, began = None, self._answered_at + Duration(seconds=FIRST_IMAGE)
         sent = self._follow.send_goal_async(goal)
         if not self.wait(sent.done, ANSWER_LIMIT) or not sent.result().accepted:
             raise NoAnswer("the perception node takes no goal of the action follow")
