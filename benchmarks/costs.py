@@ -55,7 +55,7 @@ GPUS = (
 
 
 @dataclass(frozen=True)
-class Stage:
+class CountedStage:
     """Operations for one question, bytes of weights, and bytes of keys and values it reads."""
 
     flop: float
@@ -70,7 +70,7 @@ class Stage:
         return max(self.flop / gpu.flops, reading)
 
 
-def count(preset: str) -> tuple[dict[str, Stage], dict[str, Stage]]:
+def count(preset: str) -> tuple[dict[str, CountedStage], dict[str, CountedStage]]:
     """The stages of a question about a new frame, and of one about a known frame, in bfloat16."""
     lisa = random_lisa(preset, device="meta", dtype=torch.bfloat16)
     network, config = lisa.network, lisa.config
@@ -98,29 +98,29 @@ def count(preset: str) -> tuple[dict[str, Stage], dict[str, Stage]]:
         part.to_empty(device="cpu")
 
     passes = TOKENS / DRAFTED
-    decoding = Stage(
+    decoding = CountedStage(
         TOKENS * (_flop(states(1)) + _flop(head)),
         layers + _bytes(network.lm_head),
         prompt * position,
         passes,
     )
-    drawing = Stage(
+    drawing = CountedStage(
         _flop(lambda: network.decode_masks(frame, prompts)),
         _bytes(network.mask_decoder) + _bytes(network.text_hidden_fcs),
     )
     known = {
-        "question": Stage(_flop(states(QUESTION)), layers, prompt * position),
+        "question": CountedStage(_flop(states(QUESTION)), layers, prompt * position),
         "answer": decoding,
         "mask": drawing,
     }
     new = {
-        "CLIP": Stage(
+        "CLIP": CountedStage(
             _flop(lambda: network.encode_view(_pixels(clip))), _bytes(network.vision_tower)
         ),
-        "SAM": Stage(
+        "SAM": CountedStage(
             _flop(lambda: network.encode_frame(_pixels(sam))), _bytes(network.image_encoder)
         ),
-        "prompt": Stage(_flop(states(prompt)), layers),
+        "prompt": CountedStage(_flop(states(prompt)), layers),
         "answer": decoding,
         "mask": drawing,
     }

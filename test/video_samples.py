@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lisa_ros.evaluation.video import VideoClip
+from lisa_ros.evaluation.video_sets import VideoClip
 from lisa_tabletop.evaluation.fixed_clips import write_palette_png
 
 SIZE, FRAMES, CLIPS = (96, 72), 7, ("bear", "two-dogs")

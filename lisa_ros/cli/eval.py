@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         writable_folder(path.parent)
         writable_file(path)
     from lisa_ros.evaluation.reasonseg import read_dataset, tabletop
-    from lisa_ros.evaluation.video import is_video_set
+    from lisa_ros.evaluation.video_sets import is_video_set
 
     if args.dataset and not args.root and is_video_set(args.dataset):
         return _run_video(args)
@@ -233,32 +233,36 @@ def _run_video(args: argparse.Namespace) -> int:
     from collections import Counter
 
     from lisa_ros.engine.load import load_engine
-    from lisa_ros.evaluation import video
+    from lisa_ros.evaluation import video_sets
 
     asked = args.begin == "instruction" or args.tracker == "every-frame"
-    clips = video.read_clips(args.dataset)[: args.clips]
+    clips = video_sets.read_clips(args.dataset)[: args.clips]
     if asked and not all(clip.instruction for clip in clips):
         raise LisaError(
             f"{args.dataset} has no words for its things, as DAVIS has none: take --begin mask and "
             "a tracker"
         )
     engine = load_engine(**model_options(args))
-    scores: list[video.ClipScore] = []
+    scores: list[video_sets.ClipScore] = []
     counters: Counter[str] = Counter()
     from rich.progress import Progress
 
     with Progress(transient=True) as progress:
         for clip in progress.track(clips, description=f"following ({args.tracker})"):
-            first = -1 if asked else video.first_mask(clip)
+            first = -1 if asked else video_sets.first_mask(clip)
             if args.tracker == "every-frame":
-                scores.append(video.score_clip(clip, video.ask_every_frame(engine, clip), first))
+                scores.append(
+                    video_sets.score_clip(clip, video_sets.ask_every_frame(engine, clip), first)
+                )
                 counters["asked"] += len(clip.frames)
                 continue
             follower = make_follower(engine, args.tracker, args.sam2)
-            scores.append(video.score_clip(clip, video.follow(follower, clip, first), first))
+            scores.append(
+                video_sets.score_clip(clip, video_sets.follow(follower, clip, first), first)
+            )
             counters.update(follower.tracker.counters)
             counters["asked"] += follower.asked
-    results = video.report_clips(scores)
+    results = video_sets.report_clips(scores)
     _print_video(results)
     print(", ".join(f"{name} {count}" for name, count in sorted(counters.items())))
     if args.json:

@@ -152,7 +152,7 @@ class Referring:
 
 
 @dataclass(frozen=True)
-class Dialogues:
+class VisualDialogues:
     """LLaVA-Instruct: pictures with dialogues of (question, answer), no masks."""
 
     images: Sequence[Path]
@@ -188,7 +188,7 @@ class Grounded:
         return len(self.images)
 
 
-Published = LabelMaps | Parts | Referring | Dialogues | Reasoning | Grounded
+Published = LabelMaps | Parts | Referring | VisualDialogues | Reasoning | Grounded
 
 
 # --- opening ----------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def open_referring(root: Path, name: str, split: str) -> Referring:
     return Referring(refer, pictures, refs, list(refs))
 
 
-def _llava_instruct(root: Path) -> Dialogues:
+def _llava_instruct(root: Path) -> VisualDialogues:
     path = root / "llava_dataset" / "llava_instruct_150k.json"
     images, turns = [], []
     for number, entry in enumerate(_entries(path)):
@@ -275,7 +275,7 @@ def _llava_instruct(root: Path) -> Dialogues:
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise DatasetError(f"{path}: entry {number} is no dialogue: {error}") from error
     _all_there(images)
-    return Dialogues(images, turns)
+    return VisualDialogues(images, turns)
 
 
 def open_reasonseg(root: Path, split: str, *, explained: bool = False) -> Reasoning:
@@ -499,7 +499,7 @@ def count(data: Published) -> tuple[int, int]:
         case Referring():
             refs = [ref for some in data.refs.values() for ref in some]
             return len(data), sum(len(ref["sentences"]) for ref in refs)
-        case Dialogues() | Grounded():
+        case VisualDialogues() | Grounded():
             return len({*data.images}), sum(map(len, data.turns))
         case Reasoning():
             return len(data), sum(len(item.texts) for item in data.items)

@@ -26,7 +26,7 @@ from lisa_ros.msg import Segmentation
 from lisa_ros.node.inputs.camera import CameraInput
 from lisa_ros.node.inputs.frame import Frame
 from lisa_ros.node.parameters import Parameters
-from lisa_ros.node.requests.following import Following, Thing
+from lisa_ros.node.requests.following import FollowedThing, Following
 from lisa_ros.node.requests.query import Outcome, Query
 from lisa_ros.node.results.objects3d import Localizer
 from lisa_ros.node.results.tracks import Places, TrackPublishers, track_message
@@ -266,7 +266,9 @@ class FollowLoop:
             if track.id not in one.things:
                 # an earlier answer's image may be older than the goal
                 now = max(frame.arrived, one.arrived)
-                one.things[track.id] = Thing(next(numbers), next(self._ids), began=now, seen=now)
+                one.things[track.id] = FollowedThing(
+                    next(numbers), next(self._ids), began=now, seen=now
+                )
         for track in visible:
             thing = one.things[track.id]
             thing.seen = max(thing.seen, frame.arrived)

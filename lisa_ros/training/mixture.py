@@ -16,13 +16,13 @@ import numpy as np
 
 from lisa_ros.evaluation.published import (
     UNLABELLED,
-    Dialogues,
     Grounded,
     LabelMaps,
     Parts,
     Published,
     Reasoning,
     Referring,
+    VisualDialogues,
     check_size,
 )
 from lisa_ros.evaluation.reasonseg import TARGET, DatasetError
@@ -128,7 +128,7 @@ class Mixture:
                 return _from_reasonseg(data, index, random, self.explanatory)
             case Grounded():
                 return _from_grounded(data, index)
-            case Dialogues():
+            case VisualDialogues():
                 turns = [(escape(q), escape(a)) for q, a in data.turns[index]]
                 return Drawn(data.images[index], [turns], NO_MASKS)
 

@@ -157,7 +157,7 @@ def _value(key: str, value: Any, place: str) -> Any:
     return value
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Where batches come from."""
 
     def batch(self, random: np.random.Generator) -> tuple[PictureExample, ...]: ...
@@ -168,7 +168,7 @@ class Lessons:
     """The stage of the loop: batches of a source, and their loss."""
 
     objective: Objective
-    source: Source
+    source: BatchSource
 
     def prepare(self, random: np.random.Generator) -> tuple[PictureExample, ...]:
         return self.source.batch(random)
@@ -214,7 +214,7 @@ def start(recipe: Recipe) -> Lisa:
     return Lisa(source.network, source.tokenizer, Processor(source.config), source.config)
 
 
-def run(recipe: Recipe, lisa: Lisa, source: Source, digest: str) -> dict[str, float]:
+def run(recipe: Recipe, lisa: Lisa, source: BatchSource, digest: str) -> dict[str, float]:
     """Train `lisa` in place and write it to `recipe.output`; the figures of its last validation.
 
     `digest` tells the data of a run from others. Interrupted, it leaves its state in the output's

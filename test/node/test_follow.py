@@ -447,9 +447,9 @@ def test_a_tracker_that_is_no_folder_of_weights_is_told_before_the_model_is_load
 
 
 def test_a_velocity_is_fitted_to_the_last_half_second():
-    from lisa_ros.node.requests.following import Thing
+    from lisa_ros.node.requests.following import FollowedThing
 
-    thing = Thing(1, 1, 0.0, 0.0)
+    thing = FollowedThing(1, 1, 0.0, 0.0)
     for step in range(20):
         place = SimpleNamespace(centroid=np.array([0.1 * step / 15, 0.0, 1.0]))
         thing.note_place(10 + step / 15, place, "camera")

@@ -21,7 +21,7 @@ VELOCITY_TIME = 0.5  # seconds of a thing's way that its velocity is fitted to
 
 
 @dataclass(eq=False)
-class Thing:
+class FollowedThing:
     """What the node knows of one track beside what the tracker knows."""
 
     number: int
@@ -89,7 +89,7 @@ class Following:
     """questions of the follower that a message has told of"""
     sam_encodes: int = 0
     """likewise"""
-    things: dict[int, Thing] = field(default_factory=dict)
+    things: dict[int, FollowedThing] = field(default_factory=dict)
     """by the tracker's ids"""
     last: Segmentation | None = None
     """the last message about it"""

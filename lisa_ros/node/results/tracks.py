@@ -16,7 +16,7 @@ from lisa_ros.msg import Instance as InstanceMessage
 from lisa_ros.msg import Segmentation
 from lisa_ros.node.inputs.frame import Frame
 from lisa_ros.node.inputs.subscription import reliable_qos
-from lisa_ros.node.requests.following import Following, Thing
+from lisa_ros.node.requests.following import FollowedThing, Following
 from lisa_ros.node.results import messages
 from lisa_ros.node.results.objects3d import NOWHERE, Localizer, Objects3D
 from lisa_ros.node.results.publishers import DetectionPublishers
@@ -89,7 +89,7 @@ def track_message(
 
 
 def _set_track(
-    message: InstanceMessage, track: Track, thing: Thing, now: float, limit: float
+    message: InstanceMessage, track: Track, thing: FollowedThing, now: float, limit: float
 ) -> None:
     """The fields of a thing through time; `now`: the arrival of the image."""
     message.id, message.track_id = thing.number, thing.track_id

@@ -17,7 +17,7 @@ from video_samples import CLIPS, SIZE, disc, predict, write_davis, write_mevis
 
 from lisa_ros.cli import main
 from lisa_ros.evaluation.reasonseg import DatasetError
-from lisa_ros.evaluation.video import (
+from lisa_ros.evaluation.video_sets import (
     Truth,
     VideoClip,
     boundary_measure,
