@@ -147,12 +147,11 @@ def test_what_the_model_is_not_sure_of_is_left_out(robot):
 
 
 def test_answer_topic_says_something_for_every_query(robot):
-    before = len(robot.answers)
+    before = len(robot.answers)  # one of an earlier question may still be on its way
     robot.ask("words")
     robot.ask("")
-    wait_for(lambda: len(robot.answers) >= before + 2, "two answers")
-    assert robot.answers[before] == "Sure, it is here."
-    assert "empty" in robot.answers[before + 1]
+    wait_for(lambda: any("empty" in one for one in robot.answers[before:]), "the second answer")
+    assert robot.answers[-2] == "Sure, it is here."
 
 
 @pytest.mark.parametrize(
