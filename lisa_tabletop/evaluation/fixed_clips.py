@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,9 @@ def draw_clips(
     with locked(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise DatasetError(f"{folder} is there already; name a new folder, or remove it first")
-        with written_beside(folder) as beside, ProcessPoolExecutor(processes) as pool:
+        # a fork of a process that has drawn before would wait for EGL's threads for ever
+        pool = ProcessPoolExecutor(processes, get_context("spawn"))
+        with written_beside(folder) as beside, pool:
             for name in ("ImageSets/2017", "Scripts"):
                 (beside / name).mkdir(parents=True)
             written = pool.map(partial(_write_clip, beside, seconds), todo)
