@@ -139,6 +139,7 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
         ("peft", "train", ["finetune", "--dataset", "nowhere", "--output", "new"]),
     ],
 )
+@pytest.mark.slow
 def test_a_missing_package_is_named_with_its_extra(
     package: str, extra: str, command: list[str], tmp_path: Path
 ) -> None:

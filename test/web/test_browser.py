@@ -220,6 +220,7 @@ def test_what_a_voice_asks_is_shown_too(page: Page, robot: Rig) -> None:
     assert pixel(page, 0.25, 0.5)[:3] == [230, 60, 60]
 
 
+@pytest.mark.slow
 def test_the_page_comes_back_with_the_node(page: Page, robot: Rig) -> None:
     page.fill("#instruction", "endless")
     page.press("#instruction", "Enter")
@@ -236,6 +237,7 @@ def test_the_page_comes_back_with_the_node(page: Page, robot: Rig) -> None:
     ask(page, "the red mug", "OK")
 
 
+@pytest.mark.slow
 def test_why_no_image_comes_stands_where_it_is_missed(page: Page, robot: Rig) -> None:
     robot.cut()
     page.wait_for_selector("#why:not([hidden])")
