@@ -42,6 +42,7 @@ from lisa_ros.tracking.tracker import (
     MAX_TRACKS,
     Track,
     TrackState,
+    check_things,
     mask_box,
     mask_iou,
 )
@@ -151,7 +152,7 @@ class LisaTracker:
         key: Hashable | None = None,
     ) -> list[Track]:
         """Drop what was tracked and begin with these."""
-        self._check(image, instances, room=self.max_tracks)
+        check_things(image, instances, self.max_tracks, self.max_tracks)
         self.things, self.alikes, self.view = [], [], None
         self.clock, self.stamp, self.shown = 0.0, stamp, stamp
         return self.add(image, instances, stamp=stamp, key=key)
@@ -165,7 +166,8 @@ class LisaTracker:
         key: Hashable | None = None,
     ) -> list[Track]:
         """Begin more tracks with the newest image."""
-        self._check(image, instances, room=self.max_tracks - len(self.things))
+        room = self.max_tracks - len(self.things)
+        check_things(image, instances, room, self.max_tracks)
         view = self._newest(image, stamp, key)
         new = [self._begin(view, instance) for instance in instances]
         self.things += new
@@ -224,7 +226,7 @@ class LisaTracker:
     ) -> Track | None:
         """Go on from this mask if it looks like the thing of that track."""
         thing = self._thing(track_id)
-        self._check(image, [instance], room=1)
+        check_things(image, [instance], 1, self.max_tracks)
         view = self._newest(image, stamp, key)
         mask = _work_mask(instance.mask, view)
         if instance.seg_embedding is not None:
@@ -244,22 +246,6 @@ class LisaTracker:
             self.alikes = []
 
     # Beginning
-
-    def _check(self, image: np.ndarray, instances: Sequence[Instance], room: int) -> None:
-        check_image(image)
-        if len(instances) > room:
-            raise TrackingError(
-                f"{len(instances)} more things cannot be followed: {len(self.things)} of at most "
-                f"{self.max_tracks} are; drop some, or allow more"
-            )
-        for instance in instances:
-            if instance.mask.shape != image.shape[:2]:
-                raise TrackingError(
-                    f"a mask of {instance.mask.shape[1]}x{instance.mask.shape[0]} pixels does not "
-                    f"belong to an image of {image.shape[1]}x{image.shape[0]}"
-                )
-            if not instance.mask.any():
-                raise TrackingError(f"the mask of '{instance.label}' is empty: nothing to follow")
 
     def _newest(self, image: np.ndarray, stamp: float, key: Hashable | None) -> _View:
         """The view of the newest image, after an update where it is not known yet."""

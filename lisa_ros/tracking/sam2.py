@@ -27,7 +27,14 @@ from torch.nn import functional
 from lisa_ros.engine.answer import Instance
 from lisa_ros.engine.question import check_image
 from lisa_ros.errors import CheckpointError, TrackingError
-from lisa_ros.tracking.tracker import LOST_AFTER, MAX_TRACKS, Track, TrackState, mask_box
+from lisa_ros.tracking.tracker import (
+    LOST_AFTER,
+    MAX_TRACKS,
+    Track,
+    TrackState,
+    check_things,
+    mask_box,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -131,7 +138,7 @@ class Sam2Tracker:
         key: Hashable | None = None,
     ) -> list[Track]:
         """Drop what was tracked and begin with these."""
-        self._check(image, instances, self.max_tracks)
+        check_things(image, instances, self.max_tracks, self.max_tracks)
         self.things, self.image, self.stamp = {}, None, stamp
         return self.add(image, instances, stamp=stamp, key=key)
 
@@ -144,7 +151,8 @@ class Sam2Tracker:
         key: Hashable | None = None,
     ) -> list[Track]:
         """Begin more tracks with the newest image."""
-        self._check(image, instances, self.max_tracks - len(self.things))
+        room = self.max_tracks - len(self.things)
+        check_things(image, instances, room, self.max_tracks)
         self._take(image, stamp, key)
         new = []
         for instance in instances:
@@ -204,7 +212,7 @@ class Sam2Tracker:
     ) -> Track | None:
         """Go on from this mask, with a memory that begins anew, if its colours are the thing's."""
         thing = self._thing(track_id)
-        self._check(image, [instance], 1)
+        check_things(image, [instance], 1, self.max_tracks)
         self._take(image, stamp, key)
         alike = _likeness(thing.colors, _colors(image, instance.mask))
         others = [other for other in self.things.values() if other is not thing]
@@ -218,19 +226,6 @@ class Sam2Tracker:
     def drop(self, track_id: int) -> None:
         """Let go of a thing."""
         del self.things[self._thing(track_id).id]
-
-    def _check(self, image: np.ndarray, instances: Sequence[Instance], room: int) -> None:
-        check_image(image)
-        if len(instances) > room:
-            raise TrackingError(
-                f"{len(instances)} more things cannot be followed: {len(self.things)} of at most "
-                f"{self.max_tracks} are; drop some, or allow more"
-            )
-        for instance in instances:
-            if instance.mask.shape != image.shape[:2] or not instance.mask.any():
-                raise TrackingError(
-                    f"the mask of '{instance.label}' is empty or not of the image's size"
-                )
 
     def _take(self, image: np.ndarray, stamp: float, key: Hashable | None) -> None:
         """Make this the newest image, by an update where it is not that already."""

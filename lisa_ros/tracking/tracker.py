@@ -24,6 +24,8 @@ from typing import Protocol
 import numpy as np
 
 from lisa_ros.engine.answer import Instance
+from lisa_ros.engine.question import check_image
+from lisa_ros.errors import TrackingError
 
 LONGEST_GAP = 1.0
 """seconds between two images, beyond which motion says nothing"""
@@ -129,6 +131,27 @@ class Tracker(Protocol):
 
     def drop(self, track_id: int) -> None:
         """Let go of a thing; its id is not used again. Raises `TrackingError` if there is none."""
+
+
+def check_things(image: np.ndarray, instances: Sequence[Instance], room: int, most: int) -> None:
+    """Raise `TrackingError` unless these masks of the image can be followed.
+
+    room: how many more things there may be, of `most` that the tracker keeps.
+    """
+    check_image(image)
+    if len(instances) > room:
+        raise TrackingError(
+            f"{len(instances)} more things cannot be followed: {most - room} of at most {most} "
+            "are; drop some, or allow more"
+        )
+    for instance in instances:
+        if instance.mask.shape != image.shape[:2]:
+            raise TrackingError(
+                f"a mask of {instance.mask.shape[1]}x{instance.mask.shape[0]} pixels does not "
+                f"belong to an image of {image.shape[1]}x{image.shape[0]}"
+            )
+        if not instance.mask.any():
+            raise TrackingError(f"the mask of '{instance.label}' is empty: nothing to follow")
 
 
 def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
