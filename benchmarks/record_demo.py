@@ -3,9 +3,9 @@
     python -m benchmarks.record_demo lisa_ros/demo
 
 Writes questions.yaml and tabletop.mcap. One question of every kind in `KINDS` is drawn by a seed,
-in sentences that only the test asks; no answer of any model is looked at. The camera takes a few
-pictures of every scene while it swings around the table. The scenes' seeds begin at 9,000,000:
-training draws below 5,000,000 and the evaluation from 8,000,000.
+in sentences that only the test asks, and so are all tables but the first; no answer of any model is
+looked at. The camera takes a few pictures of every scene while it swings around the table. The
+scenes' seeds begin at 9,000,000: training draws below 5,000,000, the evaluation from 8,000,000.
 """
 
 # ruff: noqa: I001  lisa_tabletop comes before mujoco
@@ -47,6 +47,7 @@ from lisa_tabletop.world.tabletop import Tabletop
 
 SEED = 0
 SCENES = range(9_000_000, 9_001_000)
+FIRST = 9_000_001  # the first table stays the same: examples and reports of faults show it
 # words for people, type of question, form of answer; neighbours of one line share a scene
 KINDS = (
     (("plain", "plain", "name"), ("known kind, absent", "absent", "name")),
@@ -74,7 +75,7 @@ def draw_questions(random: np.random.Generator) -> list[DemoQuestion]:
     for kinds in KINDS:
         drawn: list[DemoQuestion] = []
         while len(drawn) < len(kinds):  # not every table has an answer of every kind
-            seed = int(random.choice(SCENES))
+            seed = int(random.choice(SCENES)) if questions else FIRST
             camera = TabletopCamera(Tabletop(seed))
             camera.move(np.random.default_rng((seed, 1)))
             record = camera.look().record
