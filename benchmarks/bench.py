@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PRESETS = ("tiny", "nano", "middle", "lisa-35m", "lisa-7b", "lisa-13b")
 QUANTIZATIONS = ("int8", "fp8", "int4")
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16", "mixed")
 REFERENCE = "reference schedule"
 KNOWN_FRAME_MASK = "engine, mask mode, known frame"
 
@@ -36,7 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="shapes with random weights (default: nano middle; on a GPU also lisa-7b)",
     )
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 (default: a GPU if any)")
-    parser.add_argument("--dtype", choices=DTYPES, help="default: bfloat16 on a GPU, else float32")
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="default: bfloat16 on a GPU, else float32; mixed: float32, but the engine's SAM "
+        "in bfloat16",
+    )
     parser.add_argument(
         "--quantization",
         choices=QUANTIZATIONS,
@@ -54,8 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture of the curves")
     parser.add_argument(
         "--study",
-        choices=("quantization", "views"),
-        help="masks of quantised models beside full precision; center, squash and tiles",
+        choices=("quantization", "views", "sam"),
+        help="masks of quantised models beside full precision; center, squash and tiles; ways to "
+        "compute SAM's image encoder",
     )
     parser.add_argument("--model", default="nano", help="of a study (default: nano)")
     parser.add_argument("--vision-tower", help="of a study: folder of the CLIP tower")
@@ -70,16 +76,18 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    default = "bfloat16" if device.type == "cuda" else "float32"
-    dtype = getattr(torch, args.dtype or default)
+    name = args.dtype or ("bfloat16" if device.type == "cuda" else "float32")
+    dtype = torch.float32 if name == "mixed" else getattr(torch, name)
     if args.study:
         print(study(args, device, dtype))
     else:
-        side_by_side(args, device, dtype)
+        side_by_side(args, device, dtype, torch.bfloat16 if name == "mixed" else dtype)
     return 0
 
 
-def side_by_side(args: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> None:
+def side_by_side(
+    args: argparse.Namespace, device: torch.device, dtype: torch.dtype, sam_dtype: torch.dtype
+) -> None:
     """All presets, all schedules, all stages."""
     from benchmarks.measure import SEG_PLACE, busy_neighbours, measure_preset
     from benchmarks.presets import random_lisa
@@ -91,7 +99,7 @@ def side_by_side(args: argparse.Namespace, device: torch.device, dtype: torch.dt
     results = []
     with busy_neighbours(args.busy):
         for preset in presets:
-            lisa = random_lisa(preset, device=device, dtype=dtype)
+            lisa = random_lisa(preset, device=device, dtype=dtype, sam_dtype=sam_dtype)
             if args.quantization:
                 quantize(lisa.network, args.quantization, device)
             results.append(measure_preset(lisa, args.lengths, args.rounds, args.threads))
@@ -105,19 +113,31 @@ def side_by_side(args: argparse.Namespace, device: torch.device, dtype: torch.dt
 
 def study(args: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> str:
     """Ask a real model about simulated tabletops; the result as a table."""
+    from benchmarks.sam_routes import measure_routes, route_table
+
+    if args.study == "sam":
+        presets = args.presets or ("nano", "middle", "lisa-35m")
+        return route_table(measure_routes(presets, device, args.rounds, args.threads))
     from benchmarks.studies import compare_views, gate_table, quantization_gate, view_table
     from lisa_ros.engine import Engine, EngineConfig
     from lisa_ros.model.checkpoint import Lisa, load
     from lisa_ros.model.processor import ClipView
 
-    def loaded(quantization: str | None = None) -> Lisa:
-        tower = args.vision_tower
+    def loaded(quantization: str | None = None, sam_dtype: torch.dtype | None = None) -> Lisa:
         return load(
-            args.model, device=device, dtype=dtype, vision_tower=tower, quantization=quantization
+            args.model,
+            device=device,
+            dtype=dtype,
+            sam_dtype=sam_dtype,
+            vision_tower=args.vision_tower,
+            quantization=quantization,
         )
 
     if args.study == "quantization":
+        import torch
+
         quantised = {method: Engine(loaded(method)) for method in QUANTIZATIONS}
+        quantised["mixed"] = Engine(loaded(sam_dtype=torch.bfloat16))
         return gate_table(quantization_gate(Engine(loaded()), quantised, args.scenes))
     lisa = loaded()
     engines = {view: Engine(lisa, EngineConfig(clip_view=view)) for view in get_args(ClipView)}

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.generated_tables import markdown_table, put_into_page
+from benchmarks.measure import count_flop
 from benchmarks.presets import random_lisa
 
 TOKENS = 20  # of an answer
@@ -70,6 +70,7 @@ class CountedStage:
         return max(self.flop / gpu.flops, reading)
 
 
+@torch.inference_mode()
 def count(preset: str) -> tuple[dict[str, CountedStage], dict[str, CountedStage]]:
     """The stages of a question about a new frame, and of one about a known frame, in bfloat16."""
     lisa = random_lisa(preset, device="meta", dtype=torch.bfloat16)
@@ -99,28 +100,28 @@ def count(preset: str) -> tuple[dict[str, CountedStage], dict[str, CountedStage]
 
     passes = TOKENS / DRAFTED
     decoding = CountedStage(
-        TOKENS * (_flop(states(1)) + _flop(head)),
+        TOKENS * (count_flop(states(1)) + count_flop(head)),
         layers + _bytes(network.lm_head),
         prompt * position,
         passes,
     )
     drawing = CountedStage(
-        _flop(lambda: network.decode_masks(frame, prompts)),
+        count_flop(lambda: network.decode_masks(frame, prompts)),
         _bytes(network.mask_decoder) + _bytes(network.text_hidden_fcs),
     )
     known = {
-        "question": CountedStage(_flop(states(QUESTION)), layers, prompt * position),
+        "question": CountedStage(count_flop(states(QUESTION)), layers, prompt * position),
         "answer": decoding,
         "mask": drawing,
     }
     new = {
         "CLIP": CountedStage(
-            _flop(lambda: network.encode_view(_pixels(clip))), _bytes(network.vision_tower)
+            count_flop(lambda: network.encode_view(_pixels(clip))), _bytes(network.vision_tower)
         ),
         "SAM": CountedStage(
-            _flop(lambda: network.encode_frame(_pixels(sam))), _bytes(network.image_encoder)
+            count_flop(lambda: network.encode_frame(_pixels(sam))), _bytes(network.image_encoder)
         ),
-        "prompt": CountedStage(_flop(states(prompt)), layers),
+        "prompt": CountedStage(count_flop(states(prompt)), layers),
         "answer": decoding,
         "mask": drawing,
     }
@@ -159,12 +160,6 @@ def tables(presets: tuple[str, ...]) -> str:
 
 def _pixels(size: int) -> Tensor:
     return torch.empty(1, 3, size, size, device="meta", dtype=torch.bfloat16)
-
-
-def _flop(run: Callable[[], object]) -> float:
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        run()
-    return float(counter.get_total_flops())
 
 
 def _bytes(module: nn.Module) -> float:

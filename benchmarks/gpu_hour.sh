@@ -6,7 +6,7 @@
 #   MINUTES=9.3     of the whole call; training gets what the steps before it leave
 #   STEPS="tests bench memory train"         only these
 #   WHEELS=folder   wheels of what the machine lacks (mujoco, mujoco-core, glfw, pyopengl, torchao, peft)
-#   PRESET=lisa-7b  what the bench measures;   DEVICE=cuda
+#   PRESET=lisa-7b  what the bench measures, with QUANTIZATIONS="none int8 fp8";   DEVICE=cuda
 #   PREPARED=folder tokenizer/ and nouns.txt of a run on a machine that has WordNet
 #   TRAIN="..."     more arguments for `lisa-ros train-nano`
 #
@@ -59,7 +59,7 @@ wanted tests && tail -n 5 "$out/tests.txt"
 # 2. LISA-7B's shapes in bfloat16, int8 and fp8, on random weights.
 if wanted bench; then
     : > "$out/bench.txt"
-    for quantization in none int8 fp8; do
+    for quantization in ${QUANTIZATIONS:-none int8 fp8}; do
         arguments=(--presets "$preset" --device "$device" --rounds 2 --lengths 20 --json "$run/bench_$quantization.json")
         [ "$quantization" = none ] && arguments+=(--plot "$out/bench.png")
         [ "$quantization" = none ] || arguments+=(--quantization "$quantization")

@@ -37,11 +37,13 @@ def random_lisa(
     seed: int = 0,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    sam_dtype: torch.dtype | None = None,
 ) -> Lisa:
     """A LISA with random weights, the same for the same seed.
 
     `preset`: tiny, nano, middle, lisa-35m, lisa-7b or lisa-13b. On a GPU the weights are
-    drawn there, in `dtype`, so that 13 billion of them take no detour.
+    drawn there, in `dtype`, so that 13 billion of them take no detour. `sam_dtype`: of SAM's image
+    encoder, if it is to be another one.
     """
     torch.manual_seed(seed)
     tokenizer = _tokenizer()
@@ -55,7 +57,7 @@ def random_lisa(
         torch.set_default_dtype(before)
     for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
         if tensor.is_floating_point():
-            tensor.data = tensor.data.to(precision(name, dtype))
+            tensor.data = tensor.data.to(precision(name, dtype, sam_dtype))
     network.language_model.rotary_emb.float()
     _spread(network)
     network.lm_head.weight.data[tokenizer.size :] = 0  # the tokenizer has no words for these
@@ -84,8 +86,9 @@ def teach(lisa: Lisa, answer: Sequence[int]) -> None:
 def _spread(network: LisaNetwork) -> None:
     network.language_model.embed_tokens.weight.data.normal_(std=LOUD)
     for layer in network.image_encoder.layers:
-        for table in (layer.attn.rel_pos_h, layer.attn.rel_pos_w):
-            table.data.normal_(std=0.1)
+        if layer.attn.use_rel_pos:  # nano has none
+            for table in (layer.attn.rel_pos_h, layer.attn.rel_pos_w):
+                table.data.normal_(std=0.1)
     if network.image_encoder.pos_embed is not None:
         network.image_encoder.pos_embed.data.normal_(std=0.1)
 

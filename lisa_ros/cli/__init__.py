@@ -168,9 +168,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: a GPU if any)")
     group.add_argument(
         "--dtype",
-        choices=("auto", "float32", "bfloat16", "float16"),
+        choices=("auto", "float32", "bfloat16", "float16", "mixed"),
         default="auto",
-        help="default: bfloat16 on a GPU, else float32",
+        help="default: bfloat16 on a GPU, else float32; mixed: SAM alone in bfloat16",
     )
     group.add_argument(
         "--quantization",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import math
 import os
 import re
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from lisa_ros.model.config import Quantization
     from lisa_ros.serving.remote import RemoteEngine
 
-DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
+log = logging.getLogger(__name__)
+
+DTypeName = Literal["auto", "float32", "bfloat16", "float16", "mixed"]
 LIGHT_WORK = 5e9  # multiplications about a new image; fewer are done before threads have met
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -78,8 +81,9 @@ def load_lisa(
 
     `model`: a folder, the name of a shipped model, or an id in the hub's cache. `device`: auto (a
     GPU if there is one), cpu, cuda or cuda:N. `dtype`: auto is bfloat16 on a GPU and float32 on a
-    processor. `quantization` and `vision_tower`: as in `checkpoint.load`. Raises `CheckpointError`
-    and `ModelUnavailable`.
+    processor; mixed is float32 with SAM's image encoder in bfloat16, if the processor multiplies
+    that natively. `quantization` and `vision_tower`: as in `checkpoint.load`. Raises
+    `CheckpointError` and `ModelUnavailable`.
     """
     for library in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         os.environ.setdefault(library, "1")
@@ -95,6 +99,7 @@ def load_lisa(
     import torch
 
     from lisa_ros.model.checkpoint import load
+    from lisa_ros.model.quantization import multiplies_natively
 
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ModelUnavailable(
@@ -105,11 +110,18 @@ def load_lisa(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype == "auto":
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
+    sam_dtype = None
+    if dtype == "mixed":
+        dtype, sam_dtype = "float32", torch.bfloat16
+        if not multiplies_natively(sam_dtype, torch.device(device)):
+            log.warning("this processor has no bfloat16 instructions: SAM is left in float32")
+            sam_dtype = None
     try:
         return load(
             model,
             device=device,
             dtype=getattr(torch, dtype),
+            sam_dtype=sam_dtype,
             vision_tower=vision_tower or None,
             quantization=quantization,
         )

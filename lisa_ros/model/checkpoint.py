@@ -58,6 +58,7 @@ def load(
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    sam_dtype: torch.dtype | None = None,
     vision_tower: str | Path | None = None,
     quantization: Quantization | Literal["auto"] | None = None,
 ) -> Lisa:
@@ -66,6 +67,7 @@ def load(
     `path`: a folder, the name of a model that ships with the package (`nano`), or a hub id.
     `dtype`: half precision on a processor without instructions for it is used for the storage of
     the large weights only, see `quantization.upcast`.
+    `sam_dtype`: of SAM's image encoder, if it is to be another one.
     `vision_tower`: folder or hub id of the CLIP tower, for official checkpoints.
     `quantization`: see `quantization.quantize`; `auto`: none on a processor, on a GPU the mildest
     with which the model fits into the memory that is free.
@@ -75,7 +77,8 @@ def load(
     network, device = source.network, torch.device(device)
     if quantization == "auto":
         quantization = choose(network, dtype, device)
-    fill(network, source.shards, dtype, device if quantization is None else torch.device("cpu"))
+    place = device if quantization is None else torch.device("cpu")
+    fill(network, source.shards, dtype, place, sam_dtype)
     network.eval().requires_grad_(False)
     if quantization is not None:
         quantize(network, quantization, device)

@@ -87,7 +87,7 @@ class LisaNetwork(nn.Module):
     def encode_frame(self, sam_pixels: Tensor) -> Tensor:
         """Turn what SAM sees, (B, 3, S, S), into its features, (B, C, g, g)."""
         encoder = self.image_encoder
-        states = encoder.patch_embed(sam_pixels.to(self.dtype))
+        states = encoder.patch_embed(sam_pixels.to(encoder.patch_embed.projection.weight.dtype))
         if encoder.pos_embed is not None:
             states = states + encoder.pos_embed
         for layer in encoder.layers:

@@ -116,7 +116,11 @@ def check(network: LisaNetwork, shards: Sequence[Shard], source: Path) -> None:
 
 
 def fill(
-    network: LisaNetwork, shards: Sequence[Shard], dtype: torch.dtype, device: torch.device
+    network: LisaNetwork,
+    shards: Sequence[Shard],
+    dtype: torch.dtype,
+    device: torch.device,
+    sam_dtype: torch.dtype | None = None,
 ) -> None:
     """Give an empty network its tensors, shard by shard; `check` has been made."""
     total = sum(shard.path.stat().st_size for shard in shards)
@@ -125,16 +129,18 @@ def fill(
             log.info("reading %s (%d of %d)", shard.path, number, len(shards))
             part = {}
             for name, tensor in shard.tensors().items():
-                part[name] = tensor.to(device, precision(name, dtype))
+                part[name] = tensor.to(device, precision(name, dtype, sam_dtype))
                 advance(tensor.nbytes)
             network.load_state_dict(part, strict=False, assign=True)
     network.language_model.rotary_emb.to(device)
     network.vision_tower.embeddings.to(device)
 
 
-def precision(name: str, dtype: torch.dtype) -> torch.dtype:
-    """What a tensor is kept in when the model computes in `dtype`."""
-    return torch.float32 if name.startswith(FLOAT32_PARTS) else dtype
+def precision(name: str, dtype: torch.dtype, sam_dtype: torch.dtype | None = None) -> torch.dtype:
+    """What a tensor is kept in when the model computes in `dtype`, SAM's encoder in `sam_dtype`."""
+    if name.startswith(FLOAT32_PARTS):
+        return torch.float32
+    return sam_dtype or dtype if name.startswith("image_encoder.") else dtype
 
 
 @contextmanager

@@ -92,9 +92,10 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("model.device", "auto", pattern=r"auto|cpu|cuda(:\d+)?", change="unconfigured", text=
         "auto, cpu, cuda or cuda:N; auto takes the first GPU, or the processor where there is "
         "none"),
-    Parameter("model.dtype", "auto", choices=("auto", "float32", "bfloat16", "float16"),
+    Parameter("model.dtype", "auto", choices=("auto", "float32", "bfloat16", "float16", "mixed"),
         change="unconfigured", text=
-        "number format of the weights; auto: bfloat16 on a GPU, float32 on a processor"),
+        "number format of the weights; auto: bfloat16 on a GPU, float32 on a processor; mixed: "
+        "float32, SAM's image encoder in bfloat16 if the processor multiplies that natively"),
     Parameter("model.quantization", "none", choices=("none", "auto", *get_args(Quantization)),
         change="unconfigured", text=
         "compress the language model's weights; auto: as far as a GPU's memory asks for it"),

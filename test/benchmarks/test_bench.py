@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import baselines, costs, studies
-from benchmarks.measure import Machine, StageCost, busy_neighbours
+from benchmarks import baselines, costs, measure, studies
+from benchmarks.bench import PRESETS
+from benchmarks.measure import Machine, StageCost, busy_neighbours, count_flop
 from benchmarks.presets import random_lisa, teach
 from lisa_ros.cli import main
 from lisa_ros.engine import Answer, AnswerStatus, Engine, Instance, Question
@@ -30,6 +31,59 @@ def test_baselines_give_the_engines_answer(schedule: baselines.Schedule) -> None
     assert answer.counters["tokens"] == len(ids)
     [instance], [logits] = answer.instances, outcome.masks.numpy()
     assert ((instance.mask == (logits > 0)) | (np.abs(logits) < 1e-3)).all()
+
+
+# Operations of the authors' `evaluate` with the shapes of lisa-35m, a prompt of 40 ids and one image,
+# counted once by the same counter: six tokens without `[SEG]` and with one.
+AUTHORS_FLOP = {(6, False): 188.197e9, (6, True): 191.803e9}
+
+
+@pytest.mark.parametrize(("length", "with_seg"), AUTHORS_FLOP)
+def test_the_reference_schedule_costs_what_the_authors_code_costs(
+    length: int, with_seg: bool
+) -> None:
+    """Each token runs CLIP and the whole sequence; SAM runs at the end, also without `[SEG]`."""
+    lisa = random_lisa("lisa-35m")
+    image = np.zeros((480, 640, 3), np.uint8)
+    prompt = Engine(lisa).prompts.ids(Question(image, "the red mug"))
+    assert len(prompt) == 40
+    ids = [i for i in range(10, 60) if i not in (lisa.tokenizer.seg_id, prompt[-1])][:length]
+    if with_seg:
+        ids[5] = lisa.tokenizer.seg_id
+    teach(lisa, ids)
+    flop = count_flop(lambda: baselines.reference(lisa, image, prompt, length))
+    # the authors compute a last layer of CLIP that nothing reads, and which is not loaded here
+    tower = lisa.network.vision_tower
+    pixels = torch.zeros(1, 3, 224, 224)
+    unused = count_flop(lambda: lisa.network.encode_view(pixels)) / len(tower.encoder.layers)
+    assert flop + length * unused == pytest.approx(AUTHORS_FLOP[length, with_seg], rel=0.005)
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name[-1] != "b"])
+def test_every_preset_that_fits_a_processor_is_made(preset: str) -> None:
+    assert random_lisa(preset).config.image_tokens > 0
+
+
+def test_mixed_precision_is_for_the_engine_and_not_for_what_it_is_held_against() -> None:
+    bench = measure._Bench(random_lisa("tiny", sam_dtype=torch.bfloat16), rounds=1)
+    bench.say(8)
+    weight = bench.plain.network.image_encoder.patch_embed.projection.weight
+    assert weight.dtype == torch.bfloat16
+    reference = bench.reference.network
+    assert reference.image_encoder.patch_embed.projection.weight.dtype == torch.float32
+    assert reference.lm_head is bench.plain.network.lm_head  # what is taught is taught to both
+    assert len(bench.schedules(8)) == 5
+
+
+def test_ways_to_encode_an_image_are_held_against_transformers(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    arguments = ["--study", "sam", "--presets", "tiny", "--rounds", "1", "--device", "cpu"]
+    assert main(["bench", *arguments]) == 0
+    rows = [row.split("|") for row in capsys.readouterr().out.splitlines()]
+    found = {(row[3].strip(), row[4].strip()): row[7].strip() for row in rows if len(row) == 9}
+    assert found["float32", "dense"] == "0"  # to the last bit
+    assert 0 < float(found["float32", "fold"]) < 1e-3
 
 
 def test_a_known_frame_costs_no_encoder_and_a_batch_shares_the_reading() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from model_samples import small_lisa
 
 from lisa_ros.engine import EngineConfig, load, load_engine
-from lisa_ros.model import checkpoint
+from lisa_ros.model import checkpoint, quantization
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +91,23 @@ def test_too_little_memory_is_a_sentence(folder: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(checkpoint, "fill", full)
     with pytest.raises(load.ModelUnavailable, match=r"not enough memory on cpu .* int8"):
         load_engine(folder, device="cpu")
+
+
+@pytest.mark.parametrize("natively", [True, False])
+def test_mixed_is_sam_alone_in_bfloat16_where_the_processor_multiplies_it(
+    natively: bool, folder: Path, torch_threads, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr(quantization, "multiplies_natively", lambda *_: natively)
+    engine = load_engine(folder, device="cpu", dtype="mixed")
+    kinds = {
+        name.partition(".")[0] if ".neck." not in name else "neck": p.dtype
+        for name, p in engine.network.named_parameters()
+    }
+    assert kinds.pop("image_encoder") == (torch.bfloat16 if natively else torch.float32)
+    assert set(kinds.values()) == {torch.float32}
+    assert ("left in float32" in caplog.text) == (not natively)
+    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    whole = load_engine(folder, device="cpu").segment(image, "the mug", mode="mask")
+    answer = engine.segment(image, "the mug", mode="mask")
+    masks = [a.instances[0].mask for a in (whole, answer)]
+    assert (masks[0] == masks[1]).mean() > 0.95
