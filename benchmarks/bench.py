@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from benchmarks.measure import Measurements
 
-PRESETS = ("tiny", "nano", "middle", "lisa-35m", "lisa-7b", "lisa-13b")
+PRESETS = ("tiny", "nano", "lisa-35m", "lisa-7b", "lisa-13b")
 QUANTIZATIONS = ("int8", "fp8", "int4")
 DTYPES = ("float32", "bfloat16", "float16", "mixed")
 REFERENCE = "reference schedule"
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--presets",
         nargs="+",
         choices=PRESETS,
-        help="shapes with random weights (default: nano middle; on a GPU also lisa-7b)",
+        help="shapes with random weights (default: nano lisa-35m; on a GPU also lisa-7b)",
     )
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 (default: a GPU if any)")
     parser.add_argument(
@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="repetitions of each case")
     parser.add_argument("--lengths", type=int, nargs="+", default=[8, 20, 100], metavar="TOKENS")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into a page")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture of the curves")
     parser.add_argument(
         "--study",
@@ -70,32 +71,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print the tables, write what is asked for."""
-    for path in (args.json, args.plot):
+    for path in (args.json, args.plot, args.write):
         if path:
             writable_file(path)
     import torch
+
+    from benchmarks.generated_tables import put_into_page
 
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     name = args.dtype or ("bfloat16" if device.type == "cuda" else "float32")
     dtype = torch.float32 if name == "mixed" else getattr(torch, name)
     if args.study:
-        print(study(args, device, dtype))
+        place, text = args.study, study(args, device, dtype)
     else:
-        side_by_side(args, device, dtype, torch.bfloat16 if name == "mixed" else dtype)
+        place = "bench mixed" if name == "mixed" else "bench"
+        text = side_by_side(args, device, dtype, torch.bfloat16 if name == "mixed" else dtype)
+    print(text)
+    if args.write:
+        put_into_page(args.write, place, text)
     return 0
 
 
 def side_by_side(
     args: argparse.Namespace, device: torch.device, dtype: torch.dtype, sam_dtype: torch.dtype
-) -> None:
-    """All presets, all schedules, all stages."""
+) -> str:
+    """All presets, all schedules, all stages; the tables."""
     from benchmarks.measure import SEG_PLACE, busy_neighbours, measure_preset
     from benchmarks.presets import random_lisa
     from lisa_ros.model.quantization import quantize
 
     if min(args.lengths) <= SEG_PLACE or args.rounds < 1 or args.busy < 0:
         raise LisaError(f"answers need more than {SEG_PLACE} tokens, and at least one round")
-    presets = args.presets or ["nano", "middle", *(["lisa-7b"] if device.type == "cuda" else [])]
+    presets = args.presets or ["nano", "lisa-35m", *(["lisa-7b"] if device.type == "cuda" else [])]
     results = []
     with busy_neighbours(args.busy):
         for preset in presets:
@@ -104,11 +111,11 @@ def side_by_side(
                 quantize(lisa.network, args.quantization, device)
             results.append(measure_preset(lisa, args.lengths, args.rounds, args.threads))
             del lisa
-    print(as_text(results))
     if args.json:
         write_file(args.json, json.dumps(as_data(results), indent=2) + "\n")
     if args.plot:
         draw(results, args.plot)
+    return as_text(results)
 
 
 def study(args: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> str:
@@ -116,7 +123,7 @@ def study(args: argparse.Namespace, device: torch.device, dtype: torch.dtype) ->
     from benchmarks.sam_routes import measure_routes, route_table
 
     if args.study == "sam":
-        presets = args.presets or ("nano", "middle", "lisa-35m")
+        presets = args.presets or ("nano", "lisa-35m")
         return route_table(measure_routes(presets, device, args.rounds, args.threads))
     from benchmarks.studies import compare_views, gate_table, quantization_gate, view_table
     from lisa_ros.engine import Engine, EngineConfig
@@ -190,7 +197,7 @@ def as_text(results: Sequence[Measurements]) -> str:
         nth = ", ".join(f"{point['number']:.0f}: {point['answer_ms']:.1f}" for point in result.nth)
         beside = ", ".join(f"{p['count']:.0f}: {p['mask_ms']:.1f}" for p in result.neighbours)
         parts += [
-            f"## {result.preset}, {result.parameters / 1e6:.1f} million parameters, "
+            f"### {result.preset}, {result.parameters / 1e6:.1f} million parameters, "
             f"peak memory {result.memory_mb:.0f} MB",
             f"{machine.name}, {machine.threads} threads, {machine.dtype}, torch {machine.torch}; "
             f"measured: {machine.copy_bandwidth / 1e9:.1f} GB/s copying, "

@@ -41,7 +41,7 @@ def random_lisa(
 ) -> Lisa:
     """A LISA with random weights, the same for the same seed.
 
-    `preset`: tiny, nano, middle, lisa-35m, lisa-7b or lisa-13b. On a GPU the weights are
+    `preset`: tiny, nano, lisa-35m, lisa-7b or lisa-13b. On a GPU the weights are
     drawn there, in `dtype`, so that 13 billion of them take no detour. `sam_dtype`: of SAM's image
     encoder, if it is to be another one.
     """
@@ -166,11 +166,6 @@ _SHAPES: dict[str, tuple[tuple, tuple, tuple]] = {
         (32, 2, 4, 64, 0, 512),
         (28, 14, 16, 3, 2, 32),
         (64, 32, 2, 2, 3, (1,), 32),
-    ),
-    "middle": (
-        (512, 8, 8, 1376, 8000, 1024),
-        (112, 14, 256, 6, 4, 1024),
-        (320, 384, 10, 6, 10, (2, 5, 9), 256),
     ),
     # the released layout at every seam and input size, narrow enough for a processor
     "lisa-35m": (

@@ -33,7 +33,7 @@ def test_baselines_give_the_engines_answer(schedule: baselines.Schedule) -> None
     assert ((instance.mask == (logits > 0)) | (np.abs(logits) < 1e-3)).all()
 
 
-# Operations of the authors' `evaluate` with the shapes of lisa-35m, a prompt of 40 ids and one image,
+# Operations of the authors' `evaluate`: the shapes of lisa-35m, one image, a prompt of 40 ids,
 # counted once by the same counter: six tokens without `[SEG]` and with one.
 AUTHORS_FLOP = {(6, False): 188.197e9, (6, True): 191.803e9}
 
