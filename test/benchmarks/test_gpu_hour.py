@@ -35,13 +35,10 @@ def run(out: Path, steps: str, **settings: str) -> str:
 
 
 def test_bench_and_memory_leave_numbers_and_a_plot(tmp_path: Path) -> None:
-    log = run(tmp_path / "out", "bench memory", QUANTIZATIONS="none int8")
+    log = run(tmp_path / "out", "bench memory", QUANTIZATIONS="none")
     assert "== memory: exit code 0" in log
     found = json.loads((tmp_path / "out" / "bench.json").read_text())
-    assert {name: p["presets"][0]["preset"] for name, p in found.items()} == {
-        "none": "tiny",
-        "int8": "tiny",
-    }
+    assert found["none"]["presets"][0]["preset"] == "tiny"
     assert (tmp_path / "out" / "bench.png").stat().st_size > 10_000
     assert set(json.loads((tmp_path / "out" / "memory.json").read_text())) == {
         "before",
