@@ -1,6 +1,6 @@
 """What a question costs LISA-7B and 13B: operations and bytes, counted, and the bounds of GPUs.
 
-    python -m benchmarks.costs [--write docs/performance.md]
+    python -m benchmarks.costs [--write docs/performance.md] [--write-plan docs/serving.md]
 
 The shapes are built without weights (torch's meta device), and torch counts the operations of every
 stage. The rest is arithmetic, not measurement: a stage takes its operations at the GPU's rate for
@@ -12,6 +12,7 @@ half to three quarters of such a bound.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,12 @@ DRAFTED = (
     4.0  # tokens that a pass of the language model yields on average, drafts accepted included
 )
 BATCH = 8  # questions that share one reading of the weights
+# of the plan for fleets
+PERIOD = 10.0  # seconds in which a robot asks once about a new image and once more about the same
+REACHED = 0.4  # of a GPU's bound, by assumption
+LOAD = 0.6  # of what a GPU does then, so that answers come in time
+UP = 55e3  # bytes of a first question with its JPEG of 640x480, as `make fleet` counts them
+FLEETS = (10, 1000, 100_000)
 
 
 @dataclass(frozen=True)
@@ -158,6 +165,27 @@ def tables(presets: tuple[str, ...]) -> str:
     )
 
 
+def plan(preset: str) -> str:
+    """How many GPUs, and how much bandwidth, fleets of robots need by the bounds above."""
+    counted, rows = count(preset), []
+    for gpu in GPUS:
+        if gpu.watts < 100:
+            continue  # a robot's own
+        busy = sum(stage.seconds(gpu, BATCH) for stages in counted for stage in stages.values())
+        share = busy / REACHED / LOAD / PERIOD  # of a GPU, for one robot
+        needed = [f"{math.ceil(robots * share):,}" for robots in FLEETS]
+        rows.append([gpu.name, *needed, f"{share * PERIOD / 2 * 1e6 / 3600:.0f}"])
+    rates = [f"{2 * robots / PERIOD:,.0f} questions/s" for robots in FLEETS]
+    bits = [f"{8e-6 * robots * UP / PERIOD:,.1f} Mbit/s" for robots in FLEETS]
+    rows = [["asked", *rates, ""], ["sent up", *bits, ""], *rows]
+    head = [
+        "GPUs for",
+        *(f"{robots:,} robots" for robots in FLEETS),
+        "hours of one for a million questions",
+    ]
+    return markdown_table(head, rows)
+
+
 def _pixels(size: int) -> Tensor:
     return torch.empty(1, 3, size, size, device="meta", dtype=torch.bfloat16)
 
@@ -169,11 +197,16 @@ def _bytes(module: nn.Module) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", type=Path, help="a page with a place for the table `costs`")
+    parser.add_argument("--write-plan", type=Path, help="a page with a place for the table `plan`")
     args = parser.parse_args()
     text = tables(("lisa-7b", "lisa-13b"))
     print(text)
     if args.write:
         put_into_page(args.write, "costs", text)
+    planned = plan("lisa-7b")
+    print(planned)
+    if args.write_plan:
+        put_into_page(args.write_plan, "plan", planned)
 
 
 if __name__ == "__main__":

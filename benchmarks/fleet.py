@@ -3,8 +3,9 @@
     python -m benchmarks.fleet [--questions 1000] [--robots 8] [--write docs/serving.md]
 
 Every robot is a perception node in a process of its own with `model.path` of the server, and sees
-the recorded tabletop; here are its camera, its questions and its ears. Before that the server alone
-is measured, with batches and with batches of one. Times depend on the machine and on its load.
+the recorded tabletop, a new image every second; here are its camera, its questions and its ears.
+Before that the server alone is measured, with batches and with batches of one, and beside an engine
+in this process. Times depend on the machine and on its load.
 """
 
 from __future__ import annotations
@@ -42,14 +43,17 @@ from lisa_ros.demo.recorded_camera import (
     read_questions,
     read_recording,
 )
+from lisa_ros.engine import load_engine
 from lisa_ros.node.status import Status
 from lisa_ros.serving.remote import RemoteEngine
 
-PERIOD = 0.5  # seconds from one question of a robot to its next, or until the answer is there
+PERIOD = 0.25  # seconds from one question of a robot to its next, or until the answer is there
 BACK_OFF = 2.0  # seconds that a robot whose server is away waits until it asks again
-CAMERA_PERIOD = 0.25  # seconds between two images of a robot
+CAMERA_PERIOD = 1.0  # seconds between two images of a robot
 CALLERS = 16  # that ask the server alone, each as soon as he has his answer
-CALLS = 400
+CALLS = 320
+PAIRS = 20  # of questions about new images, to the server and to an engine of our own
+COLD = 3  # of them that are not counted
 OPEN_LOOP = 0.6  # of the measured capacity, at which answers come late at random
 START_LIMIT = 240.0  # seconds for a process to be ready, on a busy machine too
 RESULT_LIMIT = 60.0  # seconds without any result after which robots count as silent
@@ -179,7 +183,7 @@ def latencies(address: str, image: np.ndarray, rate: float | None) -> np.ndarray
         found.append((1e3 * (time.monotonic() - due), answer.timings["network"]))
 
     draw, due, callers = random.Random(0), time.monotonic(), []
-    for number in range(CALLS // 4):
+    for number in range(CALLS // 2):
         if rate is None:
             call(0, time.monotonic())
             continue
@@ -190,6 +194,29 @@ def latencies(address: str, image: np.ndarray, rate: float | None) -> np.ndarray
     for one in callers:
         one.join()
     return np.array(found)
+
+
+def beside_local(address: str, images: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Milliseconds of answers of an engine in this process, and of the server by JPEG and by PNG.
+
+    Each is asked about the same new image in turn, then about the known one: what else the machine
+    does, it does to all of them.
+    """
+    engines = {
+        "local": load_engine("nano"),
+        "JPEG": RemoteEngine(address, jpeg_quality=90),
+        "PNG": RemoteEngine(address),
+    }
+    found: dict[str, list[float]] = {}
+    for number in range(PAIRS):
+        image = images[number % len(images)].copy()
+        image[0, 0] = number  # so that the server has not seen it either
+        for kind in ("new", "known"):
+            for name, engine in engines.items():
+                began = time.monotonic()
+                engine.segment(image, "the red mug", key=number)
+                found.setdefault(f"{kind} {name}", []).append(1e3 * (time.monotonic() - began))
+    return {name: np.array(times[COLD:]) for name, times in found.items()}
 
 
 def drive(sides: list[RobotSide], fleet: Fleet, outage: threading.Event, questions: int) -> None:
@@ -252,6 +279,7 @@ def run(robots: int, questions: int, folder: Path, stack: ExitStack) -> list[lis
     batched = capacity(address, images)
     alone = latencies(address, images[0], None)
     crowd = latencies(address, images[0], OPEN_LOOP * batched)
+    beside = beside_local(address, images)
     probe = RemoteEngine(address, jpeg_quality=90)
     probe.segment(images[0], "the red mug", key="known")
     first_bytes = probe.bytes_up
@@ -293,6 +321,7 @@ def run(robots: int, questions: int, folder: Path, stack: ExitStack) -> list[lis
     times = np.array([ms for _, status, ms in fleet.results if status in RIGHT])
     statuses = Counter(status.name for _, status, _ in fleet.results)
     p50, p95, p99 = np.percentile(times, (50, 95, 99))
+    alone_p95, crowd_p95 = (np.percentile(one[:, 0], 95) for one in (alone, crowd))
     return [
         ["asked, and results", f"{fleet.asked}, {len(fleet.results)}"],
         ["results that nobody had asked for", str(fleet.unasked)],
@@ -306,11 +335,26 @@ def run(robots: int, questions: int, folder: Path, stack: ExitStack) -> list[lis
         ["known images, batches of up to 8", f"{batched:.1f} a second ({batched / single:.2f}x)"],
         ["a robot alone, known image, p50, p95", _two(alone[:, 0])],
         ["of it network and Ray Serve", _two(alone[:, 1])],
-        [f"at {OPEN_LOOP:.0%} of that capacity, p50, p95", _two(crowd[:, 0])],
+        [
+            f"at {OPEN_LOOP:.0%} of that capacity, p50, p95",
+            f"{_two(crowd[:, 0])} (p95 {crowd_p95 / alone_p95:.1f}x)",
+        ],
+        *(
+            [
+                f"{kind} image of 640x480: local engine, added by JPEG, by PNG (medians)",
+                _added(kind, beside),
+            ]
+            for kind in ("new", "known")
+        ),
         ["first question about an image, up", f"{first_bytes} bytes"],
         ["second question, up", f"{second_bytes} bytes, {encodes} encoder runs"],
         ["most memory of a robot's node", f"{memory:.0f} MB"],
     ]
+
+
+def _added(kind: str, beside: dict[str, np.ndarray]) -> str:
+    local, jpeg, png = (np.median(beside[f"{kind} {name}"]) for name in ("local", "JPEG", "PNG"))
+    return f"{local:.0f}, {jpeg - local:+.0f}, {png - local:+.0f} ms"
 
 
 def _two(milliseconds: np.ndarray) -> str:

@@ -80,6 +80,19 @@ def always(answer: bytes) -> Callable[[socket.socket, str, bytes], None]:
     return lambda connection, path, body: connection.sendall(answer)
 
 
+def itself(answer: Callable[[socket.socket, str, bytes], None]) -> Callable[..., None]:
+    """A server that says who it is, and answers otherwise as it is told."""
+    info = reply(wire.ServerInfo(wire.VERSION, "distant", "cuda", 10**6).write())
+
+    def respond(connection: socket.socket, path: str, body: bytes) -> None:
+        if path.endswith(wire.INFO):
+            connection.sendall(info)
+        else:
+            answer(connection, path, body)
+
+    return respond
+
+
 def hang(connection: socket.socket, path: str, body: bytes) -> None:
     """A server that never says anything; its thread ends when the robot hangs up."""
     connection.recv(1)

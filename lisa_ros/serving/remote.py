@@ -55,6 +55,7 @@ from lisa_ros.serving.wire import (
     WireQuestion,
     encode_image,
     frame_name,
+    is_last,
     write_question,
 )
 
@@ -64,6 +65,12 @@ if TYPE_CHECKING:
 TOKEN = "LISA_ROS_TOKEN"  # a parameter could be read by everybody on the ROS network
 CONNECT_LIMIT = 3.0  # seconds until a server that does not take the connection is given up
 SILENCE_LIMIT = 60.0  # seconds without a byte, where the question has no deadline
+KEEPALIVE = (  # a machine that confirms nothing for 9 s is gone; one that computes does confirm
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 3),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 9000),
+)
 INFO_LIMIT = 3.0  # seconds for what a server says about itself
 PREPARE_LIMIT = 2.0  # seconds for encoding ahead: a query may be waiting behind it
 PATIENCE = 0.02  # seconds between two looks at `cancel` and `deadline`
@@ -71,8 +78,10 @@ LONGEST_LINE = 64 * 2**20  # bytes of an answer's line
 KEPT_CONNECTIONS = 2
 KEPT_FRAMES = 256  # names of images that the server may still have
 ENDED_BY = {"cancel": AnswerStatus.CANCELLED, "deadline": AnswerStatus.TIMEOUT}
+NEVER = Interruption()
 REFUSED = {"image": ImageError, "instruction": InstructionError, "busy": BusyError}
 HTTP_BUSY = 503  # Ray Serve's own answer where too many questions wait
+HTTP_BROKEN = (500, 502, 504)  # its own, or a load balancer's, where a replica has ended
 
 
 class RemoteFailure(Exception):
@@ -104,17 +113,24 @@ class RemoteEngine:
         self._server = _Server(address)
         self._frames: OrderedDict[Hashable, str] = OrderedDict()
 
-    def connect(self) -> None:
+    def connect(self, interrupted: Interruption = NEVER) -> None:
         """Learn the model's name.
 
         Raises:
             ServerUnreachable: nobody answers, which may pass.
             ServerError: somebody answers who is not, or not for us, a server.
         """
-        interrupted = Interruption(None, time.monotonic() + INFO_LIMIT)
-        line = next(self._server.lines("GET", INFO, b"", interrupted), None)
+        end = time.monotonic() + INFO_LIMIT
+        limits = Interruption(interrupted.cancel, min(end, interrupted.deadline or end))
+        line = next(self._server.lines("GET", INFO, b"", limits), None)
+        if interrupted():
+            return
         if line is None:
-            raise ServerUnreachable(f"the server {self.address} does not answer")
+            self._server.lost = True
+            raise ServerUnreachable(
+                f"the server {self.address} does not answer: it is starting, hangs, or has too "
+                "much to do"
+            )
         try:
             info = ServerInfo.read(line)
         except WireError as error:
@@ -167,6 +183,8 @@ class RemoteEngine:
         self, path: str, question: Question, interrupted: Interruption, reader: EventReader
     ) -> Iterator[Event]:
         """What comes back. Of an image that the server may have, the name alone is sent first."""
+        if self._server.lost:  # while a replica starts, Ray takes questions and holds them back
+            self.connect(interrupted)
         key = None if question.key is None else (question.key, question.image.shape)
         frame, file = self._frames.get(key, ""), b""
         while True:
@@ -245,6 +263,8 @@ class _Server:
         if token:
             self.headers["authorization"] = f"Bearer {token}"
         self.idle: list[http.client.HTTPConnection] = []
+        self.lost = False
+        """whether nobody answered the last time"""
 
     def lines(
         self, method: str, path: str, body: bytes, interrupted: Interruption
@@ -259,8 +279,10 @@ class _Server:
                     said = exchange.said.get(timeout=PATIENCE)
                     if said is None:
                         return
-                    if isinstance(said, Exception):
-                        raise self._explained(said)
+                    fault = self._explained(said) if isinstance(said, Exception) else None
+                    self.lost = isinstance(fault, ServerError)
+                    if fault is not None:
+                        raise fault
                     yield said
         finally:
             exchange.abandon()
@@ -275,6 +297,8 @@ class _Server:
             )
         connection.connect()
         connection.sock.settimeout(SILENCE_LIMIT)
+        for option in KEEPALIVE:
+            connection.sock.setsockopt(*option)
         return connection
 
     def _explained(self, error: Exception) -> Exception:
@@ -312,13 +336,13 @@ class _Exchange:
         self.connection: http.client.HTTPConnection | None = None
         self.socket: socket.socket | None = None
         """of the connection, which forgets it where the server will close it"""
-        self.finished = self.abandoned = False
+        self.answered = self.abandoned = False
         threading.Thread(target=self._run, name="lisa_remote", daemon=True).start()
 
     def abandon(self) -> None:
         """Nobody listens any more; a server that sees the connection go stops working."""
         self.abandoned = True
-        if not self.finished and self.socket is not None:
+        if not self.answered and self.socket is not None:
             with suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)
 
@@ -326,9 +350,10 @@ class _Exchange:
         try:
             response = self._response()
             while line := response.readline(LONGEST_LINE):
+                self.answered = is_last(line)  # the rest is the end of the HTTP message alone
                 self.said.put(line)
-            self.finished = True
-            if response.will_close or self.abandoned or len(self.server.idle) >= KEPT_CONNECTIONS:
+            hung_up, self.answered = self.abandoned and not self.answered, True
+            if response.will_close or hung_up or len(self.server.idle) >= KEPT_CONNECTIONS:
                 self.connection.close()
             else:
                 self.server.idle.append(self.connection)
@@ -358,6 +383,11 @@ class _Exchange:
         if response.getheader(VERSION_HEADER) is None:
             if response.status == HTTP_BUSY:
                 raise BusyError("the server has too many questions waiting: ask again later")
+            if response.status in HTTP_BROKEN:
+                raise ServerUnreachable(
+                    f"the server {self.server.address} broke off (HTTP {response.status}): its "
+                    "replica has ended, and another takes its place"
+                )
             raise ServerError(
                 f"what answers at {self.server.address} (HTTP {response.status}) is no lisa-ros "
                 "serve, or it is still starting"

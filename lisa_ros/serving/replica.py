@@ -18,6 +18,7 @@ from ray import serve
 from ray.serve.metrics import Counter as Metric
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from lisa_ros.engine.answer import Finished
 from lisa_ros.engine.load import load_engine
@@ -137,7 +138,7 @@ class EngineReplica:
 
     def _reply(self, code: int, content: bytes | AsyncIterator[bytes]) -> Response:
         headers = {VERSION_HEADER: str(VERSION)}
-        kind = Response if isinstance(content, bytes) else StreamingResponse
+        kind = Response if isinstance(content, bytes) else _Pieces
         return kind(content, code, headers, media_type="application/x-ndjson")
 
     async def _body(self, request: Request) -> bytes:
@@ -233,8 +234,13 @@ class EngineReplica:
     def _run(self, batch: list[Asked], loop: asyncio.AbstractEventLoop) -> None:
         """On the engine's thread. A fault of one question must not be that of its neighbours."""
 
-        def say(asked: Asked, line: bytes | None) -> None:
-            loop.call_soon_threadsafe(asked.events.put_nowait, line)
+        def say(asked: Asked, line: bytes, *, last: bool) -> None:
+            loop.call_soon_threadsafe(put, asked.events, line, last)
+
+        def put(events: asyncio.Queue[bytes | None], line: bytes, last: bool) -> None:
+            events.put_nowait(line)
+            if last:
+                events.put_nowait(None)
 
         heard = [one for one in batch if not one.gone.is_set()]
         groups = [[one for one in heard if not one.prepare]]
@@ -252,19 +258,15 @@ class EngineReplica:
                 if not isinstance(error, LisaError):
                     log.exception("the model failed")
                     kind, sentence = "model", f"the model failed with {type(error).__name__}"
-                for one in group:
-                    say(one, write_refusal(kind, sentence))
-            for one in group:
-                say(one, None)
+                for one in group:  # those who have their answer do not hear it any more
+                    say(one, write_refusal(kind, sentence), last=True)
 
-    def _ask_engine(
-        self, group: list[Asked], say: Callable[[Asked, bytes | None], None], begun: set[Asked]
-    ) -> None:
+    def _ask_engine(self, group: list[Asked], say: Callable[..., None], begun: set[Asked]) -> None:
         """One pass of the engine over a group; every line is said as soon as it is there."""
         if group[0].prepare:
             question = group[0].question
             self.engine.prepare(question.image, question.key)
-            say(group[0], b'{"text": ""}\n')
+            say(group[0], b'{"text": ""}\n', last=True)
             return
         deadlines = [one.deadline for one in group]
         events = self.engine.stream_batch(
@@ -274,9 +276,29 @@ class EngineReplica:
         )
         for index, event in events:
             begun.add(group[index])
-            say(group[index], write_event(event))
+            # its end does not wait for that of its neighbours
+            say(group[index], write_event(event), last=isinstance(event, Finished))
             if isinstance(event, Finished) and event.answer.counters["sam_encodes"]:
                 self.encoded.inc(event.answer.counters["sam_encodes"])
+
+
+class _Pieces(StreamingResponse):
+    """Pieces of an answer, each sent when it comes; the head leaves together with the first.
+
+    Every message costs Ray several of its own. It cancels an answer whose robot has hung up, so
+    nothing here need listen for that.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        messages = [
+            {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        ]
+        async for piece in self.body_iterator:
+            messages.append({"type": "http.response.body", "body": piece, "more_body": True})
+            while messages:
+                await send(messages.pop(0))
+        for message in [*messages, {"type": "http.response.body", "body": b""}]:
+            await send(message)
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,11 @@ def write_event(event: Event) -> bytes:
     return json.dumps(fields, allow_nan=True).encode() + b"\n"
 
 
+def is_last(line: bytes) -> bool:
+    """Whether nothing comes after a line of an answer."""
+    return line.startswith((b'{"answer": ', b'{"error": '))
+
+
 def write_refusal(kind: str, sentence: str) -> bytes:
     """The line that takes the place of an answer: what was wrong, for the robot and for people."""
     return json.dumps({"error": {"kind": kind, "sentence": sentence}}).encode() + b"\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,17 @@ def test_a_known_frame_costs_no_encoder_and_a_batch_shares_the_reading() -> None
     one, many = (new["answer"].seconds(gpu, batch) for batch in (1, 8))
     read = new["answer"].times * new["answer"].weights / gpu.bandwidth
     assert one - many == pytest.approx(7 / 8 * read)
+
+
+def test_the_plan_for_fleets_follows_the_bounds() -> None:
+    stages = [stage for frame in costs.count("tiny") for stage in frame.values()]
+    gpu = next(one for one in costs.GPUS if one.name == "H100 SXM")
+    busy = sum(stage.seconds(gpu, costs.BATCH) for stage in stages)
+    line = next(row for row in costs.plan("tiny").splitlines() if gpu.name in row)
+    *needed, hours = (int(cell.replace(",", "")) for cell in line.split("|")[2:-1])
+    most = [robots * busy / costs.PERIOD / costs.REACHED / costs.LOAD for robots in costs.FLEETS]
+    assert needed == [math.ceil(one) for one in most]
+    assert hours == round(most[0] / costs.FLEETS[0] * costs.PERIOD / 2 * 1e6 / 3600)
 
 
 def test_a_taught_answer_must_be_a_chain() -> None:

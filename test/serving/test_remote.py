@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import json
 import ssl
 import subprocess
@@ -13,16 +11,32 @@ import time
 
 import numpy as np
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from fake_server import COUNTERS, HEAD, IMAGE, LINES, MASK, OURS, always, hang, reply, server
+from fake_server import (
+    COUNTERS,
+    HEAD,
+    IMAGE,
+    LINES,
+    MASK,
+    OURS,
+    always,
+    hang,
+    itself,
+    reply,
+    server,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lisa_ros.engine.answer import AnswerStatus, MaskReady, TextDelta
-from lisa_ros.errors import BusyError, ImageError, InstructionError, LisaError, ServerError
-from lisa_ros.serving import wire
+from lisa_ros.errors import (
+    BusyError,
+    ImageError,
+    InstructionError,
+    LisaError,
+    ServerError,
+    ServerUnreachable,
+)
+from lisa_ros.serving import remote, wire
 from lisa_ros.serving.remote import RemoteEngine, RemoteFailure, is_address
 
 
@@ -118,6 +132,7 @@ def test_a_known_image_is_named_and_not_sent_again():
         (reply(b"<html>", header=b""), ServerError, "no lisa-ros serve"),
         (reply(b"x", header=b"", code=404), ServerError, "HTTP 404"),
         (reply(b"x", header=b"", code=503), BusyError, "too many questions"),
+        (reply(b"x", header=b"", code=500), ServerUnreachable, "another takes its place"),
         (reply(b"<html>\n"), ServerError, "not what lisa_ros says"),
         (reply(*LINES[:2]), ServerError, "broke off"),
         (reply(LINES[0], LINES[1][:-9]), ServerError, "middle of a line"),
@@ -162,40 +177,15 @@ def test_tls_where_there_is_none():
             engine.segment(IMAGE, "the mug")
 
 
-@pytest.fixture
-def certificate(tmp_path):
-    """A certificate of 127.0.0.1 that signs itself, and a server's context with it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    signed = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(1))
-        .add_extension(names, False)
-        .sign(key, hashes.SHA256())
-    )
-    cert_file, key_file = tmp_path / "cert.pem", tmp_path / "key.pem"
-    cert_file.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert_file, key_file)
-    return cert_file, context
-
-
 def test_tls(certificate, monkeypatch):
-    cert_file, context = certificate
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
     with server(always(reply(*LINES)), tls=context) as address:
         with pytest.raises(ServerError, match="SSL_CERT_FILE"):
             RemoteEngine(address).segment(IMAGE, "the mug")
         with pytest.raises(ServerError, match="speaks TLS does so"):
             RemoteEngine(address.replace("https", "http")).segment(IMAGE, "the mug")
-        monkeypatch.setenv("SSL_CERT_FILE", str(cert_file))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
         assert RemoteEngine(address).segment(IMAGE, "the mug").status == AnswerStatus.OK
 
 
@@ -244,14 +234,34 @@ def test_cancelling_hangs_up():
         assert hung_up.wait(20)
 
 
-def test_a_server_that_comes_back_is_asked_again_at_once():
-    with server(always(reply(*LINES))) as address:
-        engine = RemoteEngine(address)
+def test_a_server_that_comes_back_is_asked_again_at_once(monkeypatch):
+    monkeypatch.setattr(remote, "INFO_LIMIT", 0.5)
+    with server(itself(always(reply(*LINES)))) as address:
+        engine, port = RemoteEngine(address), int(address.rpartition(":")[2])
         engine.segment(IMAGE, "the mug")
     with pytest.raises(ServerError):
         engine.segment(IMAGE, "the mug")
-    with server(always(reply(*LINES)), int(address.rpartition(":")[2])):
+    with server(always(reply(b"x", header=b"", code=404)), port):  # its proxy is there alone
+        for _ in range(2):
+            with pytest.raises(ServerError, match="still starting"):
+                engine.segment(IMAGE, "the mug")
+    with server(hang, port):  # it holds back what it is asked until its model is loaded
+        for _ in range(2):
+            with pytest.raises(ServerUnreachable, match="it is starting"):
+                engine.segment(IMAGE, "the mug")
+        deadline = time.monotonic() + 0.1
+        assert engine.segment(IMAGE, "the mug", deadline=deadline).status == AnswerStatus.TIMEOUT
+    with server(itself(always(reply(*LINES))), port):
         assert engine.segment(IMAGE, "the mug").status == AnswerStatus.OK
+    assert engine.name == "distant"
+
+
+def test_a_machine_that_falls_silent_is_noticed_without_a_deadline():
+    with server(hang) as address:
+        connection = RemoteEngine(address)._server.connect()
+        for level, name, value in remote.KEEPALIVE:
+            assert connection.sock.getsockopt(level, name) == value
+        connection.close()
 
 
 def test_a_kept_connection_that_was_closed_costs_no_question():

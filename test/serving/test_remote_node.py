@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fake_server import LINES, always, hang, reply, server
+from fake_server import LINES, always, hang, itself, reply, server
 from lisa_ros.msg import Segmentation
 from node_rig import rig, wait_for
 
-from lisa_ros.serving.wire import ServerInfo, write_refusal
+from lisa_ros.serving.wire import write_refusal
 
 RIGHT = reply(*LINES)
 MOST_MEMORY = 200e6  # bytes
@@ -27,14 +27,9 @@ class Behaviour:
         self.port = 0
         self.start()
 
-    def __call__(self, connection, path: str, body: bytes) -> None:
-        if path.endswith("info"):
-            connection.sendall(reply(ServerInfo(1, "distant", "cuda", 10**6).write()))
-        else:
-            self.answer(connection, path, body)
-
     def start(self) -> None:
-        self.running = server(self, self.port)
+        answer = itself(lambda *request: self.answer(*request))
+        self.running = server(answer, self.port)
         self.address = self.running.__enter__()
         self.port = int(self.address.rpartition(":")[2])
 

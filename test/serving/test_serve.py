@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import re
+import resource
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +27,19 @@ from PIL import Image
 from lisa_ros.demo.client import NodeProcess
 from lisa_ros.demo.recorded_camera import IMAGE, read_questions, read_recording
 from lisa_ros.engine import AnswerStatus, load_engine
-from lisa_ros.errors import BusyError, ImageError, InstructionError, LisaError, ServerError
+from lisa_ros.errors import (
+    BusyError,
+    ImageError,
+    InstructionError,
+    LisaError,
+    ServerError,
+    ServerUnreachable,
+)
+from lisa_ros.serving import remote, wire
 from lisa_ros.serving.remote import TOKEN, RemoteEngine
 from lisa_ros.serving.server import ServeOptions, check_options
 
+ROBOTS = 8
 SECRET = "correct-horse-battery-staple"
 MOST_PIXELS = 640 * 480
 
@@ -35,14 +50,13 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def serving(tmp_path_factory):
-    """The server's process, its address and where its metrics are."""
+@contextmanager
+def lisa_ros_serve(folder: Path, *options: str) -> Iterator[tuple[NodeProcess, str, int]]:
+    """A server's process, its address and the port of its metrics."""
     port, metrics = free_port(), free_port()
     command = [sys.executable, "-m", "lisa_ros.cli", "serve", "--port", str(port)]
-    command += ["--metrics-port", str(metrics), "--max-pixels", str(MOST_PIXELS)]
-    command += ["--batch", "2", "--queue", "4"]
-    log = tmp_path_factory.mktemp("serve") / "log.txt"
+    command += ["--metrics-port", str(metrics), *options]
+    log = folder / "log.txt"
     with NodeProcess(command, log, name="server", environment={TOKEN: SECRET}) as process:
 
         def ready() -> bool:
@@ -50,7 +64,15 @@ def serving(tmp_path_factory):
             return "stop with Ctrl-C" in process.log
 
         wait_for(ready, "the server", START)
-        yield process, f"http://127.0.0.1:{port}", metrics
+        yield process, f"http{'s' * ('--tls-key' in options)}://127.0.0.1:{port}", metrics
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory):
+    """One server for most tests: its process, its address and where its metrics are."""
+    options = ("--max-pixels", str(MOST_PIXELS), "--batch", "2", "--queue", "4")
+    with lisa_ros_serve(tmp_path_factory.mktemp("serve"), *options) as (process, *where):
+        yield process, *where
         assert process.end() == 0, f"a server that is told to stop does so\n{process.log}"
 
 
@@ -148,9 +170,19 @@ def test_requests_that_are_none_do_no_harm(serving, robot):
     assert " 400 " in say(head + "content-length: 0\r\n\r\n")
     assert " 400 " in say(head + "content-length: 3\r\n\r\nabc")
     assert " 404 " in say(head.replace("segment", "nothing") + "content-length: 0\r\n\r\n")
-    with socket.create_connection((host, int(port)), 20) as slow:  # reads nothing
-        slow.sendall((head + "content-length: 100000\r\n\r\n{").encode())
+    question = wire.write_question(
+        wire.WireQuestion("the mug", file=wire.encode_image(picture(), wire.LOSSLESS))
+    )
+    with (
+        socket.create_connection((host, int(port)), 20) as half,  # sends nothing more
+        socket.create_connection((host, int(port)), 20) as slow,  # reads byte after byte
+    ):
+        half.sendall((head + "content-length: 100000\r\n\r\n{").encode())
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        told = f"connection: close\r\ncontent-length: {len(question)}\r\n\r\n"
+        slow.sendall((head + told).encode() + question)
         assert robot().segment(picture(), "the mug").status in AnswerStatus
+        assert b'{"answer": ' in b"".join(iter(lambda: slow.recv(1), b""))
 
 
 def test_of_too_many_at_once_each_is_answered_or_refused(robot):
@@ -172,6 +204,38 @@ def test_of_too_many_at_once_each_is_answered_or_refused(robot):
     assert ends["answered"] and ends["refused"]
 
 
+@pytest.mark.slow  # a minute
+def test_of_ten_thousand_at_once_each_is_answered_or_refused(serving):
+    """All connections are opened before the first is read; then each ends, whatever it is told."""
+    host, port = serving[1].removeprefix("http://").split(":")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (12_000, 12_000))
+    bodies = [
+        wire.write_question(wire.WireQuestion("the mug", file=wire.encode_image(image, 90)))
+        for image in (picture(seed=seed) for seed in range(100))
+    ]
+
+    async def ask(number: int) -> str:
+        body = bodies[number % 100]
+        reader, writer = await asyncio.open_connection(host, port)
+        head = (
+            f"POST /v1/segment HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{wire.SESSION_HEADER}: "
+        )
+        head += f"{number}\r\nauthorization: Bearer {SECRET}\r\ncontent-length: {len(body)}\r\n"
+        writer.write(head.encode() + b"\r\n" + body)
+        said = await reader.read()
+        writer.close()
+        code = said[9:12].decode()
+        if code == "200":
+            assert b'{"answer": ' in said
+        return code
+
+    async def ask_all() -> Counter[str]:
+        return Counter(await asyncio.gather(*(ask(number) for number in range(10_000))))
+
+    codes = asyncio.run(ask_all())
+    assert set(codes) == {"200", "503"} and codes.total() == 10_000
+
+
 def test_metrics_count_questions(serving, robot):
     robot().segment(picture(), "the mug")
 
@@ -189,6 +253,65 @@ def test_rays_own_ports_refuse_who_has_not_its_token(serving):
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode != 0 and "uthenticat" in done.stderr
+
+
+def descendant(pid: int, name: str) -> int:
+    """The process below another whose command line begins with a name; 0 if there is none."""
+    parents, found = {}, 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            status = (folder / "status").read_text()
+            parents[int(folder.name)] = int(re.search(r"^PPid:\s*(\d+)", status, re.M)[1])
+    for one in parents:
+        above = one
+        while above in parents and above != pid:
+            above = parents[above]
+        with suppress(OSError):
+            if above == pid and name in Path(f"/proc/{one}/cmdline").read_text():
+                found = one
+    return found
+
+
+def test_who_asks_a_server_that_dies_is_told_at_once(certificate, tmp_path, monkeypatch):
+    """By TLS; first its replica is killed, and replaced by Ray, then the server itself."""
+    monkeypatch.setenv(TOKEN, SECRET)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    monkeypatch.setattr(remote, "SILENCE_LIMIT", 1000.0)  # no silence ends a question
+    answered: Counter[int] = Counter()
+    lost: Counter[int] = Counter()
+    stopping = threading.Event()
+
+    def ask(number: int) -> None:
+        engine = RemoteEngine(address)
+        while not stopping.is_set():
+            try:
+                engine.segment(picture(seed=number), "the mug")
+                answered[number] += 1
+            except ServerUnreachable:
+                lost[number] += 1
+                time.sleep(0.1)
+
+    tls = ("--tls-cert", str(certificate[0]), "--tls-key", str(certificate[1]))
+    with lisa_ros_serve(tmp_path, *tls) as (process, address, _):
+        with pytest.raises(ServerError, match="TLS does so"):
+            RemoteEngine(address.replace("https:", "http:")).segment(picture(), "the mug")
+        robots = [threading.Thread(target=ask, args=(n,), daemon=True) for n in range(ROBOTS)]
+        for one in robots:
+            one.start()
+        wait_for(lambda: len(answered) == ROBOTS, "an answer for every robot", START)
+        replica = descendant(process.process.pid, "ServeReplica")
+        assert replica
+        os.kill(replica, signal.SIGKILL)
+        wait_for(lambda: lost, "a robot whose question was lost", START)
+        answered.clear()
+        wait_for(lambda: len(answered) == ROBOTS, "answers of another replica", START)
+        lost.clear()
+        process.process.kill()
+        wait_for(lambda: len(lost) == ROBOTS, "all robots to be told", START)
+        stopping.set()
+        for one in robots:
+            one.join(START)
+        assert not any(one.is_alive() for one in robots)
 
 
 OPTIONS = {"model": {"device": "cpu"}, "port": 0, "metrics_port": 0}
