@@ -1,12 +1,14 @@
 """How many planted faults the tests notice: a random sample of cosmic-ray's mutations.
 
-In a clone without changes, for mutations are made in place, with `pip install cosmic-ray`:
+In a clone without changes, for mutations are made in place, with `pip install cosmic-ray coverage`:
 
-    cosmic-ray init benchmarks/mutation.toml build/mutation.sqlite
-    python -m benchmarks.mutation sample build/mutation.sqlite --count 200 --seed 0
-    cosmic-ray exec benchmarks/mutation.toml build/mutation.sqlite    # hours; can be resumed
-    python -m benchmarks.mutation report build/mutation.sqlite --write docs/reliability.md
+    python -m benchmarks.mutation cover                       # which test runs which line
+    python -m benchmarks.mutation run --count 200 --seed 0    # can be broken off, and goes on
+    python -m benchmarks.mutation report --write docs/reliability.md
 
+A fault meets the tests that run its line, as with mutmut: the quickest first, until one fails. Of
+what runs when a file is imported, and of the rig that tests of a file share, these are the tests
+that run the function, class or file around it. A fault in a line that no test runs is not noticed.
 A mutation that changes annotations or log lines alone cannot be noticed and is not drawn.
 """
 
@@ -14,25 +16,36 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib
+import json
+import os
 import random
 import re
+import signal
 import subprocess
 import sys
-from collections import Counter
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.generated_tables import markdown_table, put_into_page
+import pytest
 
-# Fast files first: most faults are noticed there.
-TESTS = {
-    "geometry": ["test/geometry"],
-    "recordings": ["test/recordings"],
-    "engine": ["test/engine/test_answers.py", "test/engine/test_text.py", "test/engine"],
-    "node": [
-        *("test/node/test_image.py", "test/node/test_depth_partner.py"),
-        *("test/node/test_parameters.py", "test/node/test_queries.py", "test/node"),
-    ],
-}
+FOLDERS = ("geometry", "node", "engine", "recordings")
+ROOT = Path(__file__).resolve().parents[1]
+WORK = ROOT / "build" / "mutation"
+COVERED, SECONDS, RESULTS = WORK / "coverage", WORK / "seconds.json", WORK / "results.jsonl"
+NOW = WORK / "now"  # the test that runs, for the processes that it has started
+MOST = 120.0  # seconds of tests, as `cover` took them, that one fault meets
+LIMIT = 300.0  # seconds after which a fault that makes the tests hang is noticed
+OPTIONS = ["-q", "--no-header", "-p", "no:cacheprovider", "--timeout", "60"]
+# Imported once, before a process of its own is forked for each fault.
+HEAVY = (
+    *("cv2", "hypothesis", "rclpy", "rosbags.highlevel", "torch"),
+    *(f"transformers.models.{name}.modeling_{name}" for name in ("clip", "llama", "sam")),
+)
 # Faults that a person makes. Of the rest most change nothing: `is` for `==`, `+` for `|` of masks.
 OPERATORS = re.compile(
     r"core/(NumberReplacer|AddNot|ReplaceAndWithOr|ReplaceOrWithAnd|ReplaceTrueWithFalse|"
@@ -42,6 +55,53 @@ OPERATORS = re.compile(
     r"ReplaceComparisonOperator_(?!Is)\w+?_(?!Is)\w+)"
 )
 LOGGING = {"debug", "info", "warning", "warn", "error"}
+MEASURE = f"""[run]
+parallel = true
+data_file = {COVERED}
+source = {ROOT / "lisa_ros"}
+patch = _exit
+sigterm = true
+"""
+# Python imports it in every process that a test starts.
+SITE = """
+import threading, time
+import coverage
+
+def follow(measured, name=""):
+    while True:
+        time.sleep(0.005)
+        before, name = name, open({now!r}, encoding="utf-8").read()
+        if name != before:
+            try:
+                measured.switch_context(name)
+            except coverage.CoverageException:
+                return  # the process ends
+
+coverage.process_startup()
+threading.Thread(target=follow, args=[coverage.Coverage.current()], daemon=True).start()
+"""
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One change of one place; `occurrence` counts the places of an operator in a module."""
+
+    module: str
+    operator: str
+    occurrence: int
+    line: int
+
+    def code(self) -> tuple[str, str]:
+        """The module's text before and after; the latter is empty if that is no Python."""
+        from cosmic_ray.mutating import mutate_code
+        from cosmic_ray.plugins import get_operator
+
+        before = (ROOT / self.module).read_text(encoding="utf-8")
+        try:
+            after = mutate_code(before, get_operator(self.operator)(), self.occurrence)
+        except AttributeError:  # cosmic-ray 8.7 cannot replace a dotted exception
+            after = None
+        return before, after or ""
 
 
 class _Effective(ast.NodeTransformer):
@@ -75,70 +135,233 @@ def effect(code: str) -> str:
         return ""
 
 
-def sample(session: Path, count: int, seed: int) -> None:
-    """Keep so many mutations of a session, drawn at random among those that have an effect."""
-    from cosmic_ray.mutating import mutate_code
-    from cosmic_ray.plugins import get_operator
-    from cosmic_ray.work_db import WorkDB, use_db
+def sample(count: int, seed: int) -> list[Mutation]:
+    """So many mutations, drawn at random among those that have an effect."""
+    from cosmic_ray.ast import ast_nodes, get_ast_from_path
+    from cosmic_ray.plugins import get_operator, operator_names
 
-    with use_db(session, WorkDB.Mode.open) as database:
-        # The database has its own order; a mutation is known by where it is and what it does.
-        items = sorted(database.work_items, key=lambda item: repr(_place(item)))
-        random.Random(seed).shuffle(items)
-        chosen = []
-        for item in items:
-            [mutation] = item.mutations
-            if not OPERATORS.fullmatch(mutation.operator_name):
-                continue
-            code = Path(mutation.module_path).read_text(encoding="utf-8")
-            operator = get_operator(mutation.operator_name)(**mutation.operator_args)
-            try:
-                mutated = mutate_code(code, operator, mutation.occurrence)
-            except AttributeError:  # cosmic-ray 8.7 cannot replace a dotted exception
-                continue
-            if mutated is not None and effect(mutated) not in ("", effect(code)):
-                chosen.append(item)
-            if len(chosen) == count:
-                break
-        database.clear()
-        database.add_work_items(chosen)
-    print(f"{len(chosen)} of {len(items)} mutations are to be tried")
+    found = []
+    for path in sorted(p for name in FOLDERS for p in (ROOT / "lisa_ros" / name).rglob("*.py")):
+        nodes = list(ast_nodes(get_ast_from_path(path)))
+        for name in filter(OPERATORS.fullmatch, sorted(operator_names())):
+            operator = get_operator(name)()
+            places = (start for node in nodes for start, _ in operator.mutation_positions(node))
+            for occurrence, (line, _) in enumerate(places):
+                found.append(Mutation(str(path.relative_to(ROOT)), name, occurrence, line))
+    random.Random(seed).shuffle(found)
+    chosen = []
+    for mutation in found:
+        before, after = mutation.code()
+        if effect(after) not in ("", effect(before)):
+            chosen.append(mutation)
+        if len(chosen) == count:
+            break
+    return chosen
 
 
-def _place(item) -> tuple:
-    [mutation] = item.mutations
-    return str(mutation.module_path), mutation.operator_name, mutation.occurrence
+class _Recorder:
+    """Tells coverage which test runs; what a test file's fixtures run belongs to the file."""
+
+    def __init__(self, measured) -> None:
+        self._measured = measured
+        self.seconds: Counter[str] = Counter()
+        self.failed: set[str] = set()
+
+    def _switch(self, name: str) -> None:
+        self._measured.switch_context(name)
+        beside = NOW.with_suffix(".new")
+        beside.write_text(name, encoding="utf-8")
+        beside.replace(NOW)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        self._switch(item.nodeid.split("::")[0])
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> None:
+        self._switch(item.nodeid)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
+        self._switch(item.nodeid.split("::")[0])
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" and report.passed:
+            self.seconds[report.nodeid] = report.duration
+        elif report.failed:
+            self.failed.add(report.nodeid)
 
 
-def test() -> int:
-    """Run the tests of the folder whose file is changed; the exit code of pytest."""
-    names = ["git", "diff", "--name-only", "--", "lisa_ros"]
-    changed = subprocess.run(names, capture_output=True, text=True, check=True).stdout.split()
-    tests = [test for name in changed for test in TESTS[name.split("/")[1]]]
-    options = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "--timeout", "300"]
-    return subprocess.run([sys.executable, "-m", "pytest", *options, *tests]).returncode
+def cover() -> int:
+    """Run the tests and note which runs which line; the exit code of pytest."""
+    import coverage
+
+    site = WORK / "site"
+    site.mkdir(parents=True, exist_ok=True)
+    (site / "sitecustomize.py").write_text(SITE.format(now=str(NOW)), encoding="utf-8")
+    (WORK / "coveragerc").write_text(MEASURE, encoding="utf-8")
+    NOW.write_text("", encoding="utf-8")
+    os.environ["COVERAGE_PROCESS_START"] = str(WORK / "coveragerc")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+    measured = coverage.Coverage(config_file=str(WORK / "coveragerc"))
+    measured.start()
+    recorder = _Recorder(measured)
+    code = pytest.main([*OPTIONS, *(f"test/{name}" for name in FOLDERS)], plugins=[recorder])
+    measured.stop()
+    measured.save()
+    measured.combine()
+    for name in recorder.failed:
+        recorder.seconds.pop(name, None)
+    SECONDS.write_text(json.dumps(recorder.seconds, indent=1), encoding="utf-8")
+    print(f"{len(recorder.seconds)} tests; left out, for they failed: {sorted(recorder.failed)}")
+    return code
 
 
-def report(session: Path) -> str:
+def around(code: str, line: int) -> Iterator[range]:
+    """The lines of the statement at a line, without what it contains, and of what it lies in:
+    function, class, file."""
+    inside = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.stmt):
+            first = min(one.lineno for one in (node, *getattr(node, "decorator_list", ())))
+            if first <= line <= node.end_lineno:
+                inside.append((node.end_lineno - first, first, node))
+    inside.sort(key=lambda one: one[0])
+    if inside:
+        _, first, node = inside[0]
+        body = getattr(node, "body", None)
+        end = body[0].lineno - 1 if body else node.end_lineno
+        yield range(first, max(end, line) + 1)
+    for _, first, node in inside:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield range(first, node.end_lineno + 1)
+    yield range(1, code.count("\n") + 2)
+
+
+def selected(
+    code: str, line: int, contexts: Mapping[int, Sequence[str]], seconds: Mapping[str, float]
+) -> list[str]:
+    """The tests that can notice a fault in a line, file by file, the quickest first.
+
+    Args:
+        code, line: of the module.
+        contexts: by line, the tests and test files that run it; "" for its import.
+        seconds: that each test takes.
+    """
+    statement, *wider = around(code, line)
+    ran = {name for number in statement for name in contexts.get(number, ())}
+    if not ran:
+        return []
+    found = ran & seconds.keys()
+    for lines in wider:
+        if found:
+            break
+        found = {name for number in lines for name in contexts.get(number, ())} & seconds.keys()
+    files = ran - found - {""}
+    later = {name for name in seconds if name.split("::")[0] in files} - found
+    chosen: list[str] = []
+    for group in (found, later):
+        by_file = defaultdict(list)
+        for name in sorted(group, key=seconds.__getitem__):
+            by_file[name.split("::")[0]].append(name)
+        for names in sorted(by_file.values(), key=lambda names: sum(seconds[n] for n in names)):
+            chosen += names
+    spent = 0.0
+    for count, name in enumerate(chosen):
+        spent += seconds[name]
+        if spent > MOST:
+            return chosen[: max(1, count)]
+    return chosen
+
+
+def run(count: int, seed: int) -> None:
+    """Plant the faults of a sample one by one and write down which test notices each."""
+    import coverage
+
+    if subprocess.run(["git", "diff", "--quiet", "--", "lisa_ros"], cwd=ROOT).returncode:
+        sys.exit("lisa_ros has changes: `git checkout lisa_ros` first, in a clone of its own")
+    covered = coverage.CoverageData(str(COVERED))
+    covered.read()
+    seconds = json.loads(SECONDS.read_text(encoding="utf-8"))
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # a file may change twice within a second
+    for name in HEAVY:
+        importlib.import_module(name)
+    done = {tuple(one["mutation"].values()) for one in results()}
+    for mutation in sample(count, seed):
+        if tuple(asdict(mutation).values()) in done:
+            continue
+        before, after = mutation.code()
+        path = ROOT / mutation.module
+        contexts = covered.contexts_by_lineno(str(path))
+        tests = selected(before, mutation.line, contexts, seconds)
+        began = time.monotonic()
+        try:
+            path.write_text(after, encoding="utf-8")
+            noticed = _noticed(tests) if tests else ""
+        finally:
+            path.write_text(before, encoding="utf-8")
+        changed = [
+            f"{a.strip()} → {b.strip()}"
+            for a, b in zip(before.splitlines(), after.splitlines(), strict=False)
+            if a != b
+        ]
+        result = {"mutation": asdict(mutation), "change": changed[0], "tests": len(tests)}
+        result |= {"noticed": noticed, "seconds": round(time.monotonic() - began, 1)}
+        with RESULTS.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(result, ensure_ascii=False) + "\n")
+        print(f"{mutation.module}:{mutation.line}", changed[0], noticed or "NOT NOTICED", sep="  ")
+
+
+def _noticed(tests: Sequence[str]) -> str:
+    """The test that fails, or why none could run to its end; empty if all pass."""
+    log = WORK / "tests.log"
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        for stream in (1, 2):
+            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+        os._exit(pytest.main([*OPTIONS, "-x", *tests]))
+    end = time.monotonic() + LIMIT
+    ended = 0
+    while not ended and time.monotonic() < end:
+        time.sleep(0.02)
+        ended, status = os.waitpid(child, os.WNOHANG)
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)  # the nodes of a test that broke off, too
+    if not ended:
+        os.waitpid(child, 0)
+        return f"not through after {LIMIT:g} s"
+    if status == 0:
+        return ""
+    said = log.read_text(encoding="utf-8", errors="replace")
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
+    return failed[1] if failed else f"pytest ended with {os.waitstatus_to_exitcode(status)}"
+
+
+def results() -> list[dict]:
+    """What has been tried so far; of a mutation that was tried twice the later."""
+    if not RESULTS.exists():
+        return []
+    lines = map(json.loads, RESULTS.read_text(encoding="utf-8").splitlines())
+    return list({tuple(one["mutation"].values()): one for one in lines}.values())
+
+
+def report() -> str:
     """Noticed and unnoticed mutations by folder, and the unnoticed ones by line."""
-    from cosmic_ray.work_db import WorkDB, use_db
+    from benchmarks.generated_tables import markdown_table
 
     counts: Counter[tuple[str, bool]] = Counter()
     survivors = []
-    with use_db(session, WorkDB.Mode.open) as database:
-        for item, result in database.completed_work_items:
-            [mutation] = item.mutations
-            folder = Path(mutation.module_path).parts[1]
-            counts[folder, result.is_killed] += 1
-            if not result.is_killed:
-                lines = [line for line in result.diff.splitlines() if line[:2] in ("- ", "+ ")]
-                where = f"`{mutation.module_path}:{mutation.start_pos[0]}`"
-                what = " → ".join(f"`{line[1:].strip()}`" for line in lines)
-                survivors.append((where, what.replace("|", "\\|")))
+    for one in results():
+        module, line = one["mutation"]["module"], one["mutation"]["line"]
+        counts[module.split("/")[1], bool(one["noticed"])] += 1
+        if not one["noticed"]:
+            change = one["change"].replace("|", "\\|")
+            survivors.append([f"`{module}:{line}`", f"`{change}`".replace(" → ", "` → `")])
     rows = []
-    for folder in (*TESTS, "together"):
+    for folder in (*FOLDERS, "together"):
         killed, lived = (
-            sum(counts[name, is_killed] for name in TESTS if folder in (name, "together"))
+            sum(counts[name, is_killed] for name in FOLDERS if folder in (name, "together"))
             for is_killed in (True, False)
         )
         share = f"{100 * killed / (killed + lived):.0f} %" if killed + lived else "–"
@@ -150,25 +373,23 @@ def report(session: Path) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    drawing = commands.add_parser("sample")
-    drawing.add_argument("session", type=Path)
-    drawing.add_argument("--count", type=int, default=200)
-    drawing.add_argument("--seed", type=int, default=0)
-    commands.add_parser("test")
+    commands.add_parser("cover")
+    running = commands.add_parser("run")
+    running.add_argument("--count", type=int, default=200)
+    running.add_argument("--seed", type=int, default=0)
     reporting = commands.add_parser("report")
-    reporting.add_argument("session", type=Path)
-    reporting.add_argument(
-        "--write", type=Path, help="a page with a place for the table `mutation`"
-    )
+    reporting.add_argument("--write", type=Path, help="a page with a place for `mutation`")
     args = parser.parse_args()
-    if args.command == "test":
-        return test()
-    if args.command == "sample":
-        sample(args.session, args.count, args.seed)
+    if args.command == "cover":
+        return cover()
+    if args.command == "run":
+        run(args.count, args.seed)
         return 0
-    text = report(args.session)
+    text = report()
     print(text)
     if args.write:
+        from benchmarks.generated_tables import put_into_page
+
         put_into_page(args.write, "mutation", text)
     return 0
 

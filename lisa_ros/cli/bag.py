@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from lisa_ros.cli import MODES, add_model_arguments, model_options
+from lisa_ros.node.parameters import BY_NAME
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--camera-info", default="", metavar="TOPIC", help="their intrinsics, if several"
     )
     parser.add_argument("--mode", default="auto", choices=MODES)
+    least = BY_NAME["score.min"].default
+    parser.add_argument(
+        "--score-min",
+        type=float,
+        default=least,
+        metavar="SCORE",
+        help=f"leave masks with a lower score out (default: the node's score.min, {least:g})",
+    )
     add_model_arguments(parser)
 
 
@@ -58,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
         depth=args.depth,
         info=args.camera_info,
         mode=args.mode,
+        least_score=args.score_min,
     )
     with console.status("loading the model ..."):
         engine = load_engine(**model_options(args))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from typing import Any
 
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_msgs.msg import String
@@ -56,7 +57,9 @@ class PerceptionNode(LifecycleNode):
         """set from a signal: whatever waits for the model gives up"""
         self.readiness = readiness = Readiness("unconfigured", UNCONFIGURED)
         self.parameters = parameters = Parameters(self, lambda: readiness.state == "unconfigured")
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._steady = steady = Clock(clock_type=ClockType.STEADY_TIME)
+        # Requests are taken up while a transition waits and holds up everything else.
+        requests = MutuallyExclusiveCallbackGroup()
         self.camera = CameraInput(self, parameters)
         self.depth = DepthInput(self, parameters)
         self.localizer = Localizer(self, self.depth, parameters)
@@ -90,10 +93,12 @@ class PerceptionNode(LifecycleNode):
             self, parameters, queries, self.following, worker, readiness, steady
         )
         self.self_test = SelfTest(self, queries, worker, readiness)
-        self.action = SegmentAction(self, parameters, queries)
-        self.follow_action = FollowAction(self, parameters, queries, self.following, readiness)
-        self._query = self.create_subscription(
-            String, "query", self._on_query, reliable_qos(QUERIES_KEPT)
+        self.action = SegmentAction(self, parameters, queries, requests)
+        self.follow_action = FollowAction(
+            self, parameters, queries, self.following, readiness, requests
+        )
+        self.create_subscription(
+            String, "query", self._on_query, reliable_qos(QUERIES_KEPT), callback_group=requests
         )
         self.create_timer(1.0, self._each_second, clock=steady)
         # An impossible transition would raise out of the executor, and its caller wait forever.
@@ -101,9 +106,14 @@ class PerceptionNode(LifecycleNode):
         service.callback = self._always_answered(service.callback)
 
     def start(self) -> None:
-        """Configure and activate, as a lifecycle manager would."""
-        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            self.trigger_activate()
+        """Have the executor configure and activate, as a lifecycle manager would."""
+
+        def once() -> None:
+            timer.cancel()
+            if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+                self.trigger_activate()
+
+        timer = self.create_timer(0.0, once, clock=self._steady)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         return self._transition("configure", self._configure)
@@ -194,26 +204,21 @@ class PerceptionNode(LifecycleNode):
         self._await_model(self.worker.unload(), UNLOAD_LIMIT)
 
     def _await_model(self, future: Future[None], limit: float | None = None) -> None:
-        """Wait for the model's thread, which holds the executor up; a signal ends it.
+        """Wait for the model's thread, which holds up the transition; a signal ends it.
 
-        Meanwhile the diagnostics go on, and queries on the topic hear at once why not.
+        Meanwhile the diagnostics go on, and queries and goals hear at once why not.
         """
-        began = time.monotonic()
-        while not wait([future], timeout=0.1).done:
+        began, executor = time.monotonic(), self.executor
+        future.add_done_callback(lambda _: executor.wake())
+        while not future.done():
             if self.stopping.is_set():
                 raise Stopped("the process is stopping")
             if limit is not None and time.monotonic() - began > limit:
                 self.get_logger().warning("the model is still busy; its memory is freed afterwards")
                 return
             self.diagnostics.publish_if_due()
-            self._take_queries()
+            executor.spin_once(timeout_sec=0.1)
         future.result()
-
-    def _take_queries(self) -> None:
-        """Take up what waits on the topic `query`, as the executor would."""
-        with self._query.handle:
-            while (taken := self._query.handle.take_message(String, False)) is not None:
-                self._on_query(*taken)
 
     def end_queries(self) -> None:
         """First step to the end of the process: take nothing more, answer what is there."""

@@ -182,21 +182,11 @@ class ModelWorker:
             return Outcome(Status.NOT_READY, str(error))
         except LisaError as error:
             return Outcome(Status.REJECTED, str(error))
-        status = Status[answer.status.name]
-        sentence = ENDED_BY_ENGINE.get(status, "")
-        least = self._parameters["score.min"]
-        kept = [one for one in answer.instances if one.score >= least]
-        if answer.instances and not kept:
-            best = max(one.score for one in answer.instances)
-            sentence = sentence or (
-                f"nothing was found surely enough: the best mask has a score of {best:.2f}, and "
-                f"the least that is shown (score.min) is {least:g}"
-            )
-            status = Status.NOT_FOUND if status == Status.OK else status
-        answer = replace(answer, instances=kept)
+        status, sentence, answer = sure_enough(answer, self._parameters["score.min"])
         objects = None
         if status in ANSWERED:
-            objects = self._localizer.objects(query.frame, [one.mask for one in kept])
+            masks = [one.mask for one in answer.instances]
+            objects = self._localizer.objects(query.frame, masks)
         return Outcome(status, sentence, answer, objects)
 
     def _ask(self, query: Query, frame: Frame, pixels: np.ndarray) -> Answer:
@@ -246,6 +236,24 @@ class ModelWorker:
                 f"the model failed with {type(error).__name__}; the node's log has the details"
             )
         return Outcome(Status.MODEL_ERROR, sentence)
+
+
+def sure_enough(answer: Answer, least: float) -> tuple[Status, str, Answer]:
+    """An answer without the instances whose score is lower than `least`, the parameter `score.min`.
+
+    Its status comes first, NOT_FOUND if none is left, and then the sentence that says why.
+    """
+    status = Status[answer.status.name]
+    sentence = ENDED_BY_ENGINE.get(status, "")
+    kept = [one for one in answer.instances if one.score >= least]
+    if answer.instances and not kept:
+        best = max(one.score for one in answer.instances)
+        sentence = sentence or (
+            f"nothing was found surely enough: the best mask has a score of {best:.2f}, and the "
+            f"least that is shown (score.min) is {least:g}"
+        )
+        status = Status.NOT_FOUND if status == Status.OK else status
+    return status, sentence, replace(answer, instances=kept)
 
 
 def _check_instance(instance: Instance, pixels: np.ndarray) -> None:

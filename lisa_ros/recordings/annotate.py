@@ -36,6 +36,7 @@ from lisa_ros.node.results import messages
 from lisa_ros.node.results.objects3d import localize
 from lisa_ros.node.results.overlay import draw_overlay
 from lisa_ros.node.status import ANSWERED, Status
+from lisa_ros.node.worker import sure_enough
 from lisa_ros.recordings.bag import (
     Bag,
     Moment,
@@ -96,6 +97,7 @@ class Annotator:
         mode: str = "auto",
         max_new_tokens: int = 256,
         max_pixels: int = 2**28,
+        least_score: float = SETTINGS["score.min"],
     ) -> None:
         """
         Args:
@@ -106,7 +108,7 @@ class Annotator:
             topic: the camera; empty: the only topic with images in colour.
             depth: the depth images that are registered to it; empty: none, and so no 3-D part.
             info: their camera_info; empty: the one beside them, or the only one.
-            mode, max_new_tokens, max_pixels: as the node's parameters.
+            mode, max_new_tokens, max_pixels, least_score: as the node's parameters.
 
         Raises:
             LisaError: the recording cannot be read, or nothing be written there.
@@ -118,6 +120,7 @@ class Annotator:
         self._source, self._target = source, target
         self._questions, self._every = questions, every
         self._mode, self._max_new_tokens, self._max_pixels = mode, max_new_tokens, max_pixels
+        self._least_score = BY_NAME["score.min"].check(least_score)
         self._asked, self._images = 0, 0
         self._last: int | None = None
         self.summary = Summary()
@@ -250,7 +253,7 @@ class Annotator:
         query, outcome = self._ask(model, frame, question, recorded.time)
         message = messages.segmentation(query, outcome, model.name)
         message.timings.total = messages.since(query)
-        words = message.answer or message.error
+        words = messages.words(message)
         written: dict[str, Any] = {"/lisa/mask": message, "/lisa/answer": String(data=words)}
         if outcome.answer is not None:
             found, header = outcome.answer.instances, message.header
@@ -291,9 +294,10 @@ class Annotator:
             sentence = f"the model failed with {type(error).__name__}: {said(error)}"
             self.summary.faults.append(f"question {self._asked} has no answer: {sentence}")
             return query, Outcome(Status.MODEL_ERROR, sentence)
-        masks = [one.mask for one in last.answer.instances]
+        status, sentence, answer = sure_enough(last.answer, self._least_score)
+        masks = [one.mask for one in answer.instances]
         objects = localize(masks, frame.match, frame.header, SETTINGS)
-        return query, Outcome(Status[last.answer.status.name], "", last.answer, objects)
+        return query, Outcome(status, sentence, answer, objects)
 
 
 class _Writer(Writer):

@@ -1,8 +1,8 @@
-"""Only mutations that can be noticed are drawn."""
+"""Only mutations that can be noticed are drawn, and each meets the tests that run its line."""
 
 from __future__ import annotations
 
-from benchmarks.mutation import OPERATORS, effect
+from benchmarks.mutation import MOST, OPERATORS, effect, selected
 
 CODE = """
 def f(a: int | None, logger) -> list[int]:
@@ -24,3 +24,40 @@ def test_operators_are_those_of_a_persons_faults() -> None:
         assert OPERATORS.fullmatch(f"core/{name}")
     for name in ("ReplaceComparisonOperator_Eq_Is", "ReplaceBinaryOperator_BitOr_Add"):
         assert not OPERATORS.fullmatch(f"core/{name}")
+
+
+MODULE = """LIMIT = 3
+
+def near(x):
+    if x > LIMIT:
+        return False
+    return True
+
+def far(x):
+    return not near(x)
+"""
+SECONDS = {"test_a.py::slow": 2.0, "test_a.py::quick": 0.1, "test_b.py::other": 1.0}
+CONTEXTS = {
+    1: ["", "test_b.py"],
+    3: [""],
+    4: ["test_a.py::slow", "test_a.py::quick"],
+    6: ["test_a.py::slow"],
+    8: [""],
+}
+
+
+def test_a_fault_meets_the_tests_that_run_its_line_the_quickest_first() -> None:
+    assert selected(MODULE, 4, CONTEXTS, SECONDS) == ["test_a.py::quick", "test_a.py::slow"]
+    assert selected(MODULE, 6, CONTEXTS, SECONDS) == ["test_a.py::slow"]
+    # no test runs the line
+    assert selected(MODULE, 5, CONTEXTS, SECONDS) == []
+    # a constant: what runs the file, then the file whose fixtures have read it
+    found = selected(MODULE, 1, CONTEXTS, SECONDS)
+    assert found == ["test_a.py::quick", "test_a.py::slow", "test_b.py::other"]
+    # the line of a `def` runs at import: the tests of its function
+    assert selected(MODULE, 3, CONTEXTS, SECONDS) == ["test_a.py::quick", "test_a.py::slow"]
+
+
+def test_what_takes_too_long_is_left_out() -> None:
+    slow = SECONDS | {"test_a.py::slow": MOST}
+    assert selected(MODULE, 4, CONTEXTS, slow) == ["test_a.py::quick"]

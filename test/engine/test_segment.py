@@ -59,6 +59,16 @@ def test_an_answer_is_printed_and_written(
     assert changed.any(-1)[mask.reshape(48, 64)].mean() > 0.9
 
 
+@pytest.mark.parametrize(("view", "looks"), [("tiles", 3), ("squash", 1)])
+def test_mode_and_clip_view_reach_the_model(
+    view: str, looks: int, model: str, picture: Path, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = ["segment", str(picture), "the red mug", "--model", model, "--device", "cpu"]
+    assert main([*arguments, "--mode", "text", "--clip-view", view]) == 0
+    printed = capsys.readouterr().out
+    assert "status    TEXT_ONLY" in printed and f"clip_encodes {looks}," in printed
+
+
 def test_a_released_folder_is_asked_as_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,6 +166,7 @@ def test_the_cup_goes_on_the_middle_of_the_top(seed):
     assert grasps[0].score > 0.6
     for one in grasps:
         where, turned = local(one.pose, scene.thing)
+        assert np.linalg.det(turned) == pytest.approx(1)
         # The whole cup is on a face, and presses against it.
         over = np.abs(where) - scene.thing.size / 2
         face = int(over.argmax())

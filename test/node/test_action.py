@@ -19,6 +19,7 @@ from node_rig import FAKE, image_message, picture, rig, wait_for
 from PIL import Image as Picture
 from rclpy.action import ActionClient
 
+from lisa_ros.node.requests.segment_action import DIALOGUES, TURNS, Dialogues
 from lisa_ros.node.results.messages import run_lengths
 from lisa_ros.node.status import Status
 
@@ -218,6 +219,22 @@ def test_dialogue_is_remembered_by_name_and_cleared(client):
     assert answer == "I remember 2: history one | history two"
     answer = client.ask("history four", dialogue="kitchen", clear=True)[1].answer
     assert answer == "I remember 0: "
+
+
+def test_of_long_dialogues_the_end_is_remembered_and_of_many_those_used_last():
+    dialogues = Dialogues()
+    for turn in range(TURNS + 3):
+        dialogues.add("kitchen", f"question {turn}", f"answer {turn}")
+    last = tuple((f"question {turn}", f"answer {turn}") for turn in range(3, TURNS + 3))
+    assert dialogues.history("kitchen") == last
+    for number in range(DIALOGUES - 1):
+        dialogues.add(f"room {number}", "a", "b")
+    dialogues.add("kitchen", "again", "yes")  # no longer the one unused for longest
+    dialogues.add("one more", "a", "b")
+    assert dialogues.history("room 0") == () and dialogues.history("room 1") == (("a", "b"),)
+    assert dialogues.history("kitchen") == (*last[1:], ("again", "yes"))
+    dialogues.add("", "nameless", "no")
+    assert dialogues.history("") == ()
 
 
 @pytest.mark.parametrize("mode", ["auto", "mask"])

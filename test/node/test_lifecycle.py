@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from lisa_ros.action import Segment
-from node_rig import START, Manager, Process, Rig, rig, wait_for
+from lisa_ros.action import Follow, Segment
+from node_rig import START, WAIT, Manager, Process, Rig, rig, wait_for
 from rclpy.action import ActionClient
 from std_msgs.msg import String
 
@@ -234,12 +234,22 @@ def test_a_signal_while_the_model_is_loaded():
         assert "Traceback" not in process.log
 
 
-def test_a_query_during_the_loading_hears_at_once_that_the_node_is_not_ready():
+def test_who_asks_during_the_loading_hears_at_once_that_the_node_is_not_ready():
+    """On the topic as by an action."""
     with rig() as robot:
-        process = robot.start("-p", "model.path:=slow:60", ready=False)
+        process = robot.start("-p", "model.path:=slow:90", ready=False)
         result = robot.ask("early bird")
-        assert result.status == Status.NOT_READY and "slow:60 is being loaded" in result.error
-        assert "configure: done" not in process.log
+        assert result.status == Status.NOT_READY and "slow:90 is being loaded" in result.error
+        for kind, name in ((Segment, "segment"), (Follow, "follow")):
+            client = robot.do(lambda k=kind, n=name: ActionClient(robot.node, k, n))
+            assert client.wait_for_server(WAIT)
+            goal = robot.do(lambda c=client, k=kind: c.send_goal_async(k.Goal(instruction="it")))
+            wait_for(goal.done, "the goal to be accepted")
+            ended = robot.do(goal.result().get_result_async)
+            wait_for(ended.done, "its result")
+            answer = ended.result().result.segmentation
+            assert answer.status == Status.NOT_READY and "slow:90 is being" in answer.error, name
+        assert "configure: done" not in process.log and "Traceback" not in process.log
 
 
 def test_the_time_of_a_query_counts_from_its_arrival():

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lisa_ros.msg import Segmentation
 from node_rig import picture, rig, wait_for
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
 from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
 from lisa_ros.node.parameters import BY_NAME, PARAMETERS
+from lisa_ros.node.results.diagnostics import Diagnostics
 from lisa_ros.node.status import Status
 
 
@@ -137,6 +140,22 @@ def test_diagnostics_once_a_second(robot):
         assert "no image since" in heard[-1].status[1].message
         robot.film()
         wait_for(lambda: robot.ask("ready").status == Status.OK, "images again")
+
+
+def test_median_and_percentile_are_of_the_answered_ones():
+    """Of the last two hundred; what failed took no time that means anything."""
+    node = SimpleNamespace(create_publisher=lambda *_: None)
+    queries, following = SimpleNamespace(waiting=3), SimpleNamespace(things=2)
+    diagnostics = Diagnostics(node, None, queries, following, None, None)
+    statuses = [Status.OK] * 300 + [Status.TIMEOUT] * 50
+    for number, status in enumerate(statuses):
+        result = Segmentation(status=int(status))
+        result.timings.total = 2.0 * number if number >= 100 else 1000.0
+        diagnostics.results.append(result)
+    _, told, values = diagnostics._queries_report()
+    assert told == "350 answered" and values["ended TIMEOUT"] == 50
+    assert values["total [ms]"] == "median 399.0, 95 % 578.1"  # of 200, 202, ... 598
+    assert (values["waiting"], values["things followed"]) == (3, 2)
 
 
 def test_the_level_says_whose_fault_it_is(robot):

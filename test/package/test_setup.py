@@ -25,7 +25,7 @@ def folder_of_tools(folder: Path, *tools: str) -> Path:
     return folder
 
 
-def setup(folder: Path, path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def run_setup(folder: Path, path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run what `make setup` runs, for an environment in `folder`, with this PATH."""
     command = [shutil.which("sh"), str(ROOT / ".ci" / "setup"), str(folder / "environment")]
     environment = {"PATH": str(path), "HOME": str(folder), **variables}
@@ -42,7 +42,7 @@ def python_that_says(folder: Path, text: str) -> Path:
 
 def test_old_python_is_named(tmp_path: Path) -> None:
     old = python_that_says(tmp_path, "Python 3.8.18")
-    result = setup(tmp_path, folder_of_tools(tmp_path / "bin", *TOOLS), PYTHON=str(old))
+    result = run_setup(tmp_path, folder_of_tools(tmp_path / "bin", *TOOLS), PYTHON=str(old))
     assert result.returncode == 1
     assert "Python 3.10 or newer is needed; found Python 3.8.18" in result.stderr
     assert not (tmp_path / "environment").exists()
@@ -52,7 +52,7 @@ def test_old_python_is_named(tmp_path: Path) -> None:
 def test_missing_tool_is_named(tmp_path: Path, missing: str, advice: str) -> None:
     tools = [tool for tool in ("cmake", "c++") if tool != missing]
     path = folder_of_tools(tmp_path / "bin", *TOOLS, *tools)
-    result = setup(tmp_path, path, PYTHON=sys.executable)
+    result = run_setup(tmp_path, path, PYTHON=sys.executable)
     assert result.returncode == 1
     assert f"apt install {advice}" in result.stderr
     assert len(result.stderr.splitlines()) == 1

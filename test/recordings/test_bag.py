@@ -23,7 +23,9 @@ from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import String
 
+from lisa_ros.errors import LisaError
 from lisa_ros.node.inputs.image_conversion import to_rgb
 from lisa_ros.node.loading import Model
 from lisa_ros.node.status import Status
@@ -172,6 +174,40 @@ def test_the_result_describes_its_own_types(tmp_path):
         for one, _, data in reader.messages(connections=[connection]):
             message = reader.deserialize(data, one.msgtype)
             assert message.answer == "Sure, it is here." and message.instances[0].area == 768
+
+
+def test_what_the_model_is_not_sure_of_is_left_out_as_by_the_node(tmp_path):
+    source = record(tmp_path / "in", seconds=1)
+    for least, status in ((None, Status.NOT_FOUND), (0.1, Status.OK)):
+        target, more = tmp_path / f"out{least}", {} if least is None else {"least_score": least}
+        list(Annotator(source, target, ["the mug score:0.2"], every=0, **more).run(MODEL))
+        topics = read(target)
+        result = deserialize_message(topics["/lisa/mask"][0][1], Segmentation)
+        mask = to_rgb(deserialize_message(topics["/lisa/mask/image"][0][1], Image), 10_000)
+        said = deserialize_message(topics["/lisa/answer"][0][1], String).data
+        found = status == Status.OK
+        assert (result.status, len(result.instances), mask.any()) == (status, found, found)
+        assert ("score of 0.20" in said) != found
+    with pytest.raises(LisaError, match=r"score.min must lie in"):
+        Annotator(source, tmp_path / "no", ["it"], every=0, least_score=25.0)
+
+
+def test_mode_and_length_reach_the_model(tmp_path):
+    asked = []
+
+    class Asked(FakeEngine):
+        def stream(self, image, instruction, **options):
+            asked.append((options["mode"], options["max_new_tokens"]))
+            return super().stream(image, instruction, **options)
+
+    source, model = record(tmp_path / "in", seconds=2), Model(Asked(), "fake", "cpu")
+    run = Annotator(source, tmp_path / "out", ["it"], every=0, mode="explain", max_new_tokens=7)
+    list(run.run(model))
+    assert asked == [("explain", 7)] * 2
+    [result, _] = [
+        deserialize_message(data, Segmentation) for _, data in read(tmp_path / "out")["/lisa/mask"]
+    ]
+    assert result.mode == "explain"
 
 
 def test_an_annotated_recording_can_be_annotated_again(tmp_path):

@@ -6,6 +6,7 @@ from typing import Any
 
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
+from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.task import Future
 
@@ -34,6 +35,7 @@ class FollowAction:
         queries: Queries,
         loop: FollowLoop,
         readiness: Readiness,
+        group: CallbackGroup,
     ) -> None:
         self._node, self._parameters, self._readiness = node, parameters, readiness
         self._queries, self._loop = queries, loop
@@ -43,6 +45,7 @@ class FollowAction:
             Follow,
             "follow",
             self._execute,
+            callback_group=group,
             cancel_callback=self._on_cancel,
             result_timeout=RESULT_KEPT,
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
+from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.task import Future
 
@@ -57,7 +58,9 @@ class Dialogues:
 class SegmentAction:
     """Turns goals into queries and hands their progress and result back."""
 
-    def __init__(self, node: Node, parameters: Parameters, queries: Queries) -> None:
+    def __init__(
+        self, node: Node, parameters: Parameters, queries: Queries, group: CallbackGroup
+    ) -> None:
         self._node, self._parameters = node, parameters
         self._queries = queries
         self._dialogues = Dialogues()
@@ -67,6 +70,7 @@ class SegmentAction:
             Segment,
             "segment",
             self._execute,
+            callback_group=group,
             cancel_callback=self._on_cancel,
             result_timeout=RESULT_KEPT,
         )

@@ -187,6 +187,15 @@ def run_lengths(mask: np.ndarray) -> str:
     return "".join(letters)
 
 
+def words(message: Segmentation) -> str:
+    """What is said about a result: the answer, or why there is none.
+
+    What the model says about a mask that is not shown would mislead.
+    """
+    not_shown = message.status == Status.NOT_FOUND and message.error
+    return not_shown or message.answer or message.error
+
+
 def summary(message: Segmentation) -> str:
     """An answer in a few lines for people."""
     header = f"query {message.query_id} {message.query!r:.100}: {Status(message.status).name}"

@@ -107,9 +107,7 @@ class ResultPublishers:
 
     def publish_rest(self, query: Query, outcome: Outcome, message: Segmentation) -> None:
         """The words, and the rest for those who listen."""
-        # What the model says about a mask that is not shown would mislead.
-        not_shown = outcome.status == Status.NOT_FOUND and message.error
-        self._answer.publish(String(data=not_shown or message.answer or message.error))
+        self._answer.publish(String(data=messages.words(message)))
         self._last.publish(message)
         self._summary.publish(String(data=messages.summary(message)))
         if query.frame is None:
