@@ -184,6 +184,8 @@ def has_color(image: np.ndarray, color: Sequence[int]) -> np.ndarray:
 
 FAULTY = (1, 2, 3)
 """the colour of an image's first pixel at which the tracker fails"""
+STALLING = (3, 2, 1)
+"""likewise, at which it takes its time"""
 
 
 class FakeTracker:
@@ -202,6 +204,8 @@ class FakeTracker:
     def update(self, image, *, stamp, key=None) -> list[Track]:
         if tuple(image[0, 0]) == FAULTY:
             raise RuntimeError("the tracker failed")
+        if tuple(image[0, 0]) == STALLING:
+            time.sleep(0.3)
         self.counters["sam_encodes"] += 1
         tracks = []
         for number, color in self.colors.items():

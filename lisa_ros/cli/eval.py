@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lisa_ros.engine import Answer, Engine
     from lisa_ros.evaluation.evaluate import Sample
     from lisa_ros.evaluation.reasonseg import Item
+    from lisa_ros.evaluation.video_sets import ClipScore
     from lisa_ros.tracking.follow import Follower
 
 COLUMNS = {
@@ -88,10 +89,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     video.add_argument(
         "--tracker",
+        action="append",
         choices=("lisa", "sam2", "every-frame"),
-        default="lisa",
         help="who keeps the thing (default: lisa); every-frame: nobody, the model is asked anew"
-        " about each picture",
+        " about each picture. Given twice: both, clip by clip in turns, and the ratio of their"
+        " processor times",
     )
     video.add_argument("--sam2", metavar="DIR", help="folder of SAM 2 or EdgeTAM, for that tracker")
     video.add_argument("--clips", type=int, metavar="N", help="only the first N clips")
@@ -232,55 +234,69 @@ def _run_video(args: argparse.Namespace) -> int:
     """Follow what is meant through every clip of a set; print and write the figures."""
     from collections import Counter
 
+    from rich.progress import Progress
+
     from lisa_ros.engine.load import load_engine
     from lisa_ros.evaluation import video_sets
 
-    asked = args.begin == "instruction" or args.tracker == "every-frame"
+    trackers = args.tracker or ["lisa"]
+    asked = {one: args.begin == "instruction" or one == "every-frame" for one in trackers}
     clips = video_sets.read_clips(args.dataset)[: args.clips]
-    if asked and not all(clip.instruction for clip in clips):
+    if any(asked.values()) and not all(clip.instruction for clip in clips):
         raise LisaError(
             f"{args.dataset} has no words for its things, as DAVIS has none: take --begin mask and "
             "a tracker"
         )
     engine = load_engine(**model_options(args))
-    scores: list[video_sets.ClipScore] = []
-    counters: Counter[str] = Counter()
-    from rich.progress import Progress
-
+    scores: dict[str, list[video_sets.ClipScore]] = {one: [] for one in trackers}
+    counters: dict[str, Counter[str]] = {one: Counter() for one in trackers}
     with Progress(transient=True) as progress:
-        for clip in progress.track(clips, description=f"following ({args.tracker})"):
-            first = -1 if asked else video_sets.first_mask(clip)
-            if args.tracker == "every-frame":
-                scores.append(
-                    video_sets.score_clip(clip, video_sets.ask_every_frame(engine, clip), first)
-                )
-                counters["asked"] += len(clip.frames)
-                continue
-            follower = make_follower(engine, args.tracker, args.sam2)
-            scores.append(
-                video_sets.score_clip(clip, video_sets.follow(follower, clip, first), first)
-            )
-            counters.update(follower.tracker.counters)
-            counters["asked"] += follower.asked
-    results = video_sets.report_clips(scores)
-    _print_video(results)
-    print(", ".join(f"{name} {count}" for name, count in sorted(counters.items())))
-    if args.json:
-        found = {"model": args.model, "begin": "instruction" if asked else "mask"}
-        found |= {"tracker": args.tracker, "results": results, "counters": dict(counters)}
-        found["clips"] = {
-            score.clip.name: {
-                "j": score.j.mean(1).tolist(),
-                "f": score.f.mean(1).tolist(),
-                "switches": score.switches,
-                "found_after": [
-                    None if wait == float("inf") else wait for wait in score.found_after
-                ],
-            }
-            for score in scores
+        # of several trackers each clip is done by one after the other, so that a busy moment of
+        # the machine hits all of them
+        turns = [(clip, one) for clip in clips for one in scores]
+        for clip, tracker in progress.track(turns, description="following"):
+            first = -1 if asked[tracker] else video_sets.first_mask(clip)
+            if tracker == "every-frame":
+                predict = video_sets.ask_every_frame(engine, clip)
+                counters[tracker]["asked"] += len(clip.frames)
+            else:
+                follower = make_follower(engine, tracker, args.sam2)
+                predict = video_sets.follow(follower, clip, first)
+            scores[tracker].append(video_sets.score_clip(clip, predict, first))
+            if tracker != "every-frame":
+                counters[tracker].update(follower.tracker.counters)
+                counters[tracker]["asked"] += follower.asked
+    found = {}
+    for tracker, done in scores.items():
+        results = video_sets.report_clips(done)
+        if len(scores) > 1:
+            print(f"{tracker}:")
+        _print_video(results)
+        print(", ".join(f"{name} {count}" for name, count in sorted(counters[tracker].items())))
+        found[tracker] = {
+            "begin": "instruction" if asked[tracker] else "mask",
+            "results": results,
+            "counters": dict(counters[tracker]),
+            "clips": {score.clip.name: _clip_figures(score) for score in done},
         }
-        write_file(args.json, json.dumps(found, indent=2) + "\n")
+    if len(scores) > 1:
+        each = {one: sum(s.seconds * len(s.clip.frames) for s in scores[one]) for one in scores}
+        *others, last = each
+        for one in others:
+            print(f"{one} takes {each[one] / each[last]:.3f} of the processor time of {last}")
+    if args.json:
+        write_file(args.json, json.dumps({"model": args.model, "trackers": found}, indent=2) + "\n")
     return 0
+
+
+def _clip_figures(score: ClipScore) -> dict:
+    return {
+        "j": score.j.mean(1).tolist(),
+        "f": score.f.mean(1).tolist(),
+        "wrong": None if score.wrong is None else score.wrong.mean(1).tolist(),
+        "switches": score.switches,
+        "found_after": [None if wait == float("inf") else wait for wait in score.found_after],
+    }
 
 
 def make_follower(engine: Engine, tracker: str, folder: str | None) -> Follower:
@@ -293,9 +309,9 @@ def make_follower(engine: Engine, tracker: str, folder: str | None) -> Follower:
         if not folder:
             raise LisaError("the tracker sam2 needs --sam2 DIR: a folder of SAM 2 or EdgeTAM")
         return Follower(engine, load_sam2_tracker(folder, device=engine.device))
-    from lisa_ros.tracking.lisa import LisaTracker
+    from lisa_ros.serving.remote_tracker import lisa_tracker
 
-    return Follower(engine, LisaTracker(engine))
+    return Follower(engine, lisa_tracker(engine))
 
 
 def _print_video(results: dict[str, dict]) -> None:

@@ -56,6 +56,7 @@ class Engine:
         self.vision = Vision(lisa, config.clip_view or lisa.config.clip_view)
         self.device = self.decoder.device
         self.features = FeatureCache(config.cache_bytes)
+        self.searched: Hashable | None = None  # key of the newest image of `sam_features`
         self.prompts = Prompts(lisa)
         # the image is one id and many positions
         self.prefix_length = len(self.prompts.prefix) - 1 + lisa.config.image_tokens
@@ -179,6 +180,12 @@ class Engine:
             features = self.features.get(key, image.shape[:2])
             missing = features.sam is None
             if missing:
+                # for images that follow one another: of those that nobody asked about only the
+                # newest stays, or a thing that is looked for would fill the cache
+                before = self.features.entries.get(self.searched)
+                if before not in (None, features) and not before.views:
+                    del self.features.entries[self.searched]
+                self.searched = key or self.searched
                 self.vision.encode_sam([features], [image], StageTimer(self.device))
             self.vision.join()
             return features, missing

@@ -429,7 +429,7 @@ def ask_every_frame(engine: Asks, clip: VideoClip) -> Predict:
     """Ask anew about every picture, as if there were no video."""
 
     def predict(index: int, rgb: np.ndarray) -> np.ndarray:
-        answer = engine.segment(rgb, clip.instruction, mode="mask", key=(clip.name, index))
+        answer = engine.segment(rgb, clip.instruction, mode="mask")
         return np.stack([np.zeros(rgb.shape[:2], bool), *(one.mask for one in answer.instances)])
 
     return predict

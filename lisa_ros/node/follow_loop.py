@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rclpy.node import Node
 
-from lisa_ros.errors import ImageError, LisaError
+from lisa_ros.errors import ImageError, LisaError, ServerError
 from lisa_ros.msg import Segmentation
 from lisa_ros.node.inputs.camera import CameraInput
 from lisa_ros.node.inputs.frame import Frame
@@ -139,6 +139,8 @@ class FollowLoop:
             self._begin(one, frame, what)
         except NotAnswered as reason:
             self.end(one, reason.status, str(reason))
+        except ServerError as error:
+            self.end(one, Status.NOT_READY, str(error))
         except LisaError as error:
             self.end(one, Status.REJECTED, str(error))
         except Exception as error:
@@ -289,6 +291,7 @@ class FollowLoop:
                 f"{what} last seen {unseen:.1f} s ago, and the limit (lost_timeout) is "
                 f"{one.limit:g} s"
             )
+            sentence += f": {one.follower.fault}" if one.follower.fault else ""
             self.end(one, Status.NOT_FOUND, sentence)
 
     def _publish_labels(self, frame: Frame) -> None:

@@ -67,7 +67,7 @@ def load_model(parameters: Mapping[str, Any]) -> Model:
         remote = RemoteEngine(path, jpeg_quality=parameters["model.jpeg_quality"], config=config)
         with suppress(ServerUnreachable):
             remote.connect()
-        return Model(remote, remote.name, path, partial(new_tracker, None, sam2))
+        return Model(remote, remote.name, path, partial(new_tracker, remote, sam2))
     try:
         engine = load_engine(
             path,
@@ -84,18 +84,18 @@ def load_model(parameters: Mapping[str, Any]) -> Model:
     return Model(engine, engine.name, str(engine.device), partial(new_tracker, engine, sam2))
 
 
-def new_tracker(engine: Engine | None, sam2: Any, most: int) -> Tracker:
-    """For `most` things: SAM 2's way where its network is given, else the `lisa` way.
+def new_tracker(engine: Engine | RemoteEngine, sam2: Any, most: int) -> Tracker:
+    """For `most` things: SAM 2's way where its network is given, else `lisa`, beside the engine.
 
-    Without an engine on this machine the latter goes by motion and colours alone.
+    That is on the server where the engine is a server's.
     """
-    if sam2 is None:
-        from lisa_ros.tracking.lisa import LisaTracker
+    if sam2 is not None:
+        from lisa_ros.tracking.sam2 import Sam2Tracker
 
-        return LisaTracker(engine, max_tracks=most)
-    from lisa_ros.tracking.sam2 import Sam2Tracker
+        return Sam2Tracker(sam2, max_tracks=most)
+    from lisa_ros.serving.remote_tracker import lisa_tracker
 
-    return Sam2Tracker(sam2, max_tracks=most)
+    return lisa_tracker(engine, most)
 
 
 def missing(error: ModuleNotFoundError) -> str:

@@ -39,6 +39,7 @@ from lisa_ros.errors import (
     LisaError,
     ServerError,
     ServerUnreachable,
+    TrackingError,
 )
 from lisa_ros.serving.wire import (
     INFO,
@@ -79,7 +80,12 @@ KEPT_CONNECTIONS = 2
 KEPT_FRAMES = 256  # names of images that the server may still have
 ENDED_BY = {"cancel": AnswerStatus.CANCELLED, "deadline": AnswerStatus.TIMEOUT}
 NEVER = Interruption()
-REFUSED = {"image": ImageError, "instruction": InstructionError, "busy": BusyError}
+REFUSED = {
+    "image": ImageError,
+    "instruction": InstructionError,
+    "busy": BusyError,
+    "tracking": TrackingError,
+}
 HTTP_BUSY = 503  # Ray Serve's own answer where too many questions wait
 HTTP_BROKEN = (500, 502, 504)  # its own, or a load balancer's, where a replica has ended
 
@@ -110,7 +116,8 @@ class RemoteEngine:
         self.name, self.device = "a model whose server has not answered yet", address
         self.bytes_up = 0
         """of the bodies of all requests so far"""
-        self._server = _Server(address)
+        self.server = _Server(address)
+        """shared with the trackers of this robot, so that they meet the same replica"""
         self._frames: OrderedDict[Hashable, str] = OrderedDict()
 
     def connect(self, interrupted: Interruption = NEVER) -> None:
@@ -122,11 +129,11 @@ class RemoteEngine:
         """
         end = time.monotonic() + INFO_LIMIT
         limits = Interruption(interrupted.cancel, min(end, interrupted.deadline or end))
-        line = next(self._server.lines("GET", INFO, b"", limits), None)
+        line = next(self.server.lines("GET", INFO, b"", limits), None)
         if interrupted():
             return
         if line is None:
-            self._server.lost = True
+            self.server.lost = True
             raise ServerUnreachable(
                 f"the server {self.address} does not answer: it is starting, hangs, or has too "
                 "much to do"
@@ -136,7 +143,7 @@ class RemoteEngine:
         except WireError as error:
             raise ServerError(f"the server {self.address}: {error}") from None
         if isinstance(info, Refusal):
-            raise self._refused(info)
+            raise self.refused(info)
         self.name = info.model
 
     def segment(self, image: np.ndarray, instruction: str, **options: Unpack[AskOptions]) -> Answer:
@@ -183,7 +190,7 @@ class RemoteEngine:
         self, path: str, question: Question, interrupted: Interruption, reader: EventReader
     ) -> Iterator[Event]:
         """What comes back. Of an image that the server may have, the name alone is sent first."""
-        if self._server.lost:  # while a replica starts, Ray takes questions and holds them back
+        if self.server.lost:  # while a replica starts, Ray takes questions and holds them back
             self.connect(interrupted)
         key = None if question.key is None else (question.key, question.image.shape)
         frame, file = self._frames.get(key, ""), b""
@@ -204,12 +211,12 @@ class RemoteEngine:
                 )
             )
             self.bytes_up += len(body)
-            for line in self._server.lines("POST", path, body, interrupted):
+            for line in self.server.lines("POST", path, body, interrupted):
                 event = self._read(reader, line)
                 if isinstance(event, Refusal):
                     if event.kind == UNKNOWN_FRAME and frame:
                         break
-                    raise self._refused(event)
+                    raise self.refused(event)
                 if file and key is not None:
                     self._remember(key, frame_name(file))
                 yield event
@@ -230,7 +237,7 @@ class RemoteEngine:
         except WireError as error:
             raise ServerError(f"the server {self.address}: {error}") from None
 
-    def _refused(self, refusal: Refusal) -> Exception:
+    def refused(self, refusal: Refusal) -> Exception:
         """The exception for what the server has refused."""
         if refusal.kind in REFUSED:
             return REFUSED[refusal.kind](refusal.sentence)

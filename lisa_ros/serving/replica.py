@@ -25,6 +25,7 @@ from lisa_ros.engine.load import load_engine
 from lisa_ros.engine.question import EngineConfig, Question, check_question
 from lisa_ros.errors import ImageError, InstructionError, LisaError
 from lisa_ros.serving.remote import TOKEN
+from lisa_ros.serving.remote_tracker import TRACK, TrackSessions
 from lisa_ros.serving.wire import (
     INFO,
     LONGEST_HEAD,
@@ -87,6 +88,7 @@ class EngineReplica:
         self.engine = load_engine(**model, config=EngineConfig(threads=threads or None))
         self.engine.warm_up(deadline=time.monotonic() + 60)
         self.images: OrderedDict[str, np.ndarray] = OrderedDict()
+        self.tracks = TrackSessions(self.engine, max_pixels)
         self.open: Counter[str] = Counter()
         """questions of each robot that are being answered"""
         self.batch_began: float | None = None
@@ -116,6 +118,10 @@ class EngineReplica:
             route = (request.method, request.url.path)
             if route == ("GET", INFO):
                 return self._reply(200, self.info.write())
+            if route == ("POST", TRACK):
+                body = await self._body(request)
+                loop = asyncio.get_running_loop()
+                return self._reply(*await loop.run_in_executor(None, self.tracks.answer, body))
             if route not in (("POST", SEGMENT), ("POST", PREPARE)):
                 raise Refused(404, "path", f"there is no {' '.join(route)[:80]} here")
             robot = request.headers.get(SESSION_HEADER, "")

@@ -7,6 +7,7 @@ image. Down: a line of JSON for every event. Masks are run lengths. Nothing here
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -107,7 +108,7 @@ def read_question(body: bytes) -> WireQuestion:
             f"the request does not begin with a line of JSON of at most {LONGEST_HEAD} bytes; "
             "was it cut off?"
         )
-    fields = _read_line(head)
+    fields = read_line(head)
     version = fields.pop("version", None)
     if version != VERSION:
         raise WireError(
@@ -133,7 +134,8 @@ def write_event(event: Event) -> bytes:
     if isinstance(event, TextDelta):
         fields: dict[str, Any] = {"text": event.text}
     elif isinstance(event, MaskReady):
-        fields = {"mask": instance_as_json(event.instance)}
+        embedding = embedding_as_json(event.instance.seg_embedding)
+        fields = {"mask": {**instance_as_json(event.instance), "embedding": embedding}}
     else:
         answer = dict(vars(event.answer), instances=len(event.answer.instances))
         fields = {"answer": answer | {"status": event.answer.status.value}}
@@ -169,7 +171,7 @@ class EventReader:
         """One line. Raises `WireError` for what is not complete, or is not ours."""
         if not line.endswith(b"\n"):
             raise WireError("the answer breaks off in the middle of a line")
-        fields = _read_line(line)
+        fields = read_line(line)
         try:
             if "text" in fields:
                 return TextDelta(str(fields["text"]))
@@ -177,7 +179,7 @@ class EventReader:
                 self.instances.append(self._instance(fields["mask"]))
                 return MaskReady(self.instances[-1])
             if "error" in fields:
-                return _refusal(fields)
+                return refusal_of(fields)
             return Finished(self._answer(fields["answer"]))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise WireError(f"a line of the answer cannot be understood: {error!r:.100}") from None
@@ -194,6 +196,7 @@ class EventReader:
             box=(x, y, width, height),
             area=int(mask.sum()),
             evidence=evidence,
+            seg_embedding=embedding_of(fields.get("embedding")),
         )
 
     def _answer(self, fields: Mapping[str, Any]) -> Answer:
@@ -226,9 +229,9 @@ class ServerInfo:
     @staticmethod
     def read(line: bytes) -> ServerInfo | Refusal:
         """The other way. Raises `WireError`."""
-        fields = _read_line(line)
+        fields = read_line(line)
         if "error" in fields:
-            return _refusal(fields)
+            return refusal_of(fields)
         version = fields.get("version")
         if version != VERSION:
             raise WireError(
@@ -256,6 +259,20 @@ def instance_as_json(instance: Instance) -> dict[str, Any]:
     }
 
 
+def embedding_as_json(embedding: np.ndarray | None) -> str | None:
+    """A `[SEG]` embedding (C,) as text; float32 to the bit."""
+    if embedding is None:
+        return None
+    return base64.b64encode(embedding.astype("<f4").tobytes()).decode()
+
+
+def embedding_of(text: str | None) -> np.ndarray | None:
+    """The other way. Raises `ValueError`, `TypeError`."""
+    if text is None:
+        return None
+    return np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
+
+
 def run_lengths(mask: np.ndarray) -> list[int]:
     """Lengths of the runs of a mask (H, W), row by row, the first of background (maybe 0)."""
     flat = mask.ravel()
@@ -273,7 +290,8 @@ def mask_of(runs: list[int], hw: tuple[int, int]) -> np.ndarray:
     return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(hw)
 
 
-def _read_line(line: bytes) -> dict[str, Any]:
+def read_line(line: bytes) -> dict[str, Any]:
+    """One line of JSON. Raises `WireError`."""
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError):
@@ -283,7 +301,8 @@ def _read_line(line: bytes) -> dict[str, Any]:
     return fields
 
 
-def _refusal(fields: Mapping[str, Any]) -> Refusal:
+def refusal_of(fields: Mapping[str, Any]) -> Refusal:
+    """What `write_refusal` wrote, of a line that was read. Raises `WireError`."""
     try:
         return Refusal(str(fields["error"]["kind"]), str(fields["error"]["sentence"])[:500])
     except (KeyError, TypeError) as error:

@@ -16,8 +16,15 @@ import numpy as np
 
 from lisa_ros.engine.answer import Answer, Instance
 from lisa_ros.engine.question import check_image
-from lisa_ros.errors import TrackingError
-from lisa_ros.tracking.tracker import Track, Tracker, TrackState, mask_box, mask_iou
+from lisa_ros.errors import BusyError, ServerUnreachable, TrackingError
+from lisa_ros.tracking.tracker import (
+    LOST_AFTER,
+    Track,
+    Tracker,
+    TrackState,
+    mask_box,
+    mask_iou,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -69,6 +76,10 @@ class Follower:
         """runs of the language model since `begin`"""
         self.left_out = 0
         """things of the first answer for which the tracker had no room, the least sure ones"""
+        self.fault = ""
+        """why nothing could be looked for in the newest image, or asked about it: the server of a
+        remote model does not answer, or has no room"""
+        self.tracks: list[Track] = []
         self.places: dict[int, np.ndarray] = {}
         self.clock, self.last_stamp, self.asked_at = 0.0, 0.0, 0.0
 
@@ -115,6 +126,7 @@ class Follower:
         self.left_out = max(0, len(found) - self.tracker.max_tracks)
         tracks = self.tracker.start(image, found[: self.tracker.max_tracks], stamp=stamp, key=key)
         self._note_places(tracks, locate)
+        self.tracks, self.fault = tracks, ""
         return tracks
 
     def update(
@@ -128,22 +140,33 @@ class Follower:
     ) -> list[Track]:
         """The tracks in the next image; asks the model where one is lost or doubtful.
 
-        An answer that was broken off by `cancel` or `deadline` is not taken.
+        An answer that was broken off by `cancel` or `deadline` is not taken. Where a remote model's
+        server does not answer, nothing is visible, and `fault` says why.
         """
-        tracks = self.tracker.update(image, stamp=stamp, key=key)
-        self.clock += max(0.0, stamp - self.last_stamp)  # a clock that jumps back adds nothing
-        self.last_stamp = stamp
+        passed = max(0.0, stamp - self.last_stamp)  # a clock that jumps back adds nothing
+        self.clock, self.last_stamp, self.fault = self.clock + passed, stamp, ""
+        try:
+            tracks = self.tracker.update(image, stamp=stamp, key=key)
+        except (ServerUnreachable, BusyError) as error:
+            self.fault = str(error)
+            tracks = [_unseen(track, image, passed) for track in self.tracks]
         missing = [t for t in tracks if self._is_doubtful(t)]
-        if self.instruction and missing and self._may_ask():
-            found = self._ask(image, key, limits)
-            tracks = self._match(tracks, missing, found, image, stamp, key, locate)
+        if self.instruction and missing and not self.fault and self._may_ask():
+            try:
+                # without the key: what is kept of images must not grow with every question
+                found = self._ask(image, None, limits)
+                tracks = self._match(tracks, missing, found, image, stamp, key, locate)
+            except (ServerUnreachable, BusyError) as error:
+                self.fault = str(error)
         self._note_places(tracks, locate)
+        self.tracks = tracks
         return tracks
 
     def drop(self, track_id: int) -> None:
         """Follow one thing less."""
         self.tracker.drop(track_id)
         self.places.pop(track_id, None)
+        self.tracks = [track for track in self.tracks if track.id != track_id]
 
     def _is_doubtful(self, track: Track) -> bool:
         return track.state != TrackState.VISIBLE or track.score < self.config.doubtful_below
@@ -196,6 +219,16 @@ class Follower:
                 place = locate(track.mask)
                 if place is not None:
                     self.places[track.id] = place
+
+
+def _unseen(track: Track, image: np.ndarray, passed: float) -> Track:
+    """The same track in an image in which nothing could be looked for, some seconds later."""
+    unseen = track.unseen + passed
+    state = TrackState.LOST if unseen > LOST_AFTER else TrackState.OCCLUDED
+    nothing = np.zeros(image.shape[:2], bool)
+    return Track(
+        track.id, track.label, nothing, (0, 0, 0, 0), 0.0, state, unseen, track.age + passed
+    )
 
 
 def instance_at(

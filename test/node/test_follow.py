@@ -6,7 +6,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,13 +15,10 @@ import pytest
 pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
 from depth_rig import check_is_the_thing, metres
-from fake_engine import FAULTY
-from lisa_ros.action import Follow
+from fake_engine import FAULTY, STALLING
+from follow_rig import ABORTED, CANCELED, LIMIT, Goal, Stage, following, scene
 from lisa_ros.msg import Instance, Segmentation
-from node_rig import Manager, Rig, image_message, rig, wait_for
-from rcl_interfaces.srv import SetParameters
-from rclpy.action import ActionClient
-from rclpy.parameter import Parameter
+from node_rig import Manager, image_message, rig, wait_for
 from sensor_msgs.msg import Image
 
 from lisa_ros.errors import CheckpointError
@@ -31,94 +27,6 @@ from lisa_ros.node.parameters import BY_NAME
 from lisa_ros.node.results import messages
 from lisa_ros.node.status import Status
 
-RED, BLUE, GREEN = (255, 0, 0), (0, 0, 255), (0, 255, 0)
-CANCELED, ABORTED = 5, 6  # action_msgs/GoalStatus
-LIMIT = 0.6  # seconds that a thing may be gone, where the end is what a test waits for
-LONG = 100.0
-
-
-def scene(**places: tuple[int, int]) -> np.ndarray:
-    """Squares of ten pixels at (x, y) by their colour's name, on grey; uint8 (48, 64, 3)."""
-    image = np.full((48, 64, 3), 90, np.uint8)
-    for name, (x, y) in places.items():
-        image[y : y + 10, x : x + 10] = {"red": RED, "blue": BLUE, "green": GREEN}[name]
-    return image
-
-
-class Goal:
-    """One goal of the action, with everything that comes back for it."""
-
-    def __init__(self, robot: Rig, client: ActionClient, **fields: Any) -> None:
-        self.robot, self.feedback = robot, []
-        fields = {"lost_timeout": LONG} | fields
-        sent = robot.do(
-            lambda: client.send_goal_async(
-                Follow.Goal(**fields), lambda one: self.feedback.append(one.feedback.segmentation)
-            )
-        )
-        self.handle = wait_for(sent.result, "the goal to be accepted")
-        self._ended = robot.do(self.handle.get_result_async)
-
-    @property
-    def ended(self) -> bool:
-        return self._ended.done()
-
-    def end(self) -> tuple[int, Any]:
-        """State and result, once there is one."""
-        reply = wait_for(self._ended.result, f"the end of the goal; {self.robot.condition()}")
-        return reply.status, reply.result
-
-    def cancel(self) -> tuple[int, Any]:
-        self.robot.do(self.handle.cancel_goal_async)
-        return self.end()
-
-    def next(self) -> Segmentation:
-        """The first message about an image that is shown from now on."""
-        count = len(self.feedback)
-        return wait_for(lambda: self.feedback[count + 1 :], "another message")[0]
-
-
-class Stage:
-    """A camera whose image the test changes, and the goals."""
-
-    def __init__(self, robot: Rig) -> None:
-        self.robot = robot
-        self.client = ActionClient(robot.node, Follow, "follow")
-        assert self.client.wait_for_server(20)
-        self.message = image_message(scene())
-        self._set = robot.node.create_client(SetParameters, "perception/set_parameters")
-        assert self._set.wait_for_service(20)
-
-    def show(self, image: np.ndarray) -> None:
-        """From now on the camera sees this, and the node knows it."""
-        before = self.robot.filmed
-        self.robot.film(20.0, image, anew=False)
-
-        def known() -> bool:
-            return self.robot.ask("ready").header.stamp.sec > before
-
-        wait_for(known, "the node to have the new image")
-
-    def follow(self, **fields: Any) -> Goal:
-        return Goal(self.robot, self.client, **fields)
-
-    def followed(self, **fields: Any) -> Goal:
-        """A goal that has begun."""
-        goal = self.follow(**fields)
-        wait_for(lambda: goal.feedback or goal.ended, "the first message")
-        assert goal.feedback, goal.end()[1].reason
-        return goal
-
-    def set(self, **values: Any) -> None:
-        parameters = [
-            Parameter(name.replace("__", "."), value=value).to_parameter_msg()
-            for name, value in values.items()
-        ]
-        call = self.robot.do(
-            lambda: self._set.call_async(SetParameters.Request(parameters=parameters))
-        )
-        assert all(one.successful for one in wait_for(call.result, "the parameters").results)
-
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
@@ -126,16 +34,6 @@ def stage() -> Iterator[Stage]:
         robot.start()
         stage = Stage(robot)
         yield stage
-
-
-@contextmanager
-def following(stage: Stage, **fields: Any) -> Iterator[Goal]:
-    goal = stage.followed(**fields)
-    try:
-        yield goal
-    finally:
-        if not goal.ended:
-            goal.cancel()
 
 
 def roi(instance: Instance) -> tuple[int, int, int, int]:
@@ -343,6 +241,46 @@ def test_another_size_of_image_goes_on(stage):
         stage.show(np.kron(scene(red=(5, 5)), np.ones((2, 2, 1), np.uint8)))
         wait_for(lambda: goal.feedback[-1].width == 128, "the larger image")
         assert roi(goal.next().instances[0]) == (10, 10, 20, 20)
+
+
+def test_other_encodings_black_images_and_a_clock_that_jumps_back(stage):
+    stage.show(scene(red=(5, 5)))
+    with following(stage, instruction="color:ff0000") as goal:
+        begun = goal.next().instances[0]
+        # 1. the camera's driver now says bgr8
+        stage.robot.cut()
+        other = image_message(np.ascontiguousarray(scene(red=(30, 5))[..., ::-1]))
+        other.encoding, other.header.stamp.sec = "bgr8", stage.robot.filmed + 1
+        stage.robot.images.publish(other)
+        wait_for(lambda: roi(goal.feedback[-1].instances[0])[0] == 30, "the other encoding")
+        assert goal.feedback[-1].header == other.header
+        # 2. black images show nothing
+        stage.show(np.zeros((48, 64, 3), np.uint8))
+        wait_for(lambda: goal.feedback[-1].status == Status.NOT_FOUND, "black images")
+        assert goal.feedback[-1].instances[0].area == 0
+        # 3. stamps begin again, and ages go on
+        before = goal.feedback[-1].instances[0].track_age
+        stage.robot.film(20.0, scene(red=(5, 5)))
+        wait_for(lambda: goal.feedback[-1].header.stamp.sec < 20, "earlier stamps")
+        wait_for(lambda: goal.feedback[-1].status == Status.OK, "it to be seen")
+        one = goal.feedback[-1].instances[0]
+        assert one.track_id == begun.track_id and one.track_age > before and one.unseen == 0
+
+
+def test_a_cancel_in_the_middle_of_an_image(stage):
+    """The image that the tracker is at work on gives no message after the end."""
+    stage.show(scene(red=(5, 5)))
+    with stage.robot.hearing(Segmentation, "tracks") as tracks:
+        goal = stage.followed(instruction="color:ff0000")
+        image = scene(red=(5, 5))
+        image[0, 0] = STALLING
+        stage.show(image)
+        status, result = goal.cancel()
+        assert status == CANCELED and result.reason == "the client ended it"
+        stage.show(scene(red=(5, 5)))
+        wait_for(lambda: len(tracks) >= result.frames - 1, "the messages")
+        assert stage.robot.ask("it").status == Status.OK
+        assert result.frames - 1 <= len(tracks) <= result.frames, "the first may be missed"
 
 
 def test_a_fault_of_the_tracker_ends_one_goal_and_no_more(stage):

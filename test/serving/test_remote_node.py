@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from drawn_clip import RED, draw
 from fake_server import LINES, always, hang, itself, reply, server
-from lisa_ros.msg import Segmentation
+from follow_rig import Stage, following
+from lisa_ros.msg import Instance, Segmentation
 from node_rig import rig, wait_for
 
+from lisa_ros.serving.remote_tracker import TRACK, TrackSessions
 from lisa_ros.serving.wire import write_refusal
 
 RIGHT = reply(*LINES)
@@ -23,13 +26,20 @@ class Behaviour:
 
     def __init__(self) -> None:
         self.answer = always(RIGHT)
+        self.sessions = TrackSessions(None, 640 * 480)
         self.running = None
         self.port = 0
         self.start()
 
+    def __call__(self, connection, path: str, body: bytes) -> None:
+        if path == TRACK:
+            code, line = self.sessions.answer(body)
+            connection.sendall(reply(line, code=code))
+        else:
+            self.answer(connection, path, body)
+
     def start(self) -> None:
-        answer = itself(lambda *request: self.answer(*request))
-        self.running = server(answer, self.port)
+        self.running = server(itself(self), self.port)
         self.address = self.running.__enter__()
         self.port = int(self.address.rpartition(":")[2])
 
@@ -99,6 +109,35 @@ def test_a_server_that_goes_and_returns(robot, behaviour):
         assert "cannot be reached" in result.error
     behaviour.start()
     assert robot.ask("the mug").status == Segmentation.OK
+
+
+def test_following_goes_on_when_the_server_has_gone_and_returned(robot, behaviour):
+    """The tracker is the server's; another process at its address knows of nothing."""
+    image, masks = draw([(RED, 160, 120)])
+    stage = Stage(robot)
+    robot.film(10.0, image)
+    wait_for(lambda: robot.ask("the mug").width == 320, "the new image")
+    with following(stage, box=[130, 90, 60, 60]) as goal:
+        first = goal.next()
+        [one] = first.instances
+        assert abs(one.area - masks[0].sum()) < 0.2 * masks[0].sum() and not first.error
+        behaviour.stop()
+        wait_for(lambda: goal.feedback[-1].status == Segmentation.NOT_FOUND, "the outage")
+        away = goal.next()
+        assert "cannot be reached" in away.error
+        assert away.instances[0].track_state == Instance.OCCLUDED and not away.instances[0].area
+        behaviour.sessions = TrackSessions(None, 640 * 480)
+        behaviour.start()
+        wait_for(lambda: goal.feedback[-1].status == Segmentation.OK, "its return")
+        [again] = goal.next().instances
+        assert again.track_id == one.track_id
+        assert abs(again.area - masks[0].sum()) < 0.2 * masks[0].sum()
+    goal = stage.followed(point=[160, 120], lost_timeout=1.0)
+    behaviour.stop()
+    _, result = goal.end()
+    behaviour.start()
+    assert "it was last seen" in result.reason and "cannot be reached" in result.reason
+    robot.film()
 
 
 def test_the_robot_needs_no_memory_for_a_model(robot):

@@ -37,7 +37,10 @@ from lisa_ros.errors import (
 )
 from lisa_ros.serving import remote, wire
 from lisa_ros.serving.remote import TOKEN, RemoteEngine
+from lisa_ros.serving.remote_tracker import lisa_tracker
 from lisa_ros.serving.server import ServeOptions, check_options
+from lisa_ros.tracking.follow import Follower
+from lisa_ros.tracking.tracker import mask_iou
 
 ROBOTS = 8
 SECRET = "correct-horse-battery-staple"
@@ -126,6 +129,25 @@ def test_two_robots_with_equal_keys_never_share_an_image(robot, scenes):
         mask = engine.segment(image, "the mug", key="camera 0 0").instances
         ours = local.segment(image, "the mug").instances
         assert [i.area for i in mask] == [i.area for i in ours]
+
+
+def test_a_thing_is_followed_on_the_server(robot, scenes):
+    """By the embedding that came with the answer; the robot's side knows no SAM."""
+    engine, local = robot(), load_engine("nano")
+    image = next(iter(scenes.values()))
+    [one, *_] = engine.segment(image, "the mug", mode="mask").instances
+    [ours, *_] = local.segment(image, "the mug", mode="mask").instances
+    assert np.allclose(one.seg_embedding, ours.seg_embedding, rtol=1e-2, atol=1e-3)
+    follower = Follower(engine, lisa_tracker(engine))
+    follower.begin(image, stamp=0.0, instances=[one])
+    moved = np.roll(image, 4, axis=1)
+    [track] = follower.update(moved, stamp=1 / 15)
+    assert track.state == "visible"
+    assert mask_iou(track.mask, np.roll(one.mask, 4, axis=1)) > 0.7
+    # upside down and after gaps it is looked for, by SAM on the server
+    for step in range(2, 12):
+        [track] = follower.update(np.roll(moved[::-1], step, axis=0), stamp=3.0 + step)
+    assert follower.tracker.counters["sam_encodes"] > 0
 
 
 def test_encoding_ahead_sends_the_image_once(robot, scenes):

@@ -62,6 +62,7 @@ def track_message(
         status=int(Status.OK if any(visible) else Status.NOT_FOUND),
         tracked=True,
         model=model,
+        error="" if any(visible) else follower.fault,
     )
     message.width, message.height = frame.size
     objects = [

@@ -1,0 +1,448 @@
+"""A tracker on the server: what the two sides say, the robot's side, the server's side.
+
+Up, to `POST /v1/track`: a line of JSON with the call (`start`, `add`, `update`, `resume`, `drop`)
+and, behind it, the image file, coded as for questions. Down: one line with the tracks, their masks
+as run lengths. A follower has a session of its own, a `LisaTracker` beside the server's engine.
+
+The robot keeps the last mask of each thing with its image. A server that was started again, or has
+forgotten a session, says so, and is given these to begin with. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lisa_ros.engine.answer import Instance
+from lisa_ros.engine.question import Interruption, check_image
+from lisa_ros.errors import ImageError, ServerError, ServerUnreachable, TrackingError
+from lisa_ros.serving.remote import RemoteEngine
+from lisa_ros.serving.wire import (
+    VERSION,
+    Refusal,
+    WireError,
+    decode_image,
+    embedding_as_json,
+    embedding_of,
+    encode_image,
+    mask_of,
+    read_line,
+    refusal_of,
+    run_lengths,
+    write_refusal,
+)
+from lisa_ros.tracking.lisa import LisaTracker
+from lisa_ros.tracking.tracker import (
+    LOST_AFTER,
+    MAX_TRACKS,
+    Track,
+    Tracker,
+    TrackState,
+    check_things,
+    mask_box,
+)
+
+if TYPE_CHECKING:
+    from lisa_ros.engine.engine import Engine
+
+TRACK = "/v1/track"
+UNKNOWN_SESSION = "unknown_session"  # the kind of refusal after which the robot begins again
+ANSWER_LIMIT = 3.0  # seconds for the tracks of one image
+RETRY = 0.5  # seconds without a try after a server has not answered
+MOST_SESSIONS = 64  # of one replica
+MOST_THINGS = 255  # of one session
+IDLE_LIMIT = 60.0  # seconds without a call after which a session is forgotten
+LONGEST_HEAD = 8 * 2**20  # bytes of a call's JSON: masks
+CALLS = ("start", "add", "update", "resume", "drop")
+
+
+def write_call(
+    session: str,
+    call: str,
+    stamp: float,
+    things: Sequence[Instance] = (),
+    *,
+    track: int = 0,
+    most: int = 0,
+    file: bytes = b"",
+) -> bytes:
+    """The body of a request; `track`: the server's id of the one that the call is about."""
+    fields = {
+        "version": VERSION,
+        "session": session,
+        "call": call,
+        "stamp": stamp,
+        "track": track,
+        "most": most,
+        "things": [
+            {
+                "label": one.label,
+                "size": list(one.mask.shape),
+                "runs": run_lengths(one.mask),
+                "embedding": embedding_as_json(one.seg_embedding),
+            }
+            for one in things
+        ],
+    }
+    return json.dumps(fields).encode() + b"\n" + file
+
+
+def read_call(body: bytes) -> tuple[dict[str, Any], list[Instance], bytes]:
+    """The other way: fields, things, image file. Raises `WireError`."""
+    head, newline, file = body.partition(b"\n")
+    if not newline or len(head) > LONGEST_HEAD:
+        raise WireError("the request does not begin with a line of JSON; was it cut off?")
+    fields = read_line(head)
+    if fields.get("version") != VERSION or fields.get("call") not in CALLS:
+        raise WireError(
+            f"the robot says {fields.get('call')!r:.20} of version {fields.get('version')!r:.20}, "
+            f"and this server speaks {VERSION}: install the same lisa_ros on both"
+        )
+    try:
+        things = []
+        for one in fields["things"]:
+            height, width = (int(side) for side in one["size"])
+            mask = mask_of(one["runs"], (height, width))
+            things.append(_instance(mask, str(one["label"]), embedding_of(one["embedding"])))
+        kinds = {"session": str, "stamp": float, "track": int, "most": int}
+        known = {name: kind(fields[name]) for name, kind in kinds.items()}
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise WireError(f"the request cannot be understood: {error!r:.100}") from None
+    return known | {"call": fields["call"]}, things, file
+
+
+def _instance(mask: np.ndarray, label: str, embedding: np.ndarray | None) -> Instance:
+    box, area = mask_box(mask), int(mask.sum())
+    return Instance(mask, 1.0, 1.0, label, box, area, seg_embedding=embedding)
+
+
+# the robot's side
+
+
+@dataclass(eq=False)
+class _Kept:
+    """A thing, and what is needed to begin with it again."""
+
+    remote: int
+    """its id on the server"""
+    last: Track
+    began: float
+    seen: float
+    embedding: np.ndarray | None
+    mask: np.ndarray
+    """the last one that was not empty; of the image `file`, shown at `stamp`"""
+    file: bytes
+    stamp: float
+
+
+class RemoteTracker:
+    """Follows things by a tracker on a server; see `Tracker` for the methods.
+
+    Beside what these raise: `ServerUnreachable` where the server does not answer, which may pass:
+    nothing has changed then. `counters`: frames; sessions (begun on the server); and what the
+    server's tracker has counted.
+    """
+
+    def __init__(
+        self,
+        engine: RemoteEngine,
+        *,
+        max_tracks: int = MAX_TRACKS,
+        lost_after: float = LOST_AFTER,
+    ) -> None:
+        self.engine, self.max_tracks, self.lost_after = engine, max_tracks, lost_after
+        self.counters: Counter[str] = Counter()
+        self.things: dict[int, _Kept] = {}
+        self.last_id, self.clock, self.stamp = 0, 0.0, 0.0
+        self.session = ""
+        self.coded: tuple[np.ndarray, bytes] | None = None  # the newest image and its file
+        self.not_before = 0.0  # by time.monotonic(), the next try
+
+    def start(
+        self,
+        image: np.ndarray,
+        instances: Sequence[Instance],
+        *,
+        stamp: float,
+        key: Hashable | None = None,
+    ) -> list[Track]:
+        """Drop what was tracked and begin with these, in a new session."""
+        check_things(image, instances, self.max_tracks, self.max_tracks)
+        self.things, self.session, self.stamp = {}, "", stamp
+        return self._begin(image, instances, stamp) if instances else []
+
+    def add(
+        self,
+        image: np.ndarray,
+        instances: Sequence[Instance],
+        *,
+        stamp: float,
+        key: Hashable | None = None,
+    ) -> list[Track]:
+        """Begin more tracks with the newest image."""
+        check_things(image, instances, self.max_tracks - len(self.things), self.max_tracks)
+        return self._begin(image, instances, stamp)
+
+    def update(
+        self, image: np.ndarray, *, stamp: float, key: Hashable | None = None
+    ) -> list[Track]:
+        """Look for everything in the next image."""
+        check_image(image, self.engine.config)
+        file = self._file(image)
+        shown = self._call("update", stamp, file=file) if self.things else {}
+        self.counters["frames"] += 1
+        self.clock += max(0.0, stamp - self.stamp)
+        self.stamp = stamp
+        return [
+            self._track(number, thing, shown.get(thing.remote), image.shape[:2], file)
+            for number, thing in self.things.items()
+        ]
+
+    def resume(
+        self,
+        track_id: int,
+        image: np.ndarray,
+        instance: Instance,
+        *,
+        stamp: float,
+        key: Hashable | None = None,
+    ) -> Track | None:
+        """Go on from this mask if the server's tracker finds that it looks like the thing."""
+        thing = self._thing(track_id)
+        check_things(image, [instance], 1, self.max_tracks)
+        file = self._file(image)
+        found = self._call("resume", stamp, [instance], thing=thing, file=file)
+        if thing.remote not in found:
+            return None
+        if instance.seg_embedding is not None:
+            thing.embedding = instance.seg_embedding
+        return self._track(track_id, thing, found[thing.remote], image.shape[:2], file)
+
+    def drop(self, track_id: int) -> None:
+        """Let go of a thing."""
+        thing = self._thing(track_id)
+        del self.things[track_id]
+        try:
+            self._call("drop", self.stamp, thing=thing)
+        except ServerUnreachable:
+            self.session = ""  # it begins again without it
+
+    def _thing(self, track_id: int) -> _Kept:
+        if track_id not in self.things:
+            raise TrackingError(f"there is no track {track_id}: it was dropped, or never begun")
+        return self.things[track_id]
+
+    def _file(self, image: np.ndarray) -> bytes:
+        if self.coded is None or self.coded[0] is not image:
+            self.coded = image, encode_image(image, self.engine.jpeg_quality)
+        return self.coded[1]
+
+    def _begin(self, image: np.ndarray, instances: Sequence[Instance], stamp: float) -> list[Track]:
+        """New things, with numbers of our own."""
+        file, call = self._file(image), "add" if self.things else "start"
+        if call == "start":
+            self.session = uuid.uuid4().hex
+        shown = self._call(call, stamp, instances, file=file)
+        new = []
+        for instance, (remote, fields) in zip(instances, shown.items(), strict=True):
+            self.last_id += 1
+            nothing = Track(
+                self.last_id, instance.label, instance.mask, instance.box, 1.0,
+                TrackState.VISIBLE, 0.0, 0.0,
+            )  # fmt: skip
+            self.things[self.last_id] = thing = _Kept(
+                remote, nothing, self.clock, self.clock, instance.seg_embedding, instance.mask,
+                file, stamp,
+            )  # fmt: skip
+            new.append(self._track(self.last_id, thing, fields, image.shape[:2], file))
+        return new
+
+    def _begin_again(self) -> None:
+        """A new session on the server, from the last mask of each thing, the oldest first."""
+        self.session = uuid.uuid4().hex
+        kept = sorted(self.things.values(), key=lambda one: one.seen)
+        call = "start"
+        while kept:
+            file = kept[0].file
+            group = [one for one in kept if one.file is file]
+            kept = [one for one in kept if one.file is not file]
+            things = [_instance(one.mask, one.last.label, one.embedding) for one in group]
+            shown = self._exchange(call, group[0].stamp, things, file=file)
+            if isinstance(shown, Refusal):
+                raise self.engine.refused(shown)
+            for one, remote in zip(group, shown, strict=True):
+                one.remote = remote
+            call = "add"
+
+    def _call(
+        self,
+        call: str,
+        stamp: float,
+        things: Sequence[Instance] = (),
+        *,
+        thing: _Kept | None = None,
+        file: bytes = b"",
+    ) -> dict[int, Any]:
+        """Fields of the server's tracks by its ids; begins again where it knows of nothing."""
+        if time.monotonic() < self.not_before:
+            raise ServerUnreachable(f"the server {self.engine.address} does not answer")
+        try:
+            for _ in range(2):
+                if not self.session:
+                    self._begin_again()
+                track = thing.remote if thing else 0
+                shown = self._exchange(call, stamp, things, track=track, file=file)
+                if not isinstance(shown, Refusal):
+                    return shown
+                if shown.kind != UNKNOWN_SESSION:
+                    raise self.engine.refused(shown)
+                self.session = ""
+        except ServerUnreachable:
+            self.not_before = time.monotonic() + RETRY
+            raise
+        raise ServerError(f"the server {self.engine.address} forgets what it follows at once")
+
+    def _exchange(
+        self, call: str, stamp: float, things: Sequence[Instance], *, track: int = 0, file: bytes
+    ) -> dict[int, Any] | Refusal:
+        """One request and its answer."""
+        address, session = self.engine.address, self.session
+        body = write_call(
+            session, call, stamp, things, track=track, most=self.max_tracks, file=file
+        )
+        self.engine.bytes_up += len(body)
+        self.counters["sessions"] += call == "start"
+        interrupted = Interruption(None, time.monotonic() + ANSWER_LIMIT)
+        line = next(self.engine.server.lines("POST", TRACK, body, interrupted), None)
+        if line is None:
+            raise ServerUnreachable(f"the server {address} does not answer")
+        try:
+            fields = read_line(line)
+            if "error" in fields:
+                return refusal_of(fields)
+            self.counters.update({str(k): int(v) for k, v in fields["counters"].items()})
+            return {int(one["id"]): one for one in fields["tracks"]}
+        except (WireError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ServerError(f"the server {address}: {error}") from None
+
+    def _track(
+        self, number: int, thing: _Kept, fields: Any, hw: tuple[int, int], file: bytes
+    ) -> Track:
+        """What the server says of a thing (None: nothing), with ages and states of our own."""
+        try:
+            mask, score = np.zeros(hw, bool), 0.0
+            if fields is not None:
+                mask, score = mask_of(fields["runs"], hw), float(fields["score"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            where = f"the server {self.engine.address}"
+            raise ServerError(f"{where}: a track cannot be understood: {error!r:.100}") from None
+        if mask.any():
+            thing.mask, thing.file, thing.stamp, thing.seen = mask, file, self.stamp, self.clock
+        unseen = self.clock - thing.seen
+        state = TrackState.LOST if unseen > self.lost_after else TrackState.OCCLUDED
+        thing.last = Track(
+            number, thing.last.label, mask, mask_box(mask), score,
+            TrackState.VISIBLE if mask.any() else state, unseen, self.clock - thing.began,
+        )  # fmt: skip
+        return thing.last
+
+
+def lisa_tracker(engine: Engine | RemoteEngine, max_tracks: int = MAX_TRACKS) -> Tracker:
+    """The tracker `lisa` where the engine is: here, or on its server."""
+    kind = RemoteTracker if isinstance(engine, RemoteEngine) else LisaTracker
+    return kind(engine, max_tracks=max_tracks)
+
+
+# the server's side
+
+
+class _Session:
+    """One follower's tracker."""
+
+    def __init__(self, tracker: LisaTracker) -> None:
+        self.tracker, self.lock, self.used = tracker, threading.Lock(), time.monotonic()
+
+
+class TrackSessions:
+    """The trackers of a replica's followers. Calls may come from several threads."""
+
+    def __init__(self, engine: Engine | None, max_pixels: int) -> None:
+        self.engine, self.max_pixels = engine, max_pixels
+        self.sessions: OrderedDict[str, _Session] = OrderedDict()
+        self.lock = threading.Lock()
+
+    def answer(self, body: bytes) -> tuple[int, bytes]:
+        """HTTP's code and the line that answers a call."""
+        try:
+            fields, things, file = read_call(body)
+            session = self._session(fields)
+            if session is None:
+                return 404, write_refusal(UNKNOWN_SESSION, "nothing is followed under this name")
+            image = decode_image(file, self.max_pixels) if fields["call"] != "drop" else None
+            with session.lock:
+                before = Counter(session.tracker.counters)
+                tracks = self._run(session.tracker, fields, things, image)
+                counters = session.tracker.counters - before
+        except WireError as error:
+            return 400, write_refusal("request", str(error))
+        except _Full as error:
+            return 429, write_refusal("busy", str(error))
+        except ImageError as error:
+            return 422, write_refusal("image", str(error))
+        except TrackingError as error:
+            return 422, write_refusal("tracking", str(error))
+        counters.pop("frames", None)  # the robot counts its own
+        shown = [
+            {"id": one.id, "score": one.score, "runs": run_lengths(one.mask)} for one in tracks
+        ]
+        return 200, json.dumps({"tracks": shown, "counters": counters}).encode() + b"\n"
+
+    def _session(self, fields: dict[str, Any]) -> _Session | None:
+        now, name = time.monotonic(), fields["session"]
+        with self.lock:
+            for other in [n for n, s in self.sessions.items() if now - s.used > IDLE_LIMIT]:
+                del self.sessions[other]
+            if fields["call"] == "start":
+                if len(self.sessions) >= MOST_SESSIONS:
+                    raise _Full(
+                        f"the server follows for {MOST_SESSIONS} goals already: end one of them"
+                    )
+                most = min(max(1, fields["most"]), MOST_THINGS)
+                self.sessions[name] = _Session(LisaTracker(self.engine, max_tracks=most))
+            session = self.sessions.get(name)
+            if session is not None:
+                session.used = now
+            return session
+
+    def _run(
+        self,
+        tracker: LisaTracker,
+        fields: dict[str, Any],
+        things: Sequence[Instance],
+        image: np.ndarray | None,
+    ) -> Sequence[Track]:
+        call, stamp = fields["call"], fields["stamp"]
+        if call == "drop":
+            tracker.drop(fields["track"])
+            return []
+        if call == "update":
+            return tracker.update(image, stamp=stamp)
+        if call == "resume":
+            if len(things) != 1:
+                raise WireError("resume is about one thing")
+            again = tracker.resume(fields["track"], image, things[0], stamp=stamp)
+            return [] if again is None else [again]
+        begin = tracker.start if call == "start" else tracker.add
+        return begin(image, things, stamp=stamp)
+
+
+class _Full(Exception):
+    """No more sessions."""
