@@ -1,0 +1,104 @@
+"""What moved from one image to the next: dense flow, and affine motion of the picture and parts.
+
+The flow is OpenCV's DIS (Kroeger et al., 2016), both ways: where the two disagree, something got
+covered or came out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from lisa_ros.tracking.tracker import mask_box
+
+FEWEST = 30  # points that an affine motion is fitted to; fewer give a shift alone
+MOST_POINTS = 400  # of a thing, that its motion is fitted to
+LONGEST_STEP = 60  # pixels from one image to the next for which there is room around a thing
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """From the last image to this one."""
+
+    back: np.ndarray
+    """(h, w, 2) pixels: what takes a pixel to where it was"""
+    source: np.ndarray
+    """(h, w, 2), x and y where it was"""
+    agrees: np.ndarray
+    """(h, w) bool: both ways of the flow say the same"""
+    camera: np.ndarray
+    """(2, 3), the motion of the whole picture"""
+
+    @staticmethod
+    def between(dis: cv2.DISOpticalFlow, last: np.ndarray, gray: np.ndarray) -> Motion:
+        """Of two grey images (h, w)."""
+        back = dis.calc(gray, last, None)
+        forth = dis.calc(last, gray, None)
+        pixels = grid(*gray.shape)
+        source = pixels + back
+        returned = cv2.remap(forth, source, None, cv2.INTER_LINEAR, borderValue=1e3)
+        error = np.abs(returned + back).sum(-1)  # (h, w) pixels
+        agrees = error < 1.5 + 0.1 * np.abs(back).sum(-1)
+        now, then = pixels[4::8, 4::8].reshape(-1, 2), source[4::8, 4::8].reshape(-1, 2)
+        return Motion(back, source, agrees, fit_affine(then, now))
+
+    def room(self, shape: np.ndarray, margin: int) -> tuple[slice, slice]:
+        """The part of the picture in which a shape (signed distance) can be in this image."""
+        height, width = shape.shape
+        x, y, w, h = mask_box(shape > 0)
+        reach = margin
+        if w:
+            reach += int(min(LONGEST_STEP, np.abs(self.back[y : y + h, x : x + w]).max()))
+        return (
+            slice(max(0, y - reach), min(height, y + h + reach)),
+            slice(max(0, x - reach), min(width, x + w + reach)),
+        )
+
+    def of(self, here: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The affine motion (2, 3) of what is at these pixels (N, 2), whole numbers x and y, and
+        its shift (2,) beside the picture's own motion."""
+        here = here[:: max(1, len(here) // MOST_POINTS)]
+        there, here = self.source[here[:, 1], here[:, 0]], here.astype(np.float32)
+        shift = here.mean(0) - _apply(self.camera, there.mean(0))
+        return fit_affine(there, here), shift
+
+
+def grid(height: int, width: int) -> np.ndarray:
+    """x and y of each pixel, (h, w, 2) float32."""
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return np.stack([x, y], axis=-1)
+
+
+def fit_affine(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """(2, 3), what takes points (N, 2) to where they are now, by least squares with few outliers.
+
+    Few points give a shift alone.
+    """
+    if len(before) < FEWEST:
+        shift = np.median(after - before, axis=0) if len(before) else np.zeros(2)
+        return np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float64)
+    middle = before.mean(0)
+    known = np.concatenate([before - middle, np.ones((len(before), 1))], axis=1)
+    wanted = after - middle
+    weight = np.ones(len(before))
+    for _ in range(4):
+        heavy = known * weight[:, None]
+        normal = known.T @ heavy + np.diag([1e-3, 1e-3, 1e-6])
+        solution = np.linalg.solve(normal, heavy.T @ wanted + 1e-3 * np.eye(3, 2))
+        residual = np.linalg.norm(known @ solution - wanted, axis=1)
+        scale = max(0.3, 1.5 * float(np.median(residual)))
+        weight = 1 / (1 + (residual / scale) ** 2) ** 2
+    linear = solution[:2].T
+    return np.concatenate([linear, (solution[2] + middle - linear @ middle)[:, None]], axis=1)
+
+
+def warp(shape: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """A signed distance moved along; what comes into the picture is far outside."""
+    size = shape.shape[::-1]
+    return cv2.warpAffine(shape, affine, size, flags=cv2.INTER_LINEAR, borderValue=-1e3)
+
+
+def _apply(affine: np.ndarray, point: np.ndarray) -> np.ndarray:
+    return affine[:, :2] @ point + affine[:, 2]
