@@ -309,9 +309,12 @@ def make_follower(engine: Engine, tracker: str, folder: str | None) -> Follower:
         if not folder:
             raise LisaError("the tracker sam2 needs --sam2 DIR: a folder of SAM 2 or EdgeTAM")
         return Follower(engine, load_sam2_tracker(folder, device=engine.device))
-    from lisa_ros.serving.remote_tracker import lisa_tracker
+    from lisa_ros.serving.remote import RemoteEngine
+    from lisa_ros.serving.remote_tracker import RemoteTracker
+    from lisa_ros.tracking.lisa import LisaTracker
 
-    return Follower(engine, lisa_tracker(engine))
+    kind = RemoteTracker if isinstance(engine, RemoteEngine) else LisaTracker
+    return Follower(engine, kind(engine))
 
 
 def _print_video(results: dict[str, dict]) -> None:

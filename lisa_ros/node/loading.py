@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lisa_ros.engine.load import (
@@ -67,7 +66,7 @@ def load_model(parameters: Mapping[str, Any]) -> Model:
         remote = RemoteEngine(path, jpeg_quality=parameters["model.jpeg_quality"], config=config)
         with suppress(ServerUnreachable):
             remote.connect()
-        return Model(remote, remote.name, path, partial(new_tracker, remote, sam2))
+        return Model(remote, remote.name, path, new_tracker(remote, sam2))
     try:
         engine = load_engine(
             path,
@@ -81,21 +80,23 @@ def load_model(parameters: Mapping[str, Any]) -> Model:
         raise ModelUnavailable(missing(error)) from None
     if sam2 is not None:
         sam2 = sam2.to(engine.device)
-    return Model(engine, engine.name, str(engine.device), partial(new_tracker, engine, sam2))
+    return Model(engine, engine.name, str(engine.device), new_tracker(engine, sam2))
 
 
-def new_tracker(engine: Engine | RemoteEngine, sam2: Any, most: int) -> Tracker:
-    """For `most` things: SAM 2's way where its network is given, else `lisa`, beside the engine.
+def new_tracker(engine: Engine | RemoteEngine, sam2: Any) -> Callable[[int], Tracker]:
+    """Makes trackers: SAM 2's way where its network is given, else `lisa`, where the engine is."""
+    from lisa_ros.serving.remote import RemoteEngine
+    from lisa_ros.serving.remote_tracker import RemoteTracker
+    from lisa_ros.tracking.lisa import LisaTracker, SharedMotion
 
-    That is on the server where the engine is a server's.
-    """
     if sam2 is not None:
         from lisa_ros.tracking.sam2 import Sam2Tracker
 
-        return Sam2Tracker(sam2, max_tracks=most)
-    from lisa_ros.serving.remote_tracker import lisa_tracker
-
-    return lisa_tracker(engine, most)
+        return lambda most: Sam2Tracker(sam2, max_tracks=most)
+    if isinstance(engine, RemoteEngine):
+        return lambda most: RemoteTracker(engine, max_tracks=most)
+    shared = SharedMotion()
+    return lambda most: LisaTracker(engine, max_tracks=most, shared=shared)
 
 
 def missing(error: ModuleNotFoundError) -> str:

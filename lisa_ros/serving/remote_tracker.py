@@ -44,7 +44,6 @@ from lisa_ros.tracking.tracker import (
     LOST_AFTER,
     MAX_TRACKS,
     Track,
-    Tracker,
     TrackState,
     check_things,
     mask_box,
@@ -353,12 +352,6 @@ class RemoteTracker:
             TrackState.VISIBLE if mask.any() else state, unseen, self.clock - thing.began,
         )  # fmt: skip
         return thing.last
-
-
-def lisa_tracker(engine: Engine | RemoteEngine, max_tracks: int = MAX_TRACKS) -> Tracker:
-    """The tracker `lisa` where the engine is: here, or on its server."""
-    kind = RemoteTracker if isinstance(engine, RemoteEngine) else LisaTracker
-    return kind(engine, max_tracks=max_tracks)
 
 
 # the server's side

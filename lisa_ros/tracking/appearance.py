@@ -13,6 +13,12 @@ PATCH = 16  # side in pixels of the small picture
 # shares of colours that were never seen: new ones are rather those of what comes in between
 FLOOR_THING, FLOOR_AROUND = 1e-3, 3e-3
 
+# what each value of a channel adds to the bin; of a colour axis five values share one
+_VALUES = np.arange(256, dtype=np.int32)
+_LIGHTNESS = (_VALUES >> 4) * 256
+_SECOND = np.clip((_VALUES - 128) // 5 + 8, 0, 15)
+_FIRST = _SECOND * 16
+
 
 @dataclass(frozen=True, eq=False)
 class Appearance:
@@ -73,11 +79,8 @@ def likeness(then: Appearance, now: Appearance, *, whole: bool = True) -> float:
 
 def color_bins(rgb: np.ndarray) -> np.ndarray:
     """The colour bin of each pixel, (h, w), of an image uint8 (h, w, 3)."""
-    lab = cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB).astype(np.int16)
-    lightness = lab[..., 0] >> 4
-    first = np.clip((lab[..., 1] - 128) // 5 + 8, 0, 15)
-    second = np.clip((lab[..., 2] - 128) // 5 + 8, 0, 15)
-    return (lightness * 256 + first * 16 + second).astype(np.int32)
+    lightness, first, second = cv2.split(cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB))
+    return _LIGHTNESS[lightness] + _FIRST[first] + _SECOND[second]
 
 
 def histogram(bins: np.ndarray) -> np.ndarray:

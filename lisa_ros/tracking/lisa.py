@@ -18,7 +18,7 @@ SAM's encoder runs only while something is doubtful; the language model never.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
@@ -66,6 +66,29 @@ MAX_ALIKES = 4
 SLOPE = 0.9  # log odds per pixel of distance to an outline
 
 
+class SharedMotion:
+    """Views and motion of the newest images: computed once for all trackers of one camera."""
+
+    def __init__(self) -> None:
+        self.dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self.views: deque[tuple[Hashable, View]] = deque(maxlen=2)
+        self.newest: tuple[View, View, Motion] | None = None
+
+    def view(self, image: np.ndarray, key: Hashable | None) -> View:
+        """The image at work size; without a key nothing tells whether it is known."""
+        for known, view in self.views:
+            if key is not None and known == key and view.hw == image.shape[:2]:
+                return view
+        self.views.append((key, View.of(image)))
+        return self.views[-1][1]
+
+    def between(self, last: View, view: View) -> Motion:
+        """From one view to the next."""
+        if self.newest is None or self.newest[0] is not last or self.newest[1] is not view:
+            self.newest = last, view, Motion.between(self.dis, last.gray, view.gray)
+        return self.newest[2]
+
+
 class LisaTracker:
     """Follows things through images by flow and appearance; see `Tracker` for the methods.
 
@@ -79,10 +102,12 @@ class LisaTracker:
         *,
         max_tracks: int = MAX_TRACKS,
         lost_after: float = LOST_AFTER,
+        shared: SharedMotion | None = None,
     ) -> None:
         """`engine`: whose SAM helps to find things again; None: motion and colours alone.
 
-        `lost_after`: seconds unseen after which a thing is lost instead of occluded.
+        `lost_after`: seconds unseen after which a thing is lost instead of occluded. `shared`: with
+        the other trackers that look at the same images, which must name them by `key`.
         """
         self.engine, self.max_tracks, self.lost_after = engine, max_tracks, lost_after
         self.counters: Counter[str] = Counter()
@@ -94,7 +119,7 @@ class LisaTracker:
         self.hw = (0, 0)
         self.blank = False
         self.since_search = SEARCH_EVERY
-        self.dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self.shared = shared or SharedMotion()
 
     # What the protocol asks for
 
@@ -137,7 +162,7 @@ class LisaTracker:
         self.counters["frames"] += 1
         self.clock += max(0.0, stamp - self.stamp)
         self.stamp = stamp
-        view = View.of(image)
+        view = self.shared.view(image, key)
         self.hw = view.hw
         # 1. images that say nothing new, or nothing at all
         self.blank = float(view.gray.std()) < CONTRAST
@@ -204,7 +229,7 @@ class LisaTracker:
 
     def _newest(self, image: np.ndarray, stamp: float, key: Hashable | None) -> View:
         """The view of the newest image, after an update where it is not known yet."""
-        view = View.of(image)
+        view = self.shared.view(image, key)
         if self.view is None:
             self.view, self.hw, self.blank = view, view.hw, False
         elif view.hw != self.view.hw or not np.array_equal(view.rgb, self.view.rgb):
@@ -225,7 +250,7 @@ class LisaTracker:
 
     def _carry(self, last: View, view: View, every: list[Thing]) -> None:
         """Move masks and shapes by the flow; decide by colours; say what is hidden."""
-        motion = Motion.between(self.dis, last.gray, view.gray)
+        motion = self.shared.between(last, view)
         odds: list[tuple[Thing, tuple[slice, slice], np.ndarray]] = []
         for thing in every:
             if not thing.visible:
@@ -262,36 +287,42 @@ class LisaTracker:
             won = np.where(post >= best[room], post, -PRIOR)
             thing.prob = np.zeros(view.gray.shape, np.float32)
             thing.prob[room] = 1 / (1 + np.exp(-np.clip(won, -PRIOR, PRIOR)))
-            self._judge(thing, view)
+            self._judge(thing, view, room)
 
-    def _judge(self, thing: Thing, view: View) -> None:
-        """Whether a thing is still seen after it was carried along, and what is learnt from it."""
-        mask = clean(thing.prob > 0.5, thing.shape)
+    def _judge(self, thing: Thing, view: View, room: tuple[slice, slice]) -> None:
+        """Whether a thing is still seen after it was carried along, and what is learnt from it.
+
+        `room`: the part of the picture in which it can be.
+        """
+        part, prob, shape = view.part(room), thing.prob[room], thing.shape[room]
+        mask = clean(prob > 0.5, shape)
         if thing.partial and mask.any():
-            mask = self._grown(thing, view, mask)
-        thing.prob = np.where(mask, thing.prob, np.minimum(thing.prob, 0.45))
-        inside = thing.shape > 0
+            known = np.zeros(view.gray.shape, bool)
+            known[room] = mask
+            mask = self._grown(thing, view, known)  # it may come out beyond the room
+            part, prob, shape = view, thing.prob, thing.shape
+        prob[~mask] = np.minimum(prob[~mask], 0.45)
         area = np.count_nonzero(mask)
         share = area / thing.whole
         # it may turn from one image to the next: its colours alone must stay
-        like = thing.likeness(view, mask, whole=False)
+        like = thing.likeness(part, mask, whole=False)
         thing.score = 0.6 * thing.score + 0.4 * like
         if area <= SMALLEST or share < LEAST_VISIBLE or thing.score < UNLIKE:
             self._hide(thing, view)
             return
         thing.partial = thing.partial and share < WHOLE
-        ring = (thing.shape < -1) & (thing.shape > -MARGIN) & ~mask
-        covered = inside & ~mask & (thing.prob < 0.3)
-        thing.around = 0.8 * thing.around + 0.2 * histogram(view.bins[ring | covered])
-        likely = log_ratio(thing.colors, thing.around)[view.bins] > 0
+        ring = (shape < -1) & (shape > -MARGIN) & ~mask
+        covered = (shape > 0) & ~mask & (prob < 0.3)
+        thing.around = 0.8 * thing.around + 0.2 * histogram(part.bins[ring | covered])
+        likely = log_ratio(thing.colors, thing.around)[part.bins] > 0
         contrast = float(likely[mask].mean() - likely[ring].mean()) if ring.any() else 1.0
         thing.contrast += 0.2 * (min(1.0, max(0.0, contrast)) - thing.contrast)
         if WHOLE < share < 1 / WHOLE and like > SAME:
             rate = 0.2 + 0.3 * thing.contrast
-            thing.shape = (1 - rate) * thing.shape + rate * signed_distance(mask)
+            shape += rate * (signed_distance(mask) - shape)
             thing.whole += 0.05 * (area - thing.whole)
             if self.clock - thing.remembered >= REMEMBER_EVERY:
-                thing.remember(view, mask, self.clock)
+                thing.remember(part, mask, self.clock)
 
     def _grown(self, thing: Thing, view: View, mask: np.ndarray) -> np.ndarray:
         """The mask of a thing that came back in part, with what has come out since."""

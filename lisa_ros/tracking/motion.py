@@ -7,6 +7,7 @@ covered or came out.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -39,8 +40,7 @@ class Motion:
         pixels = grid(*gray.shape)
         source = pixels + back
         returned = cv2.remap(forth, source, None, cv2.INTER_LINEAR, borderValue=1e3)
-        error = np.abs(returned + back).sum(-1)  # (h, w) pixels
-        agrees = error < 1.5 + 0.1 * np.abs(back).sum(-1)
+        agrees = _length(returned + back) < 1.5 + 0.1 * _length(back)
         now, then = pixels[4::8, 4::8].reshape(-1, 2), source[4::8, 4::8].reshape(-1, 2)
         return Motion(back, source, agrees, fit_affine(then, now))
 
@@ -65,6 +65,13 @@ class Motion:
         return fit_affine(there, here), shift
 
 
+def _length(flow: np.ndarray) -> np.ndarray:
+    """Of steps (h, w, 2): (h, w) pixels, along x and along y."""
+    # NumPy's sum over a last axis of two is ten times as slow
+    return np.abs(flow[..., 0]) + np.abs(flow[..., 1])
+
+
+@lru_cache(maxsize=2)
 def grid(height: int, width: int) -> np.ndarray:
     """x and y of each pixel, (h, w, 2) float32."""
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))

@@ -39,6 +39,10 @@ class View:
         rgb = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         return cls.at_work_size(rgb, (height, width))
 
+    def part(self, room: tuple[slice, slice]) -> View:
+        """What is seen in a part of it."""
+        return View(self.hw, self.rgb[room], self.gray[room], self.bins[room])
+
     @classmethod
     def at_work_size(cls, rgb: np.ndarray, hw: tuple[int, int]) -> View:
         return cls(hw, rgb, cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), color_bins(rgb))

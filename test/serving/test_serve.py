@@ -37,7 +37,7 @@ from lisa_ros.errors import (
 )
 from lisa_ros.serving import remote, wire
 from lisa_ros.serving.remote import TOKEN, RemoteEngine
-from lisa_ros.serving.remote_tracker import lisa_tracker
+from lisa_ros.serving.remote_tracker import RemoteTracker
 from lisa_ros.serving.server import ServeOptions, check_options
 from lisa_ros.tracking.follow import Follower
 from lisa_ros.tracking.tracker import mask_iou
@@ -138,7 +138,7 @@ def test_a_thing_is_followed_on_the_server(robot, scenes):
     [one, *_] = engine.segment(image, "the mug", mode="mask").instances
     [ours, *_] = local.segment(image, "the mug", mode="mask").instances
     assert np.allclose(one.seg_embedding, ours.seg_embedding, rtol=1e-2, atol=1e-3)
-    follower = Follower(engine, lisa_tracker(engine))
+    follower = Follower(engine, RemoteTracker(engine))
     follower.begin(image, stamp=0.0, instances=[one])
     moved = np.roll(image, 4, axis=1)
     [track] = follower.update(moved, stamp=1 / 15)
