@@ -42,6 +42,7 @@ VIDEO_COLUMNS = {
     "wrong\nthing": "wrong",
     "found\nin 1 s": "found",
     "returns": "returns",
+    "score\nerror": "calibration_error",
     "ms": "milliseconds",
 }
 
@@ -258,14 +259,16 @@ def _run_video(args: argparse.Namespace) -> int:
             first = -1 if asked[tracker] else video_sets.first_mask(clip)
             if tracker == "every-frame":
                 predict = video_sets.ask_every_frame(engine, clip)
+                scores[tracker].append(video_sets.score_clip(clip, predict, first))
                 counters[tracker]["asked"] += len(clip.frames)
-            else:
-                follower = make_follower(engine, tracker, args.sam2)
-                predict = video_sets.follow(follower, clip, first)
-            scores[tracker].append(video_sets.score_clip(clip, predict, first))
-            if tracker != "every-frame":
-                counters[tracker].update(follower.tracker.counters)
-                counters[tracker]["asked"] += follower.asked
+                continue
+            follower = make_follower(engine, tracker, args.sam2)
+            predict = video_sets.follow(follower, clip, first)
+            scores[tracker].append(
+                video_sets.score_clip(clip, predict, first, lambda one=follower: one.tracks)
+            )
+            counters[tracker].update(follower.tracker.counters)
+            counters[tracker]["asked"] += follower.asked
     found = {}
     for tracker, done in scores.items():
         results = video_sets.report_clips(done)

@@ -33,6 +33,7 @@ from lisa_ros.image_files import read_image, read_samples
 
 if TYPE_CHECKING:
     from lisa_ros.tracking.follow import Asks, Follower
+    from lisa_ros.tracking.tracker import Track
 
 RATE = 15.0  # frames a second where a set does not say
 VOID = 255  # value of DAVIS's annotations that is no thing
@@ -285,6 +286,8 @@ class ClipScore:
         switches: how often a mask became that of another thing; None where others are not known.
         found_after: seconds from each return of a thing until it was found again; inf for never.
         seconds: processor time per frame.
+        sure: score of the one visible track in a frame, and whether most of its mask is on what is
+            meant.
     """
 
     clip: VideoClip
@@ -294,24 +297,29 @@ class ClipScore:
     switches: int | None
     found_after: list[float]
     seconds: float
+    sure: Sequence[tuple[float, bool]] = ()
 
 
 Predict = Callable[[int, np.ndarray], np.ndarray]
 """from a frame's index and picture to masks bool (N,H,W)"""
 
 
-def score_clip(clip: VideoClip, predict: Predict, first: int) -> ClipScore:
+def score_clip(
+    clip: VideoClip, predict: Predict, first: int, tracks: Callable[[], Sequence[Track]] = list
+) -> ClipScore:
     """Run through a clip and compare.
 
     Args:
         predict: is shown every frame from `first` on, in order.
         first: the frame whose true masks were given away, which does not count; -1: none were, and
             all that is meant counts as one.
+        tracks: those of the last frame that was shown, for their scores.
     """
     joined = clip.joined or first < 0
     last = len(clip.frames) - (first >= 0 and not joined)
     rows: dict[str, list[np.ndarray]] = defaultdict(list)
     usual: list[np.ndarray] = []
+    sure: list[tuple[float, bool]] = []
     spent = 0.0
     for index in range(max(0, first), len(clip.frames)):
         rgb, truth = read_image(clip.frames[index]), clip.truth(index)
@@ -324,6 +332,10 @@ def score_clip(clip: VideoClip, predict: Predict, first: int) -> ClipScore:
         if index == first or index >= last:
             continue
         usual.append(meant.sum((1, 2)))
+        seen = [track for track in tracks() if track.mask.any()]
+        if len(seen) == 1 == len(masks):
+            on_it = np.count_nonzero(seen[0].mask & meant[0])
+            sure.append((seen[0].score, 2 * on_it > np.count_nonzero(seen[0].mask)))
         rows["j"].append(np.array([jaccard(m, t) for m, t in zip(masks, meant, strict=True)]))
         pairs = zip(masks, meant, strict=True)
         rows["f"].append(np.array([boundary_measure(m, t) for m, t in pairs]))
@@ -344,6 +356,7 @@ def score_clip(clip: VideoClip, predict: Predict, first: int) -> ClipScore:
         int(began_so.sum()) if known else None,
         _found_after(j, np.stack(usual, 1), clip.rate),
         spent / (len(clip.frames) - max(0, first)),
+        sure,
     )
 
 
@@ -453,6 +466,7 @@ def report_clips(scores: Sequence[ClipScore]) -> dict[str, dict]:
 
     `switched`: share of clips with an id switch; `wrong`: share of frames with a mask on a wrong
     thing; `found`: share of returns found again within a second, `returns`: how many there were;
+    `calibration_error`: expected one of the scores of visible tracks, where one thing is followed;
     None where the set does not tell.
     """
     kinds: dict[str, list[ClipScore]] = defaultdict(list)
@@ -464,10 +478,13 @@ def report_clips(scores: Sequence[ClipScore]) -> dict[str, dict]:
 
 
 def _figures(scores: Sequence[ClipScore]) -> dict:
+    from lisa_ros.evaluation.evaluate import calibration_error  # imports torch
+
     j = float(np.mean([row.mean() for score in scores for row in score.j]))
     f = float(np.mean([row.mean() for score in scores for row in score.f]))
     told = [score for score in scores if score.wrong is not None]
     waits = [wait for score in scores for wait in score.found_after]
+    sure = np.array([pair for score in scores for pair in score.sure]).reshape(-1, 2)
     return {
         "clips": len(scores),
         "j": j,
@@ -477,5 +494,6 @@ def _figures(scores: Sequence[ClipScore]) -> dict:
         "wrong": float(np.concatenate([s.wrong.ravel() for s in told]).mean()) if told else None,
         "found": float(np.mean([wait <= 1 for wait in waits])) if waits else None,
         "returns": len(waits),
+        "calibration_error": calibration_error(sure[:, 0], sure[:, 1] > 0) if len(sure) else None,
         "milliseconds": 1000 * float(np.mean([score.seconds for score in scores])),
     }
