@@ -58,8 +58,9 @@ ANSWER_LIMIT = 3.0  # seconds for the tracks of one image
 RETRY = 0.5  # seconds without a try after a server has not answered
 MOST_SESSIONS = 64  # of one replica
 MOST_THINGS = 255  # of one session
+MOST_PIXELS = 2**27  # of a mask
 IDLE_LIMIT = 60.0  # seconds without a call after which a session is forgotten
-LONGEST_HEAD = 8 * 2**20  # bytes of a call's JSON: masks
+LONGEST_CALL = 8 * 2**20  # bytes of a call's JSON: masks
 CALLS = ("start", "add", "update", "resume", "drop")
 
 
@@ -97,7 +98,7 @@ def write_call(
 def read_call(body: bytes) -> tuple[dict[str, Any], list[Instance], bytes]:
     """The other way: fields, things, image file. Raises `WireError`."""
     head, newline, file = body.partition(b"\n")
-    if not newline or len(head) > LONGEST_HEAD:
+    if not newline or len(head) > LONGEST_CALL:
         raise WireError("the request does not begin with a line of JSON; was it cut off?")
     fields = read_line(head)
     if fields.get("version") != VERSION or fields.get("call") not in CALLS:
@@ -109,6 +110,8 @@ def read_call(body: bytes) -> tuple[dict[str, Any], list[Instance], bytes]:
         things = []
         for one in fields["things"]:
             height, width = (int(side) for side in one["size"])
+            if not 0 < height * width <= MOST_PIXELS:
+                raise ValueError(f"a mask of {width}x{height} pixels")
             mask = mask_of(one["runs"], (height, width))
             things.append(_instance(mask, str(one["label"]), embedding_of(one["embedding"])))
         kinds = {"session": str, "stamp": float, "track": int, "most": int}
@@ -163,7 +166,7 @@ class RemoteTracker:
         self.last_id, self.clock, self.stamp = 0, 0.0, 0.0
         self.session = ""
         self.coded: tuple[np.ndarray, bytes] | None = None  # the newest image and its file
-        self.not_before = 0.0  # by time.monotonic(), the next try
+        self.not_before, self.fault = 0.0, ""  # the next try by time.monotonic(), and why not now
 
     def start(
         self,
@@ -250,6 +253,8 @@ class RemoteTracker:
         if call == "start":
             self.session = uuid.uuid4().hex
         shown = self._call(call, stamp, instances, file=file)
+        if len(shown) != len(instances):
+            raise ServerError(f"the server {self.engine.address} has begun {len(shown)} tracks")
         new = []
         for instance, (remote, fields) in zip(instances, shown.items(), strict=True):
             self.last_id += 1
@@ -266,20 +271,20 @@ class RemoteTracker:
 
     def _begin_again(self) -> None:
         """A new session on the server, from the last mask of each thing, the oldest first."""
-        self.session = uuid.uuid4().hex
         kept = sorted(self.things.values(), key=lambda one: one.seen)
-        call = "start"
+        call, session = "start", uuid.uuid4().hex
         while kept:
             file = kept[0].file
             group = [one for one in kept if one.file is file]
             kept = [one for one in kept if one.file is not file]
             things = [_instance(one.mask, one.last.label, one.embedding) for one in group]
-            shown = self._exchange(call, group[0].stamp, things, file=file)
+            shown = self._exchange(session, call, group[0].stamp, things, file=file)
             if isinstance(shown, Refusal):
                 raise self.engine.refused(shown)
-            for one, remote in zip(group, shown, strict=True):
+            for one, remote in zip(group, shown, strict=False):
                 one.remote = remote
             call = "add"
+        self.session = session
 
     def _call(
         self,
@@ -292,28 +297,35 @@ class RemoteTracker:
     ) -> dict[int, Any]:
         """Fields of the server's tracks by its ids; begins again where it knows of nothing."""
         if time.monotonic() < self.not_before:
-            raise ServerUnreachable(f"the server {self.engine.address} does not answer")
+            raise ServerUnreachable(self.fault)
         try:
             for _ in range(2):
                 if not self.session:
                     self._begin_again()
                 track = thing.remote if thing else 0
-                shown = self._exchange(call, stamp, things, track=track, file=file)
+                shown = self._exchange(self.session, call, stamp, things, track=track, file=file)
                 if not isinstance(shown, Refusal):
                     return shown
                 if shown.kind != UNKNOWN_SESSION:
                     raise self.engine.refused(shown)
                 self.session = ""
-        except ServerUnreachable:
-            self.not_before = time.monotonic() + RETRY
+        except ServerUnreachable as error:
+            self.not_before, self.fault = time.monotonic() + RETRY, str(error)
             raise
         raise ServerError(f"the server {self.engine.address} forgets what it follows at once")
 
     def _exchange(
-        self, call: str, stamp: float, things: Sequence[Instance], *, track: int = 0, file: bytes
+        self,
+        session: str,
+        call: str,
+        stamp: float,
+        things: Sequence[Instance],
+        *,
+        track: int = 0,
+        file: bytes,
     ) -> dict[int, Any] | Refusal:
         """One request and its answer."""
-        address, session = self.engine.address, self.session
+        address = self.engine.address
         body = write_call(
             session, call, stamp, things, track=track, most=self.max_tracks, file=file
         )
