@@ -234,7 +234,7 @@ class RemoteTracker:
         del self.things[track_id]
         try:
             self._call("drop", self.stamp, thing=thing)
-        except ServerUnreachable:
+        except (ServerUnreachable, TrackingError):
             self.session = ""  # it begins again without it
 
     def _thing(self, track_id: int) -> _Kept:
