@@ -15,7 +15,7 @@ from lisa_ros.errors import ServerError, ServerUnreachable, TrackingError
 from lisa_ros.serving import remote_tracker
 from lisa_ros.serving.remote import RemoteEngine
 from lisa_ros.serving.remote_tracker import RemoteTracker, TrackSessions, read_call, write_call
-from lisa_ros.serving.wire import WireError
+from lisa_ros.serving.wire import WireError, run_lengths
 from lisa_ros.tracking.follow import Follower
 from lisa_ros.tracking.lisa import LisaTracker
 from lisa_ros.tracking.tracker import TrackState, mask_iou
@@ -136,13 +136,12 @@ def test_a_server_that_dies_and_returns_goes_on_from_the_last_mask():
     ],
 )
 def test_whatever_a_server_says_is_told_in_a_sentence(said, sentence):
-    answers = [json.dumps({"tracks": [{"id": 1, "score": 1, "runs": []}], "counters": {}})]
     image, masks = scene(0)
-    answers[0] = answers[0].replace("[]", str([image.shape[0] * image.shape[1]])).encode() + b"\n"
+    begun = {"id": 1, "score": 1, "runs": run_lengths(masks[0])}
+    right = json.dumps({"tracks": [begun], "counters": {}}).encode() + b"\n"
 
     def answer(connection, path, body):
-        line = answers.pop() if answers and read_call(body)[0]["call"] == "start" else said
-        connection.sendall(reply(line))
+        connection.sendall(reply(right if read_call(body)[0]["call"] == "start" else said))
 
     with server(answer) as address:
         tracker = RemoteTracker(RemoteEngine(address))

@@ -9,7 +9,8 @@ from drawn_clip import BLUE, RED, draw, instance
 
 from lisa_ros.engine.image_features import ImageFeatures
 from lisa_ros.errors import TrackingError
-from lisa_ros.tracking.lisa import MAX_ALIKES, MEMORY, LisaTracker
+from lisa_ros.tracking.lisa import MAX_ALIKES, LisaTracker
+from lisa_ros.tracking.thing import MEMORY
 from lisa_ros.tracking.tracker import TrackState, mask_iou
 
 VISIBLE, OCCLUDED, LOST = TrackState.VISIBLE, TrackState.OCCLUDED, TrackState.LOST
