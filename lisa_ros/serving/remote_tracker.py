@@ -299,6 +299,8 @@ class RemoteTracker:
         if time.monotonic() < self.not_before:
             raise ServerUnreachable(self.fault)
         try:
+            if self.engine.server.lost:  # while a replica starts, Ray holds its calls back
+                self.engine.connect()
             for _ in range(2):
                 if not self.session:
                     self._begin_again()
@@ -334,6 +336,7 @@ class RemoteTracker:
         interrupted = Interruption(None, time.monotonic() + ANSWER_LIMIT)
         line = next(self.engine.server.lines("POST", TRACK, body, interrupted), None)
         if line is None:
+            self.engine.server.lost = True
             raise ServerUnreachable(f"the server {address} does not answer")
         try:
             fields = read_line(line)

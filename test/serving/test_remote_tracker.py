@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 from drawn_clip import BLUE, RED, draw, instance
-from fake_server import reply, server
+from fake_server import itself, reply, server
 
 from lisa_ros.engine.answer import Answer, AnswerStatus
 from lisa_ros.errors import ServerError, ServerUnreachable, TrackingError
@@ -40,7 +40,7 @@ def new_server(address: str = ":0"):
         code, line = sessions.answer(body)
         connection.sendall(reply(line, code=code))
 
-    return server(answer, int(address.rpartition(":")[2])), sessions
+    return server(itself(answer), int(address.rpartition(":")[2])), sessions
 
 
 def scene(step: int):
@@ -143,7 +143,7 @@ def test_whatever_a_server_says_is_told_in_a_sentence(said, sentence):
     def answer(connection, path, body):
         connection.sendall(reply(right if read_call(body)[0]["call"] == "start" else said))
 
-    with server(answer) as address:
+    with server(itself(answer)) as address:
         tracker = RemoteTracker(RemoteEngine(address))
         tracker.start(image, [instance(masks[0])], stamp=0.0)
         with pytest.raises(ServerError, match=sentence):
