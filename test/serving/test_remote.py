@@ -258,7 +258,7 @@ def test_a_server_that_comes_back_is_asked_again_at_once(monkeypatch):
 
 def test_a_machine_that_falls_silent_is_noticed_without_a_deadline():
     with server(hang) as address:
-        connection = RemoteEngine(address)._server.connect()
+        connection = RemoteEngine(address).server.connect()
         for level, name, value in remote.KEEPALIVE:
             assert connection.sock.getsockopt(level, name) == value
         connection.close()
