@@ -31,7 +31,7 @@ from lisa_ros.speech import recognizer as recognizers
 from lisa_ros.speech.audio import read_wav
 from lisa_tabletop.language.instructions import compose, random_record
 from lisa_tabletop.language.patterns import load_patterns
-from lisa_tabletop.language.spoken import spoken_words
+from lisa_tabletop.language.spoken import WAKE_WORD, spoken_words
 
 OUTSIDE = Path(__file__).with_name("everyday_sentences.txt")
 SPEEDS = (150, 180)  # words a minute
@@ -41,7 +41,15 @@ COUNT, SEED = 200, 77
 FIT_COUNT, FIT_SEED = 64, 78
 HELD_OUT = 100  # everyday sentences of the table; the rest are the fit's
 NOISE = 10.0  # dB between speech and white noise
-_SLOT = re.compile(r"\{\w+\}")
+_SLOT = re.compile(r"(\{\w+\})")
+FIND = ("refer", "refer_many", "what_is", "use", "follow_refer", "follow_relation")
+"""frames that ask where a thing is, whatever it is called by"""
+SAME = dict.fromkeys(("all_of", "everything", "all_of_group", "all_at_place", "in_color"), "all")
+SAME |= dict.fromkeys(("what_is_x", "x_by_use"), "thing")
+"""frames for parts of sentences that say the same"""
+GLUE = {"a", "an", "the", "that", "which", "is", "are", "of", "to", "one", "it", "please"}
+GLUE |= {"there", "something"}
+SPELLINGS = {"color": "colour", "gray": "grey"}
 STEPS, RIDGE = 50, 1e-2  # of Newton's method
 
 
@@ -111,40 +119,73 @@ def everyday_sentences() -> tuple[list[str], list[str]]:
 
 
 def same_request(said: str, heard: str) -> bool:
-    """Whether both ask for the same thing.
+    """Whether both ask for the same thing: of the same kind, with the same attributes and places.
 
-    By the same use, or in the same words; words that only carry the question ("Show me", "please")
-    may differ.
+    Words that only carry the question ("Show me", "please") may differ, and so may the ways to name
+    one place ("left of", "to the left of").
     """
-    return _request(said) == _request(heard)
+    return _meaning(said) == _meaning(heard)
 
 
-def _request(text: str) -> tuple[str, ...]:
-    words = spoken_words(text)
-    uses, carrying = _language()
-    use = uses.get(" ".join(words))
-    return (use,) if use else tuple(word for word in words if word not in carrying)
+@lru_cache(maxsize=1000)
+def _meaning(text: str) -> tuple[str, ...]:
+    """What a sentence asks for: the kind of question, then what its pattern's slots say."""
+    uses, frames, fragments = _language()
+    words = " ".join(SPELLINGS.get(word, word) for word in spoken_words(text))
+    words = words.removeprefix(f"{WAKE_WORD} ")
+    for lead in (text for text, name in frames.items() if name == "use_lead"):
+        words = words.removeprefix(f"{lead} ")
+    for end in (text for text, name in frames.items() if name == "use_end"):
+        words = words.removesuffix(f" {end}")
+    if words in uses:
+        return ("use", uses[words])
+    # the pattern with the most words of its own, as "{np}" alone fits everything
+    fitting = ((frame, re.fullmatch(frame, words)) for frame in frames)
+    frame, match = next((frame, match) for frame, match in fitting if match)
+    slots = [fragments.sub(_fragment_name, slot) for slot in match.groups()]
+    kept = (word for slot in slots for word in slot.split() if word not in GLUE)
+    return ("find" if frames[frame] in FIND else frames[frame], *kept)
+
+
+def _fragment_name(match: re.Match[str]) -> str:
+    return f" {_fragment_names()[match[0]]} "
 
 
 @lru_cache(maxsize=1)
-def _language() -> tuple[dict[str, str], set[str]]:
-    """The use that each whole sentence asks for; words that say nothing about the thing."""
+def _fragment_names() -> dict[str, str]:
+    """Parts of sentences that name a place or an order, by their words: "to the left of" left."""
+    names: dict[str, str] = {}
+    for split in ("everyday", "test"):
+        for name, group in load_patterns(split).frames.items():
+            texts = [text for pattern in group for text in pattern.every_text()]
+            for text in texts if all(text[0].islower() or text[0] == "{" for text in texts) else ():
+                parts = [" ".join(spoken_words(part)) for part in _SLOT.split(text)[::2]]
+                own = [part for part in parts if set(part.split()) - GLUE]
+                if len(own) == 1:
+                    names.setdefault(own[0], SAME.get(name, name))
+    return names
+
+
+@lru_cache(maxsize=1)
+def _language() -> tuple[dict[str, str], dict[str, str], re.Pattern[str]]:
+    """Whole sentences by the use they ask for; patterns, the longest first; parts of sentences."""
     uses: dict[str, str] = {}
-    carrying: set[str] = set()
-    telling = {"first", "second", "third", "fourth", "fifth", "last"}
+    frames: dict[str, str] = {}
     for split in ("everyday", "test"):
         patterns = load_patterns(split)
         for use, group in patterns.uses.items():
-            texts = [text for pattern in group for text in pattern.every_text()]
+            texts = (text for pattern in group for text in pattern.every_text())
             uses |= {" ".join(spoken_words(text)): use for text in texts}
         for name, group in patterns.frames.items():
-            for text in (text for pattern in group for text in pattern.every_text()):
-                words = {word for word in spoken_words(_SLOT.sub(" ", text))}
-                if name in ("refer", "refer_many", "what_is", "use", "use_lead", "use_end"):
-                    carrying |= words
-                elif not text[0].isupper():  # part of a sentence: what the thing is, or where
-                    telling |= words
-    return uses, (carrying - telling) | {"a", "an", "the", "please", "me", "us", "you"}
+            texts = (text for pattern in group for text in pattern.every_text())
+            for text in texts:
+                parts = [" ".join(spoken_words(part)) for part in _SLOT.split(text)]
+                if name in FIND or text[0].isupper():
+                    parts[1::2] = ["(.+)"] * (len(parts) // 2)
+                    frames.setdefault(" ".join(filter(None, parts)), name)
+    longest = dict(sorted(frames.items(), key=lambda item: -len(item[0].replace("(.+)", ""))))
+    names = sorted(_fragment_names(), key=len, reverse=True)
+    return uses, longest, re.compile(rf"\b(?:{'|'.join(names)})\b")
 
 
 def fit(recognizer: recognizers.SentenceRecognizer) -> dict:

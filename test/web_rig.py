@@ -22,13 +22,18 @@ def start_web(robot: Rig, *arguments: str) -> tuple[Process, str]:
     command = [sys.executable, "-m", "lisa_ros.cli", "web", "--port", "0", *arguments]
     process = Process(command, robot.domain)
     robot.processes.append(process)
+    return process, link_of(process)
+
+
+def link_of(process: Process) -> str:
+    """What it prints once it listens."""
 
     def link() -> str:
         process.check()
         found = re.search(r"The page: (\S+)", process.log)
         return found.group(1) if found else ""
 
-    return process, wait_for(link, "the page's link", LIMIT)
+    return wait_for(link, "the page's link", LIMIT)
 
 
 class Visitor:

@@ -107,7 +107,7 @@ class Eyes:
         self._users += 1
         self._node.watch(True)
         try:
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(asyncio.TimeoutError):
                 if self.state["ready"] and not self.state["camera"]:
                     await asyncio.wait_for(self._shown.wait(), FIRST_LOOK)
             yield
@@ -124,7 +124,7 @@ class Eyes:
         """The newest image as JPEG; empty if none comes."""
         async with self.looking():
             self._shown.clear()
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._shown.wait(), FIRST_LOOK)
             return self._live
 
@@ -138,7 +138,7 @@ class Eyes:
                 self._node.ask(name, 1, words)
                 await self._end_of(name, call, ANSWER_LIMIT)
                 if call.message.get("width"):
-                    with contextlib.suppress(TimeoutError):
+                    with contextlib.suppress(asyncio.TimeoutError):
                         await asyncio.wait_for(call.pictured.wait(), PICTURE_LIMIT)
                 return call
 
@@ -149,7 +149,7 @@ class Eyes:
         with self._call() as (name, call):
             async with self.looking():
                 self._node.follow(name, 1, {"instruction": instruction})
-                with contextlib.suppress(TimeoutError):
+                with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(call.ended.wait(), seconds)
                     return call
                 self._node.stop(name)
@@ -169,7 +169,7 @@ class Eyes:
     async def _end_of(self, name: str, call: Call, seconds: float) -> None:
         try:
             await asyncio.wait_for(call.ended.wait(), seconds)
-        except TimeoutError:
+        except asyncio.TimeoutError:
             raise ToolError(f"no answer within {seconds:.0f} s: `status` says why") from None
 
     def stop(self) -> int:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 SETTINGS = re.compile(r"[\w-]+\.json|tokenizer\.model|LICEN[CS]E[\w.-]*")
+CLIP, SPEECH = ("clip", "clip_vision_model"), ("whisper", "moonshine")
+"""What a `config.json` calls a tower of LISA, and a model of `lisa-ros listen`."""
 WEIGHTS = (("model", "safetensors"), ("pytorch_model", "bin"))
 """Stem and ending of files of weights, in the order in which they are preferred for loading."""
 SPARE = 100e6  # bytes that a disk keeps beside what is downloaded
@@ -96,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
             print("id of the hub: name its folder as --vision-tower (vision_tower:=)")
         else:
             listings.append(look_up(*tower, cache))
-    elif "seg_token_id" not in settings and kind not in ("clip", "clip_vision_model"):
+    elif "seg_token_id" not in settings and kind not in (*CLIP, *SPEECH):
         raise CheckpointError(
             f"{args.id} is no LISA: its {CONFIG} is that of {kind or 'something else'}"
         )
@@ -128,7 +130,10 @@ def run(args: argparse.Namespace) -> int:
         print(f"{listing.name}: all {len(listing.files)} files are there and as the hub has them")
     name, revision = parsed
     model = name if revision == "main" else f"{name}@{revision}"
-    print(f"start the node with: lisa-ros node --model {model} --image /camera/image_raw")
+    if kind in SPEECH:
+        print(f"listen with: lisa-ros listen --model {model}")
+    else:
+        print(f"start the node with: lisa-ros node --model {model} --image /camera/image_raw")
     return 0
 
 

@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         default="",
-        help="folder of a Whisper or Moonshine (default: pocketsphinx, the tabletop's sentences)",
+        help="folder or hub id of a Whisper or Moonshine (default: pocketsphinx, the tabletop's "
+        "sentences)",
     )
     parser.add_argument("--wake-word", default="", help="what an instruction must begin with")
     parser.add_argument("--namespace", default="lisa", help="of the node (default: lisa)")

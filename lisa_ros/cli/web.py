@@ -32,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--demo", action="store_true", help="bring a perception node and a recorded camera along"
     )
     parser.add_argument("--model", default="nano", help="model of --demo (default: nano)")
+    parser.add_argument(
+        "--speech-model", default="", help="of the page's microphone, as --model of lisa-ros listen"
+    )
     parser.add_argument("--namespace", default="lisa", help="of the node (default: lisa)")
     parser.add_argument("--ros-args", nargs=argparse.REMAINDER, default=[], help="as of `ros2 run`")
 
@@ -61,7 +64,9 @@ def run(args: argparse.Namespace) -> int:
             demo = stack.enter_context(demonstration(args.model, args.namespace))
         # uvicorn raises a signal once more when it has ended; what --demo has started must end too
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        server = WebServer(args.namespace.strip("/"), ros_arguments, token, port, demo)
+        server = WebServer(
+            args.namespace.strip("/"), ros_arguments, token, port, demo, args.speech_model
+        )
         link = f"http{'s' if certificate else ''}://{address}:{port}/"
         if token:
             link += f"?token={token}"

@@ -194,6 +194,7 @@ class PerceptionNode(LifecycleNode):
         readiness = self.readiness
         readiness.state, readiness.not_ready_reason = state, not_ready_reason
         readiness.failure = failure
+        self.diagnostics.publish_soon()
 
     def _let_go(self, sentence: str) -> None:
         """End all queries, free the camera and the model's memory."""

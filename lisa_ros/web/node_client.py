@@ -104,6 +104,7 @@ class NodeClient:
         self._reports: dict[str, DiagnosticStatus] = {}
         self._heard = -math.inf  # when the last diagnostics came
         self._image_fault = ""
+        self._seen = -math.inf  # when the last image came
         self.state: dict[str, Any] = self._state()
         self._thread = threading.Thread(target=self._spin, name="ros", daemon=True)
 
@@ -305,7 +306,7 @@ class NodeClient:
         """Everything that has come from the camera goes to the kept images; the newest, if any."""
         newest, now = None, time.monotonic()
         while (taken := self._camera.take()) is not None:
-            newest = taken[0]
+            newest, self._seen = taken[0], now
             stamp = newest.header.stamp
             self._images[stamp.sec, stamp.nanosec] = (newest, now)
             self._images.move_to_end((stamp.sec, stamp.nanosec))
@@ -400,7 +401,10 @@ class NodeClient:
         elif model is not None and model.level != DiagnosticStatus.OK:
             node = model.message
         elif camera is not None:
-            waiting = camera.message == "waiting for the first image"
+            # a node that has just begun looks once a second: we may see the camera before it does
+            waiting = camera.message == "waiting for the first image" and (
+                time.monotonic() - self._seen > STATE_PERIOD
+            )
             bad = camera.level != DiagnosticStatus.OK or waiting
             camera_fault = camera.message if bad else self._image_fault
         follow = ""

@@ -41,6 +41,7 @@ FOLDER = Path(__file__).parent / "page"
 MESSAGE_LIMIT = 64 * 1024  # bytes that a page may send at once
 SPEECH_LIMIT = 4 * 2**20  # bytes of a recording: two minutes of 16 kHz
 PAGES = 16  # open at once
+KEPT_OVERHEARD = 8  # answers to others' questions that wait to be sent to a page
 IN_FLIGHT = 2  # live pictures that a page has not yet said to have drawn
 RATE, BURST = 10.0, 20.0  # messages of a page per second, and how many at once
 MODES = ("auto", "mask", "explain", "text")
@@ -91,6 +92,9 @@ class Page:
         elif message["type"] in ("follow_ended", "failed") and message["ask"] == self.follows:
             self.follows = None
         self._waiting[key] = (message, jpeg)
+        overheard = [key for key in self._waiting if key.startswith("overheard")]
+        for old in overheard[:-KEPT_OVERHEARD]:  # a page that sleeps while others ask
+            del self._waiting[old]
         self._wake.set()
 
     def drawn(self) -> None:
@@ -138,10 +142,16 @@ class WebServer:
     """The application, its open pages and the node's client."""
 
     def __init__(
-        self, namespace: str, ros_arguments: list[str], token: str, port: int, demo: Demo | None
+        self,
+        namespace: str,
+        ros_arguments: list[str],
+        token: str,
+        port: int,
+        demo: Demo | None,
+        speech_model: str,
     ) -> None:
         self.pages: dict[str, Page] = {}
-        self._demo = demo
+        self._demo, self._speech_model = demo, speech_model
         self._loop: asyncio.AbstractEventLoop | None = None
         self._node = NodeClient(namespace, ros_arguments, self._post)
         self._recognizer: Any = None
@@ -211,7 +221,7 @@ class WebServer:
         from lisa_ros.speech.recognizer import load_recognizer
 
         if self._recognizer is None:
-            self._recognizer = load_recognizer()
+            self._recognizer = load_recognizer(self._speech_model)
         with tempfile.TemporaryDirectory(prefix="lisa_ros_web_") as folder:
             path = Path(folder) / "recording.wav"
             path.write_bytes(wav)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from voices import needs_voice
 
-from benchmarks.speech import noisy, same_request, say, utterances
+from benchmarks.speech import measure, noisy, same_request, say, utterances
+from lisa_ros.errors import CheckpointError
 from lisa_ros.speech.recognizer import (
     LANGUAGE,
     PRONUNCIATIONS,
@@ -99,3 +102,61 @@ def test_a_folder_that_is_no_speech_model_is_one_sentence(tmp_path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(RecognizerError, match="cannot be loaded as a speech model"):
         load_recognizer(str(tmp_path))
+
+
+def tiny_whisper(folder: Path) -> None:
+    """A Whisper that knows letters and nothing else, with weights that mean nothing."""
+    import torch
+    import transformers
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    end, start, none = "<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>"
+    special = [end, start, "<|en|>", "<|transcribe|>", "<|startofprev|>", none]
+    ids = {token: number for number, token in enumerate([*sorted(ByteLevel.alphabet()), *special])}
+    tokenizer = transformers.WhisperTokenizer(
+        vocab=ids, merges=[], additional_special_tokens=special[1:]
+    )
+    turns = {"eos_token_id": ids[end], "pad_token_id": ids[end], "bos_token_id": ids[end]}
+    turns |= {"decoder_start_token_id": ids[start]}
+    layers = {"layers": 1, "attention_heads": 2, "ffn_dim": 64}
+    sizes = {f"{half}_{key}": n for half in ("encoder", "decoder") for key, n in layers.items()}
+    lengths = {"max_source_positions": 500, "max_target_positions": 32}
+    torch.manual_seed(0)
+    network = transformers.WhisperForConditionalGeneration(
+        transformers.WhisperConfig(len(ids), d_model=32, **sizes, **lengths, **turns)
+    )
+    network.generation_config = transformers.GenerationConfig(
+        **turns, max_length=16, no_timestamps_token_id=ids[none], is_multilingual=False
+    )
+    network.save_pretrained(folder)
+    hears = transformers.WhisperFeatureExtractor(chunk_length=10)
+    transformers.WhisperProcessor(hears, tokenizer).save_pretrained(folder)
+
+
+@needs_voice
+def test_a_whisper_is_heard_from_a_folder_and_from_the_hubs_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_whisper(tmp_path / "tiny")
+    recognizer = load_recognizer(str(tmp_path / "tiny"))
+    heard = recognizer.recognise(*say("Find the red mug.", "en-us", 150))
+    assert len(heard.text) > 3 and heard.sure
+    assert not recognizer.recognise(np.zeros(16_000, "f4"), 16_000).sure
+    rows = list(measure(recognizer, 2))
+    assert [row["utterances"] for row in rows] == [
+        "clean (2)",
+        "white noise, 10 dB (2)",
+        "outside (1)",
+    ]
+    assert all(row["wrong"] == "1.000" for row in rows), "its weights mean nothing"
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(CheckpointError, match="lisa-ros fetch somebody/tiny"):
+        load_recognizer("somebody/tiny")
+    cached, commit = tmp_path / "models--somebody--tiny", 40 * "0"
+    (cached / "snapshots").mkdir(parents=True)
+    shutil.move(tmp_path / "tiny", cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    again = load_recognizer("somebody/tiny")
+    assert again.recognise(*say("Find the red mug.", "en-us", 150)) == heard

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import http.client
 import io
 import json
@@ -25,6 +27,7 @@ from websockets.sync.client import connect
 from lisa_ros.cli import main
 from lisa_ros.node.status import Status
 from lisa_ros.web.node_client import GONE, instance_json
+from lisa_ros.web.pages import Page
 
 
 def fetch(
@@ -162,6 +165,31 @@ def test_a_slow_page_sees_less_and_not_later(address: str) -> None:
         assert page.kinds.count("live") == 2
         page.send(type="drawn")
         page.next("live")
+
+
+def test_a_page_that_sleeps_all_night_is_not_waited_for() -> None:
+    """Its connection lasts, it takes nothing, and others go on asking."""
+    page = Page()
+    page.put("answer 1", {"type": "answer", "ask": 1})
+    for number in range(5_000):
+        page.put(f"overheard {number}", {"type": "overheard", "number": number}, b"JPEG")
+        page.put("live", {"type": "live"}, b"JPEG")
+        page.put("state", {"type": "state"})
+    sent: list[dict] = []
+
+    class Socket:
+        async def send_text(self, text: str) -> None:
+            sent.append(json.loads(text))
+
+        async def send_bytes(self, data: bytes) -> None:
+            sent.append(json.loads(data[4 : 4 + int.from_bytes(data[:4], "little")]))
+
+    with contextlib.suppress(asyncio.TimeoutError):
+        asyncio.run(asyncio.wait_for(page.send_all(Socket()), 0.2))
+    kinds = [message["type"] for message in sent]
+    assert kinds.count("answer") == kinds.count("live") == kinds.count("state") == 1
+    numbers = [message["number"] for message in sent if message["type"] == "overheard"]
+    assert len(numbers) < 20 and numbers[-1] == 4_999
 
 
 def test_a_hidden_page_is_sent_no_pictures(address: str) -> None:

@@ -68,6 +68,10 @@ class Diagnostics:
                 for stage in STAGES:
                     self._latencies[stage].append(getattr(message.timings, stage))
 
+    def publish_soon(self) -> None:
+        """The node's state has changed: let the next look not wait for the second to pass."""
+        self._due = time.monotonic()
+
     def publish_if_due(self) -> None:
         """Publish, if a second has passed since the last time."""
         now = time.monotonic()

@@ -14,6 +14,7 @@ let socket = null;
 let state = { ready: false, alive: false, node: "", camera: "", follow: "", questions: [], model: "" };
 let turns = []; // oldest first
 let shown = null; // the turn whose picture is on the stage; null: the live picture
+let pointer = null; // where it was last, over which canvas
 let chosen = null; // number of the instance that is pointed at
 let count = 0; // of questions, also by the server's name for them
 let following = null; // {ask, instances, label} while a thing is followed
@@ -33,40 +34,37 @@ function element(name, text = "", className = "") {
 
 // --- masks -----------------------------------------------------------------------------------
 
-/** Run lengths as COCO writes them, column by column, to one byte a pixel, row by row. */
-function decodeMask(text) {
+/** Write `value` where a mask is: run lengths as COCO has them, column by column, to one byte a pixel, row by row. */
+function paintRuns(text, owners, value) {
   const { size: [height, width], counts } = JSON.parse(text);
-  const mask = new Uint8Array(height * width);
   const runs = [];
   for (let at = 0; at < counts.length;) {
-    let value = 0, shift = 0, letter;
+    let run = 0, shift = 0, letter;
     do {
       letter = counts.charCodeAt(at++) - 48;
-      value |= (letter & 31) << shift;
+      run |= (letter & 31) << shift;
       shift += 5;
     } while (letter & 32);
-    if (letter & 16) value |= -1 << shift;
-    if (runs.length > 2) value += runs[runs.length - 2];
-    runs.push(value);
+    if (letter & 16) run |= -1 << shift;
+    if (runs.length > 2) run += runs[runs.length - 2];
+    runs.push(run);
   }
-  let pixel = 0, on = 0;
-  for (const run of runs) {
-    if (on) for (let p = pixel; p < pixel + run; p++) mask[(p % height) * width + Math.floor(p / height)] = 1;
-    pixel += run;
-    on ^= 1;
-  }
-  return mask;
+  let end = 0;
+  runs.forEach((run, index) => {
+    let x = Math.floor(end / height), y = end % height;
+    end += run;
+    if (index % 2) while (run--) {
+      owners[y * width + x] = value;
+      if (++y === height) y = 0, x++;
+    }
+  });
 }
 
 /** For each pixel the place (from 1) of the instance that owns it; the smallest lies on top. */
 function ownersOf(instances, width, height) {
   const owners = new Uint8Array(width * height);
   const order = instances.map((_, index) => index).sort((a, b) => instances[b].area - instances[a].area);
-  for (const index of order) {
-    if (!instances[index].mask) continue;
-    const mask = decodeMask(instances[index].mask);
-    for (let p = 0; p < mask.length; p++) if (mask[p]) owners[p] = index + 1;
-  }
+  for (const index of order) if (instances[index].mask) paintRuns(instances[index].mask, owners, index + 1);
   return owners;
 }
 
@@ -74,21 +72,19 @@ function ownersOf(instances, width, height) {
 function paintMasks(context, answer, dim) {
   const { width, height, owners, instances } = answer;
   const layer = new ImageData(width, height);
-  const pixels = layer.data;
+  const pixels = new Uint32Array(layer.data.buffer).fill((dim << 24) >>> 0); // alpha, blue, green, red
+  const colors = instances.map((one) => COLORS[(one.id - 1) % COLORS.length]).map(([r, g, b]) => (b << 16) | (g << 8) | r);
+  const edges = colors.map((color) => (color | (255 << 24)) >>> 0);
+  const insides = colors.map((color, index) => (color | ((instances[index].id === chosen ? 165 : 105) << 24)) >>> 0);
   const reach = Math.max(1, Math.round(width / 320)); // pixels of an edge
   for (let y = 0, p = 0; y < height; y++) {
     for (let x = 0; x < width; x++, p++) {
-      const owner = owners[p], q = 4 * p;
-      if (!owner) {
-        pixels[q + 3] = dim;
-        continue;
-      }
-      const color = COLORS[(instances[owner - 1].id - 1) % COLORS.length];
+      const owner = owners[p];
+      if (!owner) continue;
       const isEdge = x < reach || y < reach || x >= width - reach || y >= height - reach ||
         owners[p - reach] !== owner || owners[p + reach] !== owner ||
         owners[p - reach * width] !== owner || owners[p + reach * width] !== owner;
-      [pixels[q], pixels[q + 1], pixels[q + 2]] = color;
-      pixels[q + 3] = isEdge ? 255 : instances[owner - 1].id === chosen ? 165 : 105;
+      pixels[p] = (isEdge ? edges : insides)[owner - 1];
     }
   }
   const over = new OffscreenCanvas(width, height);
@@ -136,7 +132,6 @@ function show(turn) {
 
 /** Draw the stage anew and list what is on it. */
 function refresh() {
-  hideTip();
   if (shown) {
     paintTurn($("still"), shown);
     $("still").setAttribute("aria-label", `The picture that was asked about: ${shown.instruction}`);
@@ -154,6 +149,7 @@ function refresh() {
   $("follow").setAttribute("aria-pressed", String(following !== null));
   const open = turns.some((one) => one.open) || following;
   setWhy($("stop"), open ? "" : "There is nothing to stop.");
+  if (!$("tip").hidden) pointAt(pointer); // what is under it may have moved or gone
 }
 
 function listThings() {
@@ -186,25 +182,25 @@ function choose(id) {
 }
 
 /** The instance under a pointer over a canvas, if any. */
-function instanceAt(event, canvas, answer) {
+function instanceAt({ clientX, clientY }, canvas, answer) {
   if (!answer?.owners) return null;
   const box = canvas.getBoundingClientRect();
   const scale = Math.min(box.width / canvas.width, box.height / canvas.height); // object-fit: contain
-  const x = Math.floor((event.clientX - box.left - (box.width - canvas.width * scale) / 2) / scale);
-  const y = Math.floor((event.clientY - box.top - (box.height - canvas.height * scale) / 2) / scale);
+  const x = Math.floor((clientX - box.left - (box.width - canvas.width * scale) / 2) / scale);
+  const y = Math.floor((clientY - box.top - (box.height - canvas.height * scale) / 2) / scale);
   if (x < 0 || y < 0 || x >= answer.width || y >= answer.height) return null;
   return answer.instances[answer.owners[y * answer.width + x] - 1] ?? null;
 }
 
-function pointAt(event) {
-  const canvas = event.currentTarget;
-  const one = instanceAt(event, canvas, canvas === $("still") ? shown?.answer : following);
+function pointAt({ currentTarget: canvas, clientX, clientY }) {
+  pointer = { currentTarget: canvas, clientX, clientY };
+  const one = instanceAt(pointer, canvas, canvas === $("still") ? shown?.answer : following);
   if (canvas === $("still")) choose(one?.id ?? null);
   if (!one) return hideTip();
   const tip = $("tip"), stage = $("stage").getBoundingClientRect();
   tip.replaceChildren(element("strong", one.label), ...factsOf(one).map((fact) => element("div", fact)));
   tip.hidden = false;
-  const left = event.clientX - stage.left + 14, top = event.clientY - stage.top + 14;
+  const left = clientX - stage.left + 14, top = clientY - stage.top + 14;
   tip.style.left = `${Math.max(4, Math.min(left, stage.width - tip.offsetWidth - 4))}px`;
   tip.style.top = `${Math.max(4, Math.min(top, stage.height - tip.offsetHeight - 4))}px`;
 }

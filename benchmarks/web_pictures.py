@@ -1,0 +1,175 @@
+"""The pictures of the page: docs/images/web.gif, web_desktop.jpg and web_phone.jpg.
+
+    PYTHONPATH=test python -m benchmarks.web_pictures [docs/images]
+
+`lisa-ros web --demo` in headless Chromium, asked what its own tables are asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import time
+from pathlib import Path
+
+from node_rig import Process, wait_for
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+from web_rig import link_of
+
+from benchmarks.web_bench import CHROMIUM, FLAGS, frames
+from lisa_ros.writing import written_beside
+
+DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+SMALL = (640, 400)  # of the GIF
+STILL = (960, 600)  # of the desktop's picture
+SHOT_PERIOD = 0.2  # seconds between two images of the GIF
+LIMIT = 120.0
+SEVERAL = "Go and get all of the food."
+USE = "What can I press flat so that all the water drips out?"
+
+
+class Film:
+    """Takes screenshots of a page, to be one GIF."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self._shots: list[Image.Image] = []
+        self._durations: list[int] = []
+
+    def shoot(self, seconds: float = SHOT_PERIOD) -> None:
+        """One image, which stays so long."""
+        shot = Image.open(io.BytesIO(self._page.screenshot())).convert("RGB")
+        self._shots.append(shot.resize(SMALL, Image.Resampling.LANCZOS))
+        self._durations.append(round(1000 * seconds))
+
+    def roll(self, seconds: float) -> None:
+        """Images for so long."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            begin = time.monotonic()
+            self.shoot()
+            self._page.wait_for_timeout(1000 * max(0.0, SHOT_PERIOD - (time.monotonic() - begin)))
+
+    def save(self, path: Path) -> None:
+        """One palette for all, so that what stands still costs nothing."""
+        samples = [self._shots[index] for index in (0, len(self._shots) // 2, -1)]
+        strip = Image.new("RGB", (SMALL[0], SMALL[1] * len(samples)))
+        for row, sample in enumerate(samples):
+            strip.paste(sample, (0, row * SMALL[1]))
+        palette = strip.quantize(255, method=Image.Quantize.MEDIANCUT)
+        first, *others = (
+            shot.quantize(palette=palette, dither=Image.Dither.NONE) for shot in self._shots
+        )
+        look = {"append_images": others, "duration": self._durations, "loop": 0}
+        with written_beside(path) as beside:
+            first.save(beside, format="GIF", save_all=True, optimize=True, **look)
+
+
+def ready(page: Page, link: str) -> None:
+    page.set_default_timeout(LIMIT * 1000)
+    page.goto(link)
+    page.wait_for_selector("#state[data-level=good]")
+    wait_for(lambda: frames(page) > 5, "live pictures", LIMIT)
+
+
+def to_table(page: Page, instruction: str) -> None:
+    """The table of this question, with the camera showing it."""
+    button = page.locator("#suggestions button", has_text=instruction)
+    while not button.count():
+        page.click("#next-table")
+        page.wait_for_timeout(500)
+    seen = frames(page)
+    wait_for(lambda: frames(page) > seen + 5, "live pictures", LIMIT)
+
+
+def answered(page: Page, number: int) -> None:
+    page.wait_for_selector(f"li:nth-child({number}) .turn[data-open=false]")
+
+
+def point(page: Page) -> None:
+    """Onto the first thing that was found, through its button and where its mask is."""
+    box = page.locator("#still").bounding_box()
+    x, y = page.evaluate(
+        """() => { const c = document.querySelector('#still'), d = c.getContext('2d')
+            .getImageData(0, 0, c.width, c.height).data; let n = 0, x = 0, y = 0;
+            for (let p = 0; p < d.length; p += 4) if (d[p] > 215 && d[p] < 240 && d[p+1] > 50
+                && d[p+1] < 75 && d[p+2] > 50 && d[p+2] < 75) {
+                n++; x += (p / 4) % c.width; y += Math.floor(p / 4 / c.width); }
+            return [x / n / c.width, y / n / c.height]; }"""
+    )
+    page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=4)
+    page.wait_for_selector("#tip:not([hidden])")
+
+
+def desktop(page: Page, folder: Path) -> None:
+    """The GIF, and the picture of two questions."""
+    to_table(page, SEVERAL)
+    film = Film(page)
+    film.roll(1.0)
+    for letter in range(0, len(SEVERAL), 3):
+        page.locator("#instruction").press_sequentially(SEVERAL[letter : letter + 3])
+        film.shoot(0.1)
+    film.shoot(0.6)
+    page.press("#instruction", "Enter")
+    while not page.locator(".turn[data-open=false]").count():
+        film.shoot()
+    answered(page, 1)
+    film.shoot(0.8)
+    point(page)
+    film.shoot(2.0)
+    page.click("#follow")
+    page.wait_for_selector("#badge:has-text('following')")
+    film.roll(4.0)
+    film.save(folder / "web.gif")
+    page.click("#follow")
+    page.wait_for_selector("#follow:has-text('Follow')")
+    page.locator(".turn").first.click()
+    others = page.locator("#suggestions button")
+    wanted = [text for text in others.all_inner_texts() if text != SEVERAL]
+    page.fill("#instruction", wanted[0])
+    page.press("#instruction", "Enter")
+    answered(page, 2)
+    page.evaluate("document.querySelector('#notice').hidden = true")
+    point(page)
+    shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    with written_beside(folder / "web_desktop.jpg") as beside:
+        shot.resize(STILL, Image.Resampling.LANCZOS).save(beside, format="JPEG", quality=88)
+
+
+def phone(page: Page, folder: Path) -> None:
+    to_table(page, USE)
+    page.locator("#suggestions button", has_text=USE).tap()
+    answered(page, 1)
+    page.wait_for_timeout(300)
+    with written_beside(folder / "web_phone.jpg") as beside:
+        beside.write_bytes(page.screenshot(type="jpeg", quality=88))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("docs/images"))
+    folder = parser.parse_args().folder
+    command = [sys.executable, "-m", "lisa_ros.cli", "web", "--demo", "--port", "0"]
+    process = Process(command, 0)  # the demonstration has a ROS domain of its own
+    try:
+        link = link_of(process)
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+            page = browser.new_page(viewport=DESKTOP)
+            ready(page, link)
+            desktop(page, folder)
+            page.close()
+            page = browser.new_page(
+                viewport=PHONE, color_scheme="dark", has_touch=True, is_mobile=True
+            )
+            ready(page, link)
+            phone(page, folder)
+            browser.close()
+    finally:
+        process.stop()
+
+
+if __name__ == "__main__":
+    main()
