@@ -36,7 +36,7 @@ from lisa_tabletop.language.spoken import WAKE_WORD, spoken_words
 OUTSIDE = Path(__file__).with_name("everyday_sentences.txt")
 SPEEDS = (150, 180)  # words a minute
 VOICES = ("en-us", "en-us+f3", "en-gb", "en-gb-x-rp+m3")
-OTHER_VOICES = ("en-us+f2", "en-gb-scotland", "en-us+m7", "en-gb+f4")  # of the fit
+OTHER_VOICES = ("en-us+f2", "en-gb-x-gbclan+m5", "en-us+m7", "en-gb+f4")  # of the fit
 COUNT, SEED = 200, 77
 FIT_COUNT, FIT_SEED = 64, 78
 HELD_OUT = 100  # everyday sentences of the table; the rest are the fit's

@@ -16,7 +16,7 @@ import math
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise, product
 from pathlib import Path
@@ -40,14 +40,10 @@ LOUDNESS = 0.1  # root mean square that every recording is brought to
 HISS = 2e-3  # of noise that is added then: digital silence has no spectrum
 FAINTEST = 1e-4  # root mean square of a recording with anything in it
 VARIANTS, MOST_CHOICES = 3, 200  # ways of saying a phrase: kept, and looked at
-VOWELS = frozenset(
-    ("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW")
-)
-BATH = frozenset({("S",), ("F",), ("TH",), ("N", "S"), ("N", "T"), ("N", "CH")})
 BEAMS = {  # probabilities below which a path is given up; wider than pocketsphinx's own
-    **dict.fromkeys(("beam", "pbeam"), 1e-60),
-    **dict.fromkeys(("wbeam", "lponlybeam"), 1e-40),
-    "lpbeam": 1e-50,
+    **dict.fromkeys(("beam", "pbeam"), 1e-70),
+    **dict.fromkeys(("wbeam", "lponlybeam"), 1e-50),
+    "lpbeam": 1e-60,
 }
 
 
@@ -200,15 +196,14 @@ def _n_grams(arpa: str, order: int) -> Iterator[list[str]]:
 def phrase_dictionary(phrases: Iterable[str], dictionary: str) -> str:
     """How phrases ("show_me_the") are said, from how their words are, in the dictionary's format.
 
-    Of a phrase whose words can be said in several ways it has the `VARIANTS` most usual, each as in
-    America and as in England.
+    Of a phrase whose words can be said in several ways it has the `VARIANTS` most usual.
 
     Raises:
         RecognizerError: a word is not in the dictionary.
     """
-    ways: dict[str, list[list[str]]] = defaultdict(list)
+    ways: dict[str, list[str]] = defaultdict(list)
     for line in dictionary.splitlines():
-        word, *sounds = line.split()
+        word, _, sounds = line.partition(" ")
         ways[word.partition("(")[0]].append(sounds)
     lines = []
     for phrase in phrases:
@@ -217,44 +212,11 @@ def phrase_dictionary(phrases: Iterable[str], dictionary: str) -> str:
         if unknown:
             raise RecognizerError(f"no pronunciation of {unknown[0]!r}: add it to {PRONUNCIATIONS}")
         choices = islice(product(*(list(enumerate(ways[word])) for word in words)), MOST_CHOICES)
-        usual = sorted(choices, key=lambda choice: sum(rank for rank, _ in choice))[:VARIANTS]
-        said: dict[str, None] = {}  # a set that keeps its order
-        for choice in usual:
-            said[" ".join(sound for _, sounds in choice for sound in sounds)] = None
-        for choice in usual:
-            said[" ".join(in_england(words, [sounds for _, sounds in choice]))] = None
-        for number, sounds in enumerate(said, 1):
+        usual = sorted(choices, key=lambda choice: sum(rank for rank, _ in choice))
+        for number, choice in enumerate(usual[:VARIANTS], 1):
             name = phrase if number == 1 else f"{phrase}({number})"
-            lines.append(f"{name} {sounds}")
+            lines.append(f"{name} {' '.join(sounds for _, sounds in choice)}")
     return "\n".join([*lines, ""])
-
-
-def in_england(words: Sequence[str], american: Sequence[Sequence[str]]) -> list[str]:
-    """The sounds of a phrase in southern England, from those of its words in America.
-
-    "bath" has the vowel of "father", "lot" is rounded, and R is heard before vowels alone. (Wells:
-    Accents of English, 1982.)
-    """
-    sounds: list[str] = []
-    for word, said in zip(words, american, strict=True):
-        is_first_vowel = True
-        for place, sound in enumerate(said):
-            after = tuple(said[place + 1 : place + 3])
-            if sound == "AA" and "o" in word and after[:1] != ("R",):
-                sound = "AO"
-            elif sound == "AE" and (after[:1] in BATH or after in BATH):
-                sound = "AA"
-            elif sound == "ER" and not is_first_vowel:
-                sound = "AH R"  # "butter" ends in a schwa, "bird" does not
-            is_first_vowel = is_first_vowel and sound not in VOWELS
-            sounds += sound.split()
-    kept: list[str] = []
-    for sound, after in zip(sounds, [*sounds[1:], ""], strict=True):
-        if sound != "R" or after in VOWELS:
-            kept.append(sound)
-        elif kept and kept[-1] in ("IH", "EH", "UH"):
-            kept.append("AH")  # "here", "where", "tour"
-    return kept
 
 
 class SpeechModel:

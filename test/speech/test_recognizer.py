@@ -123,7 +123,7 @@ def tiny_whisper(folder: Path) -> None:
     lengths = {"max_source_positions": 500, "max_target_positions": 32}
     torch.manual_seed(0)
     network = transformers.WhisperForConditionalGeneration(
-        transformers.WhisperConfig(len(ids), d_model=32, **sizes, **lengths, **turns)
+        transformers.WhisperConfig(vocab_size=len(ids), d_model=32, **sizes, **lengths, **turns)
     )
     network.generation_config = transformers.GenerationConfig(
         **turns, max_length=16, no_timestamps_token_id=ids[none], is_multilingual=False
