@@ -18,7 +18,8 @@ import numpy as np
 from lisa_ros.evaluation.reasonseg import TARGET, Item, outlines, read_dataset, tabletop
 from lisa_ros.model.checkpoint import load
 from lisa_ros.training.objective import Objective
-from lisa_ros.training.recipe import follow, read_recipe, validation
+from lisa_ros.training.recipe import follow, validation
+from lisa_ros.training.recipe_file import read_recipe
 
 SYLLABLES = ("ba", "do", "fi", "ku", "le", "mo", "ni", "pu", "ra", "su", "ti", "vo", "we", "zi")
 

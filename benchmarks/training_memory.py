@@ -15,7 +15,8 @@ from torch import Tensor
 from lisa_ros.model.config import LisaConfig
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.weights import empty_network, precision
-from lisa_ros.training.recipe import Recipe, add_trained_parts
+from lisa_ros.training.recipe import add_trained_parts
+from lisa_ros.training.recipe_file import Recipe
 
 GB = 1e9
 IDS = 90  # of a dialogue about a thing, the system's words included; three dialogues a picture

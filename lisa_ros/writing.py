@@ -80,6 +80,18 @@ def written_beside(target: Path) -> Iterator[Path]:
             beside.unlink(missing_ok=True)
 
 
+def remove_abandoned(folder: Path) -> None:
+    """Remove what processes that were killed in `written_beside` left in a folder.
+
+    For the folder of a run before it begins: nobody else may be writing there.
+    """
+    for part in folder.glob(".*.[0-9]*.part"):
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
+
+
 def write_file(path: Path, content: bytes | str) -> None:
     """Write a whole file (text in UTF-8), or leave it as it was.
 

@@ -15,11 +15,12 @@ from lisa_ros.training import recipe as recipes
 from lisa_ros.training.examples import Questions
 from lisa_ros.training.loop import join_ranks
 from lisa_ros.training.objective import Objective
+from lisa_ros.training.recipe_file import Recipe
 
 
 def follow(settings: dict, model: str, tower: str, questions: str, out: str, stop: int) -> None:
     """Train to the end; with `stop`, be interrupted after so many batches first, and go on."""
-    recipe, ranks = recipes.Recipe(**settings), join_ranks("cpu")
+    recipe, ranks = Recipe(**settings), join_ranks("cpu")
     items, forward = read_items(Path(questions)), Objective.forward
     for last in filter(None, (stop, -1)):
         lisa, steps = load(model, vision_tower=tower), []

@@ -28,7 +28,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from lisa_ros.evaluation.published import CATALOGUE, count, faults, open_published
+    from lisa_ros.evaluation.dataset_types import count, faults
+    from lisa_ros.evaluation.published import CATALOGUE, open_published
     from lisa_ros.evaluation.reasonseg import DatasetError
 
     if not args.root.is_dir():

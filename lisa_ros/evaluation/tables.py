@@ -10,14 +10,9 @@ import numpy as np
 
 from lisa_ros.errors import LisaError
 from lisa_ros.evaluation.coco import CocoFile
+from lisa_ros.evaluation.dataset_types import Grounded, check_size
 from lisa_ros.evaluation.evaluate import Sample, average_precision, ciou, giou
-from lisa_ros.evaluation.published import (
-    Grounded,
-    check_size,
-    open_published,
-    open_reasonseg,
-    open_referring,
-)
+from lisa_ros.evaluation.published import open_published, open_reasonseg, open_referring
 from lisa_ros.evaluation.reasonseg import PHRASE, TARGET, Item
 
 SPLITS: dict[str, tuple[str, ...]] = {

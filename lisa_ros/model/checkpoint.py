@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lisa_ros.errors import CheckpointError
@@ -23,7 +21,7 @@ from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.processor import Processor
 from lisa_ros.model.quantization import choose, multiplies_natively, quantize, upcast
 from lisa_ros.model.tokenizer import Tokenizer
-from lisa_ros.model.weights import Shard, check, empty_network, fill
+from lisa_ros.model.weights import Shard, check, empty_network, fill, save_tensors
 from lisa_ros.writing import writable_folder, write_file, written_beside
 
 CONFIG_FILE = "config.json"
@@ -117,16 +115,9 @@ def save(lisa: Lisa, folder: str | Path, tensors: dict[str, Tensor] | None = Non
     tensors = lisa.network.state_dict() if tensors is None else tensors
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with written_beside(folder / WEIGHTS_FILE) as weights:
-        _save_tensors(tensors, weights)
+        save_tensors(tensors, weights)
         lisa.tokenizer.save(folder)
         write_file(folder / CONFIG_FILE, lisa.config.to_json())
-
-
-def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:  # what it makes of a full disk
-        raise OSError(str(error)) from error
 
 
 def _check_vocabulary(

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from lisa_ros.errors import CheckpointError
 from lisa_ros.model.config import LisaConfig
@@ -27,7 +26,7 @@ from lisa_ros.model.hub import (
     tower_name,
 )
 from lisa_ros.model.tokenizer import Tokenizer
-from lisa_ros.model.weights import Shard
+from lisa_ros.model.weights import Shard, save_tensors
 from lisa_ros.writing import writable_folder, write_file, written_beside
 
 Shapes = Mapping[str, torch.Size]
@@ -179,7 +178,7 @@ def write_official(
     named = {official_name(n): t for n, t in tensors.items() if not n.startswith(TOWER)}
     folder = writable_folder(folder)
     with written_beside(folder / "model.safetensors") as weights:
-        save_file(named, weights, metadata={"format": "pt"})
+        save_tensors(named, weights)
         tokenizer.save(folder)
         write_file(folder / "config.json", json.dumps(settings, indent=2) + "\n")
         words = {"tokenizer_class": "LlamaTokenizer", "legacy": True, "model_max_length": 512}

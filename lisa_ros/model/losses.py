@@ -1,6 +1,7 @@
 """LISA's training losses: cross entropy of the answer, BCE and Dice of its masks.
 
-Weights and scales after Lai et al. (arXiv 2308.00692) and their released training code.
+Weights and scales after Lai et al. (arXiv 2308.00692) and their released training code; instances
+are matched to predicted masks after Yang et al. (LISA++, arXiv 2312.17240).
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -66,3 +68,57 @@ def dice_loss(masks: Tensor, truth: Tensor, scale: float = 1000.0, eps: float = 
     p, t = masks.float().sigmoid().flatten(1), truth.float().flatten(1)
     overlap = (p / scale * t).sum(1)
     return 1 - (2 * overlap + eps) / (p.sum(1) / scale + t.sum(1) / scale + eps)
+
+
+@torch.no_grad()
+def match_instances(masks: Tensor, truth: Tensor, groups: Sequence[int]) -> Tensor:
+    """Which true mask each predicted one is compared with, where their order means nothing: (N,).
+
+    mask logits (N, H, W), truth 0/1 of the same shape, the number of each one's group. Within a
+    group it is the assignment of the least BCE and Dice together, weighed as in the loss.
+    """
+    order = np.arange(len(masks))
+    with torch.autocast(masks.device.type, enabled=False):
+        for group in set(groups):
+            own = np.flatnonzero(np.array(groups) == group)
+            if len(own) < 2:
+                continue
+            x, t = masks[own].float().flatten(1), truth[own].float().flatten(1)
+            bce = functional.softplus(x).mean(1)[:, None] - x @ t.T / x.shape[1]  # (n, n)
+            dice = torch.stack([dice_loss(x, one.expand_as(x)) for one in t], dim=1)
+            cost = torch.nan_to_num(BCE_WEIGHT * bce + DICE_WEIGHT * dice)
+            order[own] = own[assignment(cost.double().cpu().numpy())]
+    return torch.from_numpy(order).to(masks.device)
+
+
+def assignment(cost: np.ndarray) -> np.ndarray:
+    """The column of each row, all different, with the least sum of `cost` (N, N): (N,) int.
+
+    The Hungarian method (Kuhn, 1955) by shortest augmenting paths; row and column 0 are nobody's.
+    """
+    count = len(cost)
+    of_row, of_column = np.zeros(count + 1), np.zeros(count + 1)  # potentials
+    row_at = np.zeros(count + 1, int)  # of each column, the row that has it
+    for row in range(1, count + 1):
+        # 1. grow a tree of alternating paths from this row to the nearest free column
+        row_at[0], column = row, 0
+        least, before = np.full(count + 1, np.inf), np.zeros(count + 1, int)
+        reached = np.zeros(count + 1, bool)
+        while row_at[column]:
+            reached[column] = True
+            at = row_at[column]
+            slack = np.append(np.inf, cost[at - 1] - of_row[at] - of_column[1:])
+            closer = ~reached & (slack < least)
+            least[closer], before[closer] = slack[closer], column
+            column = int(np.where(reached, np.inf, least).argmin())
+            step = least[column]
+            of_row[row_at[reached]] += step
+            of_column[reached] -= step
+            least[~reached] -= step
+        # 2. along the path, each column goes to the row before
+        while column:
+            row_at[column] = row_at[before[column]]
+            column = before[column]
+    columns = np.empty(count, int)
+    columns[row_at[1:] - 1] = np.arange(count)
+    return columns

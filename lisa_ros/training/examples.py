@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from lisa_ros.model.checkpoint import Lisa
 from lisa_ros.model.config import LisaConfig
 from lisa_ros.model.processor import Processor
 from lisa_ros.model.prompt import MODE_SUFFIXES, Turn, encode_turns, escape, mode_suffixes
+from lisa_ros.training.feature_cache import FeatureCache
 from lisa_ros.training.mixture import Drawn, Mixture
 from lisa_ros.training.objective import PictureExample
 
@@ -29,22 +31,23 @@ AUTHORS_SUFFIXES = (
 
 @dataclass(frozen=True)
 class Pictures:
-    """Batches of a mixture; pictures are read and resized anew each time."""
+    """Batches of a mixture; pictures are read and resized anew, unless `cache` has them."""
 
     mixture: Mixture
     encode: Callable[[str], list[int]]
     config: LisaConfig
     processor: Processor
     size: int
+    cache: FeatureCache | None = None
 
     def batch(self, random: np.random.Generator) -> tuple[PictureExample, ...]:
         return tuple(self.example(self.mixture.draw(random)) for _ in range(self.size))
 
     def example(self, drawn: Drawn) -> PictureExample:
         """ImageError, DatasetError: the picture is damaged, or its masks do not fit."""
-        rgb = drawn.rgb()
-        frame, resized = self.processor.sam_pixels(rgb)
-        view, ids, learnt, kept, first = self.processor.clip_pixels(rgb), [], [], [], 0
+        size = drawn.size()
+        view, frame, resized, keep = looked_at(drawn.image, drawn.rgb, self.processor, self.cache)
+        ids, learnt, kept, first = [], [], [], 0
         for turns in drawn.dialogues:
             row, marks = encoded(turns, self.encode, self.config)
             segs = marks & (row == self.config.seg_token_id)
@@ -52,9 +55,10 @@ class Pictures:
             learnt.append(marks[:MOST_IDS])
             kept += range(first, first + int(segs[:MOST_IDS].sum()))
             first += int(segs.sum())
-        masks = drawn.masks if len(drawn.masks) else np.zeros((0, *rgb.shape[:2]), bool)
+        masks = drawn.masks if len(drawn.masks) else np.zeros((0, *size), bool)
         truth = torch.from_numpy(masks[kept])
-        return PictureExample(view, frame, resized, tuple(ids), tuple(learnt), truth)
+        groups = tuple(drawn.groups[one] for one in kept) if drawn.groups else ()
+        return PictureExample(view, frame, resized, tuple(ids), tuple(learnt), truth, groups, keep)
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,9 @@ class Questions:
 
     @classmethod
     @torch.no_grad()
-    def prepare(cls, lisa: Lisa, items: Sequence[Item], size: int) -> Questions:
+    def prepare(
+        cls, lisa: Lisa, items: Sequence[Item], size: int, cache: FeatureCache | None = None
+    ) -> Questions:
         """Ask the frozen parts about each picture, and lay out every form of every question."""
         network, processor = lisa.network, lisa.processor
         device = network.no_mask_embed.weight.device
@@ -84,11 +90,14 @@ class Questions:
         questions = []
         for item in items:
             if item.scene not in seen:
-                rgb = item.rgb()
-                view = network.encode_view(processor.clip_pixels(rgb)[None].to(device))[0]
-                pixels, resized = processor.sam_pixels(rgb)
-                frame = network.encode_frame(pixels[None].to(device))[0].float()
-                seen[item.scene] = view, frame, resized
+                view, frame, resized, keep = looked_at(item.image, item.rgb, processor, cache)
+                view, frame = view.to(device), frame.to(device)
+                if view.dim() == 3:
+                    view = network.encode_view(view[None])[0]
+                    frame = network.encode_frame(frame[None])[0]
+                if keep is not None:
+                    cache.keep(keep, view, frame, resized)
+                seen[item.scene] = view, frame.float(), resized
             answer, masks = _answer(item, lisa.config.mask_instances)
             truth, forms = torch.from_numpy(masks), []
             for suffix, said in _forms(lisa, item, answer):
@@ -97,6 +106,22 @@ class Questions:
                 forms.append(PictureExample(*seen[item.scene], (ids,), (learnt,), truth))
             questions.append(forms)
         return cls(questions, size)
+
+
+def looked_at(
+    image: Path,
+    read: Callable[[], np.ndarray],
+    processor: Processor,
+    cache: FeatureCache | None,
+) -> tuple[Tensor, Tensor, tuple[int, int], Path | None]:
+    """`view`, `frame` and `resized` of a PictureExample: what a cache has, else pixels, and then
+    where what is said of them is to be kept."""
+    keep, known = cache.find(image) if cache is not None else (None, None)
+    if known is not None:
+        return *known, None
+    rgb = read()
+    frame, resized = processor.sam_pixels(rgb)
+    return processor.clip_pixels(rgb), frame, resized, keep
 
 
 def encoded(
@@ -115,16 +140,16 @@ def encoded(
 
 
 def validation_example(
-    item: Item, lisa: Lisa, device: torch.device
+    item: Item, lisa: Lisa, device: torch.device, cache: FeatureCache | None = None
 ) -> tuple[PictureExample, np.ndarray]:
     """A question as LISA's authors put it in validation, its answer given; and its truth."""
-    rgb, (truth, _) = item.rgb(), item.truth()
-    frame, resized = lisa.processor.sam_pixels(rgb)
+    truth, _ = item.truth()
+    view, frame, resized, keep = looked_at(item.image, item.rgb, lisa.processor, cache)
     question = f" {escape(item.instruction)}{MODE_SUFFIXES['mask']}"
     ids, learnt = encoded([(question, f"{SEG}.")], lisa.tokenizer.encode, lisa.config)
     example = PictureExample(
-        lisa.processor.clip_pixels(rgb).to(device), frame.to(device), resized, (ids.to(device),),
-        (learnt.to(device),), torch.from_numpy(truth == TARGET)[None].to(device),
+        view.to(device), frame.to(device), resized, (ids.to(device),), (learnt.to(device),),
+        torch.from_numpy(truth == TARGET)[None].to(device), keep=keep,
     )  # fmt: skip
     return example, truth
 

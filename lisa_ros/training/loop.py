@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import signal
 import threading
 import time
@@ -83,16 +84,29 @@ class Schedule:
 
 
 def join_ranks(device: str) -> PartialState:
-    """This process's place among those of torchrun; `device`: auto, cpu or cuda.
+    """This process's place among those of accelerate or torchrun; `device`: auto, cpu or cuda.
 
-    Raises LisaError where a GPU is asked for and there is none.
+    Raises LisaError where a GPU is asked for and there is none, or several processes and only one
+    came: it would train alone without a word.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise LisaError(
             "--device cuda: torch finds no GPU here; give --device cpu, or look whether"
             " `nvidia-smi` lists one and torch was installed with CUDA"
         )
-    return PartialState(cpu=device == "cpu", timeout=PATIENCE)
+    told = device == "auto" and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+    # PartialState joins the processes of a machine without GPUs only if it is told of the CPU
+    on_cpu = device == "cpu" or told or not torch.cuda.is_available()
+    state = PartialState(cpu=on_cpu, timeout=PATIENCE)
+    # accelerate gives these to what it starts, WORLD_SIZE only where it starts several
+    alone = {"ACCELERATE_MIXED_PRECISION", "MASTER_PORT"} <= os.environ.keys()
+    if state.num_processes == 1 and alone and "WORLD_SIZE" not in os.environ:
+        raise LisaError(
+            "accelerate was told of several processes and has started one: it starts several for"
+            " --multi_gpu alone, also where there is no GPU (then leave --cpu away). If one is"
+            " meant, unset MASTER_PORT"
+        )
+    return state
 
 
 def train(
@@ -109,6 +123,7 @@ def train(
     accumulate: int = 1,
     epoch: int = 0,
     validate: Callable[[int], Mapping[str, float]] | None = None,
+    arrange: Callable[[list[Any]], list[Any]] | None = None,
 ) -> None:
     """Train what `optimizer` holds until the schedule ends, resuming where `folder` says.
 
@@ -118,7 +133,8 @@ def train(
     learns what two learn that take half of its batches each; with `Schedule.seconds`, as far as a
     clock allows. workers: processes that prepare batches; 0, a thread. ema: decay of the averaged
     weights that the network has in the end; 0, the last ones. After every `epoch` steps `validate`
-    is called on all ranks with the number of steps; what it returns is logged.
+    is called on all ranks with the number of steps; what it returns is logged. `arrange` makes of a
+    rank's batches of a step as many others.
 
     Ctrl-C, SIGTERM and SIGUSR1 end the step, save and raise KeyboardInterrupt; LisaError where the
     loss is no number any more. On a GPU, and with weights in half precision, the products are
@@ -161,10 +177,12 @@ def train(
                 group["lr"] = group.get("lr_ratio", 1.0) * schedule.lr_at(step, spent)
             optimizer.zero_grad(set_to_none=True)
             logs = []
-            for number in range(step * per_step + rank, (step + 1) * per_step, ranks):
+            numbers = range(step * per_step + rank, (step + 1) * per_step, ranks)
+            taken = ahead if arrange is None else iter(arrange([next(ahead) for _ in numbers]))
+            for number in numbers:
                 torch.manual_seed(int(np.random.SeedSequence((*key, number)).generate_state(1)[0]))
                 with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                    loss, parts = stage.loss(network, next(ahead))
+                    loss, parts = stage.loss(network, next(taken))
                 (loss / accumulate).backward()
                 logs.append({"loss": loss, **parts})
             if ranks > 1 and not sharded:
@@ -401,6 +419,11 @@ def _save(
     content = whole(content, keep=PartialState().is_main_process)
     if not PartialState().is_main_process:
         return
+    write_tensors(path, content)
+
+
+def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file of torch whole, or leave it as it was; WriteError where it cannot be."""
     try:
         with written_beside(path) as beside:
             torch.save(content, beside)

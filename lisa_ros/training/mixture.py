@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lisa_ros.evaluation.published import (
+from lisa_ros.evaluation.dataset_types import (
     UNLABELLED,
     Grounded,
     LabelMaps,
@@ -26,7 +26,7 @@ from lisa_ros.evaluation.published import (
     check_size,
 )
 from lisa_ros.evaluation.reasonseg import TARGET, DatasetError
-from lisa_ros.image_files import read_image
+from lisa_ros.image_files import image_size, read_image
 from lisa_ros.model.prompt import INSTANCE_SUFFIXES, Turn, escape
 
 MOST_THINGS = 3  # asked for in one picture
@@ -68,21 +68,29 @@ class Draws(Protocol):
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture and dialogues about it, each of its own; a mask for every [SEG], in their order."""
+    """A picture and dialogues about it, each of its own; a mask for every [SEG], in their order.
+
+    `groups`: of each mask the number of its group, within which their order means nothing.
+    """
 
     image: Path
     dialogues: Sequence[Sequence[Turn]]
     masks: np.ndarray  # bool (N,H,W); N may be 0
+    groups: Sequence[int] = ()
 
-    def rgb(self) -> np.ndarray:
-        """The picture. ImageError where it is damaged, DatasetError if its masks do not fit."""
-        rgb = read_image(self.image)
-        if len(self.masks) and self.masks.shape[1:] != rgb.shape[:2]:
-            (height, width), other = rgb.shape[:2], self.masks.shape
+    def size(self) -> tuple[int, int]:
+        """Height and width. ImageError: no picture; DatasetError: its masks do not fit."""
+        width, height = image_size(self.image)
+        if len(self.masks) and self.masks.shape[1:] != (height, width):
+            other = self.masks.shape
             raise DatasetError(
                 f"{self.image} is of {width}x{height}, its masks are of {other[2]}x{other[1]}"
             )
-        return rgb
+        return height, width
+
+    def rgb(self) -> np.ndarray:
+        """The picture; ImageError where it is damaged."""
+        return read_image(self.image)
 
 
 @dataclass(frozen=True)
@@ -233,4 +241,5 @@ def _from_grounded(data: Grounded, index: int) -> Drawn:
     asked = INSTANCE_SUFFIXES["mask"] if data.instances else INSTANCE_SUFFIXES["explain"]
     turns = [(escape(question) + asked, answer) for question, answer in data.turns[index]]
     masks = [data.coco.mask(data.coco.annotations[one]) for one in data.annotations[index]]
-    return Drawn(data.images[index], [turns], np.stack(masks) if masks else NO_MASKS)
+    masks = np.stack(masks) if masks else NO_MASKS
+    return Drawn(data.images[index], [turns], masks, data.groups[index])

@@ -14,9 +14,9 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol, get_type_hints
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -39,122 +39,24 @@ from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.processor import Processor
 from lisa_ros.model.weights import fill, precision
 from lisa_ros.training.examples import Pictures, Questions, validation_example
-from lisa_ros.training.loop import Schedule, join_ranks, sharded_like, train, whole
+from lisa_ros.training.feature_cache import GB, FeatureCache, bytes_of_a_picture
+from lisa_ros.training.loop import (
+    Schedule,
+    join_ranks,
+    sharded_like,
+    train,
+    whole,
+    write_tensors,
+)
 from lisa_ros.training.mixture import Mixture
 from lisa_ros.training.objective import Objective, PictureExample
-from lisa_ros.writing import writable_folder, write_file, written_beside
+from lisa_ros.training.recipe_file import PRESETS, Recipe, RecipeError, read_recipe
+from lisa_ros.writing import remove_abandoned, writable_folder, write_file
 
-PRESETS = Path(__file__).parent / "recipes"
 NAME = "lisa"  # of the run, its checkpoint and its log
-LISA_SETS = {
-    "sem_seg": ["ade20k", "cocostuff", "pascal_part", "paco_lvis", "mapillary"],
-    "refer_seg": ["refclef", "refcoco", "refcoco+", "refcocog"],
-    "vqa": ["llava_instruct"],
-    "reason_seg": ["reasonseg"],
-}
-
-
-class RecipeError(LisaError):
-    """A recipe cannot be followed: which file, which line, what to write instead."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a YAML file may say; the values here are those of LISA's released script.
-
-    Begins with `model` (a LISA), or with `llava` and `sam`. Learns from the published sets below
-    `data` (groups in `sets`, drawn by `rates`), or from the folder `questions` in ReasonSeg's
-    format. A step is `batch` pictures, `accumulate` times, on every rank. After each epoch the
-    questions of the folder `validation` are answered, and at last the best weights are written.
-    """
-
-    output: str = ""
-    model: str = ""
-    llava: str = ""
-    sam: str = ""
-    vision_tower: str = ""
-    data: str = ""
-    sets: dict = field(default_factory=lambda: dict(LISA_SETS))
-    rates: list = field(default_factory=lambda: [9, 3, 3, 1])
-    explanatory: float = 0.1
-    questions: str = ""
-    validation: str = ""
-    epochs: int = 10
-    steps_per_epoch: int = 500
-    batch: int = 2
-    accumulate: int = 10
-    lr: float = 3e-4
-    warm_up: int = 100
-    decay: str = "linear"
-    lora_rank: int = 8
-    lora_alpha: int = 16
-    lora_dropout: float = 0.05
-    precision: str = "bfloat16"
-    checkpoint_activations: bool = True
-    shard: bool = True
-    workers: int = 4
-    seed: int = 0
-    official: bool = True
-
-    @property
-    def steps(self) -> int:
-        return self.epochs * self.steps_per_epoch
-
-
 _PEER_GONE = re.compile("(closed|reset) by peer|Broken pipe|remote process exited|NCCL")
-_CHOICES = {"decay": ("linear", "cosine"), "precision": ("bfloat16", "float32")}
-_NOT_COMPARED = {"output", "workers", "shard", "validation", "questions"}
+_NOT_COMPARED = {"output", "workers", "shard", "validation", "questions", "cache", "cache_gb"}
 """what an interrupted run may go on with otherwise"""
-
-
-def read_recipe(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe, or a preset by its name; `overrides` win.
-
-    Raises:
-        RecipeError: a key that does not exist, a value of another kind; with file and line.
-    """
-    path = Path(path)
-    if not path.exists() and (PRESETS / f"{path.name.removesuffix('.yaml')}.yaml").exists():
-        path = PRESETS / f"{path.name.removesuffix('.yaml')}.yaml"
-    try:
-        text = path.read_text(encoding="utf-8")
-        root, values = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text) or {}
-    except OSError as error:
-        known = ", ".join(sorted(one.stem for one in PRESETS.glob("*.yaml")))
-        raise RecipeError(f"cannot read {path}: {error.strerror} (presets: {known})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise RecipeError(f"{path} must be a table of keys and values")
-    lines = {} if root is None else {k.value: k.start_mark.line + 1 for k, _ in root.value}
-    checked = {k: _value(k, v, f"{path}, line {lines.get(k, 1)}") for k, v in values.items()}
-    for key, value in (overrides or {}).items():
-        checked[key] = _value(key, value, f"{key}={value}")
-    recipe = Recipe(**checked)
-    for key, least in (("steps_per_epoch", 1), ("epochs", 1), ("batch", 1), ("accumulate", 1),
-                       ("lora_rank", 1), ("workers", 0), ("warm_up", 0)):  # fmt: skip
-        if getattr(recipe, key) < least:
-            place = f"{path}, line {lines[key]}" if key in values else str(path)
-            raise RecipeError(f"{place}: {key} must be at least {least}")
-    return recipe
-
-
-def _value(key: str, value: Any, place: str) -> Any:
-    kinds = get_type_hints(Recipe)
-    if key not in kinds:
-        known = ", ".join(kinds)
-        raise RecipeError(f"{place}: there is no key {key}; a recipe knows {known}")
-    kind = kinds[key]
-    if kind is float and type(value) in (int, str):
-        try:
-            value = float(value)  # YAML takes 3e-4 for a word
-        except ValueError:
-            raise RecipeError(f"{place}: {key} must be a number, not {value!r}") from None
-    if type(value) is not kind:
-        raise RecipeError(f"{place}: {key} must be {kind.__name__}, not {value!r}")
-    if key in _CHOICES and value not in _CHOICES[key]:
-        raise RecipeError(f"{place}: {key} must be one of {', '.join(_CHOICES[key])}")
-    return value
 
 
 class BatchSource(Protocol):
@@ -180,14 +82,16 @@ class Lessons:
         return loss.total, {"ce": loss.ce, "bce": loss.bce, "dice": loss.dice}
 
 
+def by_length(batches: list[tuple[PictureExample, ...]]) -> list[tuple[PictureExample, ...]]:
+    """The examples of some batches in as many others, those of like length together."""
+    size = len(batches[0])
+    examples = [one for batch in batches for one in batch]
+    examples.sort(key=lambda one: max(map(len, one.ids)))
+    return [tuple(examples[n : n + size]) for n in range(0, len(examples), size)]
+
+
 def open_mixture(recipe: Recipe) -> Mixture:
-    """The published sets of a recipe. RecipeError, DatasetError: what is missing, and where."""
-    if len(recipe.rates) != len(recipe.sets) or not all(rate > 0 for rate in recipe.rates):
-        raise RecipeError(f"rates must be {len(recipe.sets)} numbers above 0, one for each group")
-    if unknown := {name for some in recipe.sets.values() for name in some} - CATALOGUE.keys():
-        raise RecipeError(
-            f"sets: there is no set {', '.join(sorted(unknown))}; there are {', '.join(CATALOGUE)}"
-        )
+    """The published sets of a recipe. DatasetError: what of them is missing, and where."""
     root = Path(recipe.data)
     groups = {group: [open_published(root, n) for n in some] for group, some in recipe.sets.items()}
     return Mixture(groups, recipe.rates, recipe.explanatory)
@@ -214,7 +118,13 @@ def start(recipe: Recipe) -> Lisa:
     return Lisa(source.network, source.tokenizer, Processor(source.config), source.config)
 
 
-def run(recipe: Recipe, lisa: Lisa, source: BatchSource, digest: str) -> dict[str, float]:
+def run(
+    recipe: Recipe,
+    lisa: Lisa,
+    source: BatchSource,
+    digest: str,
+    cache: FeatureCache | None = None,
+) -> dict[str, float]:
     """Train `lisa` in place and write it to `recipe.output`; the figures of its last validation.
 
     `digest` tells the data of a run from others. Interrupted, it leaves its state in the output's
@@ -237,10 +147,13 @@ def run(recipe: Recipe, lisa: Lisa, source: BatchSource, digest: str) -> dict[st
         network.language_model.gradient_checkpointing_enable({"use_reentrant": False})
     if ranks.is_main_process:
         _require_room(folder, network, parameters)
-    objective = Objective(network, lisa.processor)
+    objective = Objective(network, lisa.processor, cache)
     if recipe.shard and ranks.num_processes > 1:
         shard(objective, ranks.device)
         parameters = [p for p in network.parameters() if p.requires_grad]
+    how = "each parameter in parts, one on each" if recipe.shard else "all parameters on each"
+    if ranks.is_main_process and ranks.num_processes > 1:
+        print(f"{ranks.num_processes} processes, {how} ({ranks.device.type})", flush=True)
     # 2. train, or go on
     optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.95), weight_decay=0.0)
     schedule = Schedule(recipe.steps, recipe.lr, recipe.warm_up, linear=recipe.decay == "linear")
@@ -256,6 +169,7 @@ def run(recipe: Recipe, lisa: Lisa, source: BatchSource, digest: str) -> dict[st
         NAME, network, Lessons(objective, source), optimizer, schedule, state,
         seed=recipe.seed, workers=recipe.workers, accumulate=recipe.accumulate,
         epoch=recipe.steps_per_epoch, validate=validate if items else None,
+        arrange=by_length if recipe.group_by_length else None,
     )  # fmt: skip
     # 3. an ordinary model again, in both layouts
     if items and (state / "best.pt").exists():
@@ -309,6 +223,7 @@ def shard(objective: Objective, device: torch.device) -> None:
         for layer in tower.layers:
             fully_shard(layer, mesh=mesh)
     fully_shard(objective, mesh=mesh)
+    objective.sharded = True
     strays = [name for name, p in network.named_parameters() if not isinstance(p, DTensor)]
     if strays:  # a wrapper that fell back to copies would train on, and need eight times the memory
         raise RuntimeError(f"not sharded: {', '.join(strays[:3])}")
@@ -346,7 +261,7 @@ def validation(objective: Objective, lisa: Lisa, items: Sequence[Item]) -> dict[
     half = device.type == "cuda" or lisa.network.dtype != torch.float32
     for number in range(rounds):  # all ranks as often, for sharded weights are gathered together
         item = own[min(number, len(own) - 1)] if own else items[0]
-        example, truth = validation_example(item, lisa, device)
+        example, truth = validation_example(item, lisa, device, objective.cache)
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             _, [mask] = objective([example])
         if number < len(own):
@@ -371,8 +286,7 @@ def _keep_best(path: Path, network: LisaNetwork, step: int, figures: Mapping[str
         trained = {n: p.detach() for n, p in network.named_parameters() if p.requires_grad}
         content = {"step": step, **figures, "network": whole(trained, keep=main)}
         if main:
-            with written_beside(path) as beside:
-                torch.save(content, beside)
+            write_tensors(path, content)
 
 
 def _load_best(path: Path, network: LisaNetwork) -> dict[str, float]:
@@ -433,6 +347,8 @@ def digest(items: Sequence[Item]) -> str:
 def _take_up(state: Path, settings: Mapping) -> None:
     """Begin a run in `state`, or see that the one interrupted there is this one."""
     path = writable_folder(state) / "settings.json"
+    for folder in (state, state.parent, state.parent / "official"):
+        remove_abandoned(folder)
     if not path.exists():
         write_file(path, json.dumps(settings, indent=2) + "\n")
         return
@@ -500,16 +416,31 @@ def follow(recipe: Recipe) -> dict[str, float]:
         raise RecipeError("give data (the root of the published sets) or questions (a folder)")
     items = read_items(Path(recipe.questions)) if recipe.questions else []
     mixture = None if items else open_mixture(recipe)
-    writable_folder(Path(recipe.output))
     ranks = join_ranks("auto")
+    writable_folder(Path(recipe.output))
     lisa = start(recipe)
     if not (recipe.shard and ranks.num_processes > 1):
         lisa.network.to(ranks.device)
+    cache = open_cache(recipe, lisa) if recipe.cache else None
     if mixture is None:
-        return run(recipe, lisa, Questions.prepare(lisa, items, recipe.batch), digest(items))
-    source = Pictures(mixture, lisa.tokenizer.encode, lisa.config, lisa.processor, recipe.batch)
+        source = Questions.prepare(lisa, items, recipe.batch, cache)
+        return run(recipe, lisa, source, digest(items), cache)
+    source = Pictures(
+        mixture, lisa.tokenizer.encode, lisa.config, lisa.processor, recipe.batch, cache
+    )
     sizes = [[len(one) for one in some] for some in mixture.groups.values()]
-    return run(recipe, lisa, source, json.dumps(sizes))
+    return run(recipe, lisa, source, json.dumps(sizes), cache)
+
+
+def open_cache(recipe: Recipe, lisa: Lisa) -> FeatureCache:
+    """The cache of a recipe, whose size is said before anything is written."""
+    ranks, folder = PartialState(), Path(recipe.cache)
+    cache = FeatureCache.open(folder, recipe.cache_gb * GB, lisa, ranks.num_processes)
+    each, room = bytes_of_a_picture(lisa), cache.left * ranks.num_processes
+    if ranks.is_main_process:
+        print(f"{folder}: has room for the features of {room // each:,.0f} pictures more,"
+              f" {each / 1e6:.2f} MB each, {room / GB:.2f} GB", flush=True)  # fmt: skip
+    return cache
 
 
 if __name__ == "__main__":

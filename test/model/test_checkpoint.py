@@ -253,7 +253,7 @@ def test_a_conversion_that_fails_leaves_no_half_folder(
     assert verify(native)
 
 
-@pytest.mark.parametrize("broken", ("save_file", "write_file"))
+@pytest.mark.parametrize("broken", ("weights.save_file", "checkpoint.write_file"))
 def test_saving_on_a_full_disk_leaves_the_older_model(
     broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,8 +266,8 @@ def test_saving_on_a_full_disk_leaves_the_older_model(
     def full_as_well(*_: object) -> None:
         raise WriteError("cannot write config.json: No space left on device")
 
-    fault = full if broken == "save_file" else full_as_well
-    monkeypatch.setattr(f"lisa_ros.model.checkpoint.{broken}", fault)
+    fault = full if broken == "weights.save_file" else full_as_well
+    monkeypatch.setattr(f"lisa_ros.model.{broken}", fault)
     with pytest.raises(WriteError, match="No space left"):
         save(small_lisa(seed=1), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from lisa_ros.errors import LisaError, WriteError
-from lisa_ros.training.loop import LOG_EVERY, Schedule, prefetch, train
+from lisa_ros.training.loop import LOG_EVERY, Schedule, prefetch, train, write_tensors
 
 
 class Line(nn.Module):
@@ -151,6 +152,36 @@ def test_a_disk_that_fills_in_a_checkpoint_is_said_and_the_last_one_is_whole(tmp
         fit(Fit(), tmp_path, Schedule(40, 0.1, 1))
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["fit.pt"]
     assert (tmp_path / "fit.pt").read_bytes() == before
+
+
+def test_a_file_that_may_not_grow_is_said_by_torch_itself_and_leaves_the_last_one(tmp_path):
+    """A write that fails in the middle, here by the system's limit of a file's size."""
+    fit(Fit(), tmp_path, Schedule(20, 0.1, 1))
+    before = (tmp_path / "fit.pt").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        with pytest.raises(WriteError, match=r"cannot write .*best\.pt"):
+            write_tensors(tmp_path / "best.pt", {"network": torch.zeros(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["fit.pt"]
+    assert (tmp_path / "fit.pt").read_bytes() == before
+
+
+def test_batches_of_a_step_are_arranged_within_it(tmp_path):
+    def turned(batches):
+        together.append(len(batches))
+        return batches[::-1]
+
+    together: list[int] = []
+    plain, other = Fit(), Fit()
+    fit(plain, tmp_path / "plain", Schedule(2, 0.1, 1), accumulate=3)
+    fit(other, tmp_path / "other", Schedule(2, 0.1, 1), accumulate=3, arrange=turned)
+    assert together == [3, 3]
+    order = [2, 1, 0, 5, 4, 3]
+    for mine, index in zip(other.seen, order, strict=True):
+        assert torch.equal(mine, plain.seen[index])
 
 
 def test_steps_of_several_batches_go_on_exactly_and_are_validated(tmp_path):

@@ -19,7 +19,12 @@ from published_samples import write_published
 
 from lisa_ros.cli import main
 from lisa_ros.evaluation.coco import CocoFile, decode_mask, read_plain_pickle
-from lisa_ros.evaluation.published import CATALOGUE, open_published
+from lisa_ros.evaluation.published import (
+    CATALOGUE,
+    open_published,
+    open_reasonseg,
+    open_referring,
+)
 from lisa_ros.evaluation.reasonseg import DatasetError
 from lisa_ros.model.config import LisaConfig
 from lisa_ros.model.processor import Processor
@@ -175,6 +180,7 @@ def segmentation(value):
 
 
 REFCOCO = "refer_seg/refcoco/instances.json"
+PLUS = "reason_seg_plus/LISA_Plus_Instance_Seg.json"
 PACO = "vlpart/paco/annotations/paco_lvis_v1_train.json"
 FAULTS = {
     "an annotation without a picture": (
@@ -218,6 +224,35 @@ FAULTS = {
         lambda root: edit(root / REFCOCO, segmentation({"size": [3, 3], "counts": [4, 5]})),
         "annotation 10 is of 3x3, its image of",
     ),
+    "a polygon that covers nothing": (
+        lambda root: edit(root / PACO, segmentation([[5, 5, 5, 5, 5, 5]])),
+        "the segmentation of annotation 1 covers no pixel of train2017/000000000000.jpg",
+    ),
+    "a mask of another size than its picture": (
+        lambda root: edit(root / REFCOCO, lambda content: content["images"][0].update(width=9)),
+        "COCO_train2014_000000000001.jpg is of 50x70, but instances.json was drawn for 9x70",
+    ),
+    "an annotation of a picture that is not listed": (
+        lambda root: edit(
+            root / REFCOCO, lambda content: content["annotations"][0].update(image_id=99)
+        ),
+        "instances.json: annotation 10 is about image 99, which the file does not list",
+    ),
+    "a reference to an annotation that is not there": (
+        lambda root: edit(root / REFCOCO, lambda content: content["annotations"].pop(0)),
+        "refs(unc).p: reference 10 is about annotation 10 of image 1",
+    ),
+    "instances that are not annotated": (
+        lambda root: edit(root / PLUS, lambda content: content[1].update(ID=["3", "77"])),
+        "LISA_Plus_Instance_Seg.json: entry 1 is about annotation 77, not in instances_train2017",
+    ),
+    "a dialogue in which nobody answers": (
+        lambda root: edit(
+            root / "llava_dataset/llava_instruct_150k.json",
+            lambda content: content[2]["conversations"].pop(),
+        ),
+        "llava_instruct_150k.json: entry 2 is no dialogue",
+    ),
     "a pickle that wants to run code": (
         lambda root: (root / "refer_seg/refcoco/refs(unc).p").write_bytes(pickle.dumps(Bomb())),
         "refs(unc).p asks to run pathlib.Path.touch while being read",
@@ -245,10 +280,10 @@ def test_a_fault_is_a_sentence_with_the_file(fault, root, tmp_path, capsys, monk
 
 
 def test_a_split_that_is_not_there_is_said(root):
-    from lisa_ros.evaluation.published import open_referring
-
     with pytest.raises(DatasetError, match=r"refcoco has no split testB; it has testA, train, val"):
         open_referring(root, "refcoco", "testB")
+    with pytest.raises(DatasetError, match=r"no split dev: there is no folder .*ReasonSeg/dev"):
+        open_reasonseg(root, "dev")
 
 
 def test_masks_of_all_forms_are_the_same_mask():

@@ -1,10 +1,14 @@
 """Recipes: the authors' numbers on one batch, ranks, both layouts, both beginnings, bad input."""
 
+import errno
+import itertools
 import json
+import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,13 +18,19 @@ from parity_samples import DATA, read_case
 from published_samples import write_published
 from recipe_in_ranks import follow as follow_in_ranks
 
+from lisa_ros.evaluation.published import open_published
 from lisa_ros.evaluation.reasonseg import read_dataset
 from lisa_ros.model.checkpoint import load
 from lisa_ros.model.hf_checkpoint import official_name, rename
 from lisa_ros.model.llava import from_llava
+from lisa_ros.model.losses import assignment
 from lisa_ros.training import recipe as recipes
+from lisa_ros.training.examples import Pictures
+from lisa_ros.training.feature_cache import FeatureCache, bytes_of_a_picture
+from lisa_ros.training.mixture import Mixture
 from lisa_ros.training.objective import Objective, PictureExample
-from lisa_ros.training.recipe import PRESETS, Recipe, RecipeError, main, read_recipe
+from lisa_ros.training.recipe import main
+from lisa_ros.training.recipe_file import PRESETS, Recipe, RecipeError, read_recipe
 
 SCRIPT = Path(__file__).parents[1] / "recipe_in_ranks.py"
 
@@ -68,6 +78,100 @@ def test_loss_and_gradients_of_a_batch_are_those_of_the_authors():
     for name, weight in learnt.items():
         expected = case.expected(f"grad_norm.{name}").item()
         assert weight.grad.norm().item() == pytest.approx(expected, rel=1e-4, abs=1e-4), name
+
+
+def test_assignments_are_those_of_trying_all():
+    random = np.random.default_rng(0)
+    for size in (1, 2, 3, 5, 6):
+        for scale in (1, 3):  # small whole numbers: many are equal
+            cost = np.floor(random.normal(size=(size, size)) * scale * 2) / scale
+            ways = [list(one) for one in itertools.permutations(range(size))]
+            least = min(cost[range(size), one].sum() for one in ways)
+            found = assignment(cost)
+            assert sorted(found) == list(range(size))
+            assert cost[range(size), found].sum() == pytest.approx(least)
+
+
+def test_instances_of_a_group_are_learnt_in_the_order_in_which_they_are_found(root):
+    """LISA++: what is the first of three cups is the model's own choice; of two lists, each."""
+    lisa = load(DATA / "checkpoint")
+    data = open_published(root, "lisa_plus_instances")
+    mixture = Mixture({"plus": [data]}, [1])
+    source = Pictures(mixture, lisa.tokenizer.encode, lisa.config, lisa.processor, 1)
+    last = SimpleNamespace(integers=lambda high: high - 1)  # the picture with three instances
+    example = source.example(mixture.from_group([data], last))
+    assert example.groups == (0, 0, 0)
+    objective = Objective(lisa.network, lisa.processor)
+
+    def masks_loss(order, groups) -> float:
+        with torch.no_grad():
+            loss, _ = objective([replace(example, truth=example.truth[order], groups=groups)])
+        return (loss.bce + loss.dice).item()
+
+    orders = [list(one) for one in itertools.permutations(range(3))]
+    plain = [masks_loss(order, ()) for order in orders]
+    assert max(plain) > min(plain) + 1e-4
+    assert [masks_loss(o, (0, 0, 0)) for o in orders] == pytest.approx([min(plain)] * 6, abs=1e-5)
+    apart = [masks_loss(o, (0, 1, 1)) for o in orders]  # the first one stands where it stands
+    assert apart[0] == pytest.approx(min(plain[0], plain[1]), abs=1e-5)
+    assert apart[2] == pytest.approx(min(plain[2], plain[3]), abs=1e-5)
+    dialogue = open_published(root, "lisa_plus_dialogues")
+    assert dialogue.groups == [[0, 0, 2]]
+
+
+def test_a_cache_of_features_changes_no_number_and_is_bounded(official, root, tmp_path, capsys):
+    lisa = load(official, vision_tower=TOWER)
+    questions = {"reason_seg": [open_published(root, "reasonseg")]}
+    items = read_dataset(root / "reason_seg/ReasonSeg/val")
+    asked, encode = [], type(lisa.network).encode_frame
+
+    def counted(network, pixels):
+        asked.append(len(pixels))
+        return encode(network, pixels)
+
+    def losses(cache) -> list[float]:
+        source = Pictures(Mixture(questions, [1]), lisa.tokenizer.encode, lisa.config,
+                          lisa.processor, 2, cache)  # fmt: skip
+        objective = Objective(lisa.network, lisa.processor, cache)
+        with torch.no_grad():
+            found = [objective(source.batch(np.random.default_rng(n)))[0].total for n in range(6)]
+        return [*map(float, found), recipes.validation(objective, lisa, items)["giou"]]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(lisa.network), "encode_frame", counted)
+        plain, each = losses(None), bytes_of_a_picture(lisa)
+        assert len(asked) == 12 + 3
+        assert losses(FeatureCache.open(tmp_path / "kept", 1e9, lisa)) == plain
+        files = sorted((tmp_path / "kept").rglob("*.safetensors"))
+        assert len(files) == 4 + 3
+        assert all(each < file.stat().st_size < each + 1000 for file in files)
+        asked.clear()
+        again = FeatureCache.open(tmp_path / "kept", 1e9, lisa)
+        assert losses(again) == plain
+        assert not asked
+        # another picture under the same name, a damaged file: computed anew
+        files[0].write_bytes(files[0].read_bytes()[:100])
+        assert losses(FeatureCache.open(tmp_path / "kept", 1e9, lisa)) == plain
+        assert files[0].stat().st_size > each
+        # other encoders find nothing
+        other = load(official, vision_tower=TOWER)
+        other.network.image_encoder.neck.conv1.weight.data *= 1.5
+        image = items[0].image
+        assert FeatureCache.open(tmp_path / "kept", 1e9, other).find(image)[1] is None
+        assert again.find(image)[1] is not None
+        # no room for more than two; a disk that fills
+        capsys.readouterr()
+        assert losses(FeatureCache.open(tmp_path / "small", 2.5 * each, lisa)) == plain
+        assert len(list((tmp_path / "small").rglob("*.safetensors"))) == 2
+        assert capsys.readouterr().out.count("is as large as it may be; the training goes on") == 1
+        patch.setattr("lisa_ros.training.feature_cache.save_tensors", no_space)
+        assert losses(FeatureCache.open(tmp_path / "full", 1e9, lisa)) == plain
+        assert capsys.readouterr().out.count("cannot grow") == 1
+        assert not [one for one in (tmp_path / "full").rglob("*") if one.is_file()]
+
+
+def no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.timeout(600)
@@ -205,6 +309,13 @@ def test_presets_are_recipes_and_say_what_the_authors_do():
         ("batch: 2\naccumulate: 0\n", "line 2: accumulate must be at least 1"),
         ("decay: sudden\n", "line 1: decay must be one of linear, cosine"),
         ("a: [1,\n", "is no YAML"),
+        ("lr: 1\nbatch: 2\nlr: 2\n", "line 3: lr stands in"),
+        ("batch: 1\nlr: -1\n", "line 2: lr must be at least 0"),
+        ("lora_dropout: 1.5\n", "line 1: lora_dropout must be at most 1"),
+        ("rates: [9, 3, 3, none]\n", "line 1: rates must be numbers above 0"),
+        ("lr: 1\nrates: [9, 3]\n", "line 2: rates must be 4 numbers"),
+        ("sets:\n  mine: ade20k\n", "line 1: the group mine must be a list of sets"),
+        ("lr: 1\nsets: {mine: [ade]}\n", "line 2: there is no set ade; there are ade20k"),
         ("- 1\n", "must be a table"),
     ],
 )
