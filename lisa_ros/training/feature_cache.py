@@ -69,7 +69,10 @@ class FeatureCache:
 
     def keep(self, path: Path, view: Tensor, frame: Tensor, resized: tuple[int, int]) -> None:
         """Write features, while there is room; a disk that is full ends the writing alone."""
-        if view.nbytes + frame.nbytes > self.left:
+        size = view.nbytes + frame.nbytes
+        if path.exists() and path.stat().st_size > size:
+            return  # the same picture stood twice in a batch, or another process was faster
+        if size > self.left:
             return self._end("is as large as it may be")
         tensors = {"view": view, "frame": frame, "resized": torch.tensor(resized)}
         try:

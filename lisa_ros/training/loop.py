@@ -156,7 +156,7 @@ def train(
     saved, began = spent, time.monotonic() - spent
     sharded = any(isinstance(p, DTensor) for p in parameters)
     network.train()
-    with log, _stop_asked() as stop, contextlib.closing(ahead):
+    with _stop_asked() as stop, log, contextlib.closing(ahead):
         while True:
             stopped, spent = _agree(state, stop.is_set(), time.monotonic() - began, device)
             done = schedule.progress(step, spent) >= 1
