@@ -71,6 +71,7 @@ def train_base(args: argparse.Namespace) -> Path:
                 steps={"pretrain_language": args.read_steps, "train_joint": args.join_steps},
                 minutes=None,
                 tables=None,
+                first_table=0,
                 without_implicit=True,
                 init=None,
                 device="auto",

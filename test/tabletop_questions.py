@@ -11,7 +11,7 @@ from lisa_tabletop.language.patterns import load_patterns
 
 KNOWLEDGE = load_knowledge()
 TRAIN, TEST = load_patterns("train"), load_patterns("test")
-EVERYDAY = load_patterns("everyday")  # TRAIN and what only training hears
+EVERYDAY = load_patterns("training")  # TRAIN and what only training hears
 NAMED = {"name": 1.0}
 
 

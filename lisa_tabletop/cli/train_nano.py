@@ -38,6 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tables", type=int, default=12_000, help="tables of six views each")
     parser.add_argument(
+        "--first-table",
+        type=int,
+        default=0,
+        metavar="N",
+        help="render no table before this one: those that an earlier run has learnt from",
+    )
+    parser.add_argument(
         "--minutes",
         type=float,
         help="time budget of the whole training, instead of steps; rendering goes on beside it",
@@ -56,7 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init",
         metavar="MODEL",
-        help="begin stages that have no checkpoint yet with the parts of this model, as they fit",
+        help="begin stages that have no checkpoint yet with the parts of this model, as they fit;"
+        " train_joint alone goes on with the whole of it",
     )
     parser.add_argument(
         "--init-parts",

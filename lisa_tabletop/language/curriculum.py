@@ -53,7 +53,7 @@ def compose_training(
         left_out = (*IMPLICIT, "followup")  # whose first turn may be implicit
         types = {name: weight for name, weight in types.items() if name not in left_out}
     questions = compose(
-        record, random, count, "everyday", types=types, vocabulary=vocabulary, whole_frame=True
+        record, random, count, "training", types=types, vocabulary=vocabulary, whole_frame=True
     )
     if not implicit:
         questions = [question for question in questions if not is_implicit(question)]

@@ -62,7 +62,7 @@ def compose(
     """Up to `count` different questions about the scene of `record` (formats: docs/benchmark.md).
 
     Args:
-        split: "train" or "test" sentences, or "everyday": all that training hears.
+        split: "train" or "test" sentences, or "training": all that training hears.
         types, forms: how often each is drawn (weights; what is left out is never drawn).
         vocabulary: what "unheard" questions ask for, else the words that training never hears.
         patterns: other sentences than those of the split.

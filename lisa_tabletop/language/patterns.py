@@ -13,9 +13,11 @@ from numpy.random import Generator
 from lisa_tabletop.language.knowledge import KnowledgeError, load_knowledge
 
 PATTERN_FOLDER = Path(__file__).with_name("patterns")
-# Sentences that the fixed test set draws from ("train": met in training; "test": never), and all
-# that training hears: those of "train" and of the folder everyday/.
-SPLITS = ("train", "test", "everyday")
+# Sentences that the fixed test set draws from ("train": met in training; "test": never), those of
+# "train" and of the folder everyday/, which the recogniser of speech knows, and all that training
+# hears: those and the folder training/.
+SPLITS = ("train", "test", "everyday", "training")
+_ADDED_TO = {"everyday": "train", "training": "everyday"}
 _CHOICE = re.compile(r"\(([^()]*)\)")
 
 
@@ -61,8 +63,8 @@ def load_patterns(split: str) -> Patterns:
     """The patterns of `split`. ValueError for another split, KnowledgeError for a bad file."""
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}, not '{split}'")
-    if split == "everyday":
-        return _with_everyday(load_patterns("train"))
+    if split in _ADDED_TO:
+        return _with_more(load_patterns(_ADDED_TO[split]), PATTERN_FOLDER / split)
     frames, uses = {}, {}
     for path in sorted(PATTERN_FOLDER.glob("*.yaml")):
         for name, entry in yaml.safe_load(path.read_text(encoding="utf-8")).items():
@@ -74,13 +76,13 @@ def load_patterns(split: str) -> Patterns:
     return Patterns(frames, uses)
 
 
-def _with_everyday(train: Patterns) -> Patterns:
-    """Those of `train` and the everyday ones: lists of texts by the frame or use they add to."""
-    frames, uses = dict(train.frames), dict(train.uses)
-    for path in sorted((PATTERN_FOLDER / "everyday").glob("*.yaml")):
+def _with_more(fewer: Patterns, folder: Path) -> Patterns:
+    """Those and the folder's: lists of texts by the frame or use they add to."""
+    frames, uses = dict(fewer.frames), dict(fewer.uses)
+    for path in sorted(folder.glob("*.yaml")):
         more = frames if path.stem == "frames" else uses
         for name, texts in yaml.safe_load(path.read_text(encoding="utf-8")).items():
             if name not in more:
-                raise KnowledgeError(f"everyday/{path.name}: '{name}' is no frame or use.")
+                raise KnowledgeError(f"{folder.name}/{path.name}: '{name}' is no frame or use.")
             more[name] += tuple(Pattern.parse(text) for text in texts)
     return Patterns(frames, uses)

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -52,20 +53,21 @@ MOST_STEPS = 1_000_000  # of a stage that ends by the clock
 
 @dataclass(frozen=True)
 class Plan:
-    """How a stage is trained: learning rate, share of the time budget, and on a processor and on a
-    GPU the batch size and the processes that prepare batches (0: a thread)."""
+    """How a stage is trained: its share of the time budget; and on a processor and on a GPU learning
+    rate, batch size, and the processes that prepare batches (0: a thread)."""
 
-    lr: float
+    lr: tuple[float, float]
     share: float
     batch: tuple[int, int]
     workers: tuple[int, int]
 
 
 PLANS = {
-    "pretrain_sam": Plan(8e-4, 0.60, (8, 128), (0, 0)),
-    "pretrain_vision_tower": Plan(1e-3, 0.60, (16, 256), (0, 0)),
-    "pretrain_language": Plan(1e-3, 0.60, (8, 64), (0, 4)),
-    "train_joint": Plan(3e-4, 0.38, (8, 64), (0, 10)),
+    "pretrain_sam": Plan((8e-4, 8e-4), 0.60, (8, 128), (0, 0)),
+    "pretrain_vision_tower": Plan((1e-3, 1e-3), 0.60, (16, 256), (0, 0)),
+    "pretrain_language": Plan((1e-3, 1e-3), 0.60, (8, 64), (0, 4)),
+    # with batches of 8, a higher rate than 4e-5 unlearns what the parts know
+    "train_joint": Plan((4e-5, 3e-4), 0.38, (8, 64), (0, 10)),
 }
 STAGES = ("render", *PLANS)
 
@@ -111,18 +113,22 @@ def _prepare(args: argparse.Namespace) -> None:
 def _renderers(args: argparse.Namespace) -> Iterator[None]:
     """Processes that render; entered when all tables are there, with a time budget the first."""
     scenes = Scenes(args.folder / "scenes")
-    missing = int(len(scenes.done) - np.count_nonzero(scenes.done))
+    missing = int(np.count_nonzero(scenes.done[args.first_table :] == 0))
     count = min(missing, args.renderers) if "render" in args.stages else 0
+    first = args.first_table
     context = multiprocessing.get_context("fork")
     processes = [
-        context.Process(target=render_share, args=(scenes.folder, index, count), daemon=True)
+        context.Process(
+            target=render_share, args=(scenes.folder, first + index, count), daemon=True
+        )
         for index in range(count)
     ]
     try:
         for process in processes:
             process.start()
-        wanted = len(scenes.done) if args.minutes is None else FIRST_TABLES
-        while processes and np.count_nonzero(scenes.done) < min(wanted, len(scenes.done)):
+        most = len(scenes.done) - first
+        wanted = most if args.minutes is None else min(most, FIRST_TABLES)
+        while processes and np.count_nonzero(scenes.done[first:]) < wanted:
             _check(processes)
             time.sleep(0.2)
         print(f"{len(scenes)} views rendered", flush=True)
@@ -199,10 +205,14 @@ def run_stage(name: str, args: argparse.Namespace, threads: int) -> None:
     torch.manual_seed(args.seed)
     network = nano_network()
     fresh = not (args.folder / f"{name}.pt").exists()
+    prefixes = PARTS[name] if args.init and name in args.init_parts else ()
     if fresh and name == "train_joint":
-        take_over(network, args.folder)
-    if fresh and args.init and name in args.init_parts:
-        sentence = begin_with(network, load(args.init), PARTS[name])
+        if args.init and not any((args.folder / f"{part}.pt").exists() for part in PARTS):
+            prefixes = tuple(chain(*PARTS.values()))  # an earlier model is trained on as a whole
+        else:
+            take_over(network, args.folder)
+    if fresh and prefixes:
+        sentence = begin_with(network, load(args.init), prefixes)
         if rank.is_main_process:
             print(f"{name}: {sentence}", flush=True)
     stage, modules = _stage(name, network, args, plan.batch[on_gpu])
@@ -220,7 +230,7 @@ def run_stage(name: str, args: argparse.Namespace, threads: int) -> None:
         network,
         stage,
         Optimizer(modules),
-        Schedule(steps, plan.lr, seconds=seconds),
+        Schedule(steps, plan.lr[on_gpu], seconds=seconds),
         args.folder,
         seed=args.seed,
         workers=min(plan.workers[on_gpu], max(1, args.threads - 1)),

@@ -88,14 +88,15 @@ class Scenes:
         return self.folder / "records" / f"{table}.json"
 
 
-def render_share(folder: Path, worker: int, workers: int) -> None:
-    """Render every `workers`-th table; runs in a process of its own until all are there."""
+def render_share(folder: Path, first: int, workers: int) -> None:
+    """Render every `workers`-th table from `first` on; runs in a process of its own until all are
+    there."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_DFL)
     os.nice(5)  # who learns goes first
     os.environ.setdefault("MUJOCO_GL", "egl")
     scenes = Scenes(folder)
-    for table in range(worker, len(scenes.done), workers):
+    for table in range(first, len(scenes.done), workers):
         scenes.render(table)
 
 

@@ -24,7 +24,7 @@ def test_a_model_without_implicit_questions_meets_none():
     random = np.random.default_rng(0)
     sentences = {
         text.lower().rstrip(".?")
-        for patterns in load_patterns("everyday").uses.values()
+        for patterns in load_patterns("training").uses.values()
         for pattern in patterns
         for text in pattern.every_text()
     }

@@ -84,7 +84,7 @@ def test_training_never_uses_a_test_sentence():
     unseen = re.compile(f"({'|'.join(patterns)})$")
     test_questions = [plain_text(q["instruction"]) for q in corpus(default_rng(3), 300, "test")]
     assert any(unseen.search(text) for text in test_questions)
-    asked = (*corpus(default_rng(4), 1500), *corpus(default_rng(5), 3000, "everyday"))
+    asked = (*corpus(default_rng(4), 1500), *corpus(default_rng(5), 3000, "training"))
     for question in asked:
         text = plain_text(question["instruction"])
         text = text.removesuffix(" please output segmentation mask")

@@ -62,7 +62,7 @@ def test_training_is_asked_by_its_own_words(tmp_path):
     nouns = {noun.name for noun in vocabulary.nouns}
     assert {"carburettor", "kettle", "key"} <= nouns
     assert not nouns & ({noun.name for noun in HELD_OUT.nouns} | OURS)
-    for question in unheard(100, "everyday", vocabulary=vocabulary, forms=NAMED):
+    for question in unheard(100, "training", vocabulary=vocabulary, forms=NAMED):
         said = question["instruction"] + question["answer"]
         assert any(words in said for words in nouns | uses), said
 
