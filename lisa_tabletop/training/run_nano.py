@@ -53,8 +53,8 @@ MOST_STEPS = 1_000_000  # of a stage that ends by the clock
 
 @dataclass(frozen=True)
 class Plan:
-    """How a stage is trained: its share of the time budget; and on a processor and on a GPU learning
-    rate, batch size, and the processes that prepare batches (0: a thread)."""
+    """How a stage is trained: its share of the time budget; on a processor and on a GPU,
+    learning rate, batch size, and the processes that prepare batches (0: a thread)."""
 
     lr: tuple[float, float]
     share: float

@@ -12,6 +12,7 @@ import torch
 
 from lisa_ros.engine import Engine
 from lisa_ros.model.checkpoint import load
+from lisa_ros.model.config import SHIPPED
 from lisa_tabletop.language.nouns import held_out_vocabulary, write_nouns
 from lisa_tabletop.training.run_nano import PLANS
 from lisa_tabletop.training.scenes import VIEWS, Scenes
@@ -66,6 +67,20 @@ def test_a_run_that_is_paused_goes_on_and_ends_in_a_model(tmp_path, tokenizer):
     assert (folder / "checkpoint" / "model.safetensors").stat().st_size < 25e6
     image = np.full((48, 64, 3), 90, np.uint8)
     assert Engine(lisa).segment(image, "the mug", max_new_tokens=3).counters["tokens"] >= 1
+
+
+@pytest.mark.skipif(not (SHIPPED / "nano").is_dir(), reason="nano's weights are not in this tree")
+@pytest.mark.timeout(600)
+def test_an_earlier_model_goes_on_as_a_whole_on_tables_new_to_it(tmp_path):
+    write_nouns(held_out_vocabulary().nouns, tmp_path / "nouns.txt")
+    stages = ("--stages", "render", "train_joint", "--steps", "train_joint", "1")
+    run = start(tmp_path, *stages, "--init", "nano", "--first-table", "1")
+    said, _ = run.communicate()
+    assert run.returncode == 0, said
+    assert Scenes(tmp_path / "scenes").done.tolist() == [0, 1]
+    # one step of averaged weights is next to nothing: everything must be where it was
+    before, after = (load(name).network.state_dict() for name in ("nano", tmp_path / "checkpoint"))
+    assert all(torch.allclose(after[name], before[name], atol=1e-3) for name in before)
 
 
 def test_views_are_rendered_once_and_their_records_fit(tmp_path):
