@@ -230,7 +230,7 @@ def run_stage(name: str, args: argparse.Namespace, threads: int) -> None:
         network,
         stage,
         Optimizer(modules),
-        Schedule(steps, plan.lr[on_gpu], seconds=seconds),
+        Schedule(steps, plan.lr[on_gpu], min(100, steps // 10), seconds),
         args.folder,
         seed=args.seed,
         workers=min(plan.workers[on_gpu], max(1, args.threads - 1)),
