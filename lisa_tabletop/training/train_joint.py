@@ -48,8 +48,8 @@ QUESTIONS = 12  # asked about each view, which is encoded once for all of them
 MASKS = 2  # drawn for each view of a batch, on average: the time is for questions
 # what a small model must get right first is asked more often than the world's own shares say
 TYPES = {
-    **{**TRAINING_TYPES, "plain": 0.18, "absent": 0.16, "unheard": 0.08, "two_hop": 0.10},
-    **{"use": 0.24, "relation": 0.20, "followup": 0.07, "aside": 0.05},
+    **{**TRAINING_TYPES, "plain": 0.16, "absent": 0.16, "unheard": 0.08, "two_hop": 0.10},
+    **{"use": 0.26, "relation": 0.20, "followup": 0.10, "aside": 0.08},
 }
 HOLD = 0.5  # weight of the losses that tie the two seams to the concept space
 
