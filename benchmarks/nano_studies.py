@@ -53,7 +53,7 @@ SIZES = {
     "clip": ((112, 8), (168, 12), (224, 16), (280, 20)),
     "sam": ((160, 8), (240, 12), (320, 16)),
 }
-STEPS, BATCH = 60, 16
+STEPS, BATCH = 40, 16
 ENCODER_LR, HEAD_LR = 1e-4, 1e-2
 # 2. reading: the same tables for all types of question
 TYPES = ("plain", "use", "relation", "two_hop")

@@ -187,9 +187,16 @@ class Prompts:
         return self._encode([*turns, (asked, None)])
 
     def _words(self, instruction: str) -> str:
-        """A user's words as they stand in the prompt; nano has only ever seen single blanks."""
-        nano = self.config.conversation == "nano"
-        return escape(" ".join(instruction.split()) if nano else instruction)
+        """A user's words as they stand in the prompt.
+
+        nano has only ever seen single blanks, and knows few words in capitals: what is shouted is
+        asked in small letters.
+        """
+        if self.config.conversation == "nano":
+            instruction = " ".join(instruction.split())
+            if instruction.isupper():
+                instruction = instruction.capitalize()
+        return escape(instruction)
 
     def answer(self, text: str) -> list[int]:
         """The ids of an answer behind a prompt, without the end token."""

@@ -1,6 +1,7 @@
 """What is no instruction about the table gets words or a refusal, never a confident mask."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 import yaml
 
 from lisa_ros.engine.engine import Engine
+from lisa_ros.engine.question import Prompts, Question
 from lisa_ros.errors import LisaError
-from lisa_ros.model.checkpoint import load
+from lisa_ros.model.checkpoint import Lisa, load
 from lisa_ros.model.config import SHIPPED
+from lisa_tabletop.training.nano import nano_config
 
 HARD_INPUTS = yaml.safe_load(
     Path(__file__).with_name("hard_inputs.yaml").read_text(encoding="utf-8")
@@ -36,6 +39,19 @@ def confident_masks(
 def test_the_table_has_sixty_inputs_of_each_sort():
     assert sum(map(len, HARD_INPUTS.values())) == 60 and len(HARD_INPUTS) == 8
     assert all(len(text.split()) >= 100 for text in HARD_INPUTS["one hundred words"])
+
+
+def test_what_is_shouted_at_nano_is_asked_in_small_letters(tokenizer):
+    """A released LISA hears it as it was typed."""
+
+    def heard(words, **config):
+        lisa = Lisa(None, tokenizer, None, replace(nano_config(), **config))
+        return Prompts(lisa).ids(Question(None, words))
+
+    assert heard("FIND THE  RED MUG!") == heard("Find the red mug!")
+    assert heard("Find the RED mug!") != heard("Find the red mug!")
+    released = {"conversation": "llava_v1"}
+    assert heard("FIND THE RED MUG!", **released) != heard("Find the red mug!", **released)
 
 
 @pytest.mark.skipif(not (SHIPPED / "nano").is_dir(), reason="nano's weights are not in this tree")
