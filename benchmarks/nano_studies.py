@@ -12,7 +12,6 @@ Each prints a table in Markdown; all three are those of docs/nano.md.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -156,7 +155,7 @@ def validation_objects() -> Iterator[tuple[Tensor, Tensor, list[tuple[int, str]]
     for asked in items.values():
         meant = {one["id"]: one["kind"] for item in asked for one in item.ours["targets"]}
         if meant:
-            rgb = torch.from_numpy(asked[0].rgb()).permute(2, 0, 1)[None].float()
+            rgb = torch.from_numpy(asked[0].rgb().copy()).permute(2, 0, 1)[None].float()
             yield rgb, torch.from_numpy(asked[0].ids()).long()[None], list(meant.items())
 
 
@@ -165,13 +164,10 @@ def sizes(args: argparse.Namespace) -> str:
     scenes, rows = Scenes(args.scenes), []
     for part, pairs in SIZES.items():
         for size, patch in pairs:
-            began = time.monotonic()
             every, thin, count = kinds_recognised(part, size, patch, scenes)
-            minutes = (time.monotonic() - began) / 60
-            row = [part, f"{size} px", str(patch), f"{every:.3f}", f"{thin:.3f}", str(count)]
-            rows.append([*row, f"{minutes:.1f}"])
+            rows.append([part, f"{size} px", str(patch), f"{every:.3f}", f"{thin:.3f}", str(count)])
             print(*rows[-1], flush=True)
-    head = ["encoder", "image", "patch", "kind right", "of thin things", "objects", "minutes"]
+    head = ["encoder", "image", "patch", "kind right", "of thin things", "objects"]
     return markdown_table(head, rows)
 
 

@@ -63,5 +63,5 @@ def test_the_shipped_weights_seldom_show_what_nobody_asked_for():
         pytest.skip(str(error))
     engine = Engine(load("nano"))
     wrong = {sort: confident_masks(engine, images, texts) for sort, texts in HARD_INPUTS.items()}
-    # the weights of the third run: 31 of 120
-    assert sum(map(len, wrong.values())) <= 36, wrong
+    # 4 of 120 with the shipped weights (`python -m benchmarks.nano_studies nonsense`)
+    assert sum(map(len, wrong.values())) <= 7, wrong
