@@ -185,6 +185,15 @@ def write_official(
         write_file(folder / "tokenizer_config.json", json.dumps(words, indent=2) + "\n")
 
 
+def unlike_official(config: LisaConfig) -> str:
+    """What of a model the released layout has no place for; empty if it can be written so."""
+    if not config.sam_vision.get("use_rel_pos", True):
+        return "its SAM has no relative positions"
+    if config.clip_view != "center":
+        return f"it was trained with the view {config.clip_view}, and released models with center"
+    return ""
+
+
 def official_name(name: str) -> str:
     """The other way round than `rename`."""
     if name == "lm_head.weight":

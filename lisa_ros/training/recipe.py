@@ -34,7 +34,7 @@ from lisa_ros.evaluation.evaluate import ciou, giou, overlap
 from lisa_ros.evaluation.published import CATALOGUE, open_published
 from lisa_ros.evaluation.reasonseg import Item, read_dataset, read_items
 from lisa_ros.model.checkpoint import WEIGHTS_FILE, Lisa, open_checkpoint, save
-from lisa_ros.model.hf_checkpoint import write_official
+from lisa_ros.model.hf_checkpoint import unlike_official, write_official
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.processor import Processor
 from lisa_ros.model.weights import fill, precision
@@ -113,6 +113,11 @@ def start(recipe: Recipe) -> Lisa:
         raise RecipeError("a recipe begins with model, or with llava and sam: give one of them")
     # not `load`: it would wrap what this processor cannot multiply, and a GPU can
     source = open_checkpoint(recipe.model, tower)
+    if recipe.official and (reason := unlike_official(source.config)):
+        raise RecipeError(
+            f"{recipe.model} cannot be written in the released layout ({reason}): set official: "
+            "false, which leaves the native one"
+        )
     fill(source.network, source.shards, dtype, torch.device("cpu"))
     source.network.eval().requires_grad_(False)
     return Lisa(source.network, source.tokenizer, Processor(source.config), source.config)

@@ -120,6 +120,13 @@ def test_instances_of_a_group_are_learnt_in_the_order_in_which_they_are_found(ro
     assert dialogue.groups == [[0, 0, 2]]
 
 
+def test_what_the_released_layout_cannot_hold_is_said_before_training(root, tmp_path, capsys):
+    settings = [f"output={tmp_path / 'new'}", f"data={root}", "model=nano", "official=true"]
+    assert main([str(PRESETS / "tiny.yaml"), *settings]) == 2
+    assert "official: false" in capsys.readouterr().err
+    assert not any((tmp_path / "new").iterdir())
+
+
 def test_a_cache_of_features_changes_no_number_and_is_bounded(official, root, tmp_path, capsys):
     lisa = load(official, vision_tower=TOWER)
     questions = {"reason_seg": [open_published(root, "reasonseg")]}
