@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "mutation"
 COVERED, SECONDS, RESULTS = WORK / "coverage", WORK / "seconds.json", WORK / "results.jsonl"
 NOW = WORK / "now"  # the test that runs, for the processes that it has started
-MOST = 120.0  # seconds of tests, as `cover` took them, that one fault meets
+MOST = 40.0  # seconds of tests, as `cover` took them, that one fault meets
 LIMIT = 300.0  # seconds after which a fault that makes the tests hang is noticed
 OPTIONS = ["-q", "--no-header", "-p", "no:cacheprovider", "--timeout", "60"]
 # Imported once, before a process of its own is forked for each fault.
@@ -209,7 +209,9 @@ def cover() -> int:
     code = pytest.main([*OPTIONS, *(f"test/{name}" for name in FOLDERS)], plugins=[recorder])
     measured.stop()
     measured.save()
-    measured.combine()
+    whole = coverage.Coverage(data_file=str(COVERED), config_file=False)
+    whole.combine([str(WORK)])
+    whole.save()
     for name in recorder.failed:
         recorder.seconds.pop(name, None)
     SECONDS.write_text(json.dumps(recorder.seconds, indent=1), encoding="utf-8")
