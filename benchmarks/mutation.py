@@ -26,7 +26,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -219,25 +219,28 @@ def cover() -> int:
     return code
 
 
-def around(code: str, line: int) -> Iterator[range]:
-    """The lines of the statement at a line, without what it contains, and of what it lies in:
-    function, class, file."""
-    inside = []
+def around(code: str, line: int) -> tuple[set[int], list[set[int]]]:
+    """The lines of the statement at a line, without what it contains; and of what it lies in, from
+    the function out to the file, those that a call runs: the first alone, if a call runs the line.
+    """
+    functions, inside = [], []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.stmt):
             first = min(one.lineno for one in (node, *getattr(node, "decorator_list", ())))
+            body = getattr(node, "body", None)
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                functions.append(set(range(body[0].lineno, node.end_lineno + 1)))
             if first <= line <= node.end_lineno:
-                inside.append((node.end_lineno - first, first, node))
-    inside.sort(key=lambda one: one[0])
-    if inside:
-        _, first, node = inside[0]
-        body = getattr(node, "body", None)
-        end = body[0].lineno - 1 if body else node.end_lineno
-        yield range(first, max(end, line) + 1)
-    for _, first, node in inside:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            yield range(first, node.end_lineno + 1)
-    yield range(1, code.count("\n") + 2)
+                end = max(line, body[0].lineno - 1) if body else node.end_lineno
+                inside.append((first, end, node.end_lineno))
+    inside.sort(key=lambda one: one[2] - one[0])
+    first, end, _ = inside[0] if inside else (line, line, line)
+    statement = set(range(first, end + 1))
+    if any(line in body for body in functions):
+        return statement, [statement]
+    called = set().union(*functions)
+    wider = [called & set(range(first, last + 1)) for first, _, last in inside]
+    return statement, [*wider, called]
 
 
 def selected(
@@ -250,16 +253,16 @@ def selected(
         contexts: by line, the tests and test files that run it; "" for its import.
         seconds: that each test takes.
     """
-    statement, *wider = around(code, line)
+    statement, wider = around(code, line)
     ran = {name for number in statement for name in contexts.get(number, ())}
     if not ran:
         return []
-    found = ran & seconds.keys()
     for lines in wider:
+        found = {name for number in lines for name in contexts.get(number, ())} - {""}
         if found:
             break
-        found = {name for number in lines for name in contexts.get(number, ())} & seconds.keys()
-    files = ran - found - {""}
+    files = found - seconds.keys()
+    found &= seconds.keys()
     later = {name for name in seconds if name.split("::")[0] in files} - found
     chosen: list[str] = []
     for group in (found, later):

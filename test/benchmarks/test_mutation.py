@@ -37,25 +37,25 @@ def far(x):
     return not near(x)
 """
 SECONDS = {"test_a.py::slow": 2.0, "test_a.py::quick": 0.1, "test_b.py::other": 1.0}
+SECONDS["test_c.py::first"] = 0.01
 CONTEXTS = {
-    1: ["", "test_b.py"],
+    1: ["", "test_b.py", "test_c.py::first"],  # which happened to import it
     3: [""],
-    4: ["test_a.py::slow", "test_a.py::quick"],
+    4: ["test_a.py::slow", "test_a.py::quick", "test_b.py"],
     6: ["test_a.py::slow"],
     8: [""],
 }
 
 
 def test_a_fault_meets_the_tests_that_run_its_line_the_quickest_first() -> None:
-    assert selected(MODULE, 4, CONTEXTS, SECONDS) == ["test_a.py::quick", "test_a.py::slow"]
+    near = ["test_a.py::quick", "test_a.py::slow", "test_b.py::other"]
+    assert selected(MODULE, 4, CONTEXTS, SECONDS) == near, "its rig runs it for all of test_b"
     assert selected(MODULE, 6, CONTEXTS, SECONDS) == ["test_a.py::slow"]
     # no test runs the line
     assert selected(MODULE, 5, CONTEXTS, SECONDS) == []
-    # a constant: what runs the file, then the file whose fixtures have read it
-    found = selected(MODULE, 1, CONTEXTS, SECONDS)
-    assert found == ["test_a.py::quick", "test_a.py::slow", "test_b.py::other"]
-    # the line of a `def` runs at import: the tests of its function
-    assert selected(MODULE, 3, CONTEXTS, SECONDS) == ["test_a.py::quick", "test_a.py::slow"]
+    # a constant, and the line of a `def`, run at import: what calls the functions around
+    assert selected(MODULE, 1, CONTEXTS, SECONDS) == near
+    assert selected(MODULE, 3, CONTEXTS, SECONDS) == near
 
 
 def test_what_takes_too_long_is_left_out() -> None:

@@ -23,6 +23,7 @@ from lisa_ros.engine import (
     TextDelta,
     generation,
 )
+from lisa_ros.engine.request_state import measure
 from lisa_ros.errors import ImageError, InstructionError
 from lisa_ros.model.network import IMAGE_TOKEN
 
@@ -97,6 +98,8 @@ def test_an_empty_mask_is_no_find() -> None:
     events = list(engine.stream(picture(), "the mug"))
     assert events[-1].answer.status is AnswerStatus.NOT_FOUND
     assert not any(isinstance(event, MaskReady) for event in events)
+    empty = measure(torch.full((4, 5), -1.0), "it", 0.5)
+    assert (empty.box, empty.area, empty.score) == ((0, 0, 0, 0), 0, 0.0) and not empty.mask.any()
 
 
 def test_a_batch_answers_like_one_by_one() -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +15,17 @@ import pytest
 pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
 from action_msgs.msg import GoalStatus
+from builtin_interfaces.msg import Time
+from fake_engine import instance as fake_instance
+from fake_engine import middle
 from lisa_ros.action import Segment
 from node_rig import FAKE, image_message, picture, rig, wait_for
 from PIL import Image as Picture
 from rclpy.action import ActionClient
 
+from lisa_ros.node.inputs.frame import Frame
+from lisa_ros.node.requests import segment_action
+from lisa_ros.node.requests.query import Query
 from lisa_ros.node.requests.segment_action import DIALOGUES, TURNS, Dialogues
 from lisa_ros.node.results.messages import run_lengths
 from lisa_ros.node.status import Status
@@ -133,6 +140,31 @@ def from_run_lengths(text: str, height: int, width: int) -> np.ndarray:
         runs.append(run + (runs[-2] if len(runs) > 2 else 0))
     values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return values.reshape(width, height).T
+
+
+def test_a_mask_goes_out_at_once_and_words_not_too_often(monkeypatch):
+    monkeypatch.setattr(segment_action, "WORDS_PERIOD", 1e9)
+    sent = []
+    progress = segment_action.GoalProgress(SimpleNamespace(publish_feedback=sent.append))
+    progress._sent = time.monotonic()
+    frame = Frame(image_message(picture()), None)
+    query = Query("1", "it", "auto", 0, Time(), 1.0, 9, frame, text="Sure")
+    progress(query)
+    assert not sent
+    for count in (1, 2):
+        query.instances.append(fake_instance(middle(48, 64), "it"))
+        for _ in range(3):
+            progress(query)
+        assert [len(one.instances) for one in sent] == list(range(1, count + 1))
+    query.end()
+    query.instances.append(query.instances[0])
+    progress(query)
+    assert len(sent) == 2, "nothing after the end"
+    monkeypatch.setattr(segment_action, "WORDS_PERIOD", 0.0)
+    query._ended = False
+    query.text = "Sure, it"
+    progress(query)
+    assert sent[-1].text == "Sure, it"
 
 
 def test_masks_come_back_in_the_form_that_was_asked_for(robot, client):

@@ -6,6 +6,7 @@ import io
 import struct
 import time
 from array import array
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,9 @@ from PIL import Image as Picture
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
+
+from lisa_ros.node.inputs.depth import DepthInput
+from lisa_ros.node.inputs.frame import Received
 
 
 def test_the_nearest_depth_image_is_taken(camera):
@@ -58,6 +62,29 @@ def test_depth_that_comes_after_its_image(camera):
     camera.depth.publish(depth)
     wait_for(lambda: len(robot.results) > before, "the result")
     check_is_the_thing(robot.results[-1].instances[0])
+
+
+def test_a_query_waits_only_while_a_nearer_depth_image_can_come():
+    """What is needed is one at or behind the image, within the slop, and a camera_info."""
+    found = DepthInput(SimpleNamespace(), {"depth.slop": 0.1, "depth.qos": "auto"})
+    published = SimpleNamespace(has_publishers=True)
+    found.depth, found.info = published, published
+    header = Header(stamp=_stamp(5))
+
+    def settled(*away: float, info: bool = True) -> bool:
+        for kept in (found._depths, found._infos):
+            kept.clear()
+        found._depths += [Received(Image(header=Header(stamp=later(header, a))), 0.0) for a in away]
+        found._infos += [Received(INFO, 0.0)] * info
+        return found._settled(header, 0.0)
+
+    assert settled(0.0) and settled(0.05) and settled(-0.05, 0.09)
+    assert not settled() and not settled(-0.05) and not settled(0.2)
+    assert not settled(0.0, info=False)
+    found.info = SimpleNamespace(has_publishers=False)
+    assert settled(0.0, info=False), "nobody publishes one"
+    found.depth = SimpleNamespace(has_publishers=False)
+    assert settled()
 
 
 def test_the_first_depth_image_of_all_may_be_late(masks):

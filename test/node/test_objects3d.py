@@ -7,6 +7,7 @@ rotation taken the wrong way round, or not at all, shows.
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,7 +21,7 @@ from lisa_ros.msg import Segmentation
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
 from std_msgs.msg import Header
 
-from lisa_ros.geometry import transform_points
+from lisa_ros.geometry import Box, Object3D, transform_points
 from lisa_ros.node.inputs.frame import DepthMatch
 from lisa_ros.node.inputs.subscription import OnDemandSubscription
 from lisa_ros.node.parameters import BY_NAME
@@ -147,6 +148,21 @@ def test_what_a_camera_info_says_about_the_image_is_heeded():
     assert np.allclose(taken.box.center, whole, atol=1e-4)
     other = found(info=rectified, look_up=None).objects[0]
     assert not np.allclose(other.box.center, whole, atol=0.005)
+
+
+def test_markers_are_as_large_as_their_object():
+    """And lines are thick enough to be seen, of large things and small ones."""
+    box = Box(np.zeros(3), np.eye(3), np.array([1.5, 0.4, 0.2]), upright=True)
+    large = Object3D(box=box, centroid=np.zeros(3))
+    small = replace(large, box=replace(box, size=box.size / 100))
+    array = messages.marker_array([large, Object3D(reason="no depth"), small], "abc", Header())
+    cubes, lines, texts = (
+        [one for one in array.markers if one.ns == name] for name in ("boxes", "axes", "labels")
+    )
+    assert [one.scale.x for one in cubes] == pytest.approx([1.5, 0.015])
+    assert [one.scale.x for one in lines] == pytest.approx([0.03, 0.002])
+    assert [(one.id, one.text) for one in texts] == [(1, "1 a"), (3, "3 c")]
+    assert all(one.scale.z > 0 and one.color.a > 0 for one in texts)
 
 
 def test_the_smaller_mask_is_on_top_in_the_label_image():

@@ -107,8 +107,8 @@ def test_recordings_come_back_with_answers(tmp_path, plugin, kind, suffix):
     assert describe(annotator.summary) == "10 messages copied, 6 answers (3 OK, 3 NOT_FOUND)"
 
 
-def record_depth(path, late: float) -> None:
-    """Colour, depth (recorded after it, its stamp `late` seconds later) and camera_info, once."""
+def record_depth(path, late: float, waited: float = 0.02) -> None:
+    """Colour, depth (recorded `waited` s after it, its stamp `late` s later) and camera_info."""
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         names = {"/cam/color": Image, DEPTH: Image, "/cam/info": CameraInfo}
         topics = {
@@ -123,12 +123,13 @@ def record_depth(path, late: float) -> None:
             depth.header.stamp = later(image.header, late)
             recorded = (100 + second) * SECOND
             writer.write(topics["/cam/color"], recorded, serialize_message(image))
-            writer.write(topics[DEPTH], recorded + SECOND // 50, serialize_message(depth))
+            writer.write(topics[DEPTH], recorded + round(waited * 1e9), serialize_message(depth))
 
 
-@pytest.mark.parametrize("late", [0.02, 0.4])
-def test_depth_of_the_recording_places_the_objects(tmp_path, late):
-    record_depth(tmp_path / "in", late)
+@pytest.mark.parametrize(("late", "waited"), [(0.02, 0.02), (0.4, 0.02), (0.02, 5.0)])
+def test_depth_of_the_recording_places_the_objects(tmp_path, late, waited):
+    """By its stamp, also where the recorder let it wait for seconds."""
+    record_depth(tmp_path / "in", late, waited)
     model = Model(FakeEngine((SEEN == 0)[None]), "fake", "cpu")
     with pytest.raises(RecordingError, match="no camera_info on /nowhere"):
         Annotator(
