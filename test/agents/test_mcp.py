@@ -14,6 +14,12 @@ import pytest
 from mcp import Client, StdioServerParameters
 from node_rig import ROOT, Process, Rig, picture, rig, wait_for
 
+
+def paths() -> str:
+    """For a process of ours: what a ROS installation or the user has put there stays reachable."""
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+
+
 MCP = [sys.executable, "-m", "lisa_ros.cli", "mcp"]
 QUEUE = 10  # query.queue_size
 TOOLS = {"look", "find", "describe", "follow", "stop", "status"}
@@ -100,7 +106,7 @@ def test_every_tool_over_http(address: str) -> None:
 
 def test_every_tool_over_stdio(robot: Rig) -> None:
     async def talk() -> None:
-        variables = {**os.environ, "ROS_DOMAIN_ID": str(robot.domain), "PYTHONPATH": str(ROOT)}
+        variables = {**os.environ, "ROS_DOMAIN_ID": str(robot.domain), "PYTHONPATH": paths()}
         server = StdioServerParameters(command=MCP[0], args=MCP[1:], env=variables)
         async with Client(server) as client:
             await call_every_tool(client)
@@ -134,7 +140,7 @@ def test_a_hundred_calls_at_once_each_end_once(address: str, robot: Rig) -> None
 def test_without_a_node_every_tool_says_so(robot: Rig) -> None:
     async def talk() -> None:
         arguments = [*MCP[1:], "--namespace", "nobody"]
-        variables = {**os.environ, "ROS_DOMAIN_ID": str(robot.domain), "PYTHONPATH": str(ROOT)}
+        variables = {**os.environ, "ROS_DOMAIN_ID": str(robot.domain), "PYTHONPATH": paths()}
         server = StdioServerParameters(command=MCP[0], args=arguments, env=variables)
         async with Client(server) as client:
             for name, words in (

@@ -47,6 +47,7 @@ def language(kv_heads: int = 2) -> Language:
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=kv_heads,
+        head_dim=16 if kv_heads == 4 else None,  # None: the hidden size over the heads
         max_position_embeddings=128,
     )
     model = LlamaModel(config).eval()

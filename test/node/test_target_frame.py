@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.util import find_spec
 
 import numpy as np
@@ -46,7 +47,8 @@ class TransformListener:
 def with_tf2(folder) -> list[str]:
     """The command of a node beside which a stand-in of tf2_ros is installed."""
     (folder / "tf2_ros.py").write_text(TF2)
-    return ["env", f"PYTHONPATH={ROOT}:{folder}", *FAKE]
+    paths = [str(ROOT), str(folder), os.environ.get("PYTHONPATH", "")]
+    return ["env", f"PYTHONPATH={os.pathsep.join(filter(None, paths))}", *FAKE]
 
 
 def test_a_target_frame(masks, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lisa_ros.node.interfaces import INTERFACES
-from lisa_ros.node.results.overlay import draw_overlay
+from lisa_ros.node.results.overlay import draw_overlay, load_font, wrap_words
 from lisa_ros.resources import shared_file
 
 TOPICS = {one.name if one.name[0] == "/" else f"/lisa/{one.name}" for one in INTERFACES}
@@ -68,6 +68,15 @@ def test_the_words_hide_nothing_and_the_size_does_not_depend_on_them(words):
     marked = drawn[:240].astype(int)
     assert (marked[..., 0] > marked[..., 2] + 30).all(), "the object is covered by the words"
     assert drawn.shape == draw_overlay(GREY, [], "a", "b").shape
+
+
+@pytest.mark.parametrize("text", ["several words " * 50, "x" * 300])
+def test_words_that_do_not_fit_end_in_dots_at_the_end_of_the_last_line(text):
+    font, room = load_font(12), 200
+    lines = wrap_words(text, font, room, 2)
+    assert all(room / 2 < font.getlength(line) <= room for line in lines[-1:])
+    assert lines[-1].endswith("…") and not any("…" in line for line in lines[:-1])
+    assert wrap_words("a few", font, room, 2) == ["a few"]
 
 
 def test_a_failure_is_shown_in_a_warning_color():
