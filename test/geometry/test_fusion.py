@@ -5,6 +5,7 @@ import pytest
 from geometry_scenes import CAMERA, Cuboid, Ground, looking, noisy, render
 
 from lisa_ros.geometry import Intrinsics, Sighting, fuse, locate, rigid
+from lisa_ros.geometry.fusion import _Witness
 
 UP = np.array([0.0, 0.0, 1.0])
 THING = Cuboid(
@@ -144,3 +145,22 @@ def test_a_view_that_measures_the_surface_elsewhere_does_not_agree(error, agrees
     off = Sighting(one.mask, one.depth + np.float32(error), CAMERA, one.pose)
     found = fuse([VIEWS[0], off, VIEWS[2]], up=UP)
     assert (found.agreement > 0.95) == agrees
+
+
+def test_a_view_says_nothing_about_places_that_it_does_not_see():
+    """Beside its image, behind the camera and behind what it sees."""
+    depth, mask = np.full((300, 400), 0.8, np.float32), np.zeros((300, 400), bool)
+    mask[100:200, 150:250] = True
+    witness = _Witness(Sighting(mask, depth, CAMERA, np.eye(4)))
+
+    def vote(column: float, row: float, z: float) -> int:
+        x, y = (column - CAMERA.cx) / CAMERA.fx * z, (row - CAMERA.cy) / CAMERA.fy * z
+        return int(witness.votes(np.array([[x, y, z]]), 0.005)[0])
+
+    assert vote(200, 150, 0.8) == 1
+    assert [vote(20, 150, 0.8), vote(200, 150, 0.4)] == [-1, -1], "another thing, and air"
+    assert vote(200, 150, 1.2) == 0
+    for column, row in ((-2, 150), (-40, 150), (402, 150), (200, -2), (200, -40), (200, 302)):
+        assert vote(column, row, 0.8) == vote(column, row, 0.4) == 0, (column, row)
+    assert vote(200, 150, -0.8) == 0
+    assert vote(0, 0, 0.4) == vote(399, 299, 0.4) == -1

@@ -18,6 +18,7 @@ from lisa_ros.geometry import (
     suction_grasps,
     without_object,
 )
+from lisa_ros.geometry.grasp import _tilt
 
 
 def place(
@@ -108,6 +109,15 @@ def test_slanted_sides_slip():
     wedge = locate_again(found, np.abs(inside[:, 1]) < half)
     blunt = locate_again(found, steep)
     assert parallel_grasps(wedge)[0].score < parallel_grasps(blunt)[0].score
+
+
+@pytest.mark.parametrize("slope", [-0.4, 0.0, 0.2, 0.45])
+def test_the_tilt_is_the_tangent_of_the_steeper_side(slope):
+    x = np.repeat(np.linspace(-0.0199, 0.0199, 200), 3)
+    sides = np.stack([x + 0.3, 0.02 + slope * x, 0 * x], axis=1)
+    others = np.stack([x + 0.3, -0.02 + slope / 3 * x, 0 * x], axis=1)
+    points = np.concatenate([sides, others])
+    assert _tilt(points, 0.3, 0.02) == pytest.approx(abs(slope), abs=0.01)
 
 
 def locate_again(found: Object3D, keep: np.ndarray) -> Object3D:

@@ -7,7 +7,9 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from lisa_ros.geometry import Intrinsics, Object3D, locate, quaternion, rigid, transform_points
-from lisa_ros.geometry.depth import fit_mask
+from lisa_ros.geometry.depth import fit_mask, visible_fraction
+from lisa_ros.geometry.object3d import make_box
+from lisa_ros.geometry.plane import Plane
 
 pytestmark = pytest.mark.filterwarnings("error")
 few = settings(
@@ -188,6 +190,41 @@ def test_an_object_cut_in_two_by_something_before_it_stays_one_object():
     assert found.visible_fraction < 0.95
     alone, whole = render([bar])
     assert locate(whole == 0, alone, CAMERA).visible_fraction == 1.0
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("turn", [False, True])
+def test_each_side_of_an_outline_counts_a_quarter(turn, flip):
+    """Cut off by something nearer, or by the border of the image; what is farther hides nothing."""
+    mask, z = np.zeros((60, 60), bool), np.full((60, 60), 1.2, np.float32)
+    mask[20:40, 20:40] = True
+    z[mask], limit = 1.0, np.full((60, 60), 0.02, np.float32)
+
+    def share(z: np.ndarray, mask: np.ndarray = mask, part=np.s_[:, :]) -> float:
+        z, found = z[part], mask[part]
+        z, found = (z.T, found.T) if turn else (z, found)
+        z, found = (z[::-1], found[::-1]) if flip else (z, found)
+        return visible_fraction(found, z, limit[: z.shape[0], : z.shape[1]])
+
+    assert share(z) == 1.0
+    nearer = np.where(np.arange(60)[:, None] < 20, np.float32(0.7), z)
+    assert share(nearer) == pytest.approx(0.75)
+    assert share(z, part=np.s_[20:]) == pytest.approx(0.75)
+    corner = np.where(np.arange(60)[None] < 20, np.float32(0.7), nearer)
+    assert share(corner) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_what_seems_to_stand_on_its_support_reaches_down_to_it(scale):
+    """Its lower part is hidden; higher up than three quarters of what is seen of it, it floats."""
+    points = np.random.default_rng(0).uniform(-0.05, 0.05, (2000, 3)) * scale
+    up, seen = np.array([0.0, 0, 1]), 0.1 * scale
+    for gap, stands in ((0.0, True), (0.6 * seen, True), (1.2 * seen, False)):
+        above = points + np.array([0, 0, gap + seen / 2])
+        box = make_box(above, up, Plane(up, 0.0, 0.0))
+        height = gap + seen if stands else seen
+        assert box.size[2] == pytest.approx(height, abs=0.004 * scale)
+        assert box.center[2] == pytest.approx(gap + seen - height / 2, abs=0.004 * scale)
 
 
 def test_visible_fraction_falls_with_what_hides_the_object():

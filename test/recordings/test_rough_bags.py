@@ -38,6 +38,7 @@ from lisa_ros.node.loading import Model
 from lisa_ros.node.status import Status
 from lisa_ros.recordings.annotate import Annotator, Summary, describe
 from lisa_ros.recordings.bag import Bag, Moment, RecordingError, nearest
+from lisa_ros.recordings.storage import McapFile
 
 SECOND = 10**9
 IMAGE, INFO, RANGE = (f"sensor_msgs/msg/{name}" for name in ("Image", "CameraInfo", "Range"))
@@ -596,6 +597,18 @@ def test_topics_without_messages_are_no_cameras(tmp_path):
     assert len(results) == 1
     with pytest.raises(RecordingError, match=r"no images on /rear; .*/rear \(0, no messages\)"):
         Annotator(tmp_path / "in", tmp_path / "other", ["x"], every=0, topic="/rear")
+
+
+def test_a_topic_without_messages_costs_no_reading_through(tmp_path, monkeypatch):
+    """The index says everything all the same; a bag of hours is not read twice."""
+    with Writer(tmp_path / "in", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        writer.add_connection("/rear", IMAGE, typestore=STORE)
+        camera = writer.add_connection("/cam", IMAGE, typestore=STORE)
+        for second in range(3):
+            writer.write(camera, second * SECOND, cdr(image(second * SECOND)))
+    monkeypatch.setattr(McapFile, "_scan", lambda *_: pytest.fail("read through"))
+    with Bag(tmp_path / "in") as bag:
+        assert len(list(bag.messages())) == bag.counts["/cam"] == 3
 
 
 # Stamps

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
 
 from lisa_ros.cli import main
 from lisa_ros.engine.answer import Answer, AnswerStatus, Instance
@@ -115,6 +117,7 @@ def test_every_frame_gets_its_own_mask(clips, kind, monkeypatch):
     with open_frames(clips[kind]) as source:
         found = follow_video(engine, source, "the red disc", lambda: engine, keys=5)
         assert len(found.masks) == len(source.times) == FRAMES
+        assert source.changes[0] == 0.0 < source.changes[1]
         assert engine.batches == [5]  # the key frames together
         assert found.chosen is not None and found.chosen > 30
         backwards = [(a, b) for a, b in pieces if b <= found.chosen + 1 and b - a > 1]
@@ -267,6 +270,25 @@ def test_the_images_of_a_bag_are_a_clip():
         assert np.array_equal(one, every[middle])
         back = list(source.backwards(middle))
         assert all(np.array_equal(a, b) for a, b in zip(back, every[middle::-1], strict=True))
+
+
+def test_a_damaged_image_of_a_bag_costs_itself(tmp_path):
+    store, kind = get_typestore(Stores.ROS2_JAZZY), "sensor_msgs/msg/Image"
+    types = store.types
+    with Writer(tmp_path / "in", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        camera = writer.add_connection("/cam", kind, typestore=store)
+        for second in range(5):
+            stamp = types["builtin_interfaces/msg/Time"](sec=second, nanosec=0)
+            header = types["std_msgs/msg/Header"](stamp=stamp, frame_id="cam")
+            data = np.full(48 * 64 * 3, 10 * second, np.uint8)
+            image = types[kind](header, 48, 64, "rgb8", 0, 192, data)
+            raw = bytes(store.serialize_cdr(image, kind))
+            writer.write(camera, second * 10**9, raw[:60] if second == 2 else raw)
+    with open_frames(tmp_path / "in") as source:
+        source.scan(lambda *_: None)
+        assert source.times == [0, 1, 3, 4]
+        assert [int(rgb[0, 0, 0]) for rgb in source.read(0, 9)] == [0, 10, 30, 40]
+        assert len(source.faults) == 1 and "/cam" in source.faults[0]
 
 
 def test_options_are_checked_before_the_model_is_loaded(clips, tmp_path, capsys):

@@ -68,6 +68,7 @@ def test_the_words_hide_nothing_and_the_size_does_not_depend_on_them(words):
     marked = drawn[:240].astype(int)
     assert (marked[..., 0] > marked[..., 2] + 30).all(), "the object is covered by the words"
     assert drawn.shape == draw_overlay(GREY, [], "a", "b").shape
+    assert (drawn[240:, -4:] == drawn[-1, -1]).all(), "the words end before the border"
 
 
 @pytest.mark.parametrize("text", ["several words " * 50, "x" * 300])
