@@ -1,10 +1,11 @@
-"""What limits nano: the size of its images, its views or its reading, and words that mean nothing.
+"""What limits nano: its images' size, its views or its reading, when it refuses, and nonsense.
 
     python -m benchmarks.nano_studies sizes --scenes runs/nano/scenes
     python -m benchmarks.nano_studies reading
+    python -m benchmarks.nano_studies refusals
     python -m benchmarks.nano_studies nonsense
 
-Each prints a table in Markdown; all three are those of docs/nano.md.
+Each prints a table in Markdown; they are those of docs/nano.md.
 """
 
 # ruff: noqa: I001  lisa_tabletop comes before mujoco
@@ -25,6 +26,7 @@ from torch.nn import functional
 
 from benchmarks.generated_tables import markdown_table
 from lisa_ros.engine import Engine
+from lisa_ros.engine.question import Question
 from lisa_ros.evaluation.evaluate import HIT, union
 from lisa_ros.evaluation.reasonseg import read_dataset
 from lisa_ros.model.checkpoint import Lisa, load
@@ -57,7 +59,9 @@ ENCODER_LR, HEAD_LR = 1e-4, 1e-2
 # 2. reading: the same tables for all types of question
 TYPES = ("plain", "use", "relation", "two_hop")
 QUESTIONS = 5  # of each type about each table
-# 3. nonsense
+# 3. refusals: what could be added to the logit with which an answer begins "There is no"
+ADDED = (-2.0, -1.0, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+# 4. nonsense
 HARD_INPUTS = Path(__file__).parents[1] / "test" / "tabletop" / "hard_inputs.yaml"
 CONFIDENT = 0.5
 
@@ -224,6 +228,29 @@ def reading(args: argparse.Namespace) -> str:
     return markdown_table(["questions", "asked", "views of the tower", "true views"], rows)
 
 
+@torch.inference_mode()
+def refusals(args: argparse.Namespace) -> str:
+    """The table of refusals, if the answer's first id were chosen more or less in their favour."""
+    engine = Engine(load(args.model))
+    network, prompts = engine.network, engine.prompts
+    odds: dict[bool, list[float]] = {True: [], False: []}
+    for item in read_dataset(drawn_once("validation")):
+        question = Question(item.rgb(), item.instruction, history=item.history)
+        view = network.encode_view(engine.lisa.processor.clip_pixels(question.image)[None])
+        states = network(torch.tensor([prompts.ids(question)]), view)
+        logits = network.lm_head(states[0, -1])
+        refusal = logits[prompts.refusal[0]].item()
+        logits[prompts.refusal[0]] = -torch.inf
+        odds[not item.ours["targets"]].append(refusal - logits.max().item())
+    rows = [
+        [f"{added:+.1f}", *(f"{np.mean(np.array(odds[k]) + added > 0):.3f}" for k in (True, False))]
+        for added in ADDED
+    ]
+    counts = len(odds[True]), len(odds[False])
+    head = ["added", f"refused rightly, of {counts[0]}", f"wrongly, of {counts[1]}"]
+    return markdown_table(head, rows)
+
+
 def nonsense(args: argparse.Namespace) -> str:
     """The table of what comes of inputs that mean nothing on a table."""
     engine, rows = Engine(load(args.model)), []
@@ -245,9 +272,12 @@ def _best_score(engine: Engine, key: int, image: np.ndarray, text: str) -> float
     return max((instance.score for instance in answer.instances), default=None)
 
 
+STUDIES = {"sizes": sizes, "reading": reading, "refusals": refusals, "nonsense": nonsense}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("study", choices=("sizes", "reading", "nonsense"))
+    parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--model", default="nano")
     parser.add_argument(
         "--scenes", type=Path, default=Path("runs/nano/scenes"), help="rendered tables to train on"
@@ -255,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tables", type=int, help="to ask about (default: 40; 2 for nonsense)")
     args = parser.parse_args(arguments)
     args.tables = args.tables or (2 if args.study == "nonsense" else 40)
-    print({"sizes": sizes, "reading": reading, "nonsense": nonsense}[args.study](args))
+    print(STUDIES[args.study](args))
 
 
 if __name__ == "__main__":
