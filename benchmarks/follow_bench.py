@@ -118,6 +118,36 @@ def memory_row(way: str) -> tuple[str, str]:
     )
 
 
+# processor time, which other work on the machine changes little
+
+
+def milliseconds(things: int, goals: int) -> float:
+    """Processor time of an image for trackers of so many goals, in which the things are shared."""
+    from lisa_ros.tracking.lisa import LisaTracker, SharedMotion
+
+    frames, shared = pictures(things), SharedMotion()
+    found = [instance(mask) for mask in frames[0][1]]
+    trackers = [LisaTracker(None, shared=shared) for _ in range(goals)]
+    for number, tracker in enumerate(trackers):
+        tracker.start(frames[0][0], found[number::goals], stamp=0.0, key=0)
+    spent = 0.0
+    for number in range(1, 2 * CYCLE):
+        began = time.process_time()
+        for tracker in trackers:
+            tracker.update(frames[number % CYCLE][0], stamp=number / 15, key=number)
+        spent += time.process_time() - began
+    return 1e3 * spent / (2 * CYCLE - 1)
+
+
+def processor_rows() -> list[tuple[str, str]]:
+    """Of one thing, of four in one goal, and of four goals."""
+    cases = {"one thing": (1, 1), "four things of one goal": (4, 1), "four goals": (4, 4)}
+    return [
+        (f"{name}: processor time of the tracker for an image", f"{milliseconds(*case):.0f} ms")
+        for name, case in cases.items()
+    ]
+
+
 # the node
 
 
@@ -204,9 +234,11 @@ def main() -> None:
         watch(args.watch)
         return
     load = os.getloadavg()[0]
-    rows = [*measure_node(1), *measure_node(4)]
+    rows = [*processor_rows(), *measure_node(1), *measure_node(4)]
     rows += [memory_row(way) for way in ("lisa", "sam2")]
-    rows.append(("load of the machine before and after", f"{load:.1f}, {os.getloadavg()[0]:.1f}"))
+    rows.append(
+        ("load average of the machine before and after", f"{load:.1f}, {os.getloadavg()[0]:.1f}")
+    )
     table = markdown_table(("following", ""), rows, words=2)
     print(table)
     if args.write:

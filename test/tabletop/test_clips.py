@@ -62,6 +62,21 @@ def test_davis_readers_find_what_they_expect(folder):
     assert other.switches == 1 and other.wrong.all()
 
 
+def test_two_trackers_in_turns_and_the_ratio_of_their_times(folder, tmp_path, capsys):
+    """The shipped model; asked about each picture it is asked as often as there are any."""
+    command = ["eval", "--dataset", str(folder), "--clips", "1", "--begin", "instruction"]
+    command += ["--tracker", "lisa", "--tracker", "every-frame", "--json", str(tmp_path / "a.json")]
+    assert main(command) == 0
+    assert "lisa takes 0." in capsys.readouterr().out
+    found = json.loads((tmp_path / "a.json").read_text())["trackers"]
+    assert found["every-frame"]["counters"] == {"asked": 15}
+    followed = found["lisa"]
+    assert followed["counters"]["asked"] < 5 and followed["counters"]["frames"] >= 14
+    row = followed["results"]["camera"]
+    assert 0 <= row["calibration_error"] <= 1 and row["clips"] == 1
+    assert followed["results"].keys() == found["every-frame"]["results"].keys()
+
+
 def test_a_clip_follows_from_its_seed(folder):
     name, words = next(iter(json.loads((folder / "clips.json").read_text())["clips"].items()))
     again = Clip(words["seed"], words["kind"], seconds=1.0)
