@@ -35,7 +35,7 @@ BATCH = 8  # questions that share one reading of the weights
 PERIOD = 10.0  # seconds in which a robot asks once about a new image and once more about the same
 REACHED = 0.4  # of a GPU's bound, by assumption
 LOAD = 0.6  # of what a GPU does then, so that answers come in time
-UP = 55e3  # bytes of a first question with its JPEG of 640x480, as `make fleet` counts them
+UP = 22.5e3  # bytes of a first question about a tabletop of 640x480, as `make fleet` counts them
 FLEETS = (10, 1000, 100_000)
 
 
