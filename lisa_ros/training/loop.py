@@ -212,7 +212,10 @@ class _Steps(Dataset):
     key: Sequence[int]
 
     def __getitem__(self, step: int) -> Any:
-        return self.stage.prepare(np.random.default_rng((*self.key, step)))
+        try:
+            return self.stage.prepare(np.random.default_rng((*self.key, step)))
+        except LisaError as error:  # raised in a worker, its sentence would come as a traceback
+            return error
 
 
 def batches(stage: Stage, key: Sequence[int], steps: range, workers: int) -> Iterator[Any]:
@@ -248,6 +251,8 @@ def prefetch(batches: Iterator[Any], device: torch.device) -> Iterator[Any]:
     def work() -> None:
         try:
             for batch in batches:
+                if isinstance(batch, LisaError):
+                    raise batch
                 put(_move(batch, device), None)
                 if closed.is_set():
                     return
