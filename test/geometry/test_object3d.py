@@ -192,6 +192,11 @@ def test_an_object_cut_in_two_by_something_before_it_stays_one_object():
     assert locate(whole == 0, alone, CAMERA).visible_fraction == 1.0
 
 
+def test_a_pixel_belongs_to_a_mask_that_covers_half_of_it():
+    mask = np.array([[1, 1, 1, 0], [0, 0, 0, 0]])
+    assert fit_mask(mask, (1, 2)).tolist() == [[True, False]]
+
+
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("turn", [False, True])
 def test_each_side_of_an_outline_counts_a_quarter(turn, flip):

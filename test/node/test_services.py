@@ -16,6 +16,7 @@ from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
 from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
+from lisa_ros.node.inputs.camera_watchdog import CameraWatchdog
 from lisa_ros.node.parameters import BY_NAME, PARAMETERS
 from lisa_ros.node.results.diagnostics import Diagnostics
 from lisa_ros.node.status import Status
@@ -56,6 +57,7 @@ def test_descriptors(robot):
         assert descriptor.read_only == (parameter.change == "start")
         for limits in (*descriptor.integer_range, *descriptor.floating_point_range):
             assert (limits.from_value, limits.to_value) == (parameter.low, parameter.high)
+        assert descriptor.additional_constraints == (parameter.allowed or parameter.kind) != ""
         if parameter.choices:
             assert descriptor.additional_constraints == ", ".join(parameter.choices)
 
@@ -140,6 +142,16 @@ def test_diagnostics_once_a_second(robot):
         assert "no image since" in heard[-1].status[1].message
         robot.film()
         wait_for(lambda: robot.ask("ready").status == Status.OK, "images again")
+
+
+def test_a_new_reason_is_warned_of_at_once_and_the_same_one_not_again():
+    told = []
+    node = SimpleNamespace(get_logger=lambda: SimpleNamespace(warning=told.append))
+    watchdog = CameraWatchdog(node, None, None, None)
+    for reason in ("b", "b", "c", "c", "a"):
+        watchdog._warn("/camera", f"no image: {reason}", reason, {})
+    watchdog._warn("/depth", "no depth: a", "a", {})
+    assert told == ["no image: b", "no image: c", "no image: a", "no depth: a"]
 
 
 def test_median_and_percentile_are_of_the_answered_ones():
