@@ -82,6 +82,12 @@ def test_what_is_wider_than_the_opening_cannot_be_held():
     assert parallel_grasps(found, Gripper(opening=0.14))
 
 
+@pytest.mark.parametrize(("height", "held"), [(0.006, False), (0.009, True)])
+def test_fingers_need_a_few_millimetres_to_hold(height, held):
+    """Above the table by their clearance of 3 mm, they hold the upper 3 mm, or 6."""
+    assert bool(parallel_grasps(place(on_table((0.06, 0.03, height))))) == held
+
+
 def test_a_low_thing_is_not_approached_from_the_side():
     kinds = {one.kind for one in parallel_grasps(place(on_table((0.12, 0.05, 0.04))))}
     assert kinds == {"top"}

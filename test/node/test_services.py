@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
@@ -18,6 +19,8 @@ from std_srvs.srv import Trigger
 
 from lisa_ros.node.inputs.camera_watchdog import CameraWatchdog
 from lisa_ros.node.parameters import BY_NAME, PARAMETERS
+from lisa_ros.node.requests.self_test import sample_image
+from lisa_ros.node.results import diagnostics
 from lisa_ros.node.results.diagnostics import Diagnostics
 from lisa_ros.node.status import Status
 
@@ -154,17 +157,26 @@ def test_a_new_reason_is_warned_of_at_once_and_the_same_one_not_again():
     assert told == ["no image: b", "no image: c", "no image: a", "no depth: a"]
 
 
+def test_where_the_system_tells_no_memory_it_is_zero(monkeypatch):
+    def nothing(*_, **__):
+        raise FileNotFoundError("/proc/self/statm")
+
+    assert diagnostics.resident_bytes() > 2**20
+    monkeypatch.setattr(diagnostics, "open", nothing, raising=False)
+    assert diagnostics.resident_bytes() == 0
+
+
 def test_median_and_percentile_are_of_the_answered_ones():
     """Of the last two hundred; what failed took no time that means anything."""
     node = SimpleNamespace(create_publisher=lambda *_: None)
     queries, following = SimpleNamespace(waiting=3), SimpleNamespace(things=2)
-    diagnostics = Diagnostics(node, None, queries, following, None, None)
+    made = Diagnostics(node, None, queries, following, None, None)
     statuses = [Status.OK] * 300 + [Status.TIMEOUT] * 50
     for number, status in enumerate(statuses):
         result = Segmentation(status=int(status))
         result.timings.total = 2.0 * number if number >= 100 else 1000.0
-        diagnostics.results.append(result)
-    _, told, values = diagnostics._queries_report()
+        made.results.append(result)
+    _, told, values = made._queries_report()
     assert told == "350 answered" and values["ended TIMEOUT"] == 50
     assert values["total [ms]"] == "median 399.0, 95 % 578.1"  # of 200, 202, ... 598
     assert (values["waiting"], values["things followed"]) == (3, 2)
@@ -183,6 +195,14 @@ def test_the_level_says_whose_fault_it_is(robot):
             robot.ask(words)
             heard.clear()
             wait_for(lambda n=level: heard and heard[-1].status[3].level == n, f"{words!r}")
+
+
+def test_the_image_of_the_self_test_shows_the_red_ball_that_is_asked_for():
+    red = sample_image().astype(int)
+    ball = (red[..., 0] > 2 * red[..., 1]) & (red[..., 0] > 60)
+    rows, columns = np.nonzero(ball)
+    assert (rows.mean(), columns.mean()) == pytest.approx((130, 170), abs=1)
+    assert ball.sum() == pytest.approx(np.pi * 48**2, rel=0.02)
 
 
 def test_self_test_does_not_answer_on_the_result_topic(robot):

@@ -281,14 +281,15 @@ def test_a_damaged_image_of_a_bag_costs_itself(tmp_path):
             stamp = types["builtin_interfaces/msg/Time"](sec=second, nanosec=0)
             header = types["std_msgs/msg/Header"](stamp=stamp, frame_id="cam")
             data = np.full(48 * 64 * 3, 10 * second, np.uint8)
-            image = types[kind](header, 48, 64, "rgb8", 0, 192, data)
+            encoding = "16SC9" if second == 3 else "rgb8"
+            image = types[kind](header, 48, 64, encoding, 0, 192, data)
             raw = bytes(store.serialize_cdr(image, kind))
             writer.write(camera, second * 10**9, raw[:60] if second == 2 else raw)
     with open_frames(tmp_path / "in") as source:
         source.scan(lambda *_: None)
-        assert source.times == [0, 1, 3, 4]
-        assert [int(rgb[0, 0, 0]) for rgb in source.read(0, 9)] == [0, 10, 30, 40]
-        assert len(source.faults) == 1 and "/cam" in source.faults[0]
+        assert source.times == [0, 1, 4]
+        assert [int(rgb[0, 0, 0]) for rgb in source.read(0, 9)] == [0, 10, 40]
+        assert len(source.faults) == 2 and "16SC9" in source.faults[0]
 
 
 def test_options_are_checked_before_the_model_is_loaded(clips, tmp_path, capsys):
