@@ -38,7 +38,7 @@ SPEEDS = (150, 180)  # words a minute
 VOICES = ("en-us", "en-us+f3", "en-gb", "en-gb-x-rp+m3")
 OTHER_VOICES = ("en-us+f2", "en-gb-x-gbclan+m5", "en-us+m7", "en-gb+f4")  # of the fit
 COUNT, SEED = 200, 77
-FIT_COUNT, FIT_SEED = 64, 78
+FIT_COUNT, FIT_SEED = 120, 202
 HELD_OUT = 100  # everyday sentences of the table; the rest are the fit's
 NOISE = 10.0  # dB between speech and white noise
 _SLOT = re.compile(r"(\{\w+\})")
@@ -143,8 +143,9 @@ def _meaning(text: str) -> tuple[str, ...]:
     fitting = ((frame, re.fullmatch(frame, words)) for frame in frames)
     frame, match = next((frame, match) for frame, match in fitting if match)
     slots = [fragments.sub(_fragment_name, slot) for slot in match.groups()]
-    kept = (word for slot in slots for word in slot.split() if word not in GLUE)
-    return ("find" if frames[frame] in FIND else frames[frame], *kept)
+    # "paint brush" and "paintbrush" sound the same
+    kept = "".join(word for slot in slots for word in slot.split() if word not in GLUE)
+    return ("find" if frames[frame] in FIND else frames[frame], kept)
 
 
 def _fragment_name(match: re.Match[str]) -> str:

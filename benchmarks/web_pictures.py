@@ -89,15 +89,21 @@ def answered(page: Page, number: int) -> None:
 
 
 def point(page: Page) -> None:
-    """Onto the first thing that was found, through its button and where its mask is."""
+    """Onto the first thing that was found: the pixel of its mask's edge that is nearest its middle."""
     box = page.locator("#still").bounding_box()
     x, y = page.evaluate(
-        """() => { const c = document.querySelector('#still'), d = c.getContext('2d')
-            .getImageData(0, 0, c.width, c.height).data; let n = 0, x = 0, y = 0;
-            for (let p = 0; p < d.length; p += 4) if (d[p] > 215 && d[p] < 240 && d[p+1] > 50
-                && d[p+1] < 75 && d[p+2] > 50 && d[p+2] < 75) {
-                n++; x += (p / 4) % c.width; y += Math.floor(p / 4 / c.width); }
-            return [x / n / c.width, y / n / c.height]; }"""
+        """() => {
+            const c = document.querySelector('#still'), found = [];
+            const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+            for (let p = 0; p < d.length; p += 4)
+                if (d[p] === 230 && d[p + 1] === 60 && d[p + 2] === 60)
+                    found.push([(p / 4) % c.width, Math.floor(p / 4 / c.width)]);
+            const mean = (i) => found.reduce((sum, one) => sum + one[i], 0) / found.length;
+            const middle = [mean(0), mean(1)];
+            const far = (one) => Math.hypot(one[0] - middle[0], one[1] - middle[1]);
+            const [x, y] = found.reduce((best, one) => far(one) < far(best) ? one : best);
+            return [(x + 0.5) / c.width, (y + 0.5) / c.height];
+        }"""
     )
     page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=4)
     page.wait_for_selector("#tip:not([hidden])")
@@ -124,7 +130,7 @@ def desktop(page: Page, folder: Path) -> None:
     film.roll(4.0)
     film.save(folder / "web.gif")
     page.click("#follow")
-    page.wait_for_selector("#follow:has-text('Follow')")
+    page.wait_for_selector("#follow[aria-pressed=false]")
     page.locator(".turn").first.click()
     others = page.locator("#suggestions button")
     wanted = [text for text in others.all_inner_texts() if text != SEVERAL]

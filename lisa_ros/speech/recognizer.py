@@ -34,7 +34,8 @@ PRONUNCIATIONS = Path(__file__).with_name("pronunciations.txt")
 """how those words are said that pocketsphinx's dictionary lacks"""
 CONFIDENCE = Path(__file__).with_name("confidence.json")
 """the fit of `python -m benchmarks.speech --fit`: from an utterance's features to a probability"""
-SURE = 0.5  # least confidence of what is asked without asking again
+SURE, SURE_IN_NOISE = 0.35, 0.75  # least confidence of what is asked without asking again
+NOISY = 20.0  # dB from the softest tenth of a recording to its loudest, below which it is noisy
 SHORTEST = 0.2  # seconds; nothing that short is a word
 LOUDNESS = 0.1  # root mean square that every recording is brought to
 HISS = 2e-3  # of noise that is added then: digital silence has no spectrum
@@ -122,7 +123,8 @@ class SentenceRecognizer:
         if not text:
             return Heard("", 0.0, False)
         confidence = self.confidence(features)
-        return Heard(text, confidence, confidence >= SURE)
+        least = SURE_IN_NOISE if loudness_range(samples, rate) < NOISY else SURE
+        return Heard(text, confidence, confidence >= least)
 
     def confidence(self, features: dict[str, float]) -> float:
         """The probability that what was heard was said."""
@@ -171,7 +173,17 @@ class SentenceRecognizer:
             "strange": float(sum(strange)),
             "pace": float(sum(lengths) / len(lengths)),
             "belief": _log(hypothesis.prob),
+            "language": float(np.mean([_log(segment.lscore) for segment in spoken])),
+            "frames": float(sum(lengths)),
         }
+
+
+def loudness_range(samples: np.ndarray, rate: int) -> float:
+    """From the softest tenth of a recording to its loudest, dB: small where noise fills pauses."""
+    size = rate // 40
+    frames = samples[: len(samples) // size * size].reshape(-1, size)
+    low, high = np.percentile(10 * np.log10(np.mean(frames**2, axis=1) + 1e-9), [10, 90])
+    return float(high - low)
 
 
 def _decode(decoder, pcm: bytes):

@@ -182,6 +182,20 @@ def test_median_and_percentile_are_of_the_answered_ones():
     assert (values["waiting"], values["things followed"]) == (3, 2)
 
 
+def test_a_change_of_state_is_told_before_the_second_is_over(monkeypatch):
+    told: list = []
+    node = SimpleNamespace(create_publisher=lambda *_: SimpleNamespace(publish=told.append))
+    diagnostics = Diagnostics(node, None, None, None, None, None)
+    monkeypatch.setattr(diagnostics, "_message", lambda: "state")
+    diagnostics._due += 3600  # however slow the machine
+    diagnostics.publish_if_due()
+    assert told == []
+    diagnostics.publish_soon()
+    diagnostics.publish_if_due()
+    diagnostics.publish_if_due()
+    assert told == ["state"]
+
+
 def test_the_level_says_whose_fault_it_is(robot):
     """The user's is a warning, an exception of the model an error, until the next answer."""
     levels = {
