@@ -89,7 +89,7 @@ def answered(page: Page, number: int) -> None:
 
 
 def point(page: Page) -> None:
-    """Onto the first thing that was found: the pixel of its mask's edge that is nearest its middle."""
+    """Onto the first thing that was found: the pixel of its edge that is nearest to its middle."""
     box = page.locator("#still").bounding_box()
     x, y = page.evaluate(
         """() => {
