@@ -285,7 +285,8 @@ def test_a_node_that_goes_away_in_the_middle_and_comes_back(address: str, robot:
         robot.start("-p", "input.warn_after:=1.0")
         page.until("ready", True)
         page.until("camera", "")
-        assert page.answer("the mug")["status"] == "OK"
+        # on a busy machine the newest image may be too old by now: that is no answer yet
+        wait_for(lambda: page.answer("the mug")["status"] == "OK", "an answer of the new node")
 
 
 def test_a_compressed_camera_is_shown_as_it_came(robot: Rig) -> None:
