@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaModel
 
 from lisa_ros.engine.decoder import Decoder, ForwardBatch
 from lisa_ros.engine.generation import Sequence, StoppingCriteria, generate
-from lisa_ros.engine.speculative import TokenTree
+from lisa_ros.engine.speculative import NGramDrafter, TokenTree
 
 VOCABULARY = 40
 EOS, SEG = 2, 39
@@ -203,6 +203,14 @@ def test_a_tree_accepts_what_every_draft_would(drafts: list[list[int]], choice: 
     assert len(path) == max(shared, default=0)
     assert [tree.tokens[node] for node in path] == choice[: len(path)]
     assert path == sorted(set(path))
+
+
+def test_known_answers_are_drafts_from_the_first_question_on() -> None:
+    """As a whole, and from the middle where an answer has begun in another way."""
+    drafter = NGramDrafter({"auto": [[5, 6, 7, 8], [9, 6, 10]], "mask": []})
+    assert drafter.propose([5]) == [6, 7, 8]
+    assert drafter.propose([11, 9]) == [6, 10]
+    assert drafter.propose([12]) == []
 
 
 def test_an_answer_in_circles_is_stopped() -> None:

@@ -1,6 +1,7 @@
 """Depth images, intrinsics and masks that cannot be used: a reason instead of numbers."""
 
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -298,6 +299,13 @@ def test_a_depth_image_is_of_the_frame_of_its_image():
     check_registered("camera", "")
     with pytest.raises(DepthError, match=r"'camera'.*'depth'.*registered"):
         check_registered("/camera", "depth")
+
+
+def test_the_rays_of_a_camera_are_worked_out_once():
+    """They cost more than all else about an object; nobody may write into what others read."""
+    found = rays(replace(CAMERA, distortion=(-0.1, 0.02, 0, 0, 0, 0, 0, 0)))
+    assert rays(replace(CAMERA, distortion=(-0.1, 0.02, 0, 0, 0, 0, 0, 0))) is found
+    assert not found.flags.writeable
 
 
 def test_what_is_not_before_the_camera_has_no_pixel():
