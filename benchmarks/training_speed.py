@@ -1,6 +1,6 @@
 """What makes training cheaper, counted for 7B and measured on nano: a cache, lengths, compiling.
 
-    PYTHONPATH=test python -m benchmarks.training_speed
+    PYTHONPATH=test python -m benchmarks.training_speed [--write docs/training.md]
 
 Operations are counted on networks of the real shapes that lie on torch's meta device, for a picture
 with three dialogues. Batches are drawn with the shares of the paper; a dialogue about a thing has
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ import torch
 from numpy.random import Generator
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.generated_tables import markdown_table, put_into_page
 from benchmarks.training_memory import CLIP, IDS, LLAMA, SAM, meta_network
 from lisa_ros.evaluation.published import open_published
 from lisa_ros.model.checkpoint import load
@@ -87,29 +88,39 @@ def lengthened(batches: Sequence[Sequence[PictureExample]], config: LisaConfig) 
     return [tuple(of_lengths(one, config, random) for one in batch) for batch in batches]
 
 
-def padding(batches: Sequence[Sequence[PictureExample]], image_tokens: int) -> tuple[int, int]:
-    """Positions of some batches, and how many of these are padding."""
+def padding(batches: Sequence[Sequence[PictureExample]], image_tokens: int) -> float:
+    """The share of padding of all positions of some batches."""
     together = empty = 0
     for batch in batches:
         rows = [len(row) + image_tokens - 1 for one in batch for row in one.ids]
         together += max(rows) * len(rows)
         empty += max(rows) * len(rows) - sum(rows)
-    return together, empty
+    return empty / together
 
 
-def pictures_a_second(objective: Objective, batches: Sequence[Sequence[PictureExample]]) -> float:
-    """Of processor time, forward and backward."""
+def learn(objective: Objective, batches: Sequence[Sequence[PictureExample]]) -> float:
+    """Seconds of processor time, forward and backward."""
     began = time.process_time()
     for batch in batches:
         loss, _ = objective(batch)
         loss.total.backward()
-    return sum(map(len, batches)) / (time.process_time() - began)
+    return time.process_time() - began
+
+
+def in_turns(ways: Sequence[Callable[[int], float]], steps: int, pictures: int) -> list[float]:
+    """Pictures a second of some ways to take a step, by turns: a neighbour slows all of them."""
+    spent = [0.0] * len(ways)
+    for step in range(steps):
+        for number, seconds in enumerate(ways):
+            spent[number] += seconds(step)
+    return [steps * pictures / one for one in spent]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=3, help=f"of {ACCUMULATE} batches each")
-    steps = parser.parse_args().steps
+    parser.add_argument("--write", type=Path, help="a page with a place for `training speed`")
+    args = parser.parse_args()
     from published_samples import write_published
 
     torch.set_num_threads(1)
@@ -119,6 +130,12 @@ def main() -> None:
         parts = ", ".join(f"{part} {value / 1e12:.1f}" for part, value in found.items())
         share = (found["CLIP"] + found["SAM's encoder"]) / together
         print(f"{name}: {parts} x 10^12 operations; a cache saves {share:.1%}", flush=True)
+
+    rows: list[list[str]] = []
+
+    def row(what: str, without: float, rate: float) -> None:
+        rows.append([what, f"{without:.2f}", f"{rate:.2f}", f"{rate / without - 1:+.0%}"])
+        print(" | ".join(rows[-1]), flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
         root, lisa = write_published(Path(folder) / "data"), load("nano")
@@ -130,39 +147,64 @@ def main() -> None:
             random = np.random.default_rng(0)
             source = Pictures(Mixture(groups, [9, 3, 3, 1]), lisa.tokenizer.encode, lisa.config,
                               lisa.processor, size, cache)  # fmt: skip
-            return [source.batch(random) for _ in range(steps * ACCUMULATE)]
+            return [source.batch(random) for _ in range(args.steps * ACCUMULATE)]
 
-        # 1. the cache, at its first and at its second look
-        print("\n| nano, its frozen encoders | pictures a second |\n|---|---|")
-        for row in ("asked", "asked and kept", "from the cache"):
-            cache = None
-            if row != "asked":
-                cache = FeatureCache.open(Path(folder) / "cache", 1e9, lisa)
+        def step_of(batches: Sequence, step: int) -> Sequence:
+            return batches[step * ACCUMULATE : (step + 1) * ACCUMULATE]
+
+        # 1. the cache at its first look and at its second; the reading of the pictures counts
+        rates = []
+        for cached in (False, True, True):
+            cache = FeatureCache.open(Path(folder) / "cache", 1e9, lisa) if cached else None
             began = time.process_time()
             batches = drawn(cache, 2)
-            spent, count = time.process_time() - began, sum(map(len, batches))
-            rate = pictures_a_second(Objective(lisa.network, lisa.processor, cache), batches)
-            print(f"| {row} | {1 / (spent / count + 1 / rate):.2f} |", flush=True)
+            spent = time.process_time() - began
+            spent += learn(Objective(lisa.network, lisa.processor, cache), batches)
+            rates.append(2 * len(batches) / spent)
+        row("`cache`, a picture's first look", rates[0], rates[1])
+        row("`cache`, every other look", rates[0], rates[2])
         # 2. like lengths together
-        print("\n| pictures a batch | order | padding | pictures a second |\n|---|---|---|---|")
         objective = Objective(lisa.network, lisa.processor)
-        for size in (1, 2, 4, 8):
+        for size in (2, 4):
             seen = lengthened(drawn(cache, size), lisa.config)
-            some = [by_length(seen[n : n + ACCUMULATE]) for n in range(0, len(seen), ACCUMULATE)]
-            for order, batches in (("drawn", seen), ("by length", [b for s in some for b in s])):
-                together, empty = padding(batches, lisa.config.image_tokens)
-                rate = pictures_a_second(objective, batches)
-                print(f"| {size} | {order} | {empty / together:.1%} | {rate:.2f} |", flush=True)
+            steps = [step_of(seen, n) for n in range(args.steps)]
+            ordered = [by_length(batches) for batches in steps]
+            empty, fewer = (
+                padding([one for batches in some for one in batches], lisa.config.image_tokens)
+                for some in (steps, ordered)
+            )
+            rates = in_turns(
+                [lambda n, steps=steps: learn(objective, steps[n]),
+                 lambda n, ordered=ordered: learn(objective, ordered[n])],
+                args.steps, size * ACCUMULATE,
+            )  # fmt: skip
+            what = f"{size} pictures a batch: padding {empty:.1%}, then {fewer:.1%}"
+            row(f"`group_by_length`, {what}", *rates)
         # 3. compiled layers, their compilation apart
-        seen = lengthened(drawn(cache, 2), lisa.config)
-        plain = pictures_a_second(objective, seen)
-        for layer in lisa.network.language_model.layers:
+        seen, layers = lengthened(drawn(cache, 2), lisa.config), lisa.network.language_model.layers
+        for layer in layers:
             layer.compile(dynamic=True)
+        compiled = [layer._compiled_call_impl for layer in layers]
+
+        def learn_with(calls: Sequence, batches: Sequence) -> float:
+            for layer, call in zip(layers, calls, strict=True):
+                layer._compiled_call_impl = call
+            return learn(objective, batches)
+
         began = time.monotonic()
-        pictures_a_second(objective, seen[:ACCUMULATE])
+        learn_with(compiled, seen)
         first = time.monotonic() - began
-        print(f"\ntorch.compile of nano's layers: {plain:.2f} pictures a second before,"
-              f" {pictures_a_second(objective, seen):.2f} after {first:.0f} s")  # fmt: skip
+        rates = in_turns(
+            [lambda n: learn_with([None] * len(layers), step_of(seen, n)),
+             lambda n: learn_with(compiled, step_of(seen, n))],
+            args.steps, 2 * ACCUMULATE,
+        )  # fmt: skip
+        row(f"`torch.compile` of the language model's layers, after a first pass of {first:.0f} s",
+            *rates)  # fmt: skip
+    table = markdown_table(["nano, a processor's core", "without", "with", "gain"], rows)
+    print(f"\npictures a second\n{table}")
+    if args.write:
+        put_into_page(args.write, "training speed", table)
 
 
 if __name__ == "__main__":

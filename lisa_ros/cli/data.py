@@ -14,6 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "root", type=Path, metavar="ROOT", help="the folder that LISA's authors call dataset/"
     )
     parser.add_argument(
+        "sets", nargs="*", metavar="SET", help="look for these alone (default: all)"
+    )
+    parser.add_argument(
         "--pictures",
         type=int,
         default=100,
@@ -23,46 +26,61 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table; 1 if a set that is there has a fault."""
+    """Print the table and what to get where; 1 unless every set is whole.
+
+    Those of LISA++ may be missing, where they are not asked for by name: LISA does without.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     from lisa_ros.evaluation.dataset_types import count, faults
-    from lisa_ros.evaluation.published import CATALOGUE, open_published
-    from lisa_ros.evaluation.reasonseg import DatasetError
+    from lisa_ros.evaluation.json_files import DatasetError
+    from lisa_ros.evaluation.published import CATALOGUE, Source, open_published
 
     if not args.root.is_dir():
         raise LisaError(f"there is no folder {args.root}")
     if args.pictures < 1:
         raise LisaError(f"--pictures must be at least 1, not {args.pictures}")
+    if unknown := [name for name in args.sets if name not in CATALOGUE]:
+        raise LisaError(f"there is no set {unknown[0]}; there are {', '.join(CATALOGUE)}")
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name, justify in (("data set", "left"), ("is", "left"), ("pictures", "right")):
         table.add_column(name, justify=justify, no_wrap=True)
     table.add_column("asked for", justify="right", no_wrap=True)
     table.add_column("licence")
-    missing, wrong = {}, {}
-    for name, known in CATALOGUE.items():
+    wrong: dict[str, list[str]] = {}
+    needed: dict[Source, list[str]] = {}  # what is to be got, and for which sets
+    code = 0
+    for name in args.sets or CATALOGUE:
+        known = CATALOGUE[name]
+        absent = [one for one in known.sources if not (args.root / one.becomes).exists()]
         try:
             data = open_published(args.root, name)
         except DatasetError as error:
-            missing[name] = str(error)
-            table.add_row(name, "missing", "", "", known.licence)
+            state = "missing" if known.sources[0] in absent else "incomplete"
+            table.add_row(name, state, "", "", known.licence)
+            if state == "incomplete":
+                wrong[name] = [str(error).removeprefix(f"{name}: ")]
+            for one in absent or known.sources:
+                needed.setdefault(one, []).append(name)
+            if args.sets or known.group != "lisa_plus" or state == "incomplete":
+                code = 1
             continue
-        found = faults(data, args.pictures)
-        if found:
-            wrong[name] = found
+        wrong[name] = faults(data, args.pictures)
         pictures, things = count(data)
-        state = f"faults: {len(found)}" if found else "whole"
+        state = f"faults: {len(wrong[name])}" if wrong[name] else "whole"
         table.add_row(name, state, f"{pictures:,}", f"{things:,}", known.licence)
+        code = 1 if wrong[name] else code
     Console(soft_wrap=True).print(table)
-    for sentence in missing.values():
-        print(sentence)
-    for name in missing:
-        print(f"get {name}: {CATALOGUE[name].get} ({CATALOGUE[name].licence})")
     for name, found in wrong.items():
         for sentence in found[:10]:
             print(f"{name}: {sentence}")
         if len(found) > 10:
             print(f"{name}: and {len(found) - 10} faults more")
-    return 1 if wrong else 0
+    if needed:
+        print(f"\nto get, for {args.root}:")
+    for one, names in needed.items():
+        print(f"{one.what} as {one.becomes}: for {', '.join(names)}; {one.licence}")
+        print(f"  {one.address}")
+    return code

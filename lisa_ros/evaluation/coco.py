@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as masks
 
-from lisa_ros.evaluation.reasonseg import DatasetError, read_json
+from lisa_ros.evaluation.json_files import DatasetError, place, read_json, words
+
+FIELDS = {
+    "images": ("id", "file_name", "height", "width"),
+    "annotations": ("id", "image_id"),
+    "categories": ("id", "name"),
+}
+"""What every entry of a file must have."""
 
 
 @dataclass(frozen=True)
@@ -28,40 +35,64 @@ class CocoFile:
     categories: Mapping[int, str]
     annotations: Mapping[int, Mapping]
     of_image: Mapping[int, list[Mapping]]
+    listed: Sequence[Mapping]
+    """the annotations in the order of the file"""
 
     @classmethod
     def read(cls, path: Path) -> CocoFile:
         """Raises DatasetError where the file is no COCO file, or an annotation has no image."""
-        content = read_json(path)
+        content, tables = read_json(path), {}
+        entry: tuple = ()
         try:
-            images = {one["id"]: one for one in content["images"]}
-            annotations = {one["id"]: one for one in content["annotations"]}
-            categories = {one["id"]: one["name"] for one in content.get("categories", ())}
-            of_image: dict[int, list[Mapping]] = defaultdict(list)
-            for one in content["annotations"]:
-                if one["image_id"] not in images:
-                    raise DatasetError(
-                        f"{path}: annotation {one['id']} is about image {one['image_id']}, which"
-                        " the file does not list"
-                    )
-                of_image[one["image_id"]].append(one)
-            for one in content["images"]:
-                one["file_name"], one["height"], one["width"]
+            for key, names in FIELDS.items():
+                entry = ()
+                entries = content[key] if key != "categories" else content.get(key, [])
+                for number, one in enumerate(entries):
+                    entry = number, key
+                    for name in names:
+                        one[name]
+                tables[key] = {one["id"]: one for one in entries}
         except (KeyError, TypeError, AttributeError) as error:
+            where = place(path, *entry) if entry else path
             raise DatasetError(
-                f"{path} is no file of COCO annotations (images, annotations): {_what(error)}"
+                f"{where} is no file of COCO annotations (images, annotations): {words(error)}"
             ) from error
-        return cls(path, images, categories, annotations, of_image)
+        names = {key: one["name"] for key, one in tables["categories"].items()}
+        listed, of_image = content["annotations"], defaultdict(list)
+        coco = cls(path, tables["images"], names, tables["annotations"], of_image, listed)
+        for one in listed:
+            if one["image_id"] not in coco.images:
+                raise DatasetError(
+                    f"{coco.place(one)}: annotation {one['id']} is about image {one['image_id']},"
+                    " which the file does not list"
+                )
+            of_image[one["image_id"]].append(one)
+        return coco
 
     def mask(self, annotation: Mapping) -> np.ndarray:
         """The mask of one annotation, bool (H,W); DatasetError where it cannot be drawn."""
+        try:
+            return self.drawn(annotation)
+        except ValueError as error:
+            raise DatasetError(
+                f"{self.place(annotation)}: the segmentation of annotation {annotation['id']}"
+                f" {error}"
+            ) from error
+
+    def drawn(self, annotation: Mapping) -> np.ndarray:
+        """The same, for who goes on without it; ValueError in words for "the segmentation"."""
         image = self.images[annotation["image_id"]]
         try:
             return decode_mask(annotation["segmentation"], image["height"], image["width"])
-        except (ValueError, KeyError) as error:
-            raise DatasetError(
-                f"{self.path}: the segmentation of annotation {annotation['id']} {_what(error)}"
-            ) from error
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"cannot be drawn: {words(error)}") from error
+
+    def place(self, entry: Mapping) -> str:
+        """The file of an annotation or of an image's entry, and where in it that stands."""
+        key, entries = "annotations", self.listed
+        if "file_name" in entry:
+            key, entries = "images", self.images.values()
+        return place(self.path, next(n for n, one in enumerate(entries) if one is entry), key)
 
 
 def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
@@ -107,18 +138,19 @@ class Refer:
     @classmethod
     def read(cls, folder: Path, split_by: str) -> Refer:
         """Read `refs(SPLIT_BY).p` and `instances.json` of a folder."""
-        path = folder / f"refs({split_by}).p"
+        path = where = folder / f"refs({split_by}).p"
         refs, coco = read_plain_pickle(path), CocoFile.read(folder / "instances.json")
         try:
-            for ref in refs:
+            for number, ref in enumerate(refs):
+                where = f"{path} (entry {number})"
                 ref["split"], [sentence["sent"] for sentence in ref["sentences"]]
                 if ref["ann_id"] not in coco.annotations or ref["image_id"] not in coco.images:
                     raise DatasetError(
-                        f"{path}: reference {ref['ref_id']} is about annotation {ref['ann_id']} of"
+                        f"{where}: reference {ref['ref_id']} is about annotation {ref['ann_id']} of"
                         f" image {ref['image_id']}, which instances.json does not have"
                     )
         except (KeyError, TypeError) as error:
-            raise DatasetError(f"{path} holds no references of REFER: {_what(error)}") from error
+            raise DatasetError(f"{where} is no reference of REFER: {words(error)}") from error
         return cls(coco, refs)
 
     def by_image(self, split: str) -> dict[int, list[Mapping]]:
@@ -170,6 +202,8 @@ def read_plain_pickle(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             return _PlainUnpickler(file, encoding="utf-8", errors="replace").load()
+    except FileNotFoundError as error:
+        raise DatasetError(f"there is no file {path}") from error
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror}") from error
     except _Refused as error:
@@ -180,7 +214,3 @@ def read_plain_pickle(path: Path) -> Any:
 
 def _bytes(counts: str | bytes) -> bytes:
     return counts if isinstance(counts, bytes) else counts.encode()
-
-
-def _what(error: Exception) -> str:
-    return f"has no {error}" if isinstance(error, KeyError) else str(error)

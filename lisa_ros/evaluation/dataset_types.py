@@ -14,7 +14,8 @@ import numpy as np
 
 from lisa_ros.errors import ImageError
 from lisa_ros.evaluation.coco import CocoFile, Refer
-from lisa_ros.evaluation.reasonseg import DatasetError, Item
+from lisa_ros.evaluation.json_files import DatasetError
+from lisa_ros.evaluation.reasonseg import Item
 from lisa_ros.image_files import image_size, read_image, read_samples
 
 UNLABELLED = 255  # in a label map: no class
@@ -58,10 +59,12 @@ class LabelMaps:
             label[stored >= self.shift] -= self.shift
             label[stored == UNLABELLED] = UNLABELLED
         label[np.isin(label, list(self.left_out))] = UNLABELLED
-        unknown = label[(label >= len(self.classes)) & (label != UNLABELLED)]
-        if unknown.size:
+        unknown = np.argwhere((label >= len(self.classes)) & (label != UNLABELLED))
+        if len(unknown):
+            y, x = unknown[0]
             raise DatasetError(
-                f"{path} holds the class number {unknown[0]}, but there are {len(self.classes)}"
+                f"{path} holds the class number {label[y, x]}, but there are {len(self.classes)}:"
+                f" at x {x}, y {y}"
             )
         return label
 
@@ -196,8 +199,8 @@ def _check_masks(coco: CocoFile, annotations: Sequence[Mapping]) -> None:
     for annotation in annotations:
         if not coco.mask(annotation).any():
             raise DatasetError(
-                f"{coco.path}: the segmentation of annotation {annotation['id']} covers no pixel of"
-                f" {coco.images[annotation['image_id']]['file_name']}"
+                f"{coco.place(annotation)}: the segmentation of annotation {annotation['id']}"
+                f" covers no pixel of {coco.images[annotation['image_id']]['file_name']}"
             )
 
 
@@ -206,6 +209,6 @@ def check_size(coco: CocoFile, image_id: int, image: Path) -> None:
     entry, size = coco.images[image_id], image_size(image)
     if size != (entry["width"], entry["height"]):
         raise DatasetError(
-            f"{image} is of {size[0]}x{size[1]}, but {coco.path.name} was drawn for"
+            f"{image} is of {size[0]}x{size[1]}, but {coco.place(entry)} says"
             f" {entry['width']}x{entry['height']}"
         )

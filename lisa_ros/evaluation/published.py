@@ -28,7 +28,8 @@ from lisa_ros.evaluation.dataset_types import (
     Referring,
     VisualDialogues,
 )
-from lisa_ros.evaluation.reasonseg import DatasetError, read_dataset, read_json
+from lisa_ros.evaluation.json_files import DatasetError, place, read_json, words
+from lisa_ros.evaluation.reasonseg import read_dataset
 
 
 def _names(text: str) -> list[str]:
@@ -77,12 +78,14 @@ def _ade20k(root: Path) -> LabelMaps:
     folder = root / "ade20k"
     images = _pictures(folder / "images" / "training", ".jpg")
     labels = [folder / "annotations" / "training" / f"{one.stem}.png" for one in images]
-    return LabelMaps(images, _all_there(labels), ADE20K, shift=1)
+    _all_there(labels, lambda n: str(images[n]))
+    return LabelMaps(images, labels, ADE20K, shift=1)
 
 
 def _cocostuff(root: Path) -> LabelMaps:
     labels = _pictures(root / "cocostuff" / "train2017", ".png")
-    images = _all_there([root / "coco" / "train2017" / f"{one.stem}.jpg" for one in labels])
+    images = [root / "coco" / "train2017" / f"{one.stem}.jpg" for one in labels]
+    _all_there(images, lambda n: str(labels[n]))
     # the names with a dash are kinds of a thing ("wall-brick"), which nobody says
     dashed = frozenset(i for i, name in enumerate(COCO_STUFF) if "-" in name)
     return LabelMaps(images, labels, COCO_STUFF, left_out=dashed)
@@ -91,13 +94,17 @@ def _cocostuff(root: Path) -> LabelMaps:
 def _mapillary(root: Path) -> LabelMaps:
     folder = root / "mapillary"
     config = folder / "config_v2.0.json"
+    content, classes = read_json(config), []
     try:
-        classes = [one["readable"].lower() for one in read_json(config)["labels"]]
+        for one in content["labels"]:
+            classes.append(one["readable"].lower())
     except (KeyError, TypeError, AttributeError) as error:
-        raise DatasetError(f"{config} gives no readable name for each of its labels") from error
+        where = place(config, len(classes), "labels")
+        raise DatasetError(f"{where} gives no readable name of a class") from error
     labels = _pictures(folder / "training" / "v2.0" / "labels", ".png")
     images = [folder / "training" / "images" / f"{one.stem}.jpg" for one in labels]
-    return LabelMaps(_all_there(images), labels, classes)
+    _all_there(images, lambda n: str(labels[n]))
+    return LabelMaps(images, labels, classes)
 
 
 def _paco_lvis(root: Path) -> Parts:
@@ -114,14 +121,16 @@ def _pascal_part(root: Path) -> Parts:
     folder = root / "vlpart" / "pascal_part"
     coco = CocoFile.read(folder / "train.json")
     names = {key: tuple(name.strip().split(":")) for key, name in coco.categories.items()}
-    if wrong := [name for name in names.values() if len(name) != 2]:
-        raise DatasetError(f"{coco.path}: the category {':'.join(wrong[0])} is no object:part")
+    for number, name in enumerate(names.values()):
+        if len(name) != 2:
+            where = place(coco.path, number, "categories")
+            raise DatasetError(f"{where}: the category {':'.join(name)} is no object:part")
     return _parts(coco, folder / "VOCdevkit" / "VOC2010" / "JPEGImages", names)
 
 
 def _parts(coco: CocoFile, folder: Path, names: Mapping) -> Parts:
     ids = sorted(coco.images)
-    _all_there([folder / coco.images[one]["file_name"] for one in ids])
+    _images_there(coco, folder, ids)
     return Parts(coco, folder, names, ids)
 
 
@@ -132,28 +141,30 @@ def open_referring(root: Path, name: str, split: str) -> Referring:
     refs = refer.by_image(split)
     below = "saiapr_tc-12" if name == "refclef" else "mscoco/images/train2014"
     pictures = folder / "images" / below
-    _all_there([pictures / refer.coco.images[one]["file_name"] for one in refs])
+    _images_there(refer.coco, pictures, list(refs))
     return Referring(refer, pictures, refs, list(refs))
 
 
 def _llava_instruct(root: Path) -> VisualDialogues:
     path = root / "llava_dataset" / "llava_instruct_150k.json"
-    images, turns = [], []
+    images, turns, numbers = [], [], []
     for number, entry in enumerate(_entries(path)):
         try:
             if "image" not in entry:  # the mix of LLaVA-1.5 has dialogues about nothing seen
                 continue
             said = [(one["from"], one["value"].replace("<image>", "").strip())
                     for one in entry["conversations"]]  # fmt: skip
-            said = said[said[0][0] != "human" :]
+            said = said[bool(said) and said[0][0] != "human" :]
             pairs = list(zip(said[::2], said[1::2], strict=True))
             if not pairs or any((q[0], a[0]) != ("human", "gpt") for q, a in pairs):
                 raise ValueError("human and gpt do not take turns")
             images.append(root / "coco" / "train2017" / entry["image"])
             turns.append([(question, answer) for (_, question), (_, answer) in pairs])
+            numbers.append(number)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise DatasetError(f"{path}: entry {number} is no dialogue: {error}") from error
-    _all_there(images)
+            where = _place(path, number, entry)
+            raise DatasetError(f"{where} is no dialogue: {words(error)}") from error
+    _all_there(images, lambda n: place(path, numbers[n]))
     return VisualDialogues(images, turns)
 
 
@@ -169,7 +180,8 @@ def open_reasonseg(root: Path, split: str, *, explained: bool = False) -> Reason
             try:
                 reasons[entry["image"]] = str(entry["outputs"])
             except (KeyError, TypeError) as error:
-                raise DatasetError(f"{path}: entry {number} has no image and outputs") from error
+                where = _place(path, number, entry)
+                raise DatasetError(f"{where} has no image and outputs") from error
     return Reasoning(items, reasons)
 
 
@@ -187,9 +199,10 @@ def _lisa_plus_instances(root: Path) -> Grounded:
             images.append(root / "coco" / "train2017" / Path(entry["img_path"]).name)
             turns.append([(entry["English Question"], _enumerate(len(ids)) + ".")])
         except (KeyError, TypeError, ValueError) as error:
-            raise DatasetError(f"{path}: entry {number} is no question: {error}") from error
-        annotations.append(_known(ids, coco, f"{path}: entry {number}"))
-    _all_there(images)
+            where = _place(path, number, entry)
+            raise DatasetError(f"{where} is no question: {words(error)}") from error
+        annotations.append(_known(ids, coco, path, number, entry))
+    _all_there(images, lambda n: place(path, n))
     groups = [[0] * len(ids) for ids in annotations]  # a list of instances has no order
     return Grounded(coco, images, turns, annotations, groups, instances=True)
 
@@ -220,11 +233,12 @@ def _lisa_plus_dialogues(root: Path) -> Grounded:
             ]
             images.append(root / "coco" / "train2017" / Path(entry["img_path"]).name)
         except (KeyError, TypeError, ValueError) as error:
-            raise DatasetError(f"{path}: entry {number} is no dialogue: {error}") from error
+            where = _place(path, number, entry)
+            raise DatasetError(f"{where} is no dialogue: {words(error)}") from error
         turns.append(pairs)
-        annotations.append(_known(ids, coco, f"{path}: entry {number}"))
+        annotations.append(_known(ids, coco, path, number, entry))
         groups.append(lists)
-    _all_there(images)
+    _all_there(images, lambda n: place(path, n))
     return Grounded(coco, images, turns, annotations, groups, instances=False)
 
 
@@ -234,10 +248,22 @@ def _enumerate(count: int) -> str:
     return f"{first} and {SEG}" if first else SEG
 
 
-def _known(ids: Sequence[int], coco: CocoFile, place: str) -> Sequence[int]:
+def _known(
+    ids: Sequence[int], coco: CocoFile, path: Path, number: int, entry: Mapping
+) -> Sequence[int]:
     if unknown := [one for one in ids if one not in coco.annotations]:
-        raise DatasetError(f"{place} is about annotation {unknown[0]}, not in {coco.path.name}")
+        raise DatasetError(
+            f"{_place(path, number, entry)} is about annotation {unknown[0]}, which"
+            f" {coco.path.name} does not have"
+        )
     return ids
+
+
+def _place(path: Path, number: int, entry: object) -> str:
+    """The file, line and number of an entry, and what tells it from others in its own words."""
+    known = entry if isinstance(entry, Mapping) else {}
+    name = next((f": {key} {known[key]}" for key in ("id", "img_path") if key in known), "")
+    return place(path, number) + name
 
 
 def _entries(path: Path) -> Iterable[Mapping]:
@@ -257,115 +283,152 @@ def _pictures(folder: Path, ending: str) -> list[Path]:
     return found
 
 
-def _all_there(paths: Sequence[Path]) -> Sequence[Path]:
+def _images_there(coco: CocoFile, folder: Path, ids: Sequence[int]) -> None:
+    entries = [coco.images[one] for one in ids]
+    _all_there([folder / one["file_name"] for one in entries], lambda n: coco.place(entries[n]))
+
+
+def _all_there(paths: Sequence[Path], needed_by: Callable[[int], str]) -> None:
     """DatasetError unless every file is there; a folder is listed once, however many it holds."""
     listed: dict[Path, set[str]] = {}
     missing = []
-    for path in paths:
+    for number, path in enumerate(paths):
         if path.parent not in listed:
             there = path.parent.is_dir()
             listed[path.parent] = {one.name for one in os.scandir(path.parent)} if there else set()
         if path.name not in listed[path.parent]:
-            missing.append(path)
+            missing.append(number)
     if missing:
         raise DatasetError(
             f"{len(missing)} of {len(paths)} files that its annotations need are not there, the"
-            f" first is {missing[0]}"
+            f" first is {paths[missing[0]]}, needed by {needed_by(missing[0])}"
         )
-    return paths
+
+
+@dataclass(frozen=True)
+class Source:
+    """A part of a set: what is to be had where, what it becomes below ROOT, under which licence."""
+
+    what: str
+    address: str
+    becomes: str
+    licence: str
 
 
 @dataclass(frozen=True)
 class Catalogued:
-    """A set by its name: how it is opened, and where it comes from under which licence."""
+    """A set by its name: how it is opened, and where its parts come from, its own ones first."""
 
     group: str
     open: Callable[[Path], Published]
-    get: str
-    licence: str
+    sources: Sequence[Source]
+
+    @property
+    def licence(self) -> str:
+        return ", ".join(dict.fromkeys(one.licence for one in self.sources))
 
 
 def _refer(name: str) -> Callable[[Path], Published]:
     return lambda root: open_referring(root, name, "train")
 
 
-_COCO = "pictures: COCO train2017 into coco/train2017"
-_REFER = "REFER's archive of that name into refer_seg/; pictures: COCO train2014 into"
-_REFER += " refer_seg/images/mscoco/images/train2014"
-_PLUS = "Hugging Face Senqiao/LISA_Plus_{} into reason_seg_plus/, COCO's instances_train2017.json"
-_PLUS += " into coco/annotations; " + _COCO
+def _refer_archive(name: str, day: str) -> Source:
+    address = f"https://web.archive.org/web/{day}/https://bvisionweb1.cs.unc.edu/licheng/referit"
+    return Source(f"REFER's {name}.zip", f"{address}/data/{name}.zip", f"refer_seg/{name}",
+                  "Apache-2.0 (REFER)")  # fmt: skip
+
+
+def _lisa_plus(name: str) -> Source:
+    return Source(f"data.json of LISA++'s {name}, under its new name",
+                  f"https://huggingface.co/datasets/Senqiao/LISA_Plus_{name}",
+                  f"reason_seg_plus/LISA_Plus_{name}.json", "Apache-2.0 (LISA++)")  # fmt: skip
+
+
+_COCO = "http://images.cocodataset.org"
+_PICTURES = "Flickr's terms (pictures)"
+_COCO_2017 = Source(
+    "COCO's train2017.zip", f"{_COCO}/zips/train2017.zip", "coco/train2017", _PICTURES
+)
+_COCO_2014 = Source(
+    "COCO's train2014.zip", f"{_COCO}/zips/train2014.zip",
+    "refer_seg/images/mscoco/images/train2014", _PICTURES,
+)  # fmt: skip
+_COCO_LABELS = Source(
+    "COCO's annotations_trainval2017.zip", f"{_COCO}/annotations/annotations_trainval2017.zip",
+    "coco/annotations", "CC BY 4.0 (COCO's labels)",
+)  # fmt: skip
 
 CATALOGUE: dict[str, Catalogued] = {
-    "ade20k": Catalogued(
-        "sem_seg", _ade20k, "ADEChallengeData2016.zip, unpacked as ade20k/", "BSD-3 (labels)"
-    ),
-    "cocostuff": Catalogued(
-        "sem_seg",
-        _cocostuff,
-        "stuffthingmaps_trainval2017.zip into cocostuff/; " + _COCO,
-        "CC BY 4.0 (labels), Flickr's terms (pictures)",
-    ),
-    "pascal_part": Catalogued(
-        "sem_seg",
-        _pascal_part,
-        "VLPart's train.json into vlpart/pascal_part/; pictures: VOC2010's VOCdevkit beside it",
-        "Flickr's terms (pictures)",
-    ),
-    "paco_lvis": Catalogued(
-        "sem_seg",
-        _paco_lvis,
-        "paco_lvis_v1_train.json into vlpart/paco/annotations/; " + _COCO,
-        "MIT (PACO), CC BY 4.0 (LVIS)",
-    ),
-    "mapillary": Catalogued(
-        "sem_seg",
-        _mapillary,
-        "Mapillary Vistas v2.0, unpacked as mapillary/",
-        "CC BY-NC-SA 4.0: not for commercial use",
-    ),
-    "refclef": Catalogued(
-        "refer_seg",
-        _refer("refclef"),
-        "REFER's refclef.zip into refer_seg/; pictures: saiapr_tc-12.zip into refer_seg/images",
-        "research only (SAIAPR TC-12)",
-    ),
+    "ade20k": Catalogued("sem_seg", _ade20k, [
+        Source("ADEChallengeData2016.zip",
+               "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip", "ade20k",
+               "BSD-3 (labels), research and teaching only (pictures)"),
+    ]),
+    "cocostuff": Catalogued("sem_seg", _cocostuff, [
+        Source("stuffthingmaps_trainval2017.zip", "http://calvin.inf.ed.ac.uk/wp-content/uploads/"
+               "data/cocostuffdataset/stuffthingmaps_trainval2017.zip", "cocostuff",
+               "CC BY 4.0 (labels)"),
+        _COCO_2017,
+    ]),
+    "pascal_part": Catalogued("sem_seg", _pascal_part, [
+        Source("train.json, which VLPart's tools make of PASCAL-Part's labels",
+               "https://github.com/facebookresearch/VLPart/tree/main/datasets#pascal-part",
+               "vlpart/pascal_part/train.json", "none is stated (labels)"),
+        Source("VOCtrainval_03-May-2010.tar",
+               "http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar",
+               "vlpart/pascal_part/VOCdevkit", _PICTURES),
+    ]),
+    "paco_lvis": Catalogued("sem_seg", _paco_lvis, [
+        Source("paco_lvis_v1.zip",
+               "https://dl.fbaipublicfiles.com/paco/annotations/paco_lvis_v1.zip",
+               "vlpart/paco/annotations", "MIT (PACO), CC BY 4.0 (LVIS)"),
+        _COCO_2017,
+    ]),
+    "mapillary": Catalogued("sem_seg", _mapillary, [
+        Source("Mapillary Vistas v2.0", "https://www.mapillary.com/dataset/vistas", "mapillary",
+               "CC BY-NC-SA 4.0: not for commercial use"),
+    ]),
+    "refclef": Catalogued("refer_seg", _refer("refclef"), [
+        _refer_archive("refclef", "20220413011817"),
+        Source("saiapr_tc-12.zip", "https://web.archive.org/web/20220515000000/"
+               "http://bvisionweb1.cs.unc.edu/licheng/referit/data/images/saiapr_tc-12.zip",
+               "refer_seg/images/saiapr_tc-12", "research only (SAIAPR TC-12)"),
+    ]),
     **{
-        name: Catalogued(
-            "refer_seg", _refer(name), _REFER, "Apache-2.0 (REFER), Flickr's terms (pictures)"
-        )
-        for name in ("refcoco", "refcoco+", "refcocog")
+        name: Catalogued("refer_seg", _refer(name), [_refer_archive(name, day), _COCO_2014])
+        for name, day in (("refcoco", "20220413011718"), ("refcoco+", "20220413011656"),
+                          ("refcocog", "20220413012904"))
     },
-    "llava_instruct": Catalogued(
-        "vqa",
-        _llava_instruct,
-        "Hugging Face liuhaotian/LLaVA-Instruct-150K: llava_instruct_150k.json into"
-        " llava_dataset/; " + _COCO,
-        "CC BY-NC 4.0: not for commercial use",
-    ),
+    "llava_instruct": Catalogued("vqa", _llava_instruct, [
+        Source("llava_instruct_150k.json",
+               "https://huggingface.co/datasets/liuhaotian/LLaVA-Instruct-150K",
+               "llava_dataset/llava_instruct_150k.json",
+               "CC BY 4.0 (older copies CC BY-NC 4.0) and OpenAI's terms (dialogues)"),
+        _COCO_2017,
+    ]),
     "reasonseg": Catalogued(
-        "reason_seg",
-        lambda root: open_reasonseg(root, "train", explained=True),
-        "LISA's repository names the folder: train, val, test, explanatory into"
-        " reason_seg/ReasonSeg/",
-        "Apache-2.0 (annotations); OpenImages CC BY 2.0, ScanNet: on request",
-    ),
+        "reason_seg", lambda root: open_reasonseg(root, "train", explained=True), [
+            Source("train, val, test and explanatory of ReasonSeg",
+                   "https://drive.google.com/drive/folders/125mewyg5Ao6tZ3ZdJ-1-E3n04LGVELqy",
+                   "reason_seg/ReasonSeg", "Apache-2.0 (labels), CC BY 2.0 (OpenImages' pictures),"
+                   " ScanNet's terms (its pictures)"),
+        ]),
     "lisa_plus_instances": Catalogued(
-        "lisa_plus", _lisa_plus_instances, _PLUS.format("Instance_Seg"), "Apache-2.0"
+        "lisa_plus", _lisa_plus_instances, [_lisa_plus("Instance_Seg"), _COCO_LABELS, _COCO_2017]
     ),
     "lisa_plus_dialogues": Catalogued(
-        "lisa_plus", _lisa_plus_dialogues, _PLUS.format("Caption"), "Apache-2.0"
+        "lisa_plus", _lisa_plus_dialogues, [_lisa_plus("Conversations"), _COCO_LABELS, _COCO_2017]
     ),
-}
+}  # fmt: skip
 
 
 def open_published(root: Path, name: str) -> Published:
     """The training part of a set of CATALOGUE.
 
     Raises:
-        DatasetError: what of it is missing or wrong, and where it is to be had.
+        DatasetError: what of it is missing or wrong.
     """
-    known = CATALOGUE[name]
     try:
-        return known.open(root)
+        return CATALOGUE[name].open(root)
     except DatasetError as error:
         raise DatasetError(f"{name}: {error}") from error

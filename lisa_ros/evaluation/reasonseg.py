@@ -12,21 +12,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from lisa_ros.errors import ImageError, LisaError
+from lisa_ros.errors import ImageError
+from lisa_ros.evaluation.json_files import DatasetError, place, read_json, words
 from lisa_ros.image_files import image_size, read_image, read_samples
 
 OURS = "lisa_ros"  # the key of a JSON that holds what ReasonSeg has no field for
@@ -36,11 +34,6 @@ PHRASE = "What is {} in this image?"  # how LISA asks for what is no sentence
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 AREAS = {"polygon": 0, "oriented_rectangle": 3, "rectangle": 2, "circle": 2, "mask": 2}
 """LabelMe's shapes that enclose something, and how many points each has at least."""
-_WORDS_IN_ANOTHER_PAGE = re.compile(rb"[\xa0-\xff]{2}")
-
-
-class DatasetError(LisaError):
-    """A folder of questions cannot be read, or cannot be written where it was asked for."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +88,8 @@ class Item:
             return instances.any(0).astype(np.uint8) * TARGET, instances
         for index, shape in enumerate(self.shapes):
             if not shape["points"] and not _is_flag(shape):
-                raise DatasetError(f"{self.image.with_suffix('.json')}: shapes[{index}] is empty")
+                where = place(self.image.with_suffix(".json"), index, "shapes")
+                raise DatasetError(f"{where} has no points")
         mask = draw(self.shapes, image_size(self.image))
         target = (mask == TARGET)[None]
         return mask, target[: int(target.any())]
@@ -175,32 +169,8 @@ def _read_split(folder: Path) -> list[Item]:
     return items
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON in UTF-8, or in Windows' code page where single letters show it.
-
-    Raises:
-        DatasetError: it cannot be read, with the place in it.
-    """
-    try:
-        raw = path.read_bytes()
-        try:
-            text = raw.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            # some of ReasonSeg's own files; whole words of such bytes are another code page
-            if _WORDS_IN_ANOTHER_PAGE.search(raw):
-                raise ValueError("it is not UTF-8; save it as UTF-8") from None
-            text = raw.decode("cp1252")
-        return json.loads(text, parse_constant=_no_number)
-    except (OSError, ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} cannot be read as JSON: {error}") from error
-
-
-def _no_number(word: str) -> float:
-    raise ValueError(f"{word} is no number")
-
-
 def _read_item(path: Path, image: Path, entry: object) -> Item:
-    """One question; DatasetError by file and field where it does not say what it must."""
+    """One question; DatasetError by file, line and field where it does not say what it must."""
     try:
         size = image_size(image)
     except ImageError as error:
@@ -208,15 +178,22 @@ def _read_item(path: Path, image: Path, entry: object) -> Item:
         if not isinstance(error.__context__, Image.DecompressionBombError):
             raise
         size = None
+    field: tuple = ()  # where it is looked at: a key, or a number and the key of its list
     try:
         text, is_sentence, shapes = entry["text"], entry["is_sentence"], entry["shapes"]
+        field = ("text",)
         _require(isinstance(text, list) and text, "text must be a list of instructions")
         _require(all(isinstance(t, str) and t.strip() for t in text), "text must hold only words")
+        field = ("is_sentence",)
         _require(isinstance(is_sentence, bool), "is_sentence must be true or false")
+        field = ("shapes",)
         _require(isinstance(shapes, list), "shapes must be a list")
+        field = (OURS,)
         ours = dict(entry.get(OURS, {}))
         for index, shape in enumerate(shapes):  # those of ours are for other readers
+            field = (index, "shapes")
             _check_shape(shape, f"shapes[{index}]", None if ours else size)
+        field = ("imageWidth",)
         drawn_on = (entry.get("imageWidth"), entry.get("imageHeight"))
         if size and None not in drawn_on and drawn_on != size:
             raise ValueError(
@@ -224,15 +201,16 @@ def _read_item(path: Path, image: Path, entry: object) -> Item:
                 f" {size[0]}x{size[1]}: its shapes belong to another size"
             )
         if ours:
+            field = (OURS,)
             _check_ours(ours, image, size)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        words = f"no {error}" if isinstance(error, KeyError) else str(error)
+        where = place(path, *field) if field else path
         raise DatasetError(
-            f"{path} is not ReasonSeg's format (text, is_sentence, shapes with label and points):"
-            f" {words}"
+            f"{where} is not ReasonSeg's format (text, is_sentence, shapes with label and points):"
+            f" {words(error)}"
         ) from error
-    words = text[0].strip()
-    instruction = words if is_sentence else PHRASE.format(words)
+    first = text[0].strip()
+    instruction = first if is_sentence else PHRASE.format(first)
     return Item(path.parent.name, image, instruction, shapes, ours, text, is_sentence)
 
 

@@ -15,7 +15,6 @@ counts them: frame by frame, then the mean over frames, then over things.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import defaultdict
@@ -28,7 +27,7 @@ import cv2
 import numpy as np
 
 from lisa_ros.engine.answer import Instance
-from lisa_ros.evaluation.reasonseg import DatasetError
+from lisa_ros.evaluation.json_files import DatasetError, read_json
 from lisa_ros.image_files import read_image, read_samples
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ def _read_davis(folder: Path) -> Iterator[VideoClip]:
         raise DatasetError(f"{sets[0]} is missing: it names the clips of a set like DAVIS 2017")
     size = "480p" if (folder / "JPEGImages" / "480p").is_dir() else "Full-Resolution"
     words = folder / "clips.json"
-    ours = _json(words) if words.is_file() else {"clips": {}}
+    ours = read_json(words) if words.is_file() else {"clips": {}}
     for name in names.read_text(encoding="utf-8").split():
         frames = sorted((folder / "JPEGImages" / size / name).glob("*.jpg"))
         said = ours["clips"].get(name, {})
@@ -142,7 +141,7 @@ def _read_youtube(folder: Path) -> Iterator[VideoClip]:
         if not meta.is_file() or not annotations.is_dir():
             continue
         known = True
-        for video, about in _json(meta)["videos"].items():
+        for video, about in read_json(meta)["videos"].items():
             frames = [folder / split / "JPEGImages" / video / f"{f}.jpg" for f in about["frames"]]
             masks = [annotations / video / f"{frame.stem}.png" for frame in frames]
             for number, said in about["expressions"].items():
@@ -165,8 +164,8 @@ def _read_mevis(folder: Path) -> Iterator[VideoClip]:
     meta = next((folder / name for name in names if (folder / name).is_file()), None)
     if meta is None:
         raise DatasetError(f"{folder} has a mask_dict.json but none of {', '.join(names)}")
-    masks = _json(folder / "mask_dict.json")
-    for video, about in _json(meta)["videos"].items():
+    masks = read_json(folder / "mask_dict.json")
+    for video, about in read_json(meta)["videos"].items():
         frames = [folder / "JPEGImages" / video / f"{frame}.jpg" for frame in about["frames"]]
         for number, said in about["expressions"].items():
             meant = [str(one) for one in _whole_numbers(said.get("anno_id", []))]
@@ -181,13 +180,6 @@ def _read_mevis(folder: Path) -> Iterator[VideoClip]:
             yield VideoClip(
                 f"{video}/{number}", kind, frames, said["exp"], RATE, _from_runs(runs, frames)
             )
-
-
-def _json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} cannot be read as JSON: {error}") from error
 
 
 def _whole_numbers(value: object) -> list[int]:

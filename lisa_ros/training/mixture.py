@@ -25,7 +25,8 @@ from lisa_ros.evaluation.dataset_types import (
     VisualDialogues,
     check_size,
 )
-from lisa_ros.evaluation.reasonseg import TARGET, DatasetError
+from lisa_ros.evaluation.json_files import DatasetError
+from lisa_ros.evaluation.reasonseg import TARGET
 from lisa_ros.image_files import image_size, read_image
 from lisa_ros.model.prompt import INSTANCE_SUFFIXES, Turn, escape
 
@@ -183,8 +184,8 @@ def _from_parts(data: Parts, index: int, random: Draws) -> Drawn | None:
         names.append(name)
     dialogues = [_asked(name, random) for name in names]
     try:
-        masks = np.stack([data.coco.mask(one) for one in chosen])
-    except DatasetError:
+        masks = np.stack([data.coco.drawn(one) for one in chosen])
+    except ValueError:
         return None  # some real ones have no area; `lisa-ros data check` lists them
     image = data.image(data.ids[index])
     check_size(data.coco, data.ids[index], image)

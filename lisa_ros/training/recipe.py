@@ -8,22 +8,26 @@ on what and for how long; the presets lie in `recipes/`, `lisa-ros finetune` run
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import inspect
 import json
+import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import yaml
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, reduce
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -31,6 +35,7 @@ from torch.distributed.tensor import DTensor
 
 from lisa_ros.errors import LisaError, WriteError
 from lisa_ros.evaluation.evaluate import ciou, giou, overlap
+from lisa_ros.evaluation.json_files import DatasetError
 from lisa_ros.evaluation.published import CATALOGUE, open_published
 from lisa_ros.evaluation.reasonseg import Item, read_dataset, read_items
 from lisa_ros.model.checkpoint import WEIGHTS_FILE, Lisa, open_checkpoint, save
@@ -93,7 +98,12 @@ def by_length(batches: list[tuple[PictureExample, ...]]) -> list[tuple[PictureEx
 def open_mixture(recipe: Recipe) -> Mixture:
     """The published sets of a recipe. DatasetError: what of them is missing, and where."""
     root = Path(recipe.data)
-    groups = {group: [open_published(root, n) for n in some] for group, some in recipe.sets.items()}
+    try:
+        groups = {g: [open_published(root, n) for n in some] for g, some in recipe.sets.items()}
+    except DatasetError as error:
+        raise DatasetError(
+            f"{error} (`lisa-ros data check {root}` says what is missing and where to get it)"
+        ) from error
     return Mixture(groups, recipe.rates, recipe.explanatory)
 
 
@@ -149,7 +159,9 @@ def run(
     torch.manual_seed(recipe.seed)  # of the adapters
     parameters = add_trained_parts(network, recipe)
     if recipe.checkpoint_activations:
-        network.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        model = network.language_model  # whose method had another name in older transformers
+        enable = getattr(model, "activation_checkpointing_enable", None)
+        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
     if ranks.is_main_process:
         _require_room(folder, network, parameters)
     objective = Objective(network, lisa.processor, cache)
@@ -211,7 +223,10 @@ def add_trained_parts(network: LisaNetwork, recipe: Recipe) -> list[nn.Parameter
         lora_dropout=recipe.lora_dropout,
         target_modules=["q_proj", "v_proj"],
     )
-    get_peft_model(network.language_model, lora)
+    inject_adapter_in_model(lora, network.language_model)
+    for name, parameter in network.language_model.named_parameters():
+        if ".lora_" in name:  # made in the precision of the weight beside it
+            parameter.data = parameter.data.float()
     words = network.language_model.embed_tokens
     for part in (words, network.lm_head, network.text_hidden_fcs, network.mask_decoder):
         part.float().requires_grad_(True)
@@ -384,17 +399,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print(f"usage: accelerate launch -m lisa_ros.training.recipe FILE.yaml [KEY=VALUE ...]\n"
-              f"presets: {', '.join(sorted(one.stem for one in PRESETS.glob('*.yaml')))}\n"
-              f"keys: {', '.join(one.name for one in fields(Recipe))}")  # fmt: skip
+              f"one process: python -m lisa_ros.training.recipe FILE.yaml [KEY=VALUE ...]\n"
+              f"presets: {', '.join(sorted(one.stem for one in PRESETS.glob('*.yaml')))}\n\n"
+              f"{inspect.getdoc(Recipe)}\n\nkeys, and their values where nothing is said:\n"
+              f"{yaml.safe_dump(asdict(Recipe()), sort_keys=False)}")  # fmt: skip
         return 0 if given else 2
     try:
         if wrong := [one for one in given[1:] if "=" not in one]:
             raise RecipeError(f"{wrong[0]} is no KEY=VALUE")
-        overrides = {k: yaml.safe_load(v) for k, v in (one.split("=", 1) for one in given[1:])}
-        recipe = read_recipe(given[0], overrides)
-        follow(recipe)
+        follow(read_recipe(given[0], dict(map(_override, given[1:]))))
     except LisaError as error:
-        print(f"recipe: {error}", file=sys.stderr)
+        _say_at_last(f"recipe: {error}")
         return 2
     except RuntimeError as error:
         if not _PEER_GONE.search(str(error)):
@@ -409,6 +424,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{stopped or 'stopped'}: the same command goes on from there", file=sys.stderr)
         return 130
     return 0
+
+
+def _override(given: str) -> tuple[str, Any]:
+    key, _, value = given.partition("=")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{given} is no YAML: {' '.join(str(error).split())}") from error
+
+
+def _say_at_last(sentence: str) -> None:
+    """Say it here, and to the launcher of several processes, which ends with a page of its own:
+    what it finds in this file stands at the end of that."""
+    print(sentence, file=sys.stderr, flush=True)
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        said = {"message": sentence, "extraInfo": {"timestamp": str(int(time.time()))}}
+        with contextlib.suppress(OSError):  # a launcher that is gone, a full disk
+            Path(path).write_text(json.dumps({"message": said}), encoding="utf-8")
 
 
 def follow(recipe: Recipe) -> dict[str, float]:

@@ -25,7 +25,8 @@ import numpy as np
 from PIL import Image
 from rich.progress import Progress
 
-from lisa_ros.evaluation.reasonseg import SUMMARY, DatasetError
+from lisa_ros.evaluation.json_files import DatasetError
+from lisa_ros.evaluation.reasonseg import SUMMARY
 from lisa_ros.image_files import read_image, read_samples
 from lisa_ros.writing import locked, written_beside
 from lisa_tabletop.training.scenes import TEST_SEEDS

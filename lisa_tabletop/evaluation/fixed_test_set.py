@@ -23,10 +23,10 @@ import numpy as np
 from PIL import Image
 from rich.progress import Progress
 
+from lisa_ros.evaluation.json_files import DatasetError
 from lisa_ros.evaluation.reasonseg import (
     OURS,
     SUMMARY,
-    DatasetError,
     Item,
     outlines,
     read_dataset,

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from lisa_ros.cli import main
-from lisa_ros.evaluation.reasonseg import DatasetError, draw, read_dataset
+from lisa_ros.evaluation.json_files import DatasetError
+from lisa_ros.evaluation.reasonseg import draw, read_dataset
 
 WIDTH, HEIGHT = 200, 120
 SQUARE = [[40, 30], [100, 30], [100, 90], [40, 90]]

@@ -16,7 +16,7 @@ import video_samples
 from video_samples import CLIPS, SIZE, disc, predict, write_davis, write_mevis
 
 from lisa_ros.cli import main
-from lisa_ros.evaluation.reasonseg import DatasetError
+from lisa_ros.evaluation.json_files import DatasetError
 from lisa_ros.evaluation.video_sets import (
     Truth,
     VideoClip,

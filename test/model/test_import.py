@@ -13,9 +13,12 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
 
-@pytest.mark.parametrize("module", ["lisa_ros.engine.engine", "benchmarks.measure"])
+@pytest.mark.parametrize(
+    "module", ["lisa_ros.engine.engine", "benchmarks.measure", "lisa_ros.training.recipe"]
+)
 def test_importing_prints_nothing(module: str) -> None:
-    """transformers imports torchao where it is installed, which complains about other hardware."""
+    """transformers and accelerate import torchao where it is installed, which complains about other
+    hardware."""
     done = python(f"import {module}")
     assert done.stdout + done.stderr == ""
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 from benchmarks.generated_tables import fill_in
 from lisa_ros.cli import COMMANDS
@@ -49,6 +51,22 @@ def test_modules_and_commands_that_are_named_exist(page: Path) -> None:
         assert command in COMMANDS or command in ("command", "and", "is"), command
     for module in re.findall(r"from (lisa_(?:ros|tabletop)[\w.]*) import", text):
         assert importlib.util.find_spec(module), module
+
+
+def test_tables_are_read_as_tables_and_lose_no_cell(page: Path) -> None:
+    """A row that an empty line or a word cuts off is shown as it stands; a cell too many is not."""
+    text = page.read_text(encoding="utf-8")
+    lines, tokens = text.splitlines(), MarkdownIt("commonmark").enable("table").parse(text)
+    for before, token in pairwise(tokens):
+        if before.type == "paragraph_open":
+            assert not re.search(r"^\s*\|", token.content, re.MULTILINE), token.content
+    for token in tokens:
+        if token.type == "table_open":
+            first, last = token.map
+            rows = lines[first:last]
+            cells = [len(re.findall(r"(?<!\\)\|", row)) for row in rows]
+            odd = [row for row, count in zip(rows, cells, strict=True) if count != cells[0]]
+            assert not odd, odd[0]
 
 
 def test_generated_parts_are_current(page: Path) -> None:

@@ -15,7 +15,8 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from lisa_ros.cli import main
-from lisa_ros.evaluation.reasonseg import DatasetError, draw, outlines, read_dataset
+from lisa_ros.evaluation.json_files import DatasetError
+from lisa_ros.evaluation.reasonseg import draw, outlines, read_dataset
 from lisa_tabletop.evaluation import fixed_test_set as benchmark
 from lisa_tabletop.evaluation.fixed_test_set import (
     BENCHMARK,

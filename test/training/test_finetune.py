@@ -216,6 +216,20 @@ def test_interrupted_it_goes_on_exactly_and_seeds_matter(
     assert "holds a checkpoint already" in capsys.readouterr().err
 
 
+def test_the_command_is_the_recipe_with_the_preset_finetune(official, questions, tmp_path):
+    """`python -m lisa_ros.training.recipe finetune` and `lisa-ros finetune` write equal weights."""
+    command = ("--dataset", questions, "--steps", "2", "--rate", "1e-3", "--seed", "5")
+    assert tune(official, *command, "--output", tmp_path / "command") == 0
+    settings = {"model": official, "vision_tower": TOWER, "questions": questions, "lr": 1e-3,
+                "output": tmp_path / "recipe", "steps_per_epoch": 2, "warm_up": 1,
+                "seed": 5}  # fmt: skip
+    assert recipes.main(["finetune", *(f"{key}={value}" for key, value in settings.items())]) == 0
+    ours, theirs = weights(tmp_path / "command"), weights(tmp_path / "recipe")
+    assert all(tensor.equal(theirs[name]) for name, tensor in ours.items())
+    start = load(official, vision_tower=TOWER).network.state_dict()
+    assert not torch.allclose(ours["lm_head.weight"], start["lm_head.weight"], atol=1e-3)
+
+
 def test_a_full_disk_costs_neither_time_nor_what_was_learnt(
     official, questions, tmp_path, capsys, monkeypatch
 ):

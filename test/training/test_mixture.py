@@ -19,13 +19,13 @@ from published_samples import write_published
 
 from lisa_ros.cli import main
 from lisa_ros.evaluation.coco import CocoFile, decode_mask, read_plain_pickle
+from lisa_ros.evaluation.json_files import DatasetError
 from lisa_ros.evaluation.published import (
     CATALOGUE,
     open_published,
     open_reasonseg,
     open_referring,
 )
-from lisa_ros.evaluation.reasonseg import DatasetError
 from lisa_ros.model.config import LisaConfig
 from lisa_ros.model.processor import Processor
 from lisa_ros.model.prompt import build_prompt, encode_turns
@@ -141,8 +141,8 @@ def test_lisa_plus_has_a_mask_for_every_seg(root):
     assert turns[1][0].startswith("Any [more]?")
 
 
-def check(root, capsys) -> tuple[int, str]:
-    code = main(["data", "check", str(root)])
+def check(root, capsys, *sets: str) -> tuple[int, str]:
+    code = main(["data", "check", str(root), *sets])
     return code, capsys.readouterr().out
 
 
@@ -154,10 +154,33 @@ def test_data_check_counts_what_is_there_and_says_where_the_rest_is_to_be_had(
     assert text.count("whole") == len(CATALOGUE)
     assert "missing" not in text
     code, text = check(tmp_path, capsys)
-    assert code == 0
+    assert code == 1
     assert text.count("missing") == len(CATALOGUE)
-    assert "get mapillary: Mapillary Vistas v2.0" in text
-    assert "not for commercial use" in text
+    assert "Errno" not in text
+    assert "Mapillary Vistas v2.0 as mapillary: for mapillary; CC BY-NC-SA 4.0: not for com" in text
+    for known in CATALOGUE.values():
+        for source in known.sources:
+            assert text.count(f"  {source.address}\n") == 1
+    # pictures have a licence too
+    assert all("pictures" in one.licence or name == "mapillary" or "SAIAPR" in one.licence
+               for name, one in CATALOGUE.items())  # fmt: skip
+    shutil.copytree(root / "reason_seg", tmp_path / "reason_seg")
+    code, text = check(tmp_path, capsys, "reasonseg")
+    assert (code, text.count("whole"), text.count("missing")) == (0, 1, 0)
+    shutil.rmtree(tmp_path / "reason_seg/ReasonSeg/explanatory")
+    code, text = check(tmp_path, capsys, "reasonseg")
+    assert (code, text.count("incomplete")) == (1, 1)
+    assert "reasonseg: there is no file" in text
+
+
+def test_data_check_does_without_lisa_plus_unless_it_is_asked_for(root, tmp_path, capsys):
+    folder = shutil.copytree(root, tmp_path / "data")
+    shutil.rmtree(folder / "reason_seg_plus")
+    code, text = check(folder, capsys)
+    assert (code, text.count("missing")) == (0, 2)
+    assert check(folder, capsys, "lisa_plus_instances")[0] == 1
+    assert main(["data", "check", str(folder), "ade"]) == 2
+    assert "there is no set ade; there are ade20k, " in capsys.readouterr().err
 
 
 class Bomb:
@@ -180,6 +203,7 @@ def segmentation(value):
 
 
 REFCOCO = "refer_seg/refcoco/instances.json"
+LLAVA = "llava_dataset/llava_instruct_150k.json"
 PLUS = "reason_seg_plus/LISA_Plus_Instance_Seg.json"
 PACO = "vlpart/paco/annotations/paco_lvis_v1_train.json"
 FAULTS = {
@@ -188,7 +212,8 @@ FAULTS = {
             (root / "ade20k/images/training/ADE_train_1.jpg").rename(root / "gone.jpg")
             and (root / "cocostuff/train2017/000000000009.png").write_bytes(b"")
         ),
-        "cocostuff: 1 of 5 files that its annotations need are not there",
+        "cocostuff: 1 of 5 files that its annotations need are not there, the first is data/coco/"
+        "train2017/000000000009.jpg, needed by data/cocostuff/train2017/000000000009.png",
     ),
     "a map of another size": (
         lambda root: Image.new("L", (9, 9)).save(
@@ -200,7 +225,7 @@ FAULTS = {
         lambda root: Image.new("L", (64, 48), 200).save(
             root / "ade20k/annotations/training/ADE_train_0.png"
         ),
-        "holds the class number 199, but there are 150",
+        "holds the class number 199, but there are 150: at x 0, y 0",
     ),
     "a picture that is cut": (
         lambda root: cut(root / "reason_seg/ReasonSeg/train/train2.jpg", 700),
@@ -212,13 +237,13 @@ FAULTS = {
     ),
     "a polygon without area": (
         lambda root: edit(root / PACO, segmentation([[1, 1, 2, 2]])),
-        "paco_lvis_v1_train.json: the segmentation of annotation 1 has a polygon of fewer",
+        "paco_lvis_v1_train.json (annotations[0]): the segmentation of annotation 1 has a polygon",
     ),
     "polygons and run lengths": (
         lambda root: edit(
             root / REFCOCO, segmentation([[1, 1, 9, 2, 5, 9], {"size": [48, 64], "counts": "1"}])
         ),
-        "annotation 10 mixes polygons and run-length codes",
+        "instances.json (annotations[0]): the segmentation of annotation 10 mixes polygons and",
     ),
     "run lengths of another size": (
         lambda root: edit(root / REFCOCO, segmentation({"size": [3, 3], "counts": [4, 5]})),
@@ -230,28 +255,41 @@ FAULTS = {
     ),
     "a mask of another size than its picture": (
         lambda root: edit(root / REFCOCO, lambda content: content["images"][0].update(width=9)),
-        "COCO_train2014_000000000001.jpg is of 50x70, but instances.json was drawn for 9x70",
+        "COCO_train2014_000000000001.jpg is of 50x70, but data/refer_seg/refcoco/instances.json"
+        " (images[0]) says 9x70",
     ),
     "an annotation of a picture that is not listed": (
         lambda root: edit(
             root / REFCOCO, lambda content: content["annotations"][0].update(image_id=99)
         ),
-        "instances.json: annotation 10 is about image 99, which the file does not list",
+        "instances.json (annotations[0]): annotation 10 is about image 99, which the file does not",
     ),
     "a reference to an annotation that is not there": (
         lambda root: edit(root / REFCOCO, lambda content: content["annotations"].pop(0)),
-        "refs(unc).p: reference 10 is about annotation 10 of image 1",
+        "refs(unc).p (entry 0): reference 10 is about annotation 10 of image 1",
     ),
     "instances that are not annotated": (
         lambda root: edit(root / PLUS, lambda content: content[1].update(ID=["3", "77"])),
-        "LISA_Plus_Instance_Seg.json: entry 1 is about annotation 77, not in instances_train2017",
+        "LISA_Plus_Instance_Seg.json (entry 1): img_path train2017/000000000001.jpg is about"
+        " annotation 77, which instances_train2017.json does not have",
     ),
     "a dialogue in which nobody answers": (
         lambda root: edit(
-            root / "llava_dataset/llava_instruct_150k.json",
+            root / LLAVA,
             lambda content: content[2]["conversations"].pop(),
         ),
-        "llava_instruct_150k.json: entry 2 is no dialogue",
+        "llava_instruct_150k.json (entry 2): id 2 is no dialogue",
+    ),
+    "a dialogue whose picture is gone": (
+        lambda root: edit(
+            root / LLAVA,
+            lambda content: content[1].update(image="gone.jpg"),
+        ),
+        "gone.jpg, needed by data/llava_dataset/llava_instruct_150k.json (entry 1)",
+    ),
+    "an image without a size": (
+        lambda root: edit(root / REFCOCO, lambda content: content["images"][1].pop("height")),
+        "instances.json (images[1]) is no file of COCO annotations",
     ),
     "a pickle that wants to run code": (
         lambda root: (root / "refer_seg/refcoco/refs(unc).p").write_bytes(pickle.dumps(Bomb())),
@@ -268,13 +306,41 @@ FAULTS = {
 }
 
 
+LINES = {
+    "refcoco, an annotation": (REFCOCO, ("annotations", 1), {"segmentation": [[1, 1, 2, 2]]}),
+    "refcoco, an image": (REFCOCO, ("images", 0), {"width": 9}),
+    "paco_lvis": (PACO, ("annotations", 2), {"image_id": 99}),
+    "llava_instruct": (LLAVA, (2,), {"conversations": []}),
+    "lisa_plus_instances": (PLUS, (1,), {"ID": ["77"]}),
+    "reasonseg": ("reason_seg/ReasonSeg/train/train1.json", ("shapes", 0), {"label": 3}),
+    "reasonseg, reasons": ("reason_seg/ReasonSeg/explanatory/train.json", (0,), {"image": []}),
+}
+
+
+@pytest.mark.parametrize("fault", LINES)
+def test_a_fault_in_a_file_of_many_lines_is_said_with_the_line(fault, root, tmp_path, capsys):
+    name, way, change = LINES[fault]
+    path = shutil.copytree(root, tmp_path / "data") / name
+    content = parent = json.loads(path.read_text())
+    for key in way[:-1]:
+        parent = parent[key]
+    parent[way[-1]] = {"mark": 0, **parent[way[-1]], **change}
+    path.write_text(json.dumps(content, indent=1))
+    lines = path.read_text().splitlines()
+    [line] = [number for number, text in enumerate(lines) if '"mark"' in text]
+    code, text = check(tmp_path / "data", capsys, fault.split(",")[0])
+    assert code == 1
+    where = f"{way[0]}[{way[1]}]" if len(way) > 1 else f"entry {way[0]}"
+    assert f"{path}, line {line} ({where})" in text, text
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_a_sentence_with_the_file(fault, root, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = shutil.copytree(root, tmp_path / "data")
     spoil, sentence = FAULTS[fault]
     spoil(folder)
-    _, text = check(folder, capsys)
+    _, text = check(Path(folder.name), capsys)
     assert sentence in text.replace("\n", " "), text
     assert not (tmp_path / "bomb").exists()
 

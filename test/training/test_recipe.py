@@ -299,6 +299,15 @@ def test_validation_is_the_authors_figure(root, official):
     assert found["ciou"] == pytest.approx(both / (either + 1e-10), abs=1e-6)
 
 
+def test_what_is_trained_is_in_float32_where_the_rest_is_not():
+    lisa = recipes.start(Recipe(model="nano", official=False))  # in bfloat16
+    trained = recipes.add_trained_parts(lisa.network, Recipe())
+    assert {one.dtype for one in trained} == {torch.float32}
+    assert lisa.network.language_model.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16
+    adapters = [name for name, one in lisa.network.named_parameters() if ".lora_" in name]
+    assert len(adapters) == 4 * len(lisa.network.language_model.layers)
+
+
 def test_presets_are_recipes_and_say_what_the_authors_do():
     for path in PRESETS.glob("*.yaml"):
         read_recipe(path)
@@ -345,6 +354,8 @@ def test_a_recipe_that_cannot_be_is_said_with_file_and_line(text, sentence, tmp_
         (["tiny", "output=o", "data=gone", "rates=[1]"], "rates must be 4 numbers"),
         (["tiny", "output=o", "data=gone", "sets={a: [ade]}", "rates=[1]"], "there is no set ade"),
         (["tiny", "fast"], "fast is no KEY=VALUE"),
+        (["tiny", "sets={a: ["], "sets={a: [ is no YAML: while parsing"),
+        (["tiny", "output=o", "data=gone"], "`lisa-ros data check gone` says what is missing"),
     ],
 )
 def test_a_recipe_that_cannot_begin_is_said(arguments, sentence, tmp_path, monkeypatch, capsys):

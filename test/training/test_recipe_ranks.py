@@ -1,6 +1,7 @@
 """The recipe as users start it, by `accelerate launch`: two processes, one of which is killed."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from published_samples import reasonseg
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from lisa_ros.model.checkpoint import load
 from lisa_ros.training.recipe import main
@@ -77,6 +79,34 @@ def test_two_processes_divide_the_model_and_a_killed_one_costs_no_step(recipe, t
         if not name.endswith("k_proj.bias"):  # whose gradient is rounding alone
             torch.testing.assert_close(two[name], tensor, rtol=2e-3, atol=2e-4, msg=name)
     assert not torch.allclose(one["lm_head.weight"], begun["lm_head.weight"], atol=2e-4)
+
+
+def test_killed_in_the_middle_of_a_step_it_ends_with_the_weights_of_no_kill(recipe, tmp_path):
+    """One process, SIGKILL in the third step; the checkpoint of the second one is gone on from."""
+    settings = [str(recipe), "validation=''", "workers=0"]
+    assert main([*settings, f"output={tmp_path / 'whole'}"]) == 0
+    halves = [*settings, f"output={tmp_path / 'halves'}"]
+    done = subprocess.run(
+        [sys.executable, KILLED, "0", "step", "3", *halves], capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}, timeout=500,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    kept = torch.load(tmp_path / "halves" / "training" / "lisa.pt", weights_only=True)
+    assert kept["step"] == 2
+    assert main(halves) == 0
+    whole, again = learnt(tmp_path / "whole"), learnt(tmp_path / "halves")
+    assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())
+    # the third step did something
+    assert not torch.equal(kept["network"]["lm_head.weight"].half(), whole["lm_head.weight"].half())
+
+
+def test_what_was_wrong_is_the_last_thing_that_a_launcher_of_several_says(tmp_path, monkeypatch):
+    """torch's report of failed processes, which comes after all that they have said."""
+    said = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(said))
+    assert main(["tiny", "speed=3"]) == 2
+    report = str(ChildFailedError("recipe", {0: ProcessFailure(0, 1, 2, str(said))}))
+    assert "speed=3: there is no key speed; a recipe knows output" in report.splitlines()[-2]
 
 
 @pytest.mark.slow  # six starts of accelerate, a minute and a half
