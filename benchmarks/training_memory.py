@@ -1,6 +1,6 @@
 """How much memory a GPU needs to train a LISA: bytes counted on a network without weights.
 
-    python -m benchmarks.training_memory
+    python -m benchmarks.training_memory [--write docs/training.md]
 
 The network has the real shapes and lies on torch's meta device: no byte of it exists, but every
 tensor that autograd would keep for the backward pass is asked for its size. Weights, gradients and
@@ -9,9 +9,13 @@ moments are counted from the parameters as the recipe sets them up.
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
+from benchmarks.generated_tables import markdown_table, put_into_page
 from lisa_ros.model.config import LisaConfig
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.weights import empty_network, precision
@@ -114,20 +118,27 @@ def plan(name: str, ranks: int, pictures: int) -> dict[str, float]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", type=Path, help="a page with a place for `training memory`")
+    page = parser.parse_args().write
     for name in LLAMA:
         counted = sizes(meta_network(name))
         print(f"{name}: {counted['parameters'] / 1e6:,.0f} million parameters,"
               f" {counted['trained'] / 1e6:,.1f} trained; weights {counted['weights'] / GB:.1f} GB,"
               f" gradients {counted['gradients'] / GB:.1f}, moments {counted['moments'] / GB:.1f}"
               f" GB")  # fmt: skip
-    print("\n| model | GPUs | pictures | state | gathered | activations | together | fits |")
-    print("|---|---|---|---|---|---|---|---|")
+    rows = []
     for name in LLAMA:
         for ranks, pictures in ((1, 1), (1, 2), (4, 1), (8, 1), (8, 2)):
             found = plan(name, ranks, pictures)
             fits = [f"{size} GB" for size in (24, 48, 80) if found["together"] / GB < ROOM * size]
-            cells = " | ".join(f"{value / GB:.1f}" for value in found.values())
-            print(f"| {name} | {ranks} | {pictures} | {cells} | {', '.join(fits[:1]) or '–'} |")
+            cells = [f"{value / GB:.1f}" for value in found.values()]
+            rows.append([name, str(ranks), str(pictures), *cells, *(fits[:1] or ["–"])])
+    head = ["model", "GPUs", "pictures", "state", "gathered", "activations", "together", "fits"]
+    table = markdown_table(head, rows)
+    print(f"\n{table}")
+    if page:
+        put_into_page(page, "training memory", table)
 
 
 if __name__ == "__main__":
