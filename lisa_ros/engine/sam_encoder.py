@@ -20,6 +20,7 @@ from torch.utils._triton import has_triton
 
 Route = Literal["dense", "fold", "flex"]
 BLOCK_BYTES = 4 * 2**20  # of a bias that is made at once on a processor: what a cache holds
+CACHED_PIXELS = 3 * 512**2  # of an image; several larger ones are encoded one by one on a processor
 
 
 class SamEncoder:
@@ -38,6 +39,9 @@ class SamEncoder:
     def __call__(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, S, S) to features (B, C, g, g), both in the encoder's own precision."""
         encoder = self.encoder
+        if pixels.device.type == "cpu" and len(pixels) > 1 and pixels[0].numel() > CACHED_PIXELS:
+            # what layers hand on would leave the cache: 12 % slower together, with the same bits
+            return torch.cat([self(image) for image in pixels.split(1)])
         x = encoder.patch_embed(pixels.to(encoder.patch_embed.projection.weight.dtype))
         if encoder.pos_embed is not None:
             x = x + encoder.pos_embed

@@ -63,6 +63,20 @@ def test_a_processors_features_are_transformers_to_the_last_bit(grid: int, windo
 
 
 @torch.inference_mode()
+def test_large_images_go_through_a_processor_one_by_one_with_the_same_features(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sam_encoder, "CACHED_PIXELS", 3 * 64**2 - 1)
+    model = encoder(16, 8, "sdpa")
+    pixels = torch.randn(3, 3, 64, 64)
+    expected = model(pixels).last_hidden_state
+    batches: list[int] = []
+    model.patch_embed.register_forward_hook(lambda _, args, __: batches.append(len(args[0])))
+    assert torch.equal(SamEncoder(model, "dense")(pixels), expected)
+    assert batches == [1, 1, 1]
+
+
+@torch.inference_mode()
 def test_an_encoder_without_relative_positions_is_transformers() -> None:
     config = encoder(20, 14).config
     config.use_rel_pos = False
