@@ -12,7 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from lisa_ros.engine.load import default_threads, find_device, multiplications
 from lisa_ros.errors import LisaError
+from lisa_ros.image_files import figure_format, save_figure
 from lisa_ros.writing import writable_file, write_file
 
 if TYPE_CHECKING:
@@ -25,17 +27,28 @@ QUANTIZATIONS = ("int8", "fp8", "int4")
 DTYPES = ("float32", "bfloat16", "float16", "mixed")
 REFERENCE = "reference schedule"
 KNOWN_FRAME_MASK = "engine, mask mode, known frame"
+LONGEST = 400  # tokens of an answer: more than some presets have words or room for
+DEFAULTS = {"busy": 0, "rounds": 5, "lengths": [8, 20, 100], "model": "nano", "scenes": 50}
+USED_BY = {  # beside --device, --threads, --busy and --write, which all of them use
+    "": ("presets", "dtype", "quantization", "rounds", "lengths", "json", "plot"),
+    "sam": ("presets", "rounds"),
+    "quantization": ("model", "vision_tower", "dtype", "scenes"),
+    "views": ("model", "vision_tower", "dtype", "scenes", "quantization"),
+}
+"""Which options a study uses, or the bench without one; others are refused."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Declare the arguments; a default stands in `DEFAULTS`, so that what is given can be told."""
     parser.add_argument(
         "--presets",
         nargs="+",
         choices=PRESETS,
         help="shapes with random weights (default: nano lisa-35m; on a GPU also lisa-7b)",
     )
-    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 (default: a GPU if any)")
+    parser.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:1 (default: a GPU if any)"
+    )
     parser.add_argument(
         "--dtype",
         choices=DTYPES,
@@ -51,12 +64,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads", type=int, help="processor threads (default: what the node takes for the model)"
     )
     parser.add_argument(
-        "--busy", type=int, default=0, help="measure beside so many processes that keep cores busy"
+        "--busy",
+        type=int,
+        help="measure beside so many processes that keep cores busy (default: 0)",
     )
-    parser.add_argument("--rounds", type=int, default=5, help="repetitions of each case")
-    parser.add_argument("--lengths", type=int, nargs="+", default=[8, 20, 100], metavar="TOKENS")
+    parser.add_argument("--rounds", type=int, help="repetitions of each case (default: 5)")
+    parser.add_argument(
+        "--lengths",
+        type=int,
+        nargs="+",
+        metavar="TOKENS",
+        help="of the answers (default: 8 20 100)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into a page")
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="PAGE",
+        help="put the tables into a page; presets that were not measured keep theirs",
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture of the curves")
     parser.add_argument(
         "--study",
@@ -64,90 +90,154 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="masks of quantised models beside full precision; center, squash and tiles; ways to "
         "compute SAM's image encoder",
     )
-    parser.add_argument("--model", default="nano", help="of a study (default: nano)")
+    parser.add_argument("--model", help="of a study (default: nano)")
     parser.add_argument("--vision-tower", help="of a study: folder of the CLIP tower")
-    parser.add_argument("--scenes", type=int, default=50, help="of a study (default: 50)")
+    parser.add_argument("--scenes", type=int, help="of a study (default: 50)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print the tables, write what is asked for."""
-    for path in (args.json, args.plot, args.write):
-        if path:
-            writable_file(path)
-    import torch
-
+    # 1. everything that can be wrong is told before anything is measured
+    device, dtype, sam_dtype, place = check(args)
+    # 2. measure
     from benchmarks.generated_tables import put_into_page
+    from benchmarks.measure import busy_neighbours
 
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    name = args.dtype or ("bfloat16" if device.type == "cuda" else "float32")
-    dtype = torch.float32 if name == "mixed" else getattr(torch, name)
-    if args.study:
-        place, text = args.study, study(args, device, dtype)
-    else:
-        place = "bench mixed" if name == "mixed" else "bench"
-        text = side_by_side(args, device, dtype, torch.bfloat16 if name == "mixed" else dtype)
+    with busy_neighbours(args.busy):
+        if args.study:
+            text = study(args, device, dtype, sam_dtype)
+        else:
+            text = side_by_side(args, device, dtype, sam_dtype or dtype)
+    # 3. show and write
     print(text)
     if args.write:
-        put_into_page(args.write, place, text)
+        kept = put_into_page(args.write, place, text, by_section=not args.study)
+        if kept:
+            print(f"{args.write} keeps its tables of {', '.join(kept)}")
     return 0
+
+
+def check(
+    args: argparse.Namespace,
+) -> tuple[torch.device, torch.dtype, torch.dtype | None, str]:
+    """Fill in the defaults; give device, precision, SAM's own one if it has one, and the place of
+    the tables in a page. Raises `LisaError` for what cannot be measured as it was asked for."""
+    from benchmarks.generated_tables import find_place
+    from benchmarks.measure import SEG_PLACE
+
+    name = f"--study {args.study}" if args.study else "the bench without --study"
+    for option in sorted({one for some in USED_BY.values() for one in some}):
+        if getattr(args, option) is None:
+            setattr(args, option, DEFAULTS.get(option))
+        elif option not in USED_BY[args.study or ""]:
+            raise LisaError(f"{name} has no use for --{option.replace('_', '-')}: leave it out")
+    args.busy = args.busy or 0
+    for option, least in (("threads", 1), ("rounds", 1), ("scenes", 1), ("busy", 0)):
+        value = getattr(args, option)
+        if value is not None and value < least:
+            raise LisaError(f"--{option} must be at least {least}, it is {value}")
+    if not SEG_PLACE < min(args.lengths) <= max(args.lengths) <= LONGEST:
+        raise LisaError(f"--lengths must be from {SEG_PLACE + 1} to {LONGEST} tokens")
+    half = args.dtype == "mixed"
+    if half and args.study == "quantization":
+        raise LisaError("--study quantization compares mixed anyway: name the full precision")
+    place = args.study or ("bench mixed" if half else "bench")
+    for path in filter(None, (args.json, args.plot, args.write)):
+        writable_file(path)
+    if args.plot:
+        figure_format(args.plot)
+    if args.write:
+        find_place(args.write, place)
+    import torch
+
+    from lisa_ros.model.quantization import multiplies_natively
+
+    device = torch.device(find_device(args.device))
+    if half and not multiplies_natively(torch.bfloat16, device):
+        raise LisaError("--dtype mixed: this processor has no bfloat16 instructions")
+    full = "float32" if half else args.dtype
+    full = full or ("bfloat16" if device.type == "cuda" else "float32")
+    return device, getattr(torch, full), torch.bfloat16 if half else None, place
 
 
 def side_by_side(
     args: argparse.Namespace, device: torch.device, dtype: torch.dtype, sam_dtype: torch.dtype
 ) -> str:
     """All presets, all schedules, all stages; the tables."""
-    from benchmarks.measure import SEG_PLACE, busy_neighbours, measure_preset
+    import torch
+
+    from benchmarks.measure import measure_preset
     from benchmarks.presets import random_lisa
     from lisa_ros.model.quantization import quantize
 
-    if min(args.lengths) <= SEG_PLACE or args.rounds < 1 or args.busy < 0:
-        raise LisaError(f"answers need more than {SEG_PLACE} tokens, and at least one round")
     presets = args.presets or ["nano", "lisa-35m", *(["lisa-7b"] if device.type == "cuda" else [])]
-    results = []
-    with busy_neighbours(args.busy):
-        for preset in presets:
+    results, left_out = [], []
+    for preset in presets:
+        lisa = None
+        try:
             lisa = random_lisa(preset, device=device, dtype=dtype, sam_dtype=sam_dtype)
             if args.quantization:
                 quantize(lisa.network, args.quantization, device)
             results.append(measure_preset(lisa, args.lengths, args.rounds, args.threads))
+        except (torch.OutOfMemoryError, MemoryError):
+            left_out.append(f"{preset} is left out: not enough memory on {device}")
+            continue
+        finally:
             del lisa
+        # what is written into a page must not take the place of what was measured in another way
+        results[-1].preset += f" in {args.quantization}" if args.quantization else ""
+        results[-1].preset += f" beside {args.busy} busy processes" if args.busy else ""
+    if not results:
+        raise LisaError(f"{'; '.join(left_out)}; try --quantization, or a smaller preset")
     if args.json:
         write_file(args.json, json.dumps(as_data(results), indent=2) + "\n")
     if args.plot:
         draw(results, args.plot)
-    return as_text(results)
+    return "\n\n".join([as_text(results), *left_out])
 
 
-def study(args: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> str:
+def study(
+    args: argparse.Namespace,
+    device: torch.device,
+    dtype: torch.dtype,
+    sam_dtype: torch.dtype | None,
+) -> str:
     """Ask a real model about simulated tabletops; the result as a table."""
-    from benchmarks.sam_routes import measure_routes, route_table
-
     if args.study == "sam":
+        from benchmarks.sam_routes import measure_routes, route_table
+
         presets = args.presets or ("nano", "lisa-35m")
         return route_table(measure_routes(presets, device, args.rounds, args.threads))
+    import torch
+
     from benchmarks.studies import compare_views, gate_table, quantization_gate, view_table
     from lisa_ros.engine import Engine, EngineConfig
     from lisa_ros.model.checkpoint import Lisa, load
     from lisa_ros.model.processor import ClipView
+    from lisa_ros.model.quantization import multiplies_natively
 
-    def loaded(quantization: str | None = None, sam_dtype: torch.dtype | None = None) -> Lisa:
+    def loaded(quantization: str | None = None, sam: torch.dtype | None = sam_dtype) -> Lisa:
         return load(
             args.model,
             device=device,
             dtype=dtype,
-            sam_dtype=sam_dtype,
+            sam_dtype=sam,
             vision_tower=args.vision_tower,
             quantization=quantization,
         )
 
+    lisa = loaded(args.quantization)
+    threads = args.threads or default_threads(multiplications(lisa))
     if args.study == "quantization":
-        import torch
-
-        quantised = {method: Engine(loaded(method)) for method in QUANTIZATIONS}
-        quantised["mixed"] = Engine(loaded(sam_dtype=torch.bfloat16))
-        return gate_table(quantization_gate(Engine(loaded()), quantised, args.scenes))
-    lisa = loaded()
-    engines = {view: Engine(lisa, EngineConfig(clip_view=view)) for view in get_args(ClipView)}
+        config = EngineConfig(threads=threads)
+        quantised = {method: Engine(loaded(method), config) for method in QUANTIZATIONS}
+        if multiplies_natively(torch.bfloat16, device):
+            quantised["mixed"] = Engine(loaded(sam=torch.bfloat16), config)
+        return gate_table(quantization_gate(Engine(lisa, config), quantised, args.scenes))
+    engines = {
+        view: Engine(lisa, EngineConfig(clip_view=view, threads=threads))
+        for view in get_args(ClipView)
+    }
     return view_table(compare_views(engines, args.scenes))
 
 
@@ -253,7 +343,4 @@ def draw(results: Sequence[Measurements], path: Path) -> None:
         right.set(xscale="log", ylim=(0, None))
         for one in (left, right):
             one.legend(fontsize="small")
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        raise LisaError(f"cannot write {path}: {error}") from error
+    save_figure(figure, path)

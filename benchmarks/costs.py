@@ -15,12 +15,11 @@ import argparse
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.generated_tables import markdown_table, put_into_page
+from benchmarks.generated_tables import markdown_table, page_with, put_into_page
 from benchmarks.measure import count_flop
 from benchmarks.presets import random_lisa
 
@@ -196,8 +195,12 @@ def _bytes(module: nn.Module) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", type=Path, help="a page with a place for the table `costs`")
-    parser.add_argument("--write-plan", type=Path, help="a page with a place for the table `plan`")
+    parser.add_argument(
+        "--write", type=page_with("costs"), help="a page with a place for the table `costs`"
+    )
+    parser.add_argument(
+        "--write-plan", type=page_with("plan"), help="a page with a place for the table `plan`"
+    )
     args = parser.parse_args()
     text = tables(("lisa-7b", "lisa-13b"))
     print(text)

@@ -34,7 +34,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import String
 
-from benchmarks.generated_tables import markdown_table, put_into_page
+from benchmarks.generated_tables import markdown_table, page_with, put_into_page
 from lisa_ros.demo.client import NodeProcess, own_domain
 from lisa_ros.demo.recorded_camera import (
     IMAGE,
@@ -366,7 +366,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--robots", type=int, default=8)
     parser.add_argument("--questions", type=int, default=1000)
-    parser.add_argument("--write", type=Path, help="page whose table `fleet` is replaced")
+    parser.add_argument(
+        "--write", type=page_with("fleet"), help="page whose table `fleet` is replaced"
+    )
     args = parser.parse_args()
     began, load = time.monotonic(), os.getloadavg()[0]
     with ExitStack() as stack:

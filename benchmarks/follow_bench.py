@@ -27,7 +27,7 @@ from lisa_ros.msg import Segmentation
 from node_rig import Rig, image_message, rig, wait_for
 from rclpy.action import ActionClient
 
-from benchmarks.generated_tables import markdown_table, put_into_page
+from benchmarks.generated_tables import markdown_table, page_with, put_into_page
 from lisa_ros.engine.answer import Instance
 from lisa_ros.tracking.tracker import Tracker
 
@@ -227,7 +227,9 @@ def measure_node(things: int) -> list[tuple[str, str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page")
+    parser.add_argument(
+        "--write", type=page_with("following"), metavar="PAGE", help="put the table into this page"
+    )
     parser.add_argument("--watch", choices=("lisa", "sam2"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.watch:

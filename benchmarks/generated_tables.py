@@ -8,6 +8,7 @@ writes them in place. In a page a generated part stands between `<!-- table: NAM
 
 from __future__ import annotations
 
+import argparse
 import ast
 import io
 import re
@@ -20,10 +21,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lisa_ros.errors import WriteError
 from lisa_ros.node.interfaces import INTERFACES
 from lisa_ros.node.parameters import PARAMETERS, Value
 from lisa_ros.node.status import MEANING
-from lisa_ros.writing import write_file
+from lisa_ros.writing import writable_file, write_file
 
 ROOT = Path(__file__).resolve().parents[1]
 FROM_ROS = ("ros-", "numpy", "opencv", "pyyaml")  # packages that a ROS installation has its own of
@@ -129,9 +131,55 @@ def fill_in(text: str, parts: dict[str, str] | None = None) -> str:
     return _BLOCK.sub(part, text)
 
 
-def put_into_page(page: Path, name: str, part: str) -> None:
-    """Write one generated part into its marked place in a page."""
+def find_place(page: Path, name: str) -> str:
+    """What stands now where a page takes the table of that name.
+
+    Raises:
+        WriteError: the page cannot be read, or has no such place.
+    """
+    try:
+        text = page.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise WriteError(f"cannot put a table into {page}: {error}") from error
+    for block in _BLOCK.finditer(text):
+        if block[2] == name:
+            return block[0]
+    raise WriteError(
+        f"{page} has no place for this table: put the lines `<!-- table: {name} -->` and "
+        "`<!-- end of table -->` where it shall stand"
+    )
+
+
+def page_with(name: str) -> Callable[[str], Path]:
+    """The type of an argument `--write`: a page that has a place for that table."""
+
+    def page(words: str) -> Path:
+        try:
+            find_place(writable_file(Path(words)), name)
+        except WriteError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return Path(words)
+
+    return page
+
+
+def put_into_page(page: Path, name: str, part: str, *, by_section: bool = False) -> list[str]:
+    """Write one generated part into its marked place in a page.
+
+    `by_section`: sections (`### NAME, ...`) that the part does not have stay behind it as they
+    stand in the page; returns their names.
+    """
+    old, kept = find_place(page, name), []
+    if by_section:
+        sections = re.split(r"^(?=### )", old.partition("\n")[2].rpartition("\n")[0], flags=re.M)
+        new = {heading.partition(",")[0] for heading in re.findall(r"^### .*", part, re.M)}
+        for section in sections:
+            heading = section.partition("\n")[0].partition(",")[0]
+            if heading.startswith("### ") and heading not in new:
+                part += f"\n\n{section.strip()}"
+                kept.append(heading[4:])
     write_file(page, fill_in(page.read_text(encoding="utf-8"), {name: part}))
+    return kept
 
 
 def _yaml_value(value: Value) -> str:

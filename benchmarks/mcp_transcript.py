@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from mcp import Client, StdioServerParameters
 
-from benchmarks.generated_tables import put_into_page
+from benchmarks.generated_tables import page_with, put_into_page
 from lisa_ros.demo.client import NodeProcess
 from lisa_ros.errors import LisaError
 
@@ -125,7 +125,9 @@ def outcome(result: Any) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", type=Path, help="page whose transcript is brought up to date")
+    parser.add_argument(
+        "--write", type=page_with("transcript"), help="page whose transcript is brought up to date"
+    )
     args = parser.parse_args()
     first = asyncio.run(over_stdio())
     with tempfile.TemporaryDirectory(prefix="lisa_ros_mcp_") as folder:

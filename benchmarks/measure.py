@@ -27,7 +27,7 @@ from benchmarks import baselines
 from benchmarks.presets import teach
 from lisa_ros.engine import Engine, EngineConfig, MaskReady, Question
 from lisa_ros.engine.decoder import ForwardBatch
-from lisa_ros.engine.load import default_threads
+from lisa_ros.engine.load import default_threads, multiplications
 from lisa_ros.model.checkpoint import Lisa
 from lisa_ros.model.network import IMAGE_TOKEN
 from lisa_ros.model.quantization import multiplies_natively
@@ -271,7 +271,7 @@ def measure_preset(
 
     report("the machine")
     parameters = sum(p.numel() for p in lisa.network.parameters())
-    torch.set_num_threads(threads or default_threads(parameters))
+    torch.set_num_threads(threads or default_threads(multiplications(lisa)))
     weight = lisa.network.lm_head.weight
     natively = multiplies_natively(weight.dtype, weight.device)
     machine = measure_machine(weight.device, weight.dtype if natively else torch.float32)

@@ -32,7 +32,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from benchmarks.generated_tables import markdown_table, put_into_page
+from benchmarks.generated_tables import markdown_table, page_with, put_into_page
 from lisa_ros.demo.client import claimed_domain
 from lisa_ros.fastdds import use_large_image_transport
 from lisa_ros.node.status import ANSWERED
@@ -281,7 +281,11 @@ def resident(process: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", type=Path, help="a page with a place for the table `node bench`")
+    parser.add_argument(
+        "--write",
+        type=page_with("node bench"),
+        help="a page with a place for the table `node bench`",
+    )
     parser.add_argument("--role", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
     use_large_image_transport()

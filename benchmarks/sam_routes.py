@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from statistics import median
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from benchmarks.generated_tables import markdown_table
 from benchmarks.measure import Machine, measure_machine, seconds
 from benchmarks.presets import random_lisa
-from lisa_ros.engine.load import usable_cores
+from lisa_ros.engine.load import default_threads
 from lisa_ros.engine.sam_encoder import Route, SamEncoder, best_route
 from lisa_ros.model.quantization import multiplies_natively
 
@@ -41,8 +42,11 @@ class RouteTiming:
 def measure_routes(
     presets: Sequence[str], device: torch.device, rounds: int, threads: int | None = None
 ) -> list[RouteTiming]:
-    """Time all routes in turns, in float32 and, where the machine multiplies it, in bfloat16."""
-    torch.set_num_threads(threads or usable_cores())
+    """Time all routes in turns, in float32 and, where the machine multiplies it, in bfloat16.
+
+    `threads`: None: all cores, or `OMP_NUM_THREADS`.
+    """
+    torch.set_num_threads(threads or default_threads(inf))
     dtypes = [d for d in (torch.float32, torch.bfloat16) if multiplies_natively(d, device)]
     machines = {dtype: measure_machine(device, dtype) for dtype in dtypes}
     timings = []

@@ -21,7 +21,7 @@ from lisa_ros.action import Segment
 from node_rig import Manager, Rig, image_message, picture, rig, wait_for
 from rclpy.action import ActionClient
 
-from benchmarks.generated_tables import markdown_table, put_into_page
+from benchmarks.generated_tables import markdown_table, page_with, put_into_page
 from lisa_ros.node.status import Status
 
 # How often each kind of query comes, in parts of the whole.
@@ -201,7 +201,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--queries", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--write", type=Path, help="a page with a place for the table `soak`")
+    parser.add_argument(
+        "--write", type=page_with("soak"), help="a page with a place for the table `soak`"
+    )
     args = parser.parse_args()
 
     def tell(report: Report) -> None:

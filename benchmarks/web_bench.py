@@ -22,7 +22,7 @@ from node_rig import rig as made_rig
 from playwright.sync_api import Page, sync_playwright
 from web_rig import start_web
 
-from benchmarks.generated_tables import markdown_table, put_into_page
+from benchmarks.generated_tables import markdown_table, page_with, put_into_page
 from lisa_ros.demo.recorded_camera import IMAGE, read_questions, read_recording
 
 CHROMIUM = "/usr/bin/chromium"
@@ -67,7 +67,9 @@ def overlay_overheads(page: Page, instruction: str) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", type=Path, help="page whose table is brought up to date")
+    parser.add_argument(
+        "--write", type=page_with("web"), help="page whose table is brought up to date"
+    )
     args = parser.parse_args()
     recorded = read_recording()[0]
     question = next(one for one in read_questions() if one.seed == recorded.seed)

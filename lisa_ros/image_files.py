@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lisa_ros.errors import ImageError, WriteError
 from lisa_ros.writing import written_beside
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ORIENTATION = 0x0112  # the EXIF tag; values from 5 on lay rows along columns
 WHITE = (255, 255, 255, 255)
@@ -147,3 +151,28 @@ def write_image(path: Path, pixels: np.ndarray) -> None:
     kind = image_format(path)
     with written_beside(path) as beside:
         Image.fromarray(pixels).save(beside, format=kind)
+
+
+def figure_format(path: Path) -> str:
+    """The format of matplotlib that a file's name asks for, such as svg; png without an ending.
+
+    Raises:
+        WriteError: it is none that can be written.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kind = path.suffix.lstrip(".").lower() or "png"
+    if kind not in FigureCanvasBase.filetypes:
+        raise WriteError(f"cannot write {path}: its ending names no picture (.png, .jpg, .svg)")
+    return kind
+
+
+def save_figure(figure: Figure, path: Path, dpi: int = 100) -> None:
+    """Write a figure of matplotlib in the format that the file's name asks for.
+
+    Raises:
+        WriteError: as `write_image`.
+    """
+    kind = figure_format(path)
+    with written_beside(path) as beside:
+        figure.savefig(beside, dpi=dpi, format=kind)

@@ -21,6 +21,7 @@ from rclpy.action import ActionClient
 from lisa_ros.action import Follow as FollowAction
 from lisa_ros.action import Segment
 from lisa_ros.errors import LisaError
+from lisa_ros.model.prompt import check_text
 from lisa_ros.node.status import Status
 
 RESULT = "segmentation"  # key on the blackboard
@@ -38,6 +39,9 @@ class GoalLeaf(py_trees.behaviour.Behaviour):
         name: of the leaf; the instruction unless given.
         key: on the blackboard, where the newest `Segmentation` goes.
         namespace: of the perception node.
+
+    Raises:
+        InstructionError: the instruction is no text that ROS could carry.
     """
 
     action: Any
@@ -46,6 +50,7 @@ class GoalLeaf(py_trees.behaviour.Behaviour):
     def __init__(
         self, instruction: str, name: str = "", *, key: str = RESULT, namespace: str = "lisa"
     ) -> None:
+        check_text(instruction)
         super().__init__(name or instruction)
         self.instruction, self._key = instruction, key
         self._topic = f"/{namespace.strip('/')}/{self.topic}"

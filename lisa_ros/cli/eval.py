@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lisa_ros.cli import add_model_arguments, model_options
 from lisa_ros.errors import LisaError
+from lisa_ros.image_files import figure_format
 from lisa_ros.writing import writable_file, writable_folder, write_file
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ VIDEO_COLUMNS = {
     "score\nerror": "calibration_error",
     "ms": "milliseconds",
 }
+
+
+STILL_OPTIONS = ("mode", "sheet", "reliability", "markdown", "split")
+VIDEO_OPTIONS = ("begin", "tracker", "sam2", "clips")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +89,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     video.add_argument(
         "--begin",
         choices=("mask", "instruction"),
-        default="mask",
         help="with the first true mask (default), or with what the model says about the first"
         " frame",
     )
@@ -104,15 +108,19 @@ def run(args: argparse.Namespace) -> int:
     """Ask, print the table, write what was asked for; 1 if there was what could not be asked."""
     if (args.split or args.markdown) and not args.root:
         raise LisaError("--split and --markdown are for published sets: give --root ROOT as well")
-    args.mode = args.mode or ("mask" if args.root else "auto")
     for path in filter(None, (args.json, args.sheet, args.reliability, args.markdown)):
         writable_folder(path.parent)
         writable_file(path)
+    for path in filter(None, (args.sheet, args.reliability)):
+        figure_format(path)
     from lisa_ros.evaluation.reasonseg import read_dataset, tabletop
     from lisa_ros.evaluation.video_sets import is_video_set
 
-    if args.dataset and not args.root and is_video_set(args.dataset):
+    is_video = bool(args.dataset and not args.root and is_video_set(args.dataset))
+    _check_options(args, is_video)
+    if is_video:
         return _run_video(args)
+    args.mode = args.mode or ("mask" if args.root else "auto")
     folder = args.dataset
     if args.root:
         items = _published(args)
@@ -154,6 +162,16 @@ def run(args: argparse.Namespace) -> int:
     if args.reliability:
         draw_reliability(asked, args.reliability)
     return 1 if unasked else 0
+
+
+def _check_options(args: argparse.Namespace, is_video: bool) -> None:
+    """Raise `LisaError` for an option that this kind of data set would ignore."""
+    kind, others = ("video", STILL_OPTIONS) if is_video else ("images", VIDEO_OPTIONS)
+    for name in others:
+        if getattr(args, name) is not None:
+            raise LisaError(f"--{name} has no meaning for a set of {kind}: leave it out")
+    if args.clips is not None and args.clips < 1:
+        raise LisaError(f"--clips must be 1 or more, it is {args.clips}")
 
 
 def _published(args: argparse.Namespace) -> list[Item]:

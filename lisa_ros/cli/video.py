@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from importlib import import_module
 from pathlib import Path
 
 from lisa_ros.cli import add_model_arguments, model_options
@@ -60,6 +61,10 @@ def run(args: argparse.Namespace) -> int:
         writable_file(path)
     if args.out and args.out.suffix.lower() not in (".mp4", ".gif"):
         raise LisaError(f"--out must end in .mp4 or .gif, it is {args.out}")
+    # what is missing is told now, and not when everything has been asked
+    import_module("pycocotools.mask")
+    if args.out and args.out.suffix.lower() == ".mp4":
+        import_module("av")
     with open_frames(args.clip, args.topic) as source, Progress(transient=True) as progress:
         tasks: dict[str, object] = {}
 

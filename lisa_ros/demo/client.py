@@ -23,6 +23,7 @@ from rclpy.node import Node
 from std_msgs.msg import String
 
 from lisa_ros.errors import LisaError
+from lisa_ros.model.prompt import check_text
 from lisa_ros.msg import Instance, Segmentation
 from lisa_ros.node.status import ANSWERED
 
@@ -166,7 +167,9 @@ class PerceptionClient(Node):
 
         Raises:
             NoAnswer: none came, or none about an image so new.
+            InstructionError: the instruction is no text that ROS could carry.
         """
+        check_text(instruction)
         for _ in range(ATTEMPTS):
             self._results.clear()
             self._query.publish(String(data=instruction))

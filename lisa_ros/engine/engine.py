@@ -298,7 +298,7 @@ class Engine:
             propose=self.drafter.propose,
             question=question,
             features=features,
-            refusal=self.prompts.refusal,
+            refusal=self.lisa.config.refusal_prefix,
             calibration=self.lisa.config.score_calibration,
             keep_empty_masks=self.config.keep_empty_masks,
         )

@@ -92,22 +92,14 @@ def load_lisa(
 
     # before torch, so that what is misspelt is told at once
     find(model)
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise ModelUnavailable(f"there is no device {device!r}: use auto, cpu, cuda or cuda:N")
     if vision_tower:
         tower_folder(vision_tower)
+    device = find_device(device)
     import torch
 
     from lisa_ros.model.checkpoint import load
     from lisa_ros.model.quantization import multiplies_natively
 
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelUnavailable(
-            f"the device is to be {device}, but PyTorch finds no GPU: set it to auto or cpu, "
-            "or install PyTorch for your GPU's driver"
-        )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype == "auto":
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
     sam_dtype = None
@@ -130,6 +122,31 @@ def load_lisa(
             f"not enough memory on {device} for {model}: choose a smaller "
             "model, or quantization int8 or int4"
         ) from None
+
+
+def find_device(name: str) -> str:
+    """cpu, cuda or cuda:N as it is asked for; for auto a GPU if there is one.
+
+    Raises:
+        ModelUnavailable: there is none of that name here.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ModelUnavailable(f"there is no device {name!r}: use auto, cpu, cuda or cuda:N")
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return "cuda" if gpus else "cpu"
+    if name.startswith("cuda") and not gpus:
+        raise ModelUnavailable(
+            f"the device is to be {name}, but PyTorch finds no GPU: set it to auto or cpu, "
+            "or install PyTorch for your GPU's driver"
+        )
+    if name.startswith("cuda:") and int(name[5:]) >= gpus:
+        raise ModelUnavailable(
+            f"there is no {name}: PyTorch finds {gpus} GPU{'s' if gpus > 1 else ''}, counted from 0"
+        )
+    return name
 
 
 def default_threads(work: float) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from lisa_ros.engine.answer import SEG
 from lisa_ros.errors import ImageError, InstructionError
 from lisa_ros.model.config import IMAGE_TOKEN, ClipView, LisaConfig
-from lisa_ros.model.prompt import Turn, build_prompt, escape, mode_suffixes
+from lisa_ros.model.prompt import Turn, build_prompt, check_text, escape, mode_suffixes
 
 if TYPE_CHECKING:
     from lisa_ros.model.checkpoint import Lisa
@@ -52,6 +52,7 @@ TEMPLATES = (
     "Sure, the segmentation result is [SEG].",
 )
 OPENINGS = ("It is the", "They are the")  # of models that name every thing they mask
+VARIETY = 5  # an instruction that says each of its words so often on average means nothing
 MOST_INSTANCES = 4  # masks in a row that a draft of bare masks offers
 
 
@@ -64,7 +65,8 @@ class EngineConfig:
     max_masks: int = 16
     """most masks of an answer; it is stopped where one more would come"""
     max_repeats: int = 24
-    """tokens that repeat one short pattern before an answer is stopped; 0: never"""
+    """tokens that repeat one short pattern before an answer is stopped, and words from which on an
+    instruction that says the same few over and over is refused; 0: never"""
     longest_instruction: int = 2000
     """characters; the models were trained on sentences"""
     keep_empty_masks: bool = False
@@ -134,6 +136,8 @@ def check_question(
         known = "this model was not trained for" if question.mode in get_args(Mode) else "unknown"
         raise InstructionError(f"{known} mode {question.mode!r}; use one of {', '.join(modes)}")
     check_instruction(question.instruction, config)
+    for words in (words for turn in question.history for words in turn):
+        check_text(words)
     if question.max_new_tokens is not None and question.max_new_tokens < 1:
         raise InstructionError("max_new_tokens must be at least 1")
 
@@ -146,6 +150,13 @@ def check_instruction(instruction: str, config: EngineConfig = DEFAULTS) -> None
         raise InstructionError(
             f"the instruction has {len(instruction)} characters; "
             f"at most {config.longest_instruction} can be used"
+        )
+    check_text(instruction)
+    words = instruction.lower().split()
+    if config.max_repeats and len(words) >= max(config.max_repeats, VARIETY * len(set(words))):
+        raise InstructionError(
+            f"the instruction says {len(set(words))} different words in {len(words)}, over and "
+            "over; say once what to look for"
         )
 
 

@@ -45,8 +45,9 @@ class RequestState(Sequence):
 
     question: Question
     features: ImageFeatures
-    refusal: list[int]
-    """ids with which the model says that a thing is not there; empty: it never does"""
+    refusal: str
+    """words with which the model says that a thing is not there, "There is no" for example, with
+    which "There is nothing here to cut with" begins as well; empty: it never does"""
     calibration: Mapping[str, float] | None = None
     """what turns evidence into the score of a mask; None: the model has no such thing"""
     keep_empty_masks: bool = False
@@ -61,12 +62,8 @@ class RequestState(Sequence):
     @property
     def forced(self) -> bool:
         """Whether the mask is taken from the prompt's last state and nothing is generated."""
-        return self.single_pass_unless is not None and not self.refused
-
-    @property
-    def refused(self) -> bool:
-        """Whether the model says that the thing is not there."""
-        return bool(self.refusal) and self.ids[: len(self.refusal)] == self.refusal
+        begins = self.single_pass_unless
+        return begins is not None and (not begins or self.ids[: len(begins)] != begins)
 
     def seg_places(self, step: Step, seg_id: int) -> list[int]:
         """Which states of a step a mask must be decoded from."""
@@ -150,7 +147,7 @@ class RequestState(Sequence):
         mode = self.question.mode
         if mode == "text":
             return AnswerStatus.TEXT_ONLY
-        if self.refused:
+        if self.refusal and self.text.startswith(self.refusal):
             return AnswerStatus.NOT_FOUND
         if any(instance.area for instance in self.instances):
             return AnswerStatus.OK

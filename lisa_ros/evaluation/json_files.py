@@ -13,6 +13,7 @@ from typing import Any
 from lisa_ros.errors import LisaError
 
 _WORDS_IN_ANOTHER_PAGE = re.compile(rb"[\xa0-\xff]{2}")
+_HALF_LETTER = re.compile("[\ud800-\udfff]")
 _BETWEEN = re.compile(r"[\s,:]*")
 _NO_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)')
 
@@ -29,13 +30,21 @@ def read_json(path: Path) -> Any:
     """
     text = _text(path)
     try:
-        return json.loads(text, parse_constant=_no_number)
+        content = json.loads(text, parse_constant=_no_number)
+        # a whole letter may be written as two halves, so what was parsed is looked at
+        said = json.dumps(content, ensure_ascii=False) if "\\ud" in text.lower() else ""
+        half = _HALF_LETTER.search(said)
     except (ValueError, RecursionError) as error:
         words = str(error)
         if not isinstance(error, json.JSONDecodeError) and isinstance(error, ValueError):
             found = next((one for one in _NO_NUMBER.finditer(text) if one[1]), None)
             words += f": line {text.count(chr(10), 0, found.start()) + 1}" if found else ""
         raise DatasetError(f"{path} cannot be read as JSON: {words}") from error
+    if half:
+        name = f"\\u{ord(half[0]):x}"
+        line = text.count("\n", 0, text.lower().find(name)) + 1
+        raise DatasetError(f"{path} names half a letter, {name}, which is no text: line {line}")
+    return content
 
 
 def _no_number(word: str) -> float:

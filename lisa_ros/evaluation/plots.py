@@ -20,12 +20,11 @@ from lisa_ros.evaluation.evaluate import (
     scores_and_hits,
 )
 from lisa_ros.evaluation.reasonseg import IGNORED
+from lisa_ros.image_files import save_figure
 from lisa_ros.node.results.overlay import mark_masks
-from lisa_ros.writing import writable_folder, written_beside
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
-from matplotlib.figure import Figure
 
 COLUMNS, SAMPLES = 5, 40
 LINE = 44  # letters of a line above an image
@@ -50,7 +49,9 @@ def contact_sheet(answered: Sequence[tuple[Sample, Answer]], path: Path) -> None
         axis.imshow(_image(sample, answer))
         color = RIGHT if sample.overlap.iou > 0.5 else WRONG
         axis.set_title(_words(sample), fontsize=8.5, loc="left", color=color)
-    _save(figure, path, dpi=80)
+    figure.tight_layout()
+    save_figure(figure, path, dpi=80)
+    pyplot.close(figure)
 
 
 def _words(sample: Sample) -> str:
@@ -110,12 +111,6 @@ def draw_reliability(samples: Sequence[Sample], path: Path) -> None:
         axis.set_axisbelow(True)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    _save(figure, path, dpi=100)
-
-
-def _save(figure: Figure, path: Path, dpi: int) -> None:
     figure.tight_layout()
-    writable_folder(path.parent)
-    with written_beside(path) as beside:
-        figure.savefig(beside, dpi=dpi, format=path.suffix.lstrip(".") or "png")
+    save_figure(figure, path)
     pyplot.close(figure)

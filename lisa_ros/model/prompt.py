@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from lisa_ros.errors import InstructionError
 from lisa_ros.model.config import Conversation, LisaConfig
 
 IMAGE_PLACEHOLDER = "<image>"
@@ -128,6 +129,20 @@ def _llama_2(system: str, rounds: Sequence[Turn]) -> str:
         reply = f" {answer} </s>" if answer is not None else ""
         parts.append(f"{start}[INST] {opening}{question} [/INST]{reply}")
     return "".join(parts)
+
+
+def check_text(words: str) -> None:
+    """Raise `InstructionError` unless words can be written in UTF-8, as tokenizer and ROS do.
+
+    A shell with another code page and JSON's `\\ud800` bring in halves of letters.
+    """
+    try:
+        words.encode()
+    except UnicodeEncodeError as error:
+        raise InstructionError(
+            f"the instruction is no text: its character {error.start + 1} is half a letter, or of "
+            "another code page; write it in UTF-8"
+        ) from None
 
 
 _CONTROL = re.compile(r"<(image|im_patch|im_start|im_end|s|/s|unk)>|\[(SEG|/?INST)\]|<<(/?SYS)>>")

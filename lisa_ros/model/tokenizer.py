@@ -16,7 +16,7 @@ from sentencepiece import SentencePieceProcessor
 
 from lisa_ros.errors import CheckpointError
 from lisa_ros.model.config import IMAGE_TOKEN
-from lisa_ros.model.prompt import IMAGE_PLACEHOLDER
+from lisa_ros.model.prompt import IMAGE_PLACEHOLDER, check_text
 from lisa_ros.writing import write_file
 
 MODEL_FILE = "tokenizer.model"
@@ -74,6 +74,7 @@ class Tokenizer:
         trained. `end_as_text` spells them out instead, as a tokenizer that was not loaded from a
         folder did in the reference.
         """
+        check_text(prompt)  # what is learnt from has met no other check
         cuts = self._cuts_added_only if end_as_text else self._cuts
         ids = [self.bos_id]
         for index, part in enumerate(prompt.split(IMAGE_PLACEHOLDER)):

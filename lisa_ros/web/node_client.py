@@ -25,6 +25,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from lisa_ros.action import Follow, Segment
 from lisa_ros.errors import ImageError
+from lisa_ros.model.prompt import check_text
 from lisa_ros.msg import Instance, Segmentation
 from lisa_ros.node.inputs.image_conversion import to_rgb
 from lisa_ros.node.inputs.subscription import OnDemandSubscription
@@ -132,12 +133,18 @@ class NodeClient:
             self._do(self._subscribe)
 
     def ask(self, page: str, number: int, words: dict[str, str]) -> None:
-        """Ask a question. `words`: instruction, mode and dialogue."""
+        """Ask a question. `words`: instruction, mode and dialogue.
+
+        Raises:
+            InstructionError: here as in `follow`, for an instruction that ROS cannot carry.
+        """
+        check_text(words["instruction"])
         goal = Segment.Goal(masks=Segment.Goal.MASKS_RLE, **words)
         self._do(lambda: self._send(page, number, "ask", self._segment, goal))
 
     def follow(self, page: str, number: int, what: dict[str, Any]) -> None:
         """Follow a thing. `what`: instruction, or query_id and instance_id of an answer."""
+        check_text(what.get("instruction", ""))
         goal = Follow.Goal(masks=Segment.Goal.MASKS_RLE, **what)
         self._do(lambda: self._send(page, number, "follow", self._follow, goal))
 

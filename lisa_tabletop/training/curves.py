@@ -12,6 +12,8 @@ from matplotlib import pyplot
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lisa_ros.errors import LisaError
+from lisa_ros.image_files import figure_format, save_figure
+from lisa_ros.writing import writable_file
 
 SHOWN = {
     "pretrain_sam": {
@@ -36,6 +38,7 @@ SMOOTH = 9  # logged points averaged; the raw curve stays behind, paler
 
 def draw_curves(folder: Path, path: Path) -> None:
     """One panel a stage, losses and accuracies over steps; LisaError where there is no run."""
+    figure_format(writable_file(path))
     if not (folder / "log").is_dir():
         raise LisaError(f"{folder} holds no training run: it has no log folder")
     figure, axes = pyplot.subplots(1, len(SHOWN), figsize=(4.2 * len(SHOWN), 3.4))
@@ -56,8 +59,7 @@ def draw_curves(folder: Path, path: Path) -> None:
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90)
+    save_figure(figure, path, dpi=90)
     pyplot.close(figure)
 
 

@@ -17,6 +17,9 @@ from rclpy.action.server import ServerGoalHandle
 from rclpy.task import Future
 
 from lisa_ros.agents.tree import Find, Follow, TreeError
+from lisa_ros.demo.client import PerceptionClient
+from lisa_ros.errors import InstructionError
+from lisa_ros.web.node_client import NodeClient
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +125,16 @@ def test_follow_runs_until_the_thing_is_lost(robot: Rig) -> None:
     assert ticked(robot, tree) is Status.FAILURE
     assert leaf.feedback_message == "it was gone for 2 s"
     robot.do(server.destroy)
+
+
+def test_clients_refuse_what_ros_cannot_carry() -> None:
+    """Before anything is sent: rclpy would raise on some other thread."""
+    words = {"instruction": "half a letter: \ud800"}
+    for ask in (
+        lambda: Find(**words),
+        lambda: PerceptionClient.ask(None, **words),
+        lambda: NodeClient.ask(None, "page", 1, words),
+        lambda: NodeClient.follow(None, "page", 1, words),
+    ):
+        with pytest.raises(InstructionError, match="no text"):
+            ask()

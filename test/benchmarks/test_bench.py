@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from benchmarks.measure import Machine, StageCost, busy_neighbours, count_flop
 from benchmarks.presets import random_lisa, teach
 from lisa_ros.cli import main
 from lisa_ros.engine import Answer, AnswerStatus, Engine, Instance, Question
+from lisa_ros.model.checkpoint import Lisa
 from lisa_tabletop.world.camera import View
 
 
@@ -77,10 +79,12 @@ def test_mixed_precision_is_for_the_engine_and_not_for_what_it_is_held_against()
 
 
 def test_ways_to_encode_an_image_are_held_against_transformers(
-    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what the user sets wins
     arguments = ["--study", "sam", "--presets", "tiny", "--rounds", "1", "--device", "cpu"]
     assert main(["bench", *arguments]) == 0
+    assert torch.get_num_threads() == 1
     rows = [row.split("|") for row in capsys.readouterr().out.splitlines()]
     found = {(row[3].strip(), row[4].strip()): row[7].strip() for row in rows if len(row) == 9}
     assert found["float32", "dense"] == "0"  # to the last bit
@@ -158,9 +162,89 @@ def test_neighbours_take_processor_time_and_end_with_their_block() -> None:
     assert None not in [process.poll() for process in processes]
 
 
-def test_a_length_that_has_no_room_for_the_mask_is_refused(capsys: pytest.CaptureFixture) -> None:
-    assert main(["bench", "--presets", "tiny", "--lengths", "3"]) == 2
-    assert "tokens" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--lengths 3", "--lengths must be from 6 to 400 tokens"),
+        ("--lengths 20 5000", "--lengths must be from 6 to 400 tokens"),
+        ("--device foo", "there is no device 'foo'"),
+        ("--device cuda:99", "cuda:99"),
+        ("--threads -3", "--threads must be at least 1, it is -3"),
+        ("--busy -1", "--busy must be at least 0, it is -1"),
+        ("--study sam --rounds 0", "--rounds must be at least 1, it is 0"),
+        ("--study views --scenes 0", "--scenes must be at least 1, it is 0"),
+        ("--study quantization --scenes -1", "--scenes must be at least 1, it is -1"),
+        ("--scenes 3", "the bench without --study has no use for --scenes"),
+        ("--study sam --json new", "--study sam has no use for --json"),
+        ("--study views --plot new.png", "--study views has no use for --plot"),
+        ("--study quantization --presets tiny", "has no use for --presets"),
+        ("--study quantization --dtype mixed", "compares mixed anyway"),
+        ("--plot new.xyz", "its ending names no picture"),
+        ("--json nowhere/new", "there is no folder nowhere"),
+        ("--write nowhere.md", "cannot put a table into nowhere.md"),
+        (
+            "--write page.md --dtype bfloat16",
+            "no place for this table: put the lines",
+        ),
+    ],
+)
+def test_what_cannot_be_measured_is_told_before_anything_is_measured(
+    words: str,
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "page.md").write_text("# A page\n<!-- table: sam -->\n<!-- end of table -->\n")
+    monkeypatch.setattr(measure, "busy_neighbours", lambda count: pytest.fail("it measures"))
+    assert main(["bench", *words.split()]) == 2
+    assert sentence in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["page.md"]
+
+
+def test_studies_use_threads_and_neighbours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    beside, asked = [], {}
+    monkeypatch.setattr(measure, "busy_neighbours", lambda n: nullcontext(beside.append(n)))
+
+    def compare(engines: dict[str, Engine], scenes: int) -> list[studies.ViewResult]:
+        asked.update({view: engine.config.threads for view, engine in engines.items()})
+        return [studies.ViewResult("squash", 0.5, 0.25, (scenes, 1), 9.0)]
+
+    monkeypatch.setattr(studies, "compare_views", compare)
+    words = "--study views --threads 1 --busy 2 --scenes 7 --device cpu"
+    assert main(["bench", *words.split()]) == 0
+    assert (beside, set(asked), set(asked.values())) == ([2], {"center", "squash", "tiles"}, {1})
+    assert "inside (7)" in capsys.readouterr().out
+
+
+def test_a_preset_without_room_is_left_out_and_the_others_stay_in_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    page, one = tmp_path / "page.md", measure.measure_preset
+    before = "### nano, of an earlier call\n\nold nano\n\n### tiny, of one before\n\nold tiny\n"
+    page.write_text(f"Top\n<!-- table: bench -->\n\n{before}\n<!-- end of table -->\nBottom\n")
+
+    def measured(lisa: Lisa, *more: object) -> measure.Measurements:
+        if lisa.config.name == "nano":
+            raise torch.OutOfMemoryError
+        return one(lisa, *more)
+
+    monkeypatch.setattr(measure, "measure_preset", measured)
+    monkeypatch.setattr(measure, "NTH", (1, 2))
+    monkeypatch.setattr(measure, "ROUNDS_BESIDE", 1)
+    words = f"--device cpu --presets nano tiny --rounds 1 --lengths 8 --write {page}"
+    assert main(["bench", *words.split()]) == 0
+    printed, written = capsys.readouterr().out, page.read_text()
+    assert "nano is left out: not enough memory on cpu" in printed
+    assert f"{page} keeps its tables of nano" in printed
+    assert "old nano" in written and "old tiny" not in written
+    assert written.count("### tiny, ") == 1 and "reference schedule" in written
+    assert written.startswith("Top\n") and written.endswith("Bottom\n")
+    assert main(["bench", "--device", "cpu", "--presets", "nano", "--rounds", "1"]) == 2
+    assert "not enough memory" in capsys.readouterr().err
 
 
 def tabletop(u: int) -> View:

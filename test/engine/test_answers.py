@@ -78,6 +78,9 @@ def test_the_mask_comes_before_the_words_that_follow_it() -> None:
         ("It is red.", "explain", AnswerStatus.NOT_FOUND),
         ("It is red.", "mask", AnswerStatus.OK),
         ("There is no spoon here.", "auto", AnswerStatus.NOT_FOUND),
+        ("There is nothing here to cut with.", "auto", AnswerStatus.NOT_FOUND),
+        ("There is nothing here to cut with.", "text", AnswerStatus.TEXT_ONLY),
+        ("There is a spoon and no knife.", "auto", AnswerStatus.TEXT_ONLY),
         ("There is no spoon here.", "mask", AnswerStatus.NOT_FOUND),
         ("There is no spoon here.", "text", AnswerStatus.TEXT_ONLY),
     ],
@@ -238,11 +241,14 @@ def test_the_forms_of_lisa_plus_plus(mode: str) -> None:
 def test_limits_that_the_reference_has_not_can_be_set() -> None:
     wide, small = np.zeros((16, 400, 3), np.uint8), np.zeros((9, 12, 3), np.uint8)
     free = {"smallest_side": 1, "largest_ratio": float("inf"), "longest_instruction": 10**6}
+    free["max_repeats"] = 0
     engine = engine_saying("It is the red mug [SEG].", **free)
     for image in (wide, small):
         assert engine.segment(image, "the mug").status is AnswerStatus.OK
         with pytest.raises(ImageError):
             engine_saying("[SEG].").segment(image, "the mug")
+    with pytest.raises(InstructionError, match="over and over"):
+        engine_saying("[SEG].").segment(picture(), "mug " * 24)
     with pytest.raises(InstructionError, match="positions"):  # the model's own limit stands
         engine.segment(picture(), "mug " * 1000)
 
@@ -336,10 +342,30 @@ def test_images_that_cannot_be_used(image: np.ndarray) -> None:
         engine_saying("[SEG].").segment(image, "the mug")
 
 
-@pytest.mark.parametrize("instruction", ["", " \n", "x" * 10_000, "mug " * 490])
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        *("", " \n", "x" * 10_000, "mug " * 490, "the " * 99 + "mug", "Where is the mug? " * 30),
+        *("the \udcff mug", "\ud800", "a mug \ud83e and a pot"),  # bytes of no text, half an emoji
+    ],
+)
 def test_instructions_that_cannot_be_used(instruction: str) -> None:
+    engine = engine_saying("[SEG].")
     with pytest.raises(InstructionError, match="instruction"):
-        engine_saying("[SEG].").segment(picture(), instruction)
+        engine.segment(picture(), instruction)
+    with pytest.raises(InstructionError, match="instruction"):
+        next(engine.stream(picture(), instruction))
+    with pytest.raises(InstructionError, match="no text"):
+        engine.segment(picture(), "the mug", history=[("the pot \ud800", "It is [SEG].")])
+    with pytest.raises(InstructionError, match="no text"):
+        engine.lisa.tokenizer.encode("\udcff")
+
+
+def test_stammering_is_understood() -> None:
+    """Who says a word twice, or a long story with a refrain, is no broken record."""
+    engine, story = engine_saying("[SEG]."), " ".join(f"the thing number {n}," for n in range(15))
+    for words in ("the the the mug", "mug " * 23, story, "Die Tasse! " * 3, "杯子" * 30):
+        assert engine.segment(picture(), words).status is AnswerStatus.OK
 
 
 def test_the_head_may_be_any_module() -> None:

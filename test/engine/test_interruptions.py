@@ -171,7 +171,7 @@ def test_who_waits_for_a_stream_of_another_thread_keeps_his_deadline_and_gets_hi
 
 
 def test_a_question_that_fails_gives_its_turn_back() -> None:
-    engine = engine_saying(SCRIPT)
+    engine = engine_saying(SCRIPT, max_repeats=0)
     with pytest.raises(InstructionError):
         engine.segment(picture(), "mug " * 490)
     assert engine.segment(picture(), "the mug").status is AnswerStatus.OK

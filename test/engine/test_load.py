@@ -82,6 +82,10 @@ def test_a_gpu_that_is_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(load.ModelUnavailable, match="cuda:1, but PyTorch finds no GPU"):
         load_engine(folder, device="cuda:1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(load.ModelUnavailable, match="no cuda:1: PyTorch finds 1 GPU"):
+        load_engine(folder, device="cuda:1")
 
 
 def test_too_little_memory_is_a_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,7 @@ FAULTS = {
     "text is a string": (entry(text="the cup"), "text must be a list"),
     "text is empty": (entry(text=[]), "text must be a list"),
     "text holds null": (entry(text=[None]), "text must hold only words"),
+    "text is half a letter": (entry(text=["the \ud83e mug"]), r"names half a letter, \\ud83e"),
     "text is blank": (entry(text=["  "]), "text must hold only words"),
     "is_sentence is a word": (entry(is_sentence="false"), "is_sentence must be true or false"),
     "no shapes": ({"text": ["x"], "is_sentence": True}, "no 'shapes'"),

@@ -162,3 +162,10 @@ def test_words_are_asked_for_where_there_are_none(tmp_path, capsys):
     write_davis(tmp_path)
     assert main(["eval", "--dataset", str(tmp_path), "--begin", "instruction"]) == 2
     assert "has no words for its things" in capsys.readouterr().err
+
+
+def test_what_a_set_of_video_has_no_use_for_is_refused_at_once(tmp_path, capsys):
+    write_davis(tmp_path)
+    for option, value in (("--sheet", str(tmp_path / "s.png")), ("--mode", "auto")):
+        assert main(["eval", "--dataset", str(tmp_path), option, value]) == 2
+        assert f"{option} has no meaning for a set of video" in capsys.readouterr().err

@@ -89,18 +89,27 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture) -> No
     assert number[0].isdigit() and f"<version>{number}</version>" in manifest.read_text()
 
 
-def test_a_data_set_that_is_not_there_is_told_before_torch_is_imported(tmp_path: Path) -> None:
+def test_what_is_not_there_is_told_before_torch_is_imported(tmp_path: Path) -> None:
     code = """
 import sys
 from lisa_ros.cli import main
 for command in (["calibrate"], ["finetune", "--output", "new"]):
     assert main([*command, "--dataset", "nowhere"]) == 2
+from lisa_ros.engine.load import load_engine
+from lisa_ros.errors import LisaError
+for wrong in ({"model": "no/such/folder"}, {"device": "foo"}, {"vision_tower": "no/such/tower"}):
+    try:
+        load_engine(**wrong)
+    except LisaError as error:
+        print(error, file=sys.stderr)
 print("loaded:", sorted({"torch", "transformers"} & set(sys.modules)))
 """
     line = [sys.executable, "-c", code]
     done = subprocess.run(line, capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert done.stdout == "loaded: []\n", done.stderr
     assert done.stderr.count("there is no data set folder nowhere") == 2
+    for name in ("no/such/folder", "'foo'", "no/such/tower"):
+        assert name in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -129,6 +138,20 @@ def test_the_benchmarks_are_found_from_inside_a_checkout(
         (("bag", "{bag}", "--query", "x" * 2001, "--out", "{out}"), "has 2001 characters"),
         (("views", "{bag}", "--query", "", "--out", "{out}"), "the instruction is empty"),
         (("views", "{bag}", "--query", "the mug", "--out", "{out}"), "a recording also needs"),
+        (("segment", "{photo}", "\udcff\udcfe mug"), "the instruction is no text"),
+        (("video", "{photo}", "\ud800"), "the instruction is no text"),
+        (("bag", "{bag}", "--query", "\udcff", "--out", "{out}"), "the instruction is no text"),
+        (("views", "{bag}", "--query", "\udcff", "--out", "{out}"), "the instruction is no text"),
+        (("segment", "{photo}", "the mug", "--overlay", "{folder}/o.xyz"), "no image format"),
+        (("video", "{photo}", "the mug", "--out", "{folder}/v.xyz"), "end in .mp4 or .gif"),
+        (("eval", "--sheet", "{folder}/s.xyz"), "its ending names no picture"),
+        (("eval", "--reliability", "{folder}/r.xyz"), "its ending names no picture"),
+        (("eval", "--json", "{folder}"), "it is a folder; name a file"),
+        (("eval", "--clips", "3"), "--clips has no meaning for a set of images"),
+        (("train-nano", "--curves", "{folder}/c.xyz"), "its ending names no picture"),
+        (("finetune", "--questions", "9", "--output", "{photo}/x"), "cannot write into the folder"),
+        (("sim-pick", "--perfect", "--output", "{photo}/x"), "cannot write into the folder"),
+        (("demo", "--output", "{photo}/x"), "cannot write into the folder"),
     ],
 )
 def test_what_cannot_be_asked_is_told_before_anything_is_loaded_or_written(

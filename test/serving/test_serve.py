@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -192,9 +193,14 @@ def test_requests_that_are_none_do_no_harm(serving, robot):
     assert " 400 " in say(head + "content-length: 0\r\n\r\n")
     assert " 400 " in say(head + "content-length: 3\r\n\r\nabc")
     assert " 404 " in say(head.replace("segment", "nothing") + "content-length: 0\r\n\r\n")
-    question = wire.write_question(
-        wire.WireQuestion("the mug", file=wire.encode_image(picture(), wire.LOSSLESS))
+    file = wire.encode_image(picture(), wire.LOSSLESS)
+    question = wire.write_question(wire.WireQuestion("the mug", file=file))
+    half_a_letter = wire.write_question(wire.WireQuestion("the \ud800 mug", file=file))
+    request = urllib.request.Request(
+        serving[1] + wire.SEGMENT, half_a_letter, {"authorization": f"Bearer {SECRET}"}
     )
+    with pytest.raises(urllib.error.HTTPError, match="422"):
+        urllib.request.urlopen(request, timeout=20)
     with (
         socket.create_connection((host, int(port)), 20) as half,  # sends nothing more
         socket.create_connection((host, int(port)), 20) as slow,  # reads byte after byte
