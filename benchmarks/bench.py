@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -181,6 +182,7 @@ def side_by_side(
             results.append(measure_preset(lisa, args.lengths, args.rounds, args.threads))
         except (torch.OutOfMemoryError, MemoryError):
             left_out.append(f"{preset} is left out: not enough memory on {device}")
+            print(left_out[-1], file=sys.stderr)
             continue
         finally:
             del lisa
@@ -193,7 +195,7 @@ def side_by_side(
         write_file(args.json, json.dumps(as_data(results), indent=2) + "\n")
     if args.plot:
         draw(results, args.plot)
-    return "\n\n".join([as_text(results), *left_out])
+    return as_text(results)
 
 
 def study(
@@ -233,6 +235,8 @@ def study(
         quantised = {method: Engine(loaded(method), config) for method in QUANTIZATIONS}
         if multiplies_natively(torch.bfloat16, device):
             quantised["mixed"] = Engine(loaded(sam=torch.bfloat16), config)
+        else:
+            print("mixed is left out: there are no bfloat16 instructions here", file=sys.stderr)
         return gate_table(quantization_gate(Engine(lisa, config), quantised, args.scenes))
     engines = {
         view: Engine(lisa, EngineConfig(clip_view=view, threads=threads))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lisa_ros.cli import MODES, add_model_arguments, model_options
+from lisa_ros.image_files import image_format, read_image, write_image
 from lisa_ros.serving.wire import instance_as_json
 from lisa_ros.writing import writable_file, write_file
 
@@ -39,7 +40,6 @@ def run(args: argparse.Namespace) -> int:
     """Check what needs no model, load it, ask, print."""
     from lisa_ros.engine.load import load_engine
     from lisa_ros.engine.question import EngineConfig, Question, check_question
-    from lisa_ros.image_files import image_format, read_image, write_image
 
     image = read_image(args.image)
     check_question(Question(image, args.instruction, args.mode))

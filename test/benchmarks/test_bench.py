@@ -237,9 +237,9 @@ def test_a_preset_without_room_is_left_out_and_the_others_stay_in_the_page(
     monkeypatch.setattr(measure, "ROUNDS_BESIDE", 1)
     words = f"--device cpu --presets nano tiny --rounds 1 --lengths 8 --write {page}"
     assert main(["bench", *words.split()]) == 0
-    printed, written = capsys.readouterr().out, page.read_text()
-    assert "nano is left out: not enough memory on cpu" in printed
-    assert f"{page} keeps its tables of nano" in printed
+    printed, written = capsys.readouterr(), page.read_text()
+    assert "nano is left out: not enough memory on cpu" in printed.err
+    assert f"{page} keeps its tables of nano" in printed.out
     assert "old nano" in written and "old tiny" not in written
     assert written.count("### tiny, ") == 1 and "reference schedule" in written
     assert written.startswith("Top\n") and written.endswith("Bottom\n")
