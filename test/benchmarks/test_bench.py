@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
+import re
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -11,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import baselines, costs, measure, studies
+from benchmarks import baselines, bench, costs, measure, studies
 from benchmarks.bench import PRESETS
 from benchmarks.measure import Machine, StageCost, busy_neighbours, count_flop
 from benchmarks.presets import random_lisa, teach
 from lisa_ros.cli import main
 from lisa_ros.engine import Answer, AnswerStatus, Engine, Instance, Question
 from lisa_ros.model.checkpoint import Lisa
+from lisa_ros.model.quantization import multiplies_natively
 from lisa_tabletop.world.camera import View
 
 
@@ -201,6 +204,21 @@ def test_what_cannot_be_measured_is_told_before_anything_is_measured(
     assert main(["bench", *words.split()]) == 2
     assert sentence in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["page.md"]
+
+
+def test_the_commands_of_the_page_can_be_given() -> None:
+    """Every `lisa-ros bench` of docs/performance.md, with its presets, studies and options."""
+    page = Path(bench.__file__).parents[1] / "docs" / "performance.md"
+    lines = re.findall(r"lisa-ros bench (--[^`\n#]*)", page.read_text(encoding="utf-8"))
+    lines += re.findall(r'make bench ARGS="([^"]*)"', page.read_text(encoding="utf-8"))
+    assert len(lines) > 9
+    for line in lines:
+        parser = argparse.ArgumentParser()
+        bench.add_arguments(parser)
+        args = parser.parse_args(line.split())
+        args.write, args.device = args.write and page, "cpu"
+        if args.dtype != "mixed" or multiplies_natively(torch.bfloat16, torch.device("cpu")):
+            bench.check(args)
 
 
 def test_studies_use_threads_and_neighbours(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import re
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from benchmarks.generated_tables import fill_in
+from lisa_ros import cli
 from lisa_ros.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,6 +70,28 @@ def test_tables_are_read_as_tables_and_lose_no_cell(page: Path) -> None:
             cells = [len(re.findall(r"(?<!\\)\|", row)) for row in rows]
             odd = [row for row, count in zip(rows, cells, strict=True) if count != cells[0]]
             assert not odd, odd[0]
+
+
+@cache
+def options_of(command: str) -> frozenset[str]:
+    parser = argparse.ArgumentParser()
+    cli._module(command).add_arguments(parser)
+    return frozenset(parser._option_string_actions)
+
+
+def test_options_that_are_named_exist(page: Path) -> None:
+    """Of our commands, and of the modules in benchmarks/ that a page tells to run."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    option = re.compile(r"(?<![\w-])--[a-z][\w-]*")
+    for command, words in re.findall(r"[`\s]lisa-ros ([a-z][\w-]*)([^`\n|#;)]*)", text):
+        if command in COMMANDS:
+            own = re.sub(r"'[^']*'|\"[^\"]*\"", "", words).partition("--ros-args")[0]
+            unknown = set(option.findall(own)) - options_of(command)
+            assert not unknown, f"lisa-ros {command} has no {unknown}"
+    for module, words in re.findall(r"python3? -m benchmarks\.(\w+)([^`\n|#;)]*)", text):
+        source = (ROOT / "benchmarks" / f"{module}.py").read_text(encoding="utf-8")
+        for one in option.findall(words):
+            assert f'"{one}"' in source, f"benchmarks.{module} has no {one}"
 
 
 def test_generated_parts_are_current(page: Path) -> None:
