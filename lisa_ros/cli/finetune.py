@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Fine-tune and write; nothing is trained before model, questions and room are found good."""
     for name in ("steps", "rate", "questions"):
         value = getattr(args, name)
-        if value is not None and value <= 0:
+        if value is not None and not value > 0:  # NaN too
             raise LisaError(f"--{name} must be more than 0, not {value}")
     if (args.output / "model.safetensors").exists():
         raise LisaError(f"{args.output} holds a checkpoint already; name a new folder")

@@ -47,8 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the views, ask, fuse, write; 1 if there is no object in space."""
-    if args.voxel <= 0:
+    if not args.voxel > 0:  # NaN too
         raise LisaError("--voxel must be above 0")
+    if not args.every >= 0:
+        raise LisaError(f"--every must be 0 or more seconds, not {args.every:g}")
     check_instruction(args.query)
     writable_folder(args.out)
     shots, up, notes = read_views(args)

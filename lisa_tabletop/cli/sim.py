@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     from lisa_ros.errors import LisaError
     from lisa_ros.fastdds import use_large_image_transport
 
-    if args.rate <= 0 or args.seed < 0:
+    if not args.rate > 0 or args.seed < 0:
         raise LisaError("--rate must be above 0, --seed must not be negative")
     use_large_image_transport()
     import rclpy

@@ -7,6 +7,9 @@ import os
 import time
 from pathlib import Path
 
+from lisa_ros.errors import LisaError
+from lisa_ros.writing import writable_folder
+
 PRETRAINING = ("pretrain_sam", "pretrain_vision_tower", "pretrain_language")
 STAGES = ("render", *PRETRAINING, "train_joint")
 STEPS = {
@@ -103,6 +106,12 @@ def run(args: argparse.Namespace) -> int:
 
         draw_curves(args.folder, args.curves)
         return 0
+    for name, least in (("tables", 1), ("threads", 1), ("renderers", 0), ("first_table", 0)):
+        if getattr(args, name) < least:
+            raise LisaError(f"--{name.replace('_', '-')} must be at least {least}")
+    if args.minutes is not None and not args.minutes > 0:
+        raise LisaError(f"--minutes must be above 0, it is {args.minutes:g}")
+    writable_folder(args.folder)
     from lisa_tabletop.training import run_nano
 
     run_nano.train_nano(args)
