@@ -58,11 +58,12 @@ def load_engine(
         remote = RemoteEngine(str(model), config=config or DEFAULTS)
         remote.connect()
         return remote
-    from lisa_ros.engine.engine import Engine
-
     lisa = load_lisa(
         model, device=device, dtype=dtype, quantization=quantization, vision_tower=vision_tower
     )
+    # now, for it imports torch: what is misspelt has been told by then
+    from lisa_ros.engine.engine import Engine
+
     config = config or DEFAULTS
     if config.threads is None:
         config = replace(config, threads=default_threads(multiplications(lisa)))
