@@ -1,8 +1,8 @@
 """How well spoken instructions are understood, by voices of espeak-ng.
 
-    python -m benchmarks.speech                   # the table of docs/speech.md
-    python -m benchmarks.speech --model FOLDER    # the same with a Whisper or a Moonshine
-    python -m benchmarks.speech --fit             # fits the confidence anew, on other voices
+    python -m benchmarks.speech --write docs/speech.md    # its table
+    python -m benchmarks.speech --model FOLDER            # the same with a Whisper or Moonshine
+    python -m benchmarks.speech --fit                     # fits the confidence, on other voices
 
 200 sentences of the tabletop, four voices, two speeds; and a hundred everyday sentences that have
 nothing to do with it. What is fitted has heard neither these voices nor these sentences.
@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from numpy.random import default_rng
 
-from benchmarks.generated_tables import markdown_table
+from benchmarks.generated_tables import markdown_table, put_into_page
 from lisa_ros.errors import LisaError
 from lisa_ros.speech import recognizer as recognizers
 from lisa_ros.speech.audio import read_wav
@@ -244,6 +244,7 @@ def main() -> None:
     parser.add_argument("--model", default="", help="folder of a speech model of transformers")
     parser.add_argument("--count", type=int, default=COUNT, help="sentences (default: 200)")
     parser.add_argument("--fit", action="store_true", help="fit the confidence anew and write it")
+    parser.add_argument("--write", type=Path, help="page whose table is brought up to date")
     args = parser.parse_args()
     recognizer = recognizers.load_recognizer(args.model)
     if args.fit:
@@ -252,7 +253,10 @@ def main() -> None:
         print(found["fitted_on"])
         return
     rows = list(measure(recognizer, args.count))
-    print(markdown_table(list(rows[0]), [list(row.values()) for row in rows]))
+    table = markdown_table(list(rows[0]), [list(row.values()) for row in rows])
+    print(table)
+    if args.write:
+        put_into_page(args.write, "speech", table)
 
 
 if __name__ == "__main__":
