@@ -13,6 +13,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import socket
 import sys
 import tempfile
@@ -37,6 +38,7 @@ CALLS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("describe", {"question": "What do you see?"}),
     ("follow", {"instruction": "the banana", "seconds": 2.0}),
     ("find", {"instruction": 7}),
+    ("find", {"instruction": "the mug", "mode": "text"}),
     ("stop", {}),
 )
 SHOWN = ("status", "ready", "model", "instances", "images", "stopped", "topic", "error", "reason")
@@ -90,7 +92,7 @@ def told(result: Any) -> list[str]:
             lines.append(f"picture: {width}x{height}, {len(part.data) / 1000:.0f} kB")
         else:
             mark = "error: " if result.is_error else ""
-            lines += [f"{mark}{line}" for line in part.text.splitlines()[:2]]
+            lines += [f"{mark}{line}" for line in part.text.splitlines()]
     if result.structured_content and not result.is_error:
         lines.append(f"data: {json.dumps(shortened(result.structured_content))}")
     return [line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…" for line in lines]
@@ -103,17 +105,15 @@ async def over_stdio() -> list[tuple[str, Any]]:
 
 
 async def over_http(log: Path) -> list[tuple[str, Any]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with NodeProcess([*SERVER, "--http", "--port", str(port)], log) as process:
+    with NodeProcess([*SERVER, "--http", "--port", "0"], log) as process:
         while True:
             process.check()
+            found = re.search(r"MCP server: (http://127.0.0.1:(\d+)/mcp)", process.log)
             with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                if found and probe.connect_ex(("127.0.0.1", int(found[2]))) == 0:
                     break
             await asyncio.sleep(0.2)
-        async with Client(f"http://127.0.0.1:{port}/mcp") as client:
+        async with Client(found[1]) as client:
             return await converse(client)
 
 

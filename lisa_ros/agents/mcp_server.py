@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp_types import CallToolResult, ImageContent, TextContent, ToolAnnotations
-from pydantic import Field
+from mcp_types import CallToolResult, ImageContent, TextContent, Tool, ToolAnnotations
+from pydantic import Field, ValidationError
 
 from lisa_ros.node.results.overlay import mark_masks
 from lisa_ros.web.node_client import NodeClient
@@ -45,6 +45,8 @@ LONGEST_FOLLOW = 60.0  # seconds of one call
 class Call:
     """What has come back from the node for one call of a tool."""
 
+    taken_back: str = ""
+    """why we have ended it, if we have"""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     pictured: asyncio.Event = field(default_factory=asyncio.Event)
     message: dict[str, Any] = field(default_factory=dict)
@@ -152,6 +154,7 @@ class Eyes:
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(call.ended.wait(), seconds)
                     return call
+                call.taken_back = call.taken_back or f"the {seconds:g} s are over"
                 self._node.stop(name)
                 await self._end_of(name, call, ANSWER_LIMIT)
                 return call
@@ -174,7 +177,8 @@ class Eyes:
 
     def stop(self) -> int:
         """Take back everything that is open; how much that was."""
-        for name in self._calls:
+        for name, call in self._calls.items():
+            call.taken_back = "it was stopped"
             self._node.stop(name)
         return len(self._calls)
 
@@ -258,9 +262,83 @@ def answered(call: Call) -> CallToolResult:
         for one in instances
     ]
     words = message["answer"] or message["error"]
-    if not words.startswith(message["status"]):
-        words = f"{message['status']}: {words}"
-    return result(structured, words, picture(call.jpeg, instances))
+    lines = [f"{message['status']}: {words}" if words else message["status"]]
+    return result(structured, told(lines, instances), picture(call.jpeg, instances))
+
+
+def followed(call: Call) -> CallToolResult:
+    """How following a thing went."""
+    instances = call.tracks[-1]["instances"] if call.tracks else []
+    images = len(call.tracks)
+    seen = sum(any(one["track"] == "visible" for one in t["instances"]) for t in call.tracks)
+    reason = call.taken_back or call.message["reason"]
+    structured = {
+        "instances": [{k: v for k, v in one.items() if k != "mask"} for one in instances],
+        "images": seen,
+        "reason": reason,
+    }
+    lines = [f"Seen in {seen} of {images} images, then following ended: {reason}"]
+    if not images:
+        lines = [f"Nothing was followed: {reason}"]
+    return result(structured, told(lines, instances), picture(call.jpeg, instances))
+
+
+def told(lines: list[str], instances: list[dict[str, Any]]) -> str:
+    """The sentences, then a line for each thing: many agents show their model nothing but text."""
+    for number, one in enumerate(instances, 1):
+        facts = [] if one["score"] is None else [f"score {one['score']:.2f}"]
+        facts.append("box x {}, y {}, width {}, height {}".format(*one["box"]))
+        if one["track"] and one["track"] != "visible":
+            facts = [one["track"]]
+        elif "position" in one:
+            facts.append("at {}, {}, {} m in {}".format(*one["position"], one["frame_id"]))
+            facts.append("{} x {} x {} m large".format(*one["size"]))
+        lines.append(f"{number}. {one['label']}: {', '.join(facts)}")
+    return "\n".join(lines)
+
+
+class AgentServer(MCPServer):
+    """Says in one sentence what an agent did wrong, in place of the validator's report."""
+
+    async def list_tools(self) -> list[Tool]:
+        tools = await super().list_tools()
+        for tool in tools:
+            tool.input_schema["additionalProperties"] = False
+        return tools
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+        tools = {tool.name: tool for tool in await self.list_tools()}
+        if name not in tools:
+            raise ToolError(f"there is no tool {name!r:.40}; there are {', '.join(tools)}")
+        takes = {key: allowed(one) for key, one in tools[name].input_schema["properties"].items()}
+        for key in arguments.keys() - takes.keys():
+            known = " and ".join(f"`{one}`, {what}" for one, what in takes.items())
+            raise ToolError(
+                f"{name} takes no {key!r:.40}; it takes {known or 'no argument at all'}"
+            )
+        try:
+            return await super().call_tool(name, arguments, context)
+        except ToolError as error:
+            cause = error.__cause__
+            if isinstance(cause, ValidationError):
+                first = cause.errors()[0]
+                key, value = str(first["loc"][0]), first["input"]
+                if first["type"] == "missing":
+                    raise ToolError(f"{name} needs `{key}`, {takes[key]}") from None
+                given = f"{value!r:.40}"
+                if isinstance(value, str):
+                    given = f"a text of {len(value)} characters"
+                raise ToolError(f"`{key}` of {name} must be {takes[key]}, not {given}") from None
+            if isinstance(cause, ToolError):  # without the package's "Error executing tool ..."
+                raise cause from None
+            raise
+
+
+def allowed(schema: dict[str, Any]) -> str:
+    """What an argument may be, by its JSON schema."""
+    if schema["type"] == "string":
+        return f"a text of {schema.get('minLength', 0)} to {schema['maxLength']} characters"
+    return f"a number above {schema['exclusiveMinimum']:g} and at most {schema['maximum']:g}"
 
 
 SEES = ToolAnnotations(read_only_hint=True, open_world_hint=False)
@@ -270,7 +348,7 @@ Seconds = Annotated[float, Field(gt=0, le=LONGEST_FOLLOW, description="how long 
 
 def make_server(eyes: Eyes) -> MCPServer:
     """The server with its six tools."""
-    server = MCPServer(
+    server = AgentServer(
         "lisa_ros", instructions=INSTRUCTIONS, lifespan=eyes.open, log_level="WARNING"
     )
 
@@ -301,16 +379,7 @@ def make_server(eyes: Eyes) -> MCPServer:
     async def follow(instruction: Words, seconds: Seconds = 5.0) -> CallToolResult:
         """Keep a thing in view for some seconds: where it was at the end, or why it was lost."""
         call = await eyes.follow(instruction, seconds)
-        if call.message["type"] != "follow_ended":
-            return answered(call)
-        last = call.tracks[-1] if call.tracks else {"instances": []}
-        instances = [
-            {key: value for key, value in one.items() if key != "mask"} for one in last["instances"]
-        ]
-        reason = call.message.get("reason", "")
-        structured = {"instances": instances, "images": len(call.tracks), "reason": reason}
-        words = f"Seen in {len(call.tracks)} images. {reason}".strip()
-        return result(structured, words, picture(call.jpeg, last["instances"]))
+        return answered(call) if call.message["type"] != "follow_ended" else followed(call)
 
     @server.tool(annotations=SEES)
     async def stop() -> CallToolResult:

@@ -7,6 +7,8 @@ import contextlib
 import signal
 import sys
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")  # what `mcp` guards against pages of other origins
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -14,8 +16,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="serve streamable HTTP at /mcp (default: standard input and output)",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address of --http (default: loopback)")
-    parser.add_argument("--port", type=int, default=8001, help="of --http (default: 8001)")
+    parser.add_argument(
+        "--host",
+        default=LOOPBACK[0],
+        help=f"of --http: one of {', '.join(LOOPBACK)} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--port", type=int, default=8001, help="of --http (default: 8001); 0: any free one"
+    )
     parser.add_argument(
         "--demo", action="store_true", help="bring a perception node and a recorded camera along"
     )
@@ -30,13 +38,18 @@ def run(args: argparse.Namespace) -> int:
     from lisa_ros.cli.web import demonstration
     from lisa_ros.errors import LisaError
     from lisa_ros.fastdds import use_large_image_transport
-    from lisa_ros.web.access import is_loopback
+    from lisa_ros.web.access import listen, own_address
 
-    if args.http and not is_loopback(args.host):
-        raise LisaError(
-            "whoever reaches this server sees what the robot sees, and it has no password: let it "
-            "listen on 127.0.0.1 and reach it by `ssh -L 8001:127.0.0.1:8001 ROBOT`"
-        )
+    port = args.port
+    if args.http:
+        if args.host not in LOOPBACK:
+            raise LisaError(
+                "whoever reaches this server sees what the robot sees, and it has no password: "
+                f"--host takes {', '.join(LOOPBACK)}; from elsewhere reach it by "
+                f"`ssh -L {port}:127.0.0.1:{port} ROBOT`"
+            )
+        with listen(args.host, port) as free:  # what is wrong with them is said before all else
+            port = free.getsockname()[1]
     use_large_image_transport()
     ros_arguments = ["--ros-args", *args.ros_args] if args.ros_args else []
     # what --demo has started must end too
@@ -46,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
             stack.enter_context(demonstration(args.model, args.namespace))
         eyes = Eyes(args.namespace.strip("/"), ros_arguments)
         if args.http:
-            print(f"MCP server: http://{args.host}:{args.port}/mcp", file=sys.stderr, flush=True)
+            place = f"{own_address(args.host)}:{port}"
+            print(f"MCP server: http://{place}/mcp", file=sys.stderr, flush=True)
         with contextlib.suppress(KeyboardInterrupt):
-            serve(eyes, "http" if args.http else "stdio", args.host, args.port)
+            serve(eyes, "http" if args.http else "stdio", args.host, port)
     return 0

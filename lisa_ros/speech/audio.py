@@ -14,6 +14,7 @@ from lisa_ros.errors import LisaError
 RATE = 16_000  # samples per second, of the recogniser and the speech detector
 LOWEST_RATE = 8_000  # below this a voice cannot be understood
 BLOCK = 512  # samples that the speech detector takes at a time, 32 ms
+UNKNOWN_LENGTH = 2**31 - 2**16  # bytes from which on a length says that the file came by a pipe
 TAPS = 24  # of the low-pass of the resampler, on each side, in samples of the lower rate
 
 
@@ -74,6 +75,8 @@ def resample(samples: np.ndarray, rate: int) -> np.ndarray:
 
 def mono(data: bytes | np.ndarray, channels: int = 1) -> np.ndarray:
     """Interleaved signed 16-bit samples as float32 (N,), the mean of all channels."""
+    if channels < 1:
+        raise AudioError(f"sound of {channels} channels cannot be used: 1 is the least")
     values = np.frombuffer(data, "<i2") if not isinstance(data, np.ndarray) else data
     values = values[: len(values) - len(values) % channels]
     scale = 32768.0 if values.dtype.kind == "i" else 1.0
@@ -84,12 +87,14 @@ def read_wav(path: Path) -> tuple[np.ndarray, int]:
     """Samples, float32 (N,), and their rate, of a WAV file with 8 to 32 bits.
 
     Raises:
-        AudioError: it is no WAV file, or has no sound in it.
+        AudioError: it is no WAV file, has no sound in it, or is cut off: of half an instruction
+            nobody knows what the other half said.
     """
     try:
         with wave.open(str(path)) as file:
             width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
-            data = file.readframes(file.getnframes())
+            promised = file.getnframes()
+            data = file.readframes(promised)
     except (wave.Error, EOFError) as error:
         reason = str(error) or "it ends too early"
         raise AudioError(
@@ -99,6 +104,12 @@ def read_wav(path: Path) -> tuple[np.ndarray, int]:
     data = data[: len(data) - len(data) % (width * channels)]
     if not data:
         raise AudioError(f"{path} has no sound in it: its length is zero")
+    frames = len(data) // (width * channels)
+    if frames < promised and promised * width * channels < UNKNOWN_LENGTH:
+        raise AudioError(
+            f"{path} is cut off: {frames / rate:.1f} s of the {promised / rate:.1f} s that its "
+            "beginning promises are there; copy or record it again"
+        )
     if width == 1:  # unsigned, as only 8 bits are
         return (mono(np.frombuffer(data, np.uint8).astype(np.float32), channels) - 128) / 128, rate
     if width == 3:
@@ -150,6 +161,7 @@ class Microphone:
 
     def __init__(self, name: str = "") -> None:
         device = sound_device()
+        self._error = device.PortAudioError
         chosen = int(name) if name.isdigit() else name or None
         try:
             about = device.query_devices(chosen, "input")
@@ -168,9 +180,18 @@ class Microphone:
         self._left = np.zeros(0, np.float32)
 
     def read(self) -> np.ndarray:
-        """The next block; waits for it."""
+        """The next block; waits for it.
+
+        Raises:
+            AudioError: it has been unplugged.
+        """
         while len(self._left) < BLOCK:
-            heard, _ = self._stream.read(self._wanted)
+            try:
+                heard, _ = self._stream.read(self._wanted)
+            except self._error as error:
+                raise AudioError(
+                    f"the microphone gives no sound any more ({error}): is it still there?"
+                ) from None
             self._left = np.concatenate([self._left, self._resample(heard[:, 0])])
         block, self._left = self._left[:BLOCK], self._left[BLOCK:]
         return block

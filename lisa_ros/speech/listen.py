@@ -126,15 +126,21 @@ class Listener(Node):
     # --- where sound comes from --------------------------------------------------------------
 
     def file(self, path: Path) -> Iterator[np.ndarray]:
-        """The blocks of a WAV file, as fast as they are taken, once somebody hears `query`."""
+        """The blocks of a WAV file, as fast as they are taken, once somebody hears `query`.
+
+        Raises:
+            AudioError: the file cannot be used, or there is nobody to ask.
+        """
         samples, rate = read_wav(path)
         sound = resample(samples, rate)
         end = time.monotonic() + ASKED_LIMIT
         while not self._query.get_subscription_count() and time.monotonic() < end:
             time.sleep(0.05)
         if not self._query.get_subscription_count():
-            topic = self._query.topic_name
-            self.get_logger().warning(f"nobody hears {topic}: start it with `lisa-ros node`")
+            raise AudioError(
+                f"nobody hears {self._query.topic_name}, so that nothing in {path} can be asked: "
+                "start `lisa-ros node` first"
+            )
         return blocks(sound)
 
     def microphone(self, name: str) -> Iterator[np.ndarray]:

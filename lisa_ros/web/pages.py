@@ -247,9 +247,10 @@ class WebServer:
         sending = asyncio.create_task(page.send_all(socket))
         try:
             while not sending.done():
-                await self._take(page, await socket.receive_text())
-        except (WebSocketDisconnect, KeyError):  # KeyError: bytes where text belongs
-            pass
+                received = await socket.receive()
+                if received["type"] == "websocket.disconnect":
+                    break
+                await self._take(page, received.get("text") or received.get("bytes") or "")
         finally:
             sending.cancel()
             with contextlib.suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
@@ -258,7 +259,7 @@ class WebServer:
             self._node.stop(page.name)
             self._count_watchers()
 
-    async def _take(self, page: Page, text: str) -> None:
+    async def _take(self, page: Page, text: str | bytes) -> None:
         """One message from a page."""
         try:
             message = json.loads(text)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import http.client
 import os
+import re
 import socket
 import sys
 from collections import Counter
@@ -14,6 +16,8 @@ import pytest
 from mcp import Client, StdioServerParameters
 from node_rig import ROOT, Process, Rig, picture, rig, wait_for
 
+from lisa_ros.cli import main
+
 
 def paths() -> str:
     """For a process of ours: what a ROS installation or the user has put there stays reachable."""
@@ -22,6 +26,44 @@ def paths() -> str:
 
 MCP = [sys.executable, "-m", "lisa_ros.cli", "mcp"]
 QUEUE = 10  # query.queue_size
+WORDS = "a text of 1 to 1000 characters"
+SECONDS = "a number above 0 and at most 60"
+WRONG = (
+    ("find", {}, f"find needs `instruction`, {WORDS}"),
+    ("find", {"instruction": 7}, f"`instruction` of find must be {WORDS}, not 7"),
+    ("find", {"instruction": None}, f"`instruction` of find must be {WORDS}, not None"),
+    (
+        "find",
+        {"instruction": ""},
+        f"`instruction` of find must be {WORDS}, not a text of 0 characters",
+    ),
+    (
+        "find",
+        {"instruction": "x" * 2000},
+        f"`instruction` of find must be {WORDS}, not a text of 2000 characters",
+    ),
+    (
+        "find",
+        {"instruction": "the mug", "mode": "text"},
+        f"find takes no 'mode'; it takes `instruction`, {WORDS}",
+    ),
+    ("look", {"topic": "/tf"}, "look takes no 'topic'; it takes no argument at all"),
+    (
+        "follow",
+        {"instruction": "the mug", "seconds": 0},
+        f"`seconds` of follow must be {SECONDS}, not 0",
+    ),
+    (
+        "follow",
+        {"instruction": "the mug", "for": 3},
+        f"follow takes no 'for'; it takes `instruction`, {WORDS} and `seconds`, {SECONDS}",
+    ),
+    (
+        "grasp",
+        {},
+        "there is no tool 'grasp'; there are look, find, describe, follow, stop, status",
+    ),
+)
 TOOLS = {"look", "find", "describe", "follow", "stop", "status"}
 
 
@@ -35,18 +77,15 @@ def robot() -> Iterator[Rig]:
 
 @pytest.fixture(scope="module")
 def address(robot: Rig) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = Process([*MCP, "--http", "--port", str(port)], robot.domain)
+    process = Process([*MCP, "--http", "--port", "0"], robot.domain)
 
-    def listens() -> bool:
+    def listens() -> str:
         assert process.alive, process.log
+        found = re.search(r"MCP server: (http://127.0.0.1:(\d+)/mcp)", process.log)
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
+            return found[1] if found and not probe.connect_ex(("127.0.0.1", int(found[2]))) else ""
 
-    wait_for(listens, "the server to listen", 120.0)
-    yield f"http://127.0.0.1:{port}/mcp"
+    yield wait_for(listens, "the server to listen", 120.0)
     process.stop()
     assert "Traceback" not in process.log, process.log
 
@@ -76,7 +115,10 @@ async def call_every_tool(client: Client) -> None:
     one = answer["instances"][0]
     assert one["score"] > 0 and len(one["box"]) == 4 and "mask" not in one
     assert "pose_reason" in one
-    assert found.content[0].text.startswith("OK")
+    # all that a model is shown by agents that pass nothing but text on
+    said = found.content[0].text.splitlines()
+    assert said[0] == "OK: Sure, it is here."
+    assert said[1].startswith("1. it: score 0.90, box x ")
     shown = found.content[1]
     assert len(shown.data) <= 200_000
     assert base64.b64decode(shown.data)[:2] == b"\xff\xd8"
@@ -87,12 +129,19 @@ async def call_every_tool(client: Client) -> None:
 
     followed = await client.call_tool("follow", {"instruction": "the red mug", "seconds": 1.0})
     assert not followed.is_error, followed
-    assert followed.structured_content["images"] > 0
+    images = followed.structured_content["images"]
+    assert images > 0
+    assert followed.structured_content["reason"] == "the 1 s are over"
+    said = followed.content[0].text.splitlines()
+    assert said[0].startswith(f"Seen in {images} of ")
+    assert said[0].endswith(" images, then following ended: the 1 s are over")
+    assert said[1].startswith("1. it: score 0.90, box x ")
 
     assert (await client.call_tool("stop", {})).structured_content == {"stopped": 0}
 
-    for wrong in ({}, {"instruction": 7}, {"instruction": ""}, {"instruction": "x" * 2000}):
-        assert (await client.call_tool("find", wrong)).is_error, wrong
+    for tool, arguments, sentence in WRONG:
+        answer = await client.call_tool(tool, arguments)
+        assert answer.is_error and answer.content[0].text == sentence
     assert (await client.call_tool("status", {})).structured_content["ready"]
 
 
@@ -135,6 +184,64 @@ def test_a_hundred_calls_at_once_each_end_once(address: str, robot: Rig) -> None
         assert (answer["status"] == "OK") != bool(answer["error"])
     wait_for(lambda: len(robot.results) - before >= statuses["OK"], "a message for each")
     assert len({one.query for one in robot.results[before:]}) == statuses["OK"]
+
+
+def test_pages_of_other_origins_are_kept_out(address: str) -> None:
+    """What a page in the browser of the robot's own machine could send."""
+    place = address.removeprefix("http://").removesuffix("/mcp")
+    for foreign in ({"Origin": "https://evil.example"}, {"Host": "evil.example"}):
+        connection = http.client.HTTPConnection(place, timeout=60.0)
+        headers = {"Content-Type": "application/json", "Accept": "application/json"} | foreign
+        connection.request("POST", "/mcp", b"{}", headers)
+        assert connection.getresponse().status in (403, 421), foreign
+
+
+def test_a_node_that_goes_away_and_no_camera(address: str, robot: Rig) -> None:
+    async def talk() -> None:
+        async with Client(address) as client:
+            await ready(client)
+            asked = asyncio.create_task(client.call_tool("find", {"instruction": "endless"}))
+            await asyncio.sleep(1.0)
+            next(process for process in robot.processes if process.alive).process.kill()
+            gone = await asked
+            assert gone.is_error and "perception node" in gone.content[0].text
+            await asyncio.to_thread(robot.start, "-p", "input.warn_after:=1.0")
+            robot.cut()
+            while not (state := (await client.call_tool("status", {})).structured_content)[
+                "camera"
+            ]:
+                await asyncio.sleep(0.2)
+            assert state["ready"]
+            seen = await client.call_tool("look", {})
+            assert seen.is_error and seen.content[0].text == f"no picture: {state['camera']}"
+            found = await client.call_tool("find", {"instruction": "the red mug"})
+            answer = found.structured_content
+            assert answer["status"] in ("NO_IMAGE", "STALE_IMAGE") and answer["error"]
+            assert found.content[0].text == f"{answer['status']}: {answer['error']}"
+
+    asyncio.run(talk())
+    robot.film(10.0, picture(160, 120))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--host", "0.0.0.0"], "it has no password: --host takes 127.0.0.1, localhost, ::1"),
+        (["--port", "99999"], "cannot listen on 127.0.0.1, port 99999"),
+    ],
+)
+def test_addresses_that_are_refused(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["mcp", "--http", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
+
+
+def test_a_port_that_is_taken(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    port = address.removesuffix("/mcp").rpartition(":")[2]
+    assert main(["mcp", "--http", "--port", port]) == 2
+    assert "choose with --host and --port" in capsys.readouterr().err
 
 
 def test_without_a_node_every_tool_says_so(robot: Rig) -> None:

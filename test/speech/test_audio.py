@@ -65,7 +65,12 @@ def test_files_that_are_no_sound_are_one_sentence(
 ) -> None:
     empty = write(tmp_path / "empty.wav", np.zeros(0), 16_000)
     (tmp_path / "words.wav").write_text("hello")
+    whole = write(tmp_path / "whole.wav", tone(500, 8_000), 8_000).read_bytes()
+    (tmp_path / "cut.wav").write_bytes(whole[:-12_000])
+    (tmp_path / "head.wav").write_bytes(whole[:40])
     for path, reason in (
+        (tmp_path / "cut.wav", "is cut off: 0.2 s of the 1.0 s"),
+        (tmp_path / "head.wav", "is no WAV file"),
         (empty, "has no sound in it"),
         (tmp_path / "words.wav", "is no WAV file"),
         (tmp_path / "none.wav", "No such file"),
@@ -73,6 +78,14 @@ def test_files_that_are_no_sound_are_one_sentence(
         assert main(["listen", "--wav", str(path)]) == 2
         said = capsys.readouterr().err
         assert reason in said and len(said.splitlines()) == 1
+
+
+def test_a_file_that_came_by_a_pipe_has_no_length_to_be_cut_at(tmp_path: Path) -> None:
+    written = bytearray(write(tmp_path / "piped.wav", tone(500, 8_000), 8_000).read_bytes())
+    for length in (0xFFFFFFFF, 0x7FFFF000):  # of ffmpeg, of sox and espeak-ng
+        written[40:44] = length.to_bytes(4, "little")
+        (tmp_path / "piped.wav").write_bytes(written)
+        assert len(read_wav(tmp_path / "piped.wav")[0]) == 8_000
 
 
 def test_without_portaudio_one_sentence_names_the_package(
@@ -102,6 +115,34 @@ def test_no_microphone_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
         audio.Microphone()
 
 
+def test_a_microphone_that_is_unplugged_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    class PortAudioError(Exception):
+        pass
+
+    class Stream:
+        def __init__(self, **_: object) -> None:
+            self.blocks = [np.zeros((1600, 1), "f4")]
+
+        def start(self) -> None:
+            pass
+
+        def read(self, count: int) -> tuple[np.ndarray, bool]:
+            if not self.blocks:
+                raise PortAudioError("Unanticipated host error")
+            return self.blocks.pop(), False
+
+    device = SimpleNamespace(
+        PortAudioError=PortAudioError,
+        query_devices=lambda *_: {"default_samplerate": 16_000.0},
+        InputStream=Stream,
+    )
+    monkeypatch.setattr(audio, "sound_device", lambda: device)
+    microphone = audio.Microphone()
+    with pytest.raises(AudioError, match="gives no sound any more"):
+        for _ in range(5):
+            assert len(microphone.read()) == audio.BLOCK
+
+
 def test_both_packages_of_audio_messages_are_understood() -> None:
     pcm = (tone(500, 16_000) * 32767).astype("<i2")
     plain = SimpleNamespace(data=list(pcm.tobytes()))
@@ -109,6 +150,8 @@ def test_both_packages_of_audio_messages_are_understood() -> None:
     assert rate == RATE and np.abs(samples - tone(500, 16_000)).max() < 0.001
     stamped = SimpleNamespace(header=None, audio=plain)
     assert np.array_equal(samples_of(stamped)[0], samples)
+    with pytest.raises(AudioError, match="0 channels"):
+        samples_of(plain, channels=0)
 
     empty = dict.fromkeys(("float32_data", "int32_data", "int8_data", "uint8_data"), ())
     data = SimpleNamespace(**empty, int16_data=np.repeat(pcm, 2))

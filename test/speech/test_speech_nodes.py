@@ -17,6 +17,7 @@ from voices import needs_voice
 
 from benchmarks.speech import say
 from lisa_ros.cli import main
+from lisa_ros.speech.audio import AudioError
 from lisa_ros.speech.listen import LATCHED, Listener
 from lisa_ros.speech.recognizer import Heard
 
@@ -37,11 +38,15 @@ def spoken(path: Path, *texts: str) -> Path:
     for text in texts:
         samples, rate = say(text, "en-us", 150)
         parts += [samples, np.zeros(rate, np.float32)]
+    return recording(path, np.concatenate(parts), rate)
+
+
+def recording(path: Path, samples: np.ndarray, rate: int) -> Path:
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(rate)
-        file.writeframes((np.concatenate(parts) * 32767).astype("<i2").tobytes())
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
     return path
 
 
@@ -111,6 +116,25 @@ def test_what_is_not_sure_is_asked_again(robot: Rig, listener: Listener) -> None
         assert [one.data for one in again] == ["Sorry, I did not understand. Please say it again."]
 
 
+def test_a_file_is_not_played_where_nobody_can_be_asked(
+    listener: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lisa_ros.speech.listen.ASKED_LIMIT", 0.2)
+    with pytest.raises(AudioError, match=r"nobody hears /ears/query.* start `lisa-ros node`"):
+        listener.file(recording(tmp_path / "said.wav", np.full(8_000, 0.5, np.float32), 16_000))
+
+
+def test_noise_and_silence_in_a_file_are_a_sentence_and_an_exit_code(
+    robot: Rig, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.05, 32_000)
+    path = recording(tmp_path / "noise.wav", np.concatenate([noise, np.zeros(16_000)]), 16_000)
+    process = Process([*LISA, "listen", "--wav", str(path)], robot.domain)
+    robot.processes.append(process)
+    assert process.process.wait(60.0) == 1, process.log
+    assert f"nobody says anything in {path}" in process.log
+
+
 def test_a_wake_word_must_come_first(robot: Rig, listener: Listener) -> None:
     with robot.hearing(String, "/ears/query") as asked:
         listener._wake_word = "robot"
@@ -142,6 +166,7 @@ def test_the_voice_says_the_newest_and_is_silent_while_somebody_speaks(
     voice.write_text(
         "import sys, time\n"
         "text = sys.stdin.read()\n"
+        "text == 'broken' and sys.exit('no sound device')\n"
         f"open({str(said)!r}, 'a').write(text + ' begun\\n')\n"
         "time.sleep(60 if 'long' in text else 0)\n"
         f"open({str(said)!r}, 'a').write(text + ' ended\\n')\n"
@@ -161,6 +186,8 @@ def test_the_voice_says_the_newest_and_is_silent_while_somebody_speaks(
     with robot.hearing(Bool, "/mouth/speech/speaking", LATCHED) as speaking:
         wait_for(answer.get_subscription_count, "the voice", 60.0)
         time.sleep(0.3)
+        answer.publish(String(data="broken"))
+        wait_for(lambda: "cannot speak: no sound device" in process.log, "why nothing is said")
         answer.publish(String(data="long one"))
         wait_for(lambda: lines() == ["long one begun"], "the first words", 60.0)
         answer.publish(String(data="second"))

@@ -179,6 +179,14 @@ def test_a_phone_in_the_dark_needs_no_sideways_scrolling(browser: Browser, addre
         box = phone.locator(name).bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"], name
         assert box["y"] >= 0 and box["y"] + box["height"] <= PHONE["height"], name
+    ask(phone, "several", "OK")
+    view, talk = (phone.locator(name).bounding_box() for name in ("#view", "#talk"))
+    assert view["y"] + view["height"] <= talk["y"], "the picture and its buttons cover the dialogue"
+    picture, stage = (phone.locator(name).bounding_box() for name in ("#still", "#stage"))
+    assert picture["height"] <= stage["height"], "the picture is cut off"
+    for button in phone.locator("button:visible, select:visible").all():
+        box = button.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"], button.inner_text()
     back = phone.evaluate("getComputedStyle(document.body).backgroundColor")
     assert back == "rgb(20, 22, 26)"
     box = phone.locator("#still").bounding_box()

@@ -110,9 +110,11 @@ def test_instructions_that_are_no_instructions(address: str) -> None:
         ('{"type": "ask", "mode": "sing"}', "the mode must be one of auto, mask"),
         ('{"type": "follow", "instance_id": 70000}', "`instance_id` must lie in"),
         ("[" * 30_000, "does not understand this page"),
+        ("", "does not understand this page"),
+        (b"\xff\x00", "does not understand this page"),
     ],
 )
-def test_messages_that_no_page_sends(address: str, sent: str, sentence: str) -> None:
+def test_messages_that_no_page_sends(address: str, sent: str | bytes, sentence: str) -> None:
     with visit(address) as page:
         page.socket.send(sent)
         assert sentence in page.next("fault")["error"]
@@ -247,12 +249,13 @@ def wav(rate: int, channels: int, samples: int) -> bytes:
         (wav(16_000, 1, 16_000), 200, "Nothing was understood"),
         (wav(8_000, 2, 8_000), 200, "Nothing was understood"),
         (wav(16_000, 1, 0), 422, "the recording has no sound in it"),
+        (wav(16_000, 1, 16_000)[:-16_000], 422, "the recording is cut off: 0.5 s of the 1.0 s"),
         (wav(4_000, 1, 4_000), 422, "4000 samples a second cannot be used"),
         (b"no sound", 422, "the recording is no WAV file"),
         (b"", 422, "the recording is no WAV file"),
         (bytes(5 * 2**20), 413, "the recording is too long"),
     ],
-    ids=["silence", "8 kHz stereo", "zero length", "4 kHz", "text", "nothing", "long"],
+    ids=["silence", "8 kHz stereo", "zero length", "cut off", "4 kHz", "text", "nothing", "long"],
 )
 def test_recordings_that_say_nothing(
     address: str, recording: bytes, status: int, sentence: str
