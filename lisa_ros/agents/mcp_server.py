@@ -326,7 +326,7 @@ class AgentServer(MCPServer):
                 if first["type"] == "missing":
                     raise ToolError(f"{name} needs `{key}`, {takes[key]}") from None
                 given = f"{value!r:.40}"
-                if isinstance(value, str):
+                if isinstance(value, str) and len(value) > 40:
                     given = f"a text of {len(value)} characters"
                 raise ToolError(f"`{key}` of {name} must be {takes[key]}, not {given}") from None
             if isinstance(cause, ToolError):  # without the package's "Error executing tool ..."

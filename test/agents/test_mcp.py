@@ -35,7 +35,7 @@ WRONG = (
     (
         "find",
         {"instruction": ""},
-        f"`instruction` of find must be {WORDS}, not a text of 0 characters",
+        f"`instruction` of find must be {WORDS}, not ''",
     ),
     (
         "find",

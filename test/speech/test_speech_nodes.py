@@ -124,6 +124,16 @@ def test_a_file_is_not_played_where_nobody_can_be_asked(
         listener.file(recording(tmp_path / "said.wav", np.full(8_000, 0.5, np.float32), 16_000))
 
 
+def test_a_topic_without_sound_is_one_sentence(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lisa_ros.speech.listen.TOPIC_LIMIT", 0.2)
+    with pytest.raises(AudioError, match="nobody publishes sound on /ears/audio"):
+        next(listener.topic("audio", 16_000, 1))
+    with pytest.raises(AudioError, match="std_msgs/msg/String is no sound"):
+        next(listener.topic("query", 16_000, 1))
+
+
 def test_noise_and_silence_in_a_file_are_a_sentence_and_an_exit_code(
     robot: Rig, tmp_path: Path
 ) -> None:
