@@ -27,8 +27,9 @@ SMALL = (640, 400)  # of the GIF
 STILL = (960, 600)  # of the desktop's picture
 SHOT_PERIOD = 0.2  # seconds between two images of the GIF
 LIMIT = 120.0
-SEVERAL = "Go and get all of the food."
-USE = "What can I press flat so that all the water drips out?"
+USE = "What belongs on the stove?"
+PLAIN = "Have you seen the pot? Please mark it."  # about the same table
+PLACE = "Drive the arm to the thing at the very back."
 
 
 class Film:
@@ -117,11 +118,11 @@ def point(page: Page) -> None:
 
 def desktop(page: Page, folder: Path) -> None:
     """The GIF, and the picture of two questions."""
-    to_table(page, SEVERAL)
+    to_table(page, USE)
     film = Film(page)
     film.roll(1.0)
-    for letter in range(0, len(SEVERAL), 3):
-        page.locator("#instruction").press_sequentially(SEVERAL[letter : letter + 3])
+    for letter in range(0, len(USE), 3):
+        page.locator("#instruction").press_sequentially(USE[letter : letter + 3])
         film.shoot(0.1)
     film.shoot(0.6)
     page.press("#instruction", "Enter")
@@ -138,9 +139,8 @@ def desktop(page: Page, folder: Path) -> None:
     page.click("#follow")
     page.wait_for_selector("#follow[aria-pressed=false]")
     page.locator(".turn").first.click()
-    others = page.locator("#suggestions button")
-    wanted = [text for text in others.all_inner_texts() if text != SEVERAL]
-    page.fill("#instruction", wanted[0])
+    page.select_option("#mode", "explain")
+    page.fill("#instruction", PLAIN)
     page.press("#instruction", "Enter")
     answered(page, 2)
     page.evaluate("document.querySelector('#notice').hidden = true")
@@ -151,8 +151,8 @@ def desktop(page: Page, folder: Path) -> None:
 
 
 def phone(page: Page, folder: Path) -> None:
-    to_table(page, USE)
-    page.locator("#suggestions button", has_text=USE).tap()
+    to_table(page, PLACE)
+    page.locator("#suggestions button", has_text=PLACE).tap()
     answered(page, 1)
     page.wait_for_timeout(300)
     with written_beside(folder / "web_phone.jpg") as beside:

@@ -365,7 +365,8 @@ def make_server(eyes: Eyes) -> MCPServer:
     @server.tool(annotations=SEES)
     async def find(instruction: Words) -> CallToolResult:
         """Find what is meant: mask, score, box in pixels and, with depth, its place in metres."""
-        return answered(await eyes.ask(instruction, "mask"))
+        # this mode has words beside the mask: of mask alone, none
+        return answered(await eyes.ask(instruction, "explain"))
 
     @server.tool(annotations=SEES)
     async def describe(
