@@ -2,7 +2,7 @@
 
     PYTHONPATH=test python -m benchmarks.web_pictures [docs/images]
 
-`lisa-ros web --demo` in headless Chromium, asked what its own tables are asked.
+`lisa-ros web --demo` in headless Chromium, asked about its own tables.
 """
 
 from __future__ import annotations
@@ -27,9 +27,13 @@ SMALL = (640, 400)  # of the GIF
 STILL = (960, 600)  # of the desktop's picture
 SHOT_PERIOD = 0.2  # seconds between two images of the GIF
 LIMIT = 120.0
-USE = "What belongs on the stove?"
-PLAIN = "Have you seen the pot? Please mark it."  # about the same table
-PLACE = "Drive the arm to the thing at the very back."
+PENCILS, MUG = (
+    "What can I press flat so that all the water drips out?",
+    "Pass me the banana, please.",
+)
+"""questions of the demonstration, by which a table is found"""
+SEVERAL, REASON = "What can I write with?", "What can I clean the dishes with?"
+USE = "What can I drink tea from?"
 
 
 class Film:
@@ -118,11 +122,11 @@ def point(page: Page) -> None:
 
 def desktop(page: Page, folder: Path) -> None:
     """The GIF, and the picture of two questions."""
-    to_table(page, USE)
+    to_table(page, PENCILS)
     film = Film(page)
     film.roll(1.0)
-    for letter in range(0, len(USE), 3):
-        page.locator("#instruction").press_sequentially(USE[letter : letter + 3])
+    for letter in range(0, len(SEVERAL), 3):
+        page.locator("#instruction").press_sequentially(SEVERAL[letter : letter + 3])
         film.shoot(0.1)
     film.shoot(0.6)
     page.press("#instruction", "Enter")
@@ -140,7 +144,7 @@ def desktop(page: Page, folder: Path) -> None:
     page.wait_for_selector("#follow[aria-pressed=false]")
     page.locator(".turn").first.click()
     page.select_option("#mode", "explain")
-    page.fill("#instruction", PLAIN)
+    page.fill("#instruction", REASON)
     page.press("#instruction", "Enter")
     answered(page, 2)
     page.evaluate("document.querySelector('#notice').hidden = true")
@@ -151,8 +155,9 @@ def desktop(page: Page, folder: Path) -> None:
 
 
 def phone(page: Page, folder: Path) -> None:
-    to_table(page, PLACE)
-    page.locator("#suggestions button", has_text=PLACE).tap()
+    to_table(page, MUG)
+    page.fill("#instruction", USE)
+    page.locator("#send").tap()
     answered(page, 1)
     page.wait_for_timeout(300)
     with written_beside(folder / "web_phone.jpg") as beside:
