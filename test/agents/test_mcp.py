@@ -135,7 +135,7 @@ async def call_every_tool(client: Client) -> None:
     said = followed.content[0].text.splitlines()
     assert said[0].startswith(f"Seen in {images} of ")
     assert said[0].endswith(" images, then following ended: the 1 s are over")
-    assert said[1].startswith("1. it: score 0.90, box x ")
+    assert said[1].startswith("1. it: score 0.80, box x ")
 
     assert (await client.call_tool("stop", {})).structured_content == {"stopped": 0}
 
