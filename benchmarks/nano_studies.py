@@ -46,7 +46,7 @@ from lisa_tabletop.training.concepts import KIND_INDEX, ConceptSpace, coverage, 
 from lisa_tabletop.training.pretrain_sam import HARD_KINDS
 from lisa_tabletop.training.pretrain_vision_tower import view_ids, view_shares
 from lisa_tabletop.training.scenes import VALIDATION_SEEDS, Scenes, classes_of
-from lisa_tabletop.world.camera import View
+from lisa_tabletop.world.camera import SceneView
 
 SEED = 0
 # 1. sizes: pixels along the image, and along a patch; nano's own numbers of patches stay
@@ -175,7 +175,7 @@ def sizes(args: argparse.Namespace) -> str:
     return markdown_table(head, rows)
 
 
-def written_view(engine: Engine, view: View) -> Tensor:
+def written_view(engine: Engine, view: SceneView) -> Tensor:
     """The embeddings (P,H) with which `pretrain_language` writes what the image really holds."""
     config = engine.lisa.config
     concepts = ConceptSpace(config.prompt_size, config.hidden_size)

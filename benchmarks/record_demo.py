@@ -42,7 +42,7 @@ from lisa_ros.demo.recorded_camera import (
 from lisa_ros.writing import writable_file, write_file, written_beside
 from lisa_tabletop.language.instructions import compose
 from lisa_tabletop.ros.camera_node import FRAME, camera_info
-from lisa_tabletop.world.camera import TabletopCamera, View
+from lisa_tabletop.world.camera import TabletopCamera, SceneView
 from lisa_tabletop.world.tabletop import Tabletop
 
 SEED = 0
@@ -129,7 +129,7 @@ def swing(scene: Tabletop, angle: float) -> None:
     mujoco.mj_forward(model, scene.data)
 
 
-def messages(view: View, header: Header) -> dict[str, Any]:
+def messages(view: SceneView, header: Header) -> dict[str, Any]:
     """One image with its intrinsics and its true instances."""
     quality = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)
     jpeg = cv2.imencode(".jpg", cv2.cvtColor(view.rgb, cv2.COLOR_RGB2BGR), quality)[1]

@@ -21,7 +21,7 @@ from lisa_ros.engine import Answer, Engine
 from lisa_ros.evaluation.evaluate import union
 from lisa_tabletop.evaluation.fixed_test_set import views
 from lisa_tabletop.training.scenes import TEST_SEEDS
-from lisa_tabletop.world.camera import TabletopCamera, View
+from lisa_tabletop.world.camera import TabletopCamera, SceneView
 from lisa_tabletop.language.instructions import compose
 from lisa_tabletop.language.knowledge import load_knowledge
 from lisa_tabletop.world.tabletop import Tabletop
@@ -139,7 +139,7 @@ def view_table(results: Sequence[ViewResult]) -> str:
     return markdown_table(head, rows)
 
 
-def _turned_views(scenes: int) -> Iterator[View]:
+def _turned_views(scenes: int) -> Iterator[SceneView]:
     """Test scenes seen by a camera that is turned aside, so that much stands near the border."""
     for seed in TEST_SEEDS[:scenes]:
         scene = Tabletop(seed)
@@ -155,7 +155,7 @@ def _turned_views(scenes: int) -> Iterator[View]:
         camera.close()
 
 
-def _single_objects(view: View) -> Iterator[tuple[str, np.ndarray]]:
+def _single_objects(view: SceneView) -> Iterator[tuple[str, np.ndarray]]:
     """An instruction for each object that is alone of its kind and colour, and its mask (H, W)."""
     kinds = load_knowledge().kinds
     looks = Counter((o["kind"], o["color"]) for o in view.record["objects"])

@@ -36,7 +36,7 @@ SEVERAL, REASON = "What can I write with?", "What can I clean the dishes with?"
 USE = "What can I drink tea from?"
 
 
-class Film:
+class Screencast:
     """Takes screenshots of a page, to be one GIF."""
 
     def __init__(self, page: Page) -> None:
@@ -123,7 +123,7 @@ def point(page: Page) -> None:
 def desktop(page: Page, folder: Path) -> None:
     """The GIF, and the picture of two questions."""
     to_table(page, PENCILS)
-    film = Film(page)
+    film = Screencast(page)
     film.roll(1.0)
     for letter in range(0, len(SEVERAL), 3):
         page.locator("#instruction").press_sequentially(SEVERAL[letter : letter + 3])

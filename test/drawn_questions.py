@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from lisa_tabletop.evaluation.fixed_test_set import write_questions
-from lisa_tabletop.world.camera import View
+from lisa_tabletop.world.camera import SceneView
 
 SHAPES = {
     1: ("mug", "red", (52, 60)),
@@ -15,7 +15,7 @@ SHAPES = {
 }
 
 
-def drawn_view() -> View:
+def drawn_view() -> SceneView:
     """A red and a blue mug, each a ring (a mask with a hole), and a green book."""
     rgb = np.full((120, 200, 3), 90, np.uint8)
     ids = np.zeros((120, 200), np.uint8)
@@ -42,7 +42,7 @@ def drawn_view() -> View:
             }
         )
     record = {"seed": 5, "width": 200, "height": 120, "objects": objects}
-    return View(rgb, np.ones((120, 200)), ids, np.eye(3), np.eye(4), record)
+    return SceneView(rgb, np.ones((120, 200)), ids, np.eye(3), np.eye(4), record)
 
 
 QUESTIONS = [
@@ -71,7 +71,7 @@ QUESTIONS = [
 ]
 
 
-def drawn_dataset(folder: Path, view: View) -> Path:
+def drawn_dataset(folder: Path, view: SceneView) -> Path:
     """A split of questions about the view, written into `folder`."""
     (folder / "test-seen" / "instances").mkdir(parents=True)
     write_questions(folder / "test-seen", "0000", view, QUESTIONS)

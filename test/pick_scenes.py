@@ -6,10 +6,10 @@ import pytest
 
 from lisa_ros.errors import LisaError
 from lisa_tabletop.pick.scene import FIRST_SEED, PickScene
-from lisa_tabletop.world.camera import View
+from lisa_tabletop.world.camera import SceneView
 
 
-def seen(scene: PickScene) -> View:
+def seen(scene: PickScene) -> SceneView:
     """What its camera sees."""
     try:
         camera = scene.open_camera()

@@ -14,7 +14,7 @@ from torch import Tensor
 from lisa_ros.engine.answer import Answer, Event, Finished, MaskReady, TextDelta
 from lisa_ros.engine.decoder import Decoder, ForwardBatch
 from lisa_ros.engine.generation import Step, StoppingCriteria, generate
-from lisa_ros.engine.image_features import FeatureCache, ImageFeatures, StageTimer, Vision
+from lisa_ros.engine.image_features import ImageFeatureCache, ImageFeatures, StageTimer, Vision
 from lisa_ros.engine.question import (
     DEFAULTS,
     AskOptions,
@@ -55,7 +55,7 @@ class Engine:
         self.decoder = Decoder(self.network.language_model, self.network.lm_head)
         self.vision = Vision(lisa, config.clip_view or lisa.config.clip_view)
         self.device = self.decoder.device
-        self.features = FeatureCache(config.cache_bytes)
+        self.features = ImageFeatureCache(config.cache_bytes)
         self.searched: Hashable | None = None  # key of the newest image of `sam_features`
         self.prompts = Prompts(lisa)
         # the image is one id and many positions

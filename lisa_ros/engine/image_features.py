@@ -49,7 +49,7 @@ class ImageFeatures:
         return sum(t.element_size() * t.numel() for t in tensors)
 
 
-class FeatureCache:
+class ImageFeatureCache:
     """Features by the key of their image; the least recently used go when there are too many."""
 
     def __init__(self, max_bytes: int) -> None:

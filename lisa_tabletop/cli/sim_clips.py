@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         draw_clips,
         summarise_clips,
     )
-    from lisa_tabletop.world.motion import RATE, STRIDE
+    from lisa_tabletop.world.moving_table import RATE, STRIDE
 
     if not args.check:
         clips = CLIPS if args.clips is None else args.clips

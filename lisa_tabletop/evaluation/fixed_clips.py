@@ -7,7 +7,7 @@
     clips.json                          what happens in each, and the words that mean the thing
     Scripts/CLIP.json                   where camera, hand and things are in every frame
 
-motion.py draws one clip; docs/tracking.md describes the set.
+world/moving_table.py draws one clip; docs/tracking.md describes the set.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lisa_ros.evaluation.reasonseg import SUMMARY
 from lisa_ros.image_files import read_image, read_samples
 from lisa_ros.writing import locked, written_beside
 from lisa_tabletop.training.scenes import TEST_SEEDS
-from lisa_tabletop.world.motion import CLIP_KINDS, RATE, SECONDS, Clip
+from lisa_tabletop.world.moving_table import CLIP_KINDS, RATE, SECONDS, Clip
 
 FIXED = Path(__file__).with_name("fixed_clips.json")  # the SUMMARY of the fixed clips
 CLIPS = 9 * len(CLIP_KINDS)

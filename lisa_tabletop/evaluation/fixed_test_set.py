@@ -36,7 +36,7 @@ from lisa_tabletop.language.curriculum import IMPLICIT
 from lisa_tabletop.language.instructions import TYPES, compose
 from lisa_tabletop.language.knowledge import load_knowledge
 from lisa_tabletop.training.scenes import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS
-from lisa_tabletop.world.camera import TabletopCamera, View
+from lisa_tabletop.world.camera import SceneView, TabletopCamera
 from lisa_tabletop.world.camera_model import simulate
 from lisa_tabletop.world.tabletop import Tabletop
 
@@ -73,7 +73,7 @@ SETS = {"benchmark": BENCHMARK, "validation": VALIDATION}
 TABLES = TRAIN_SEEDS[4_000_000:]  # of fine-tuning; no stage of nano's training renders them
 
 
-def look_at(seed: int, held_out: bool = False) -> View:
+def look_at(seed: int, held_out: bool = False) -> SceneView:
     """A view of one table as a camera delivers it, 640x480; everything follows from the seed."""
     scene = Tabletop(seed, held_out=held_out)
     camera = TabletopCamera(scene)
@@ -165,7 +165,7 @@ def implicit_questions(folder: Path, count: int, seed: int) -> list[Item]:
     return items[:count]
 
 
-def views(scenes: int) -> Iterator[View]:
+def views(scenes: int) -> Iterator[SceneView]:
     """One view of each of the first `scenes` tables of the test set."""
     return map(look_at, TEST_SEEDS[:scenes])
 
@@ -179,7 +179,7 @@ def _write_table(folder: Path, splits: Mapping[str, Split], table: tuple[int, in
             write_questions(folder / name, f"{index:04d}", view, questions)
 
 
-def write_questions(folder: Path, name: str, view: View, questions: list[dict]) -> None:
+def write_questions(folder: Path, name: str, view: SceneView, questions: list[dict]) -> None:
     """A pair of files for every question; their pictures are one file under several names."""
     ids = f"instances/{name}.png"
     if questions:
@@ -201,7 +201,7 @@ def _same_file(file: Path, other: Path) -> None:
         shutil.copyfile(file, other)
 
 
-def _entry(view: View, question: dict, ids: str, picture: str) -> dict:
+def _entry(view: SceneView, question: dict, ids: str, picture: str) -> dict:
     """The JSON of one question."""
     things = {thing["id"]: thing for thing in view.record["objects"]}
     targets = [_target(things[target]) for target in question["targets"]]

@@ -12,7 +12,7 @@ from lisa_tabletop.language.draft import (
     SIDES,
     Context,
     Draft,
-    Thing,
+    Referent,
     Unclear,
     anchor,
     ask_place,
@@ -230,7 +230,7 @@ def _partner(context: Context) -> Draft:
 
 def _followup(context: Context) -> Draft:
     """'And the blue mug?', after a question about something that is there."""
-    targets: Sequence[Thing] = ()
+    targets: Sequence[Referent] = ()
     with suppress(Unclear):  # what follows is drawn in any case: a seed keeps its questions
         first = context.pick((reference.plain, reference.use))(context)
         targets = first.targets

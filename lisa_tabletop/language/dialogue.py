@@ -6,7 +6,7 @@ from lisa_tabletop.language import reference, spatial
 from lisa_tabletop.language.draft import (
     Context,
     Draft,
-    Thing,
+    Referent,
     clear,
     demand,
     join,
@@ -49,14 +49,14 @@ def _about_one(context: Context) -> Draft:
     return _is_it(context, thing) if context.chance(0.25) else _ask_fact(context, thing)
 
 
-def _is_it(context: Context, thing: Thing) -> Draft:
+def _is_it(context: Context, thing: Referent) -> Draft:
     """'Is the mug red?'"""
     color = thing.color if context.chance(0.5) else context.pick(context.knowledge.colors)
     instruction = context.frame("is_it", color=color, **noun_slots(context.name(thing)))
     return Draft(instruction, text="Yes." if color == thing.color else "No.")
 
 
-def _ask_fact(context: Context, thing: Thing) -> Draft:
+def _ask_fact(context: Context, thing: Referent) -> Draft:
     """'What colour is the mug?'"""
     facts = [
         ("what_color", f"The {thing.kind.name} is {thing.color}."),

@@ -24,7 +24,7 @@ Turn = tuple[str, str]  # instruction, answer
 
 
 @dataclass(frozen=True, eq=False)
-class Thing:
+class Referent:
     """One object in the image.
 
     `u`, `v`: centre, pixels; `size`: extent along the axes of the table frame as the object lies,
@@ -66,11 +66,11 @@ class VisibleScene:
 
     width: int
     height: int
-    things: tuple[Thing, ...]
-    askable: tuple[Thing, ...]
+    things: tuple[Referent, ...]
+    askable: tuple[Referent, ...]
     knows_rests: bool = False  # whether the record says what rests on what
 
-    def find(self, fits: Callable[[Thing], bool]) -> list[Thing] | None:
+    def find(self, fits: Callable[[Referent], bool]) -> list[Referent] | None:
         """All that fit, left to right; None where one of them can't be asked for.
 
         Every question goes through here or checks `askable` itself. An object that is hardly
@@ -80,19 +80,19 @@ class VisibleScene:
         found = [thing for thing in self.things if fits(thing)]
         return found if all(thing.askable for thing in found) else None
 
-    def find_one(self, fits: Callable[[Thing], bool]) -> Thing | None:
+    def find_one(self, fits: Callable[[Referent], bool]) -> Referent | None:
         """The only one that fits, if it can be asked for."""
         found = self.find(fits)
         return found[0] if found is not None and len(found) == 1 else None
 
-    def find_for(self, use: str) -> list[Thing] | None:
+    def find_for(self, use: str) -> list[Referent] | None:
         """All that have the use or belong to the group; None where that could be argued about."""
         if any(use in thing.kind.might and not _has(thing, use) for thing in self.things):
             return None
         return self.find(lambda thing: _has(thing, use))
 
 
-def _has(thing: Thing, use: str) -> bool:
+def _has(thing: Referent, use: str) -> bool:
     return use in thing.uses or use in thing.kind.groups
 
 
@@ -113,11 +113,11 @@ def read_scene(record: Mapping, knowledge: Knowledge, *, whole_frame: bool = Fal
     return VisibleScene(width, height, tuple(things), askable, knows_rests)
 
 
-def _thing(entry: Mapping, askable: bool, knowledge: Knowledge) -> Thing:
+def _thing(entry: Mapping, askable: bool, knowledge: Knowledge) -> Referent:
     kind = knowledge.kind(entry["kind"])
     uses = {**kind.uses, **knowledge.materials.get(entry["material"], {})}
     u, v = entry["center"]
-    return Thing(
+    return Referent(
         id=entry["id"],
         kind=kind,
         color=entry["color"],
@@ -158,7 +158,7 @@ class Draft:
     """
 
     instruction: str
-    targets: Sequence[Thing] = ()
+    targets: Sequence[Referent] = ()
     because: str = ""
     refusal: str = ""
     text: str = ""
@@ -178,7 +178,7 @@ class Context:
     def pick(self, items: Sequence):
         return pick(self.random, items)
 
-    def askable_thing(self) -> Thing:
+    def askable_thing(self) -> Referent:
         """One of the objects that may be asked for."""
         demand(bool(self.scene.askable))
         return self.pick(self.scene.askable)
@@ -190,7 +190,7 @@ class Context:
         """One sentence of the frame with that name."""
         return self.pick(self.patterns.frames[name]).render(self.random, **slots)
 
-    def name(self, thing: Thing) -> str:
+    def name(self, thing: Referent) -> str:
         """What an instruction calls the thing's kind: mostly the first name, at times another."""
         names = thing.kind.names
         return names[0] if self.chance(0.7) else self.pick(names)
@@ -223,7 +223,7 @@ def noun_slots(noun: str) -> dict[str, str]:
     return {"np": f"the {noun}", "noun": noun, "a": article(noun), "is": verb}
 
 
-def unique_noun(context: Context, thing: Thing) -> str | None:
+def unique_noun(context: Context, thing: Referent) -> str | None:
     """A noun, with or without colour, that fits `thing` alone; None if there is none."""
     things = context.scene.things
     same_kind = [other for other in things if other.kind is thing.kind]
@@ -236,13 +236,13 @@ def unique_noun(context: Context, thing: Thing) -> str | None:
     return f"{thing.color} {name}"
 
 
-def reference(context: Context, thing: Thing) -> str | None:
+def reference(context: Context, thing: Referent) -> str | None:
     """'the red mug', where that is clear."""
     noun = unique_noun(context, thing)
     return noun and f"the {noun}"
 
 
-def anchor(context: Context, avoid: Thing | None = None) -> tuple[Thing, str] | None:
+def anchor(context: Context, avoid: Referent | None = None) -> tuple[Referent, str] | None:
     """A thing that a question can refer to, and the words for it."""
     others = [thing for thing in context.scene.askable if thing is not avoid]
     if not others:
@@ -269,13 +269,13 @@ def join(words: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
-def named(targets: Sequence[Thing]) -> str:
+def named(targets: Sequence[Referent]) -> str:
     """'It is the red mug [SEG].' or 'They are the red mug [SEG] and the blue mug [SEG].'"""
     words = join([f"the {thing.noun} [SEG]" for thing in targets])
     return f"It is {words}." if len(targets) == 1 else f"They are {words}."
 
 
-def use_reason(targets: Sequence[Thing], use: str) -> str:
+def use_reason(targets: Sequence[Referent], use: str) -> str:
     """Why the targets are good for `use`: one sentence for each kind among them."""
     sentences = {thing.kind.key: thing.kind.sentence(thing.uses[use]) for thing in targets}
     return " ".join(sentences.values())

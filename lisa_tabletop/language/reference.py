@@ -11,7 +11,7 @@ from lisa_tabletop.language.draft import (
     SIDES,
     Context,
     Draft,
-    Thing,
+    Referent,
     clear,
     demand,
     reference,
@@ -19,7 +19,9 @@ from lisa_tabletop.language.draft import (
     use_reason,
 )
 
-Selection = tuple[str, Sequence[Thing] | None, str]  # what is asked for, what it is, why it is all
+Selection = tuple[
+    str, Sequence[Referent] | None, str
+]  # what is asked for, what it is, why it is all
 
 
 def plain(context: Context) -> Draft:
@@ -35,13 +37,13 @@ def attribute(context: Context) -> Draft:
     return context.pick((_by_color, _by_material, _by_size))(context, thing)
 
 
-def _by_color(context: Context, thing: Thing) -> Draft:
+def _by_color(context: Context, thing: Referent) -> Draft:
     clear(context.scene.find_one(lambda other: other.color == thing.color))
     noun = f"{thing.color} {context.frame('thing')}"
     return Draft(context.refer(noun), [thing], because=f"It is the only {thing.color} thing.")
 
 
-def _by_material(context: Context, thing: Thing) -> Draft:
+def _by_material(context: Context, thing: Referent) -> Draft:
     material = thing.material
     demand(material != "food")  # nobody asks for the thing made of food
     alike = [other for other in context.scene.things if other.material == material]
@@ -55,7 +57,7 @@ def _by_material(context: Context, thing: Thing) -> Draft:
     return Draft(context.refer(words), [thing], because=f"It is made of {material}.")
 
 
-def _by_size(context: Context, thing: Thing) -> Draft:
+def _by_size(context: Context, thing: Referent) -> Draft:
     pair = clear(context.scene.find(lambda other: other.kind is thing.kind))
     demand(len(pair) == 2)
     larger = clear(relations.most(pair, lambda other: other.bulk))
@@ -97,27 +99,27 @@ def plural(context: Context) -> Draft:
     return Draft(context.frame("refer_many", np=words), targets, because=because)
 
 
-def _all_of_kind(context: Context, thing: Thing) -> Selection:
+def _all_of_kind(context: Context, thing: Referent) -> Selection:
     name = context.name(thing)
     words = context.frame("all_of", one=name, many=thing.kind.plural(name))
     targets = context.scene.find(lambda other: other.kind is thing.kind)
     return words, targets, thing.kind.sentence(thing.kind.about)
 
 
-def _all_of_group(context: Context, thing: Thing) -> Selection:
+def _all_of_group(context: Context, thing: Referent) -> Selection:
     demand(bool(thing.kind.groups))
     group = context.pick(thing.kind.groups)
     words = context.frame("all_of_group", group=group)
     return words, context.scene.find_for(group), f"They belong to the {group}."
 
 
-def _all_of_color(context: Context, thing: Thing) -> Selection:
+def _all_of_color(context: Context, thing: Referent) -> Selection:
     words = context.frame("in_color", color=thing.color)
     targets = context.scene.find(lambda other: other.color == thing.color)
     return words, targets, f"Nothing else is {thing.color}."
 
 
-def _all_of_material(context: Context, thing: Thing) -> Selection:
+def _all_of_material(context: Context, thing: Referent) -> Selection:
     material = thing.material
     demand(material != "food")
     adjective = context.knowledge.adjectives[material]
@@ -126,14 +128,14 @@ def _all_of_material(context: Context, thing: Thing) -> Selection:
     return words, targets, f"Nothing else is made of {material}."
 
 
-def _all_for_use(context: Context, thing: Thing) -> Selection:
+def _all_for_use(context: Context, thing: Referent) -> Selection:
     use = context.pick(tuple(thing.uses))
     words = context.frame("everything", to=context.knowledge.uses[use])
     targets = context.scene.find_for(use)
     return words, targets, use_reason(targets or (), use)
 
 
-def _all_at_place(context: Context, thing: Thing) -> Selection:
+def _all_at_place(context: Context, thing: Referent) -> Selection:
     """'everything left of the book'"""
     name = clear(reference(context, thing))
     side = context.pick(tuple(SIDES))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import hypot
 
-from lisa_tabletop.language.draft import Context, Draft, Thing, VisibleScene, clear, demand
+from lisa_tabletop.language.draft import Context, Draft, Referent, VisibleScene, clear, demand
 
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "front": (0, 1), "behind": (0, -1)}
 STEP = 0.05  # of the image's shorter side: the least difference along an axis that counts
@@ -24,11 +24,11 @@ OUTERMOST = {
     "backmost": ("behind", "It is farthest from the camera."),
 }
 SUPERLATIVES = ("tallest", "flattest", "largest", "smallest", "longest")
-Class = tuple[str, Sequence[Thing]]  # a noun and all the things that it fits
-Ranked = tuple[str, Thing, str]  # the noun with its rank, the one that it fits, the reason
+Class = tuple[str, Sequence[Referent]]  # a noun and all the things that it fits
+Ranked = tuple[str, Referent, str]  # the noun with its rank, the one that it fits, the reason
 
 
-def stands(thing: Thing, anchor: Thing, direction: str, scene: VisibleScene) -> bool | None:
+def stands(thing: Referent, anchor: Referent, direction: str, scene: VisibleScene) -> bool | None:
     """Whether `thing` is on that side of `anchor`; None where one could argue."""
     if stacked(thing, anchor):
         return False
@@ -44,8 +44,8 @@ def stands(thing: Thing, anchor: Thing, direction: str, scene: VisibleScene) -> 
 
 
 def on_side(
-    scene: VisibleScene, candidates: Sequence[Thing], anchor: Thing, direction: str
-) -> list[Thing] | None:
+    scene: VisibleScene, candidates: Sequence[Referent], anchor: Referent, direction: str
+) -> list[Referent] | None:
     """Those of `candidates` on that side of `anchor`; None where one is doubtful."""
     found = []
     for thing in candidates:
@@ -57,7 +57,7 @@ def on_side(
     return found if all(thing.askable for thing in found) else None
 
 
-def neighbour(scene: VisibleScene, anchor: Thing, direction: str) -> Thing | None:
+def neighbour(scene: VisibleScene, anchor: Referent, direction: str) -> Referent | None:
     """The object directly on that side of `anchor`: nothing else there is nearly as near."""
     side = {t: stands(t, anchor, direction, scene) for t in scene.things if t is not anchor}
     rivals = [thing for thing, there in side.items() if there is not False]
@@ -65,7 +65,9 @@ def neighbour(scene: VisibleScene, anchor: Thing, direction: str) -> Thing | Non
     return first if first is not None and side[first] else None
 
 
-def nearest(candidates: Sequence[Thing], anchor: Thing, farthest: bool = False) -> Thing | None:
+def nearest(
+    candidates: Sequence[Referent], anchor: Referent, farthest: bool = False
+) -> Referent | None:
     """The candidate clearly nearest to (farthest from) `anchor`, in the image and on the table."""
     others = [thing for thing in candidates if thing is not anchor]
     order = sorted(others, key=lambda thing: pixel_distance(thing, anchor), reverse=farthest)
@@ -81,14 +83,14 @@ def nearest(candidates: Sequence[Thing], anchor: Thing, farthest: bool = False) 
     return first
 
 
-def next_to(scene: VisibleScene, anchor: Thing) -> Thing | None:
+def next_to(scene: VisibleScene, anchor: Referent) -> Referent | None:
     """The one object beside `anchor`."""
     first = nearest(scene.things, anchor)
     limit = NEXT_TO * min(scene.width, scene.height)
     return first if first is not None and pixel_distance(first, anchor) <= limit else None
 
 
-def between(scene: VisibleScene, one: Thing, other: Thing) -> Thing | None:
+def between(scene: VisibleScene, one: Referent, other: Referent) -> Referent | None:
     """The one object clearly between two others, nothing else being nearly there."""
     length = pixel_distance(one, other)
     if length < 4 * STEP * min(scene.width, scene.height):
@@ -109,7 +111,9 @@ def between(scene: VisibleScene, one: Thing, other: Thing) -> Thing | None:
     return inside[0] if len(inside) == 1 and inside[0].askable else None
 
 
-def nth_from(scene: VisibleScene, candidates: Sequence[Thing], n: int, side: str) -> Thing | None:
+def nth_from(
+    scene: VisibleScene, candidates: Sequence[Referent], n: int, side: str
+) -> Referent | None:
     """The n-th candidate (1 = first) from the left or right, clearly apart from those beside it."""
     order = sorted(candidates, key=lambda thing: thing.u, reverse=side == "right")
     step = STEP * min(scene.width, scene.height)
@@ -120,7 +124,7 @@ def nth_from(scene: VisibleScene, candidates: Sequence[Thing], n: int, side: str
     return order[n - 1]
 
 
-def most(candidates: Sequence[Thing], measure: Callable[[Thing], float]) -> Thing | None:
+def most(candidates: Sequence[Referent], measure: Callable[[Referent], float]) -> Referent | None:
     """The candidate whose `measure` is clearly above all others'."""
     order = sorted(candidates, key=measure, reverse=True)
     if len(order) < 2 or not order[0].askable:
@@ -128,7 +132,7 @@ def most(candidates: Sequence[Thing], measure: Callable[[Thing], float]) -> Thin
     return order[0] if measure(order[0]) >= CLEARLY_LARGER * measure(order[1]) else None
 
 
-def longest(candidates: Sequence[Thing]) -> Thing | None:
+def longest(candidates: Sequence[Referent]) -> Referent | None:
     """The candidate that is longest, however the others may lie within their boxes."""
     order = sorted(candidates, key=lambda thing: max(thing.size), reverse=True)
     if len(order) < 2 or not order[0].askable:
@@ -137,7 +141,9 @@ def longest(candidates: Sequence[Thing]) -> Thing | None:
     return order[0] if max(order[0].size) > at_most else None
 
 
-def outermost(scene: VisibleScene, candidates: Sequence[Thing], direction: str) -> Thing | None:
+def outermost(
+    scene: VisibleScene, candidates: Sequence[Referent], direction: str
+) -> Referent | None:
     """The candidate farthest to that side of the image."""
     x, y = DIRECTIONS[direction]
     order = sorted(candidates, key=lambda thing: thing.u * x + thing.v * y, reverse=True)
@@ -148,16 +154,16 @@ def outermost(scene: VisibleScene, candidates: Sequence[Thing], direction: str) 
     return first if ahead >= STEP * min(scene.width, scene.height) else None
 
 
-def stacked(one: Thing, other: Thing) -> bool:
+def stacked(one: Referent, other: Referent) -> bool:
     """Whether one rests on or in the other: then neither is beside the other."""
     return one.on == other.id or other.on == one.id
 
 
-def pixel_distance(one: Thing, other: Thing) -> float:
+def pixel_distance(one: Referent, other: Referent) -> float:
     return hypot(one.u - other.u, one.v - other.v)
 
 
-def metric_distance(one: Thing, other: Thing) -> float:
+def metric_distance(one: Referent, other: Referent) -> float:
     return hypot(*(a - b for a, b in zip(one.position, other.position, strict=True)))
 
 
@@ -184,23 +190,23 @@ def one_class(context: Context) -> Class:
     return context.frame("thing"), things
 
 
-def _kind(context: Context, thing: Thing) -> Class:
+def _kind(context: Context, thing: Referent) -> Class:
     return context.name(thing), [one for one in context.scene.things if one.kind is thing.kind]
 
 
-def _color(context: Context, thing: Thing) -> Class:
+def _color(context: Context, thing: Referent) -> Class:
     noun = f"{thing.color} {context.frame('thing')}"
     return noun, [one for one in context.scene.things if one.color == thing.color]
 
 
-def _group(context: Context, thing: Thing) -> Class:
+def _group(context: Context, thing: Referent) -> Class:
     groups = [group for group in thing.kind.groups if group in ("tools", "containers")]
     if not groups:
         return "", ()
     return context.knowledge.groups[groups[0]], context.scene.find_for(groups[0]) or ()
 
 
-def _nth(context: Context, noun: str, candidates: Sequence[Thing]) -> Ranked:
+def _nth(context: Context, noun: str, candidates: Sequence[Referent]) -> Ranked:
     n = 1 + int(context.random.random() * min(len(candidates), len(ORDINALS)))
     side = context.pick(("left", "right"))
     thing = clear(nth_from(context.scene, candidates, n, side))
@@ -208,7 +214,7 @@ def _nth(context: Context, noun: str, candidates: Sequence[Thing]) -> Ranked:
     return words, thing, f"It is the {ORDINALS[n - 1]} one from the {side}."
 
 
-def _middle(context: Context, noun: str, candidates: Sequence[Thing]) -> Ranked:
+def _middle(context: Context, noun: str, candidates: Sequence[Referent]) -> Ranked:
     """Of three or five, the one with as many on its left as on its right."""
     demand(len(candidates) in (3, 5))
     thing = nth_from(context.scene, candidates, 1 + len(candidates) // 2, "left")
@@ -216,7 +222,7 @@ def _middle(context: Context, noun: str, candidates: Sequence[Thing]) -> Ranked:
     return words, clear(thing), "It has as many on its left as on its right."
 
 
-def _superlative(context: Context, noun: str, candidates: Sequence[Thing]) -> Ranked:
+def _superlative(context: Context, noun: str, candidates: Sequence[Referent]) -> Ranked:
     word = context.pick(SUPERLATIVES)
     if word == "tallest":
         thing = most(candidates, lambda one: one.height)
@@ -230,14 +236,14 @@ def _superlative(context: Context, noun: str, candidates: Sequence[Thing]) -> Ra
     return context.frame(word, noun=noun), thing, f"It is the {word} one."
 
 
-def _by_bulk(candidates: Sequence[Thing], power: int) -> Thing | None:
+def _by_bulk(candidates: Sequence[Referent], power: int) -> Referent | None:
     """The largest (power 1) or smallest (-1) by volume; the area in the image must agree."""
     thing = most(candidates, lambda one: one.bulk**power)
     agree = thing is not None and all(one.area**power <= thing.area**power for one in candidates)
     return thing if agree else None
 
 
-def _outermost(context: Context, noun: str, candidates: Sequence[Thing]) -> Ranked:
+def _outermost(context: Context, noun: str, candidates: Sequence[Referent]) -> Ranked:
     word = context.pick(tuple(OUTERMOST))
     direction, because = OUTERMOST[word]
     thing = clear(outermost(context.scene, candidates, direction))

@@ -6,7 +6,7 @@ from lisa_tabletop.language.draft import (
     SIDES,
     Context,
     Draft,
-    Thing,
+    Referent,
     anchor,
     ask_place,
     clear,
@@ -14,7 +14,7 @@ from lisa_tabletop.language.draft import (
     reference,
 )
 
-Place = tuple[Thing, str, str]  # a thing, the relation that leads to it in words, "left of"
+Place = tuple[Referent, str, str]  # a thing, the relation that leads to it in words, "left of"
 
 
 def relation(context: Context) -> Draft:
@@ -39,13 +39,13 @@ def _neighbour(context: Context) -> Draft:
     return _beside(context, other, words, words)
 
 
-def _beside(context: Context, other: Thing, words: str, said: str) -> Draft:
+def _beside(context: Context, other: Referent, words: str, said: str) -> Draft:
     """What is next to `other`, which the question calls `words` and the reason `said`."""
     thing, rel, side = next_object(context, other, words)
     return Draft(ask_place(context, rel), [thing], because=f"It is {side} {said}.")
 
 
-def next_object(context: Context, other: Thing, words: str) -> Place:
+def next_object(context: Context, other: Referent, words: str) -> Place:
     """The object beside `other` on some side."""
     direction = context.pick((*SIDES, "next_to"))
     if direction == "next_to":
@@ -85,16 +85,16 @@ def support_relation(context: Context) -> Draft:
     return ask(context, thing, carrier)
 
 
-def _preposition(carrier: Thing) -> str:
+def _preposition(carrier: Referent) -> str:
     return carrier.kind.holds or "on"
 
 
-def place(context: Context, carrier: Thing, words: str) -> str:
+def place(context: Context, carrier: Referent, words: str) -> str:
     """'in the red bowl', 'inside the red bowl'"""
     return context.frame(f"rest_{_preposition(carrier)}", x=words)
 
 
-def _what_rests(context: Context, thing: Thing, carrier: Thing) -> Draft:
+def _what_rests(context: Context, thing: Referent, carrier: Referent) -> Draft:
     """'What is in the bowl?'"""
     words = clear(reference(context, carrier))
     inside = clear(context.scene.find(lambda other: other.on == carrier.id))
@@ -108,7 +108,7 @@ def _what_rests(context: Context, thing: Thing, carrier: Thing) -> Draft:
     return Draft(instruction, inside, because=f"{verb} {_preposition(carrier)} {words}.")
 
 
-def _one_of_kind(context: Context, thing: Thing, carrier: Thing) -> Draft:
+def _one_of_kind(context: Context, thing: Referent, carrier: Referent) -> Draft:
     """'the apple in the bowl'"""
     words = clear(reference(context, carrier))
     clear(context.scene.find_one(lambda one: one.kind is thing.kind and one.on == carrier.id))
@@ -116,14 +116,14 @@ def _one_of_kind(context: Context, thing: Thing, carrier: Thing) -> Draft:
     return Draft(context.refer(noun), [thing], because=f"It is {_preposition(carrier)} {words}.")
 
 
-def _carrier(context: Context, thing: Thing, carrier: Thing) -> Draft:
+def _carrier(context: Context, thing: Referent, carrier: Referent) -> Draft:
     """'What does the apple lie in?'"""
     words, prep = clear(reference(context, thing)), _preposition(carrier)
     instruction = context.frame("carrier", x=words, prep=prep)
     return Draft(instruction, [carrier], because=f"{words.capitalize()} is {prep} it.")
 
 
-def _kind_of_carrier(context: Context, thing: Thing, carrier: Thing) -> Draft:
+def _kind_of_carrier(context: Context, thing: Referent, carrier: Referent) -> Draft:
     """'the bowl with the apple in it'"""
     words, prep = clear(reference(context, thing)), _preposition(carrier)
     noun = context.frame("with_x", noun=context.name(carrier), x=words, prep=prep)
@@ -159,7 +159,7 @@ def two_hop(context: Context) -> Draft:
     return context.pick(_TWO_HOPS)(context)
 
 
-def _indirect(context: Context) -> tuple[Thing, str, Thing]:
+def _indirect(context: Context) -> tuple[Referent, str, Referent]:
     """A thing, how it is called by its place ("what is left of the book"), and the book."""
     other, words = clear(anchor(context))
     thing, rel, _ = next_object(context, other, words)
@@ -183,7 +183,7 @@ def _partner_of_ranked(context: Context) -> Draft:
     return _goes_with(context, thing, f"the {noun}", thing)
 
 
-def _goes_with(context: Context, thing: Thing, words: str, origin: Thing) -> Draft:
+def _goes_with(context: Context, thing: Referent, words: str, origin: Referent) -> Draft:
     partners = context.knowledge.pairs[thing.kind.key]
     target = clear(context.scene.find_one(lambda one: one.kind.key in partners))
     demand(target is not origin)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import numpy as np
 
 from lisa_tabletop.pick.scene import PickScene
-from lisa_tabletop.world.camera import View
+from lisa_tabletop.world.camera import SceneView
 from lisa_tabletop.world.tabletop import SceneObject
 
 PUSH, PUSH_SECONDS = 0.08, 0.6  # metres, and how long it takes
@@ -19,7 +19,7 @@ REACH = 0.27  # metres from the middle of the table, so that the camera still se
 HANDS = ("undisturbed", "following", "not following")
 """what each scene is tried with, one after the other"""
 
-Moved = Callable[[View, float], np.ndarray]
+Moved = Callable[[SceneView, float], np.ndarray]
 """shows an image, so many simulated seconds after the first; how far the thing has moved since the
 first: (3,), metres, table's frame"""
 
@@ -33,7 +33,7 @@ class Disturbance:
         pushed: metres that it was really pushed; 0 where there was no room for it.
     """
 
-    def __init__(self, scene: PickScene, look: Callable[[], View], follows: bool) -> None:
+    def __init__(self, scene: PickScene, look: Callable[[], SceneView], follows: bool) -> None:
         """`look`: takes an image; `follows`: whether the hand hears of what it shows."""
         self._scene, self._look, self._follows = scene, look, follows
         self.moved, self.pushed = np.zeros(3), 0.0
@@ -41,7 +41,7 @@ class Disturbance:
 
     @contextmanager
     def running(
-        self, item: SceneObject, following: Callable[[View], AbstractContextManager[Moved]]
+        self, item: SceneObject, following: Callable[[SceneView], AbstractContextManager[Moved]]
     ) -> Iterator[Disturbance]:
         """The push begins with the next step of the simulation.
 

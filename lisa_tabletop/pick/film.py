@@ -13,7 +13,7 @@ from lisa_ros.errors import LisaError
 from lisa_ros.node.results.overlay import load_font, mark_masks, wrap_words
 from lisa_ros.writing import written_beside
 from lisa_tabletop.pick.trial import GraspPlan, PickOutcome, Reply, Trial
-from lisa_tabletop.world.camera import TabletopCamera, View
+from lisa_tabletop.world.camera import SceneView, TabletopCamera
 
 RATE = 12  # images per second of the video
 PERIOD = 0.125  # simulated seconds between two of them: the video runs 1.5 times as fast
@@ -55,7 +55,9 @@ class Film:
         self.tiles: list[Tile] = []
         self._right = 0
 
-    def begin(self, camera: TabletopCamera, view: View, question: dict, hand: str = "") -> None:
+    def begin(
+        self, camera: TabletopCamera, view: SceneView, question: dict, hand: str = ""
+    ) -> None:
         """A new trial, before it is asked; `hand`: which of `HANDS` it is made with."""
         self._gif.cut()
         self._camera, self._question, self._hand = camera, question, hand

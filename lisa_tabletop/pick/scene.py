@@ -10,7 +10,7 @@ import numpy as np
 
 from lisa_tabletop.language.instructions import compose
 from lisa_tabletop.pick.hand import GRIPPER, Hand, add_hand
-from lisa_tabletop.world.camera import TabletopCamera, View, aim
+from lisa_tabletop.world.camera import SceneView, TabletopCamera, aim
 from lisa_tabletop.world.tabletop import COLLISION_GROUP, SceneObject, Tabletop
 
 # Training draws scenes below 5,000,000, the evaluation from 8,000,000, the demo from 9,000,000.
@@ -129,7 +129,7 @@ def _furnish(spec: mujoco.MjSpec) -> None:
     spec.worldbody.add_camera(name="film")
 
 
-def question_about(view: View, seed: int, absent: bool, split: str = "test") -> dict | None:
+def question_about(view: SceneView, seed: int, absent: bool, split: str = "test") -> dict | None:
     """One instruction that means one thing; None if nothing can be asked about the scene.
 
     Args:

@@ -17,7 +17,7 @@ from lisa_tabletop.pick.disturb import HANDS, Disturbance
 from lisa_tabletop.pick.film import Film
 from lisa_tabletop.pick.scene import UNCLUTTERED_GAP, PickScene, question_about, scene_seeds
 from lisa_tabletop.pick.trial import Perception, PickOutcome, Trial, run_trial
-from lisa_tabletop.world.camera import View
+from lisa_tabletop.world.camera import SceneView
 from lisa_tabletop.world.camera_model import simulate
 
 # Instructions that name the thing or imply it, which is what a robot is mostly told.
@@ -75,7 +75,7 @@ def _trial(
     try:
         noise = np.random.default_rng((seed, 3))
 
-        def look() -> View:
+        def look() -> SceneView:
             view = camera.look()
             return replace(view, rgb=simulate(view.rgb, noise))
 

@@ -26,7 +26,7 @@ from lisa_ros.geometry import (
 from lisa_tabletop.pick.disturb import Disturbance, Moved
 from lisa_tabletop.pick.hand import GRIPPER
 from lisa_tabletop.pick.scene import PickScene
-from lisa_tabletop.world.camera import View
+from lisa_tabletop.world.camera import SceneView
 from lisa_tabletop.world.tabletop import SceneObject
 
 LIFTED_HEIGHT = 0.10  # metres above the table
@@ -100,28 +100,28 @@ class Reply:
 class Perception(Protocol):
     """Who is asked which thing is meant."""
 
-    def reply_to(self, view: View, question: dict) -> Reply: ...
+    def reply_to(self, view: SceneView, question: dict) -> Reply: ...
 
-    def following(self, view: View) -> AbstractContextManager[Moved]:
+    def following(self, view: SceneView) -> AbstractContextManager[Moved]:
         """Follow the thing of the last reply, from a view in which it has not moved yet."""
 
 
 class TrueMasks:
     """Answers with the simulator's own mask of the object that is meant."""
 
-    def reply_to(self, view: View, question: dict) -> Reply:
+    def reply_to(self, view: SceneView, question: dict) -> Reply:
         answer = question["answer"].replace(" [SEG]", "")
         self._target = question["targets"][0]
         return reply_with(view, view.instances == self._target, answer)
 
     @contextmanager
-    def following(self, view: View) -> Iterator[Moved]:
+    def following(self, view: SceneView) -> Iterator[Moved]:
         """By the middle of what its own mask shows."""
         before = _middle(view, self._target)
         yield lambda view, seconds: _middle(view, self._target) - before
 
 
-def _middle(view: View, number: int) -> np.ndarray:
+def _middle(view: SceneView, number: int) -> np.ndarray:
     """Mean (3,) of an object's points, metres in the table's frame."""
     points, _ = cloud(
         np.where(view.instances == number, view.depth, 0).astype(np.float32),
@@ -169,7 +169,7 @@ def in_table_frame(grasp: Grasp, camera_pose: np.ndarray) -> Grasp:
     return replace(grasp, pose=camera_pose @ grasp.pose)
 
 
-def reply_with(view: View, mask: np.ndarray, answer: str) -> Reply:
+def reply_with(view: SceneView, mask: np.ndarray, answer: str) -> Reply:
     """A reply with a mask from anywhere; the thing behind it is located here, without a node."""
     height, width = view.depth.shape
     camera = Intrinsics.from_matrix(view.intrinsics, width, height)
@@ -219,7 +219,7 @@ class Trial:
 
 def run_trial(
     scene: PickScene,
-    view: View,
+    view: SceneView,
     question: dict,
     perception: Perception,
     planned: Callable[[Reply, GraspPlan], None] = lambda *_: None,

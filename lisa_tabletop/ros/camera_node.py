@@ -9,7 +9,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from lisa_ros.node.inputs.image_conversion import to_message
-from lisa_tabletop.world.camera import TabletopCamera, View
+from lisa_tabletop.world.camera import SceneView, TabletopCamera
 from lisa_tabletop.world.tabletop import Tabletop
 
 FRAME = "camera_color_optical_frame"
@@ -25,7 +25,7 @@ class ViewPublisher:
         self._depth = node.create_publisher(Image, "/camera/depth/image_raw", 1)
         self._info = node.create_publisher(CameraInfo, "/camera/camera_info", 1)
 
-    def publish(self, view: View, stamp: Time | None = None) -> Header:
+    def publish(self, view: SceneView, stamp: Time | None = None) -> Header:
         """With the stamp of now unless another is given; returns the header of all three."""
         header = Header(stamp=(stamp or self._clock.now()).to_msg(), frame_id=FRAME)
         self._info.publish(camera_info(view, header))
@@ -58,7 +58,7 @@ def depth_message(depth: np.ndarray, header: Header) -> Image:
     return to_message(millimetres, "16UC1", header)
 
 
-def camera_info(view: View, header: Header) -> CameraInfo:
+def camera_info(view: SceneView, header: Header) -> CameraInfo:
     """The pinhole of a view, without distortion."""
     height, width = view.depth.shape
     projection = np.hstack([view.intrinsics, np.zeros((3, 1))])

@@ -26,7 +26,7 @@ from lisa_tabletop.pick.disturb import Moved
 from lisa_tabletop.pick.hand import GRIPPER
 from lisa_tabletop.pick.trial import Reply, Target, in_table_frame
 from lisa_tabletop.ros.camera_node import ViewPublisher
-from lisa_tabletop.world.camera import View
+from lisa_tabletop.world.camera import SceneView
 
 IMAGE, DEPTH, INFO = "/camera/image_raw", "/camera/depth/image_raw", "/camera/camera_info"
 HAND = (
@@ -63,7 +63,7 @@ class SimRobot(PerceptionClient):
         self._answer_limit = answer_limit
         self._grasps: list[PoseArray] = []
         self._scores: list[Float32MultiArray] = []
-        self._view: View | None = None
+        self._view: SceneView | None = None
         self._answered, self._answered_at = ("", 0), Time()
         self._tracks: list[Segmentation] = []
         self._follow = ActionClient(self, Follow, "follow")
@@ -84,7 +84,7 @@ class SimRobot(PerceptionClient):
             if not self.wait(lambda topic=topic: self.count_subscribers(topic) > 0, 10.0):
                 raise NoAnswer(f"the perception node does not listen to {topic}")
 
-    def reply_to(self, view: View, question: dict) -> Reply:
+    def reply_to(self, view: SceneView, question: dict) -> Reply:
         """Show a scene, publish the instruction, wait for the answer about this scene.
 
         Raises:
@@ -113,7 +113,7 @@ class SimRobot(PerceptionClient):
         return Reply(mask, message.answer, status, message.error, seconds, target)
 
     @contextmanager
-    def following(self, view: View) -> Iterator[Moved]:
+    def following(self, view: SceneView) -> Iterator[Moved]:
         """Have the node follow the thing of the last reply; the camera shows what is passed.
 
         Where the node does not see it at first, it is not known to move; the log says why.
@@ -138,7 +138,7 @@ class SimRobot(PerceptionClient):
             self.get_logger().warning(f"the thing that was answered is not followed: {reason}")
         moved = np.zeros(3)
 
-        def tell(view: View, seconds: float) -> np.ndarray:
+        def tell(view: SceneView, seconds: float) -> np.ndarray:
             nonlocal moved
             # by the simulation's own time, or a slow machine would make gaps of seconds
             place = self._place_in(view, began + Duration(seconds=seconds), ended)
@@ -152,7 +152,7 @@ class SimRobot(PerceptionClient):
             handle.cancel_goal_async()
             self.wait(ended.done, ANSWER_LIMIT)
 
-    def _place_in(self, view: View, stamp: Time, ended: Future) -> np.ndarray | None:
+    def _place_in(self, view: SceneView, stamp: Time, ended: Future) -> np.ndarray | None:
         """Where the node says that the followed thing is in a view: (3,), metres, table's frame.
 
         None where it is not seen, or has no pose, or is no longer followed.

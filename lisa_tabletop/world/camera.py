@@ -14,7 +14,7 @@ from lisa_tabletop.world.tabletop import VISUAL_GROUP, SceneObject, Tabletop
 
 
 @dataclass(frozen=True)
-class View:
+class SceneView:
     """One look at a scene.
 
     Attributes:
@@ -89,7 +89,7 @@ class TabletopCamera:
         model.vis.headlight.ambient[:] = random.uniform(0.2, 0.4)
         model.vis.headlight.diffuse[:] = random.uniform(0.0, 0.25)
 
-    def look(self) -> View:
+    def look(self) -> SceneView:
         """Render the scene as it stands."""
         renderer, data = self._renderer, self.scene.data
         renderer.update_scene(data, camera="camera", scene_option=self._option)
@@ -105,7 +105,7 @@ class TabletopCamera:
             "height": self.height,
             "objects": [self._describe(item, instances) for item in shown],
         }
-        return View(rgb, depth, instances, self.intrinsics(), self.pose(), record)
+        return SceneView(rgb, depth, instances, self.intrinsics(), self.pose(), record)
 
     def image(self, camera: str) -> np.ndarray:
         """What another camera of the scene sees: uint8 (H,W,3) RGB."""

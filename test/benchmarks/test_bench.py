@@ -21,7 +21,7 @@ from lisa_ros.cli import main
 from lisa_ros.engine import Answer, AnswerStatus, Engine, Instance, Question
 from lisa_ros.model.checkpoint import Lisa
 from lisa_ros.model.quantization import multiplies_natively
-from lisa_tabletop.world.camera import View
+from lisa_tabletop.world.camera import SceneView
 
 
 @pytest.mark.parametrize("schedule", (baselines.reference, baselines.library))
@@ -265,7 +265,7 @@ def test_a_preset_without_room_is_left_out_and_the_others_stay_in_the_page(
     assert "not enough memory" in capsys.readouterr().err
 
 
-def tabletop(u: int) -> View:
+def tabletop(u: int) -> SceneView:
     """A view with one red mug whose middle is at column `u`."""
     instances = np.zeros((48, 64), np.uint8)
     instances[20:28, u - 4 : u + 4] = 1
@@ -275,7 +275,7 @@ def tabletop(u: int) -> View:
         "height": 48,
         "objects": [{"id": 1, "kind": "mug", "color": "red", "visible": 1.0}],
     }
-    return View(
+    return SceneView(
         rgb=np.zeros((48, 64, 3), np.uint8),
         depth=np.ones((48, 64), np.float32),
         instances=instances,

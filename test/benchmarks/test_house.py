@@ -67,3 +67,10 @@ def test_a_part_of_a_page_is_put_into_its_own_place_alone() -> None:
     page = place.format("one", "old") + place.format("two", "kept")
     filled = fill_in(page, {"one": "| new |"})
     assert "| new |" in filled and "kept" in filled and "old" not in filled
+
+
+def test_the_house_itself_has_no_circle_no_import_of_what_a_robot_lacks_and_no_name_twice() -> None:
+    files = house.sources(*house.PACKAGES)
+    assert len(files) > 100
+    for count in (house.circles, house.upward, house.doubled_modules, house.doubled_classes):
+        assert not count(files), count.__name__

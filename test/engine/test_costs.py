@@ -11,7 +11,7 @@ import torch
 from engine_samples import engine_saying, picture, random_questions, record_fed, speaker
 
 from lisa_ros.engine import Engine, Question
-from lisa_ros.engine.image_features import FeatureCache, StageTimer
+from lisa_ros.engine.image_features import ImageFeatureCache, StageTimer
 
 
 def test_mask_mode_takes_one_pass() -> None:
@@ -121,7 +121,7 @@ def test_cache_bytes_are_bounded_and_the_oldest_frame_goes() -> None:
 
 
 def test_as_many_frames_go_as_must() -> None:
-    cache = FeatureCache(max_bytes=250)
+    cache = ImageFeatureCache(max_bytes=250)
     for key in range(4):
         cache.get(key, (1, 1)).views.append(torch.zeros(100, dtype=torch.uint8))
     cache.trim()

@@ -15,7 +15,7 @@ import mujoco
 
 from lisa_ros.errors import LisaError
 from lisa_ros.geometry import Gripper, Intrinsics, locate, parallel_grasps
-from lisa_tabletop.world.camera import TabletopCamera, View
+from lisa_tabletop.world.camera import SceneView, TabletopCamera
 from lisa_tabletop.world.tabletop import SceneObject, Tabletop
 
 ROUND = ("apple", "ball")  # of these a camera that stands low does not see the far side
@@ -35,7 +35,7 @@ SHAPES = {
 }
 
 
-def look(seed: int, **table: tuple) -> tuple[Tabletop, View]:
+def look(seed: int, **table: tuple) -> tuple[Tabletop, SceneView]:
     scene = Tabletop(seed, **table)
     try:
         camera = TabletopCamera(scene, 640, 480)

@@ -15,7 +15,7 @@ from lisa_ros.evaluation.video_sets import read_clips, report_clips, score_clip
 from lisa_ros.image_files import read_samples
 from lisa_tabletop.evaluation import fixed_clips
 from lisa_tabletop.evaluation.fixed_clips import compare_clips, draw_clips, summarise_clips
-from lisa_tabletop.world.motion import CLIP_KINDS, GONE, TWINS, Clip, glide
+from lisa_tabletop.world.moving_table import CLIP_KINDS, GONE, TWINS, Clip, glide
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from lisa_tabletop.evaluation.fixed_test_set import (
     write_questions,
 )
 from lisa_tabletop.training.scenes import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS
-from lisa_tabletop.world.camera import View
+from lisa_tabletop.world.camera import SceneView
 
 
 def reads_reasonseg(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, list[str], bool]:
@@ -194,7 +194,7 @@ def test_the_hashes_say_what_differs(dataset, view, tmp_path, monkeypatch):
     (tmp_path / "fixed.json").write_text(json.dumps(fixed))
     assert compare(summarise(dataset)).startswith("This is the fixed test set")
 
-    def written(name: str, look: View, questions: list[dict]) -> str:
+    def written(name: str, look: SceneView, questions: list[dict]) -> str:
         (tmp_path / name / "test-seen" / "instances").mkdir(parents=True)
         write_questions(tmp_path / name / "test-seen", "0000", look, questions)
         return compare(summarise(tmp_path / name))

@@ -37,7 +37,7 @@ from lisa_tabletop.pick.trial import (
     reply_with,
     run_trial,
 )
-from lisa_tabletop.world.camera import View
+from lisa_tabletop.world.camera import SceneView
 from lisa_tabletop.world.camera_model import simulate
 
 
@@ -63,7 +63,7 @@ class Fixed:
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
 
-    def reply_to(self, view: View, question: dict) -> Reply:
+    def reply_to(self, view: SceneView, question: dict) -> Reply:
         return self._reply
 
 
@@ -238,9 +238,9 @@ class Watching:
     """Answers with the true masks, and keeps what it was shown."""
 
     def __init__(self) -> None:
-        self.views: list[View] = []
+        self.views: list[SceneView] = []
 
-    def reply_to(self, view: View, question: dict) -> Reply:
+    def reply_to(self, view: SceneView, question: dict) -> Reply:
         self.views.append(view)
         return Reply(None, "There is none.", "NOT_FOUND")
 

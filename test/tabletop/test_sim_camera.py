@@ -17,12 +17,12 @@ from lisa_ros.cli import main
 from lisa_ros.errors import LisaError
 from lisa_tabletop.cli.sim import SEED
 from lisa_tabletop.language.instructions import compose
-from lisa_tabletop.world.camera import TabletopCamera, View
+from lisa_tabletop.world.camera import SceneView, TabletopCamera
 from lisa_tabletop.world.tabletop import Tabletop
 
 
 @pytest.fixture(scope="module")
-def default_view() -> View:
+def default_view() -> SceneView:
     try:
         camera = TabletopCamera(Tabletop(SEED))
     except LisaError as error:
@@ -34,7 +34,7 @@ def default_view() -> View:
 
 
 def test_at_least_four_of_five_plain_questions_about_the_default_table_are_answered_right(
-    default_view: View,
+    default_view: SceneView,
 ) -> None:
     engine = load_engine("nano")
     right = []
@@ -88,7 +88,7 @@ class Recorder:
 
 
 def test_colour_depth_and_intrinsics_belong_together_and_are_those_of_the_view(
-    default_view: View,
+    default_view: SceneView,
 ) -> None:
     pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
     from lisa_tabletop.ros.camera_node import ViewPublisher

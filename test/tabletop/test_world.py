@@ -15,13 +15,13 @@ if find_spec("mujoco") is None:
 import mujoco
 
 from lisa_ros.errors import LisaError
-from lisa_tabletop.world.camera import TabletopCamera, View, aim
+from lisa_tabletop.world.camera import SceneView, TabletopCamera, aim
 from lisa_tabletop.world.kinds import KINDS
 from lisa_tabletop.world.parts import COLORS
 from lisa_tabletop.world.tabletop import AREA, TABLE, VISUAL_GROUP, Tabletop
 
 
-def look(scene: Tabletop, seed: int = 0) -> View:
+def look(scene: Tabletop, seed: int = 0) -> SceneView:
     try:
         camera = TabletopCamera(scene, 320, 240)
     except LisaError as error:
@@ -32,7 +32,7 @@ def look(scene: Tabletop, seed: int = 0) -> View:
     return view
 
 
-def touches_the_border(view: View) -> bool:
+def touches_the_border(view: SceneView) -> bool:
     edges = (view.instances[0], view.instances[-1], view.instances[:, 0], view.instances[:, -1])
     return not view.instances.any() or any(edge.any() for edge in edges)
 
