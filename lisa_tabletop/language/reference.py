@@ -19,9 +19,8 @@ from lisa_tabletop.language.draft import (
     use_reason,
 )
 
-Selection = tuple[
-    str, Sequence[Referent] | None, str
-]  # what is asked for, what it is, why it is all
+# what is asked for, what it is, why it is all
+Selection = tuple[str, Sequence[Referent] | None, str]
 
 
 def plain(context: Context) -> Draft:

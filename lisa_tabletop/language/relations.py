@@ -24,7 +24,8 @@ OUTERMOST = {
     "backmost": ("behind", "It is farthest from the camera."),
 }
 SUPERLATIVES = ("tallest", "flattest", "largest", "smallest", "longest")
-Class = tuple[str, Sequence[Referent]]  # a noun and all the things that it fits
+Referents = Sequence[Referent]
+Class = tuple[str, Referents]  # a noun and all the things that it fits
 Ranked = tuple[str, Referent, str]  # the noun with its rank, the one that it fits, the reason
 
 
@@ -44,7 +45,7 @@ def stands(thing: Referent, anchor: Referent, direction: str, scene: VisibleScen
 
 
 def on_side(
-    scene: VisibleScene, candidates: Sequence[Referent], anchor: Referent, direction: str
+    scene: VisibleScene, candidates: Referents, anchor: Referent, direction: str
 ) -> list[Referent] | None:
     """Those of `candidates` on that side of `anchor`; None where one is doubtful."""
     found = []
@@ -65,9 +66,7 @@ def neighbour(scene: VisibleScene, anchor: Referent, direction: str) -> Referent
     return first if first is not None and side[first] else None
 
 
-def nearest(
-    candidates: Sequence[Referent], anchor: Referent, farthest: bool = False
-) -> Referent | None:
+def nearest(candidates: Referents, anchor: Referent, farthest: bool = False) -> Referent | None:
     """The candidate clearly nearest to (farthest from) `anchor`, in the image and on the table."""
     others = [thing for thing in candidates if thing is not anchor]
     order = sorted(others, key=lambda thing: pixel_distance(thing, anchor), reverse=farthest)
@@ -111,9 +110,7 @@ def between(scene: VisibleScene, one: Referent, other: Referent) -> Referent | N
     return inside[0] if len(inside) == 1 and inside[0].askable else None
 
 
-def nth_from(
-    scene: VisibleScene, candidates: Sequence[Referent], n: int, side: str
-) -> Referent | None:
+def nth_from(scene: VisibleScene, candidates: Referents, n: int, side: str) -> Referent | None:
     """The n-th candidate (1 = first) from the left or right, clearly apart from those beside it."""
     order = sorted(candidates, key=lambda thing: thing.u, reverse=side == "right")
     step = STEP * min(scene.width, scene.height)
@@ -124,7 +121,7 @@ def nth_from(
     return order[n - 1]
 
 
-def most(candidates: Sequence[Referent], measure: Callable[[Referent], float]) -> Referent | None:
+def most(candidates: Referents, measure: Callable[[Referent], float]) -> Referent | None:
     """The candidate whose `measure` is clearly above all others'."""
     order = sorted(candidates, key=measure, reverse=True)
     if len(order) < 2 or not order[0].askable:
@@ -132,7 +129,7 @@ def most(candidates: Sequence[Referent], measure: Callable[[Referent], float]) -
     return order[0] if measure(order[0]) >= CLEARLY_LARGER * measure(order[1]) else None
 
 
-def longest(candidates: Sequence[Referent]) -> Referent | None:
+def longest(candidates: Referents) -> Referent | None:
     """The candidate that is longest, however the others may lie within their boxes."""
     order = sorted(candidates, key=lambda thing: max(thing.size), reverse=True)
     if len(order) < 2 or not order[0].askable:
@@ -141,9 +138,7 @@ def longest(candidates: Sequence[Referent]) -> Referent | None:
     return order[0] if max(order[0].size) > at_most else None
 
 
-def outermost(
-    scene: VisibleScene, candidates: Sequence[Referent], direction: str
-) -> Referent | None:
+def outermost(scene: VisibleScene, candidates: Referents, direction: str) -> Referent | None:
     """The candidate farthest to that side of the image."""
     x, y = DIRECTIONS[direction]
     order = sorted(candidates, key=lambda thing: thing.u * x + thing.v * y, reverse=True)
@@ -206,7 +201,7 @@ def _group(context: Context, thing: Referent) -> Class:
     return context.knowledge.groups[groups[0]], context.scene.find_for(groups[0]) or ()
 
 
-def _nth(context: Context, noun: str, candidates: Sequence[Referent]) -> Ranked:
+def _nth(context: Context, noun: str, candidates: Referents) -> Ranked:
     n = 1 + int(context.random.random() * min(len(candidates), len(ORDINALS)))
     side = context.pick(("left", "right"))
     thing = clear(nth_from(context.scene, candidates, n, side))
@@ -214,7 +209,7 @@ def _nth(context: Context, noun: str, candidates: Sequence[Referent]) -> Ranked:
     return words, thing, f"It is the {ORDINALS[n - 1]} one from the {side}."
 
 
-def _middle(context: Context, noun: str, candidates: Sequence[Referent]) -> Ranked:
+def _middle(context: Context, noun: str, candidates: Referents) -> Ranked:
     """Of three or five, the one with as many on its left as on its right."""
     demand(len(candidates) in (3, 5))
     thing = nth_from(context.scene, candidates, 1 + len(candidates) // 2, "left")
@@ -222,7 +217,7 @@ def _middle(context: Context, noun: str, candidates: Sequence[Referent]) -> Rank
     return words, clear(thing), "It has as many on its left as on its right."
 
 
-def _superlative(context: Context, noun: str, candidates: Sequence[Referent]) -> Ranked:
+def _superlative(context: Context, noun: str, candidates: Referents) -> Ranked:
     word = context.pick(SUPERLATIVES)
     if word == "tallest":
         thing = most(candidates, lambda one: one.height)
@@ -236,14 +231,14 @@ def _superlative(context: Context, noun: str, candidates: Sequence[Referent]) ->
     return context.frame(word, noun=noun), thing, f"It is the {word} one."
 
 
-def _by_bulk(candidates: Sequence[Referent], power: int) -> Referent | None:
+def _by_bulk(candidates: Referents, power: int) -> Referent | None:
     """The largest (power 1) or smallest (-1) by volume; the area in the image must agree."""
     thing = most(candidates, lambda one: one.bulk**power)
     agree = thing is not None and all(one.area**power <= thing.area**power for one in candidates)
     return thing if agree else None
 
 
-def _outermost(context: Context, noun: str, candidates: Sequence[Referent]) -> Ranked:
+def _outermost(context: Context, noun: str, candidates: Referents) -> Ranked:
     word = context.pick(tuple(OUTERMOST))
     direction, because = OUTERMOST[word]
     thing = clear(outermost(context.scene, candidates, direction))
