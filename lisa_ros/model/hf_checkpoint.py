@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,53 +34,25 @@ Shapes = Mapping[str, torch.Size]
 DECODER_HEADS = 8
 """The one size of SAM that leaves no trace in the tensors; no published SAM has another."""
 
-_RENAMES = [
-    (r"^image_encoder\.patch_embed\.proj\.", r"image_encoder.patch_embed.projection."),
-    (r"^image_encoder\.blocks\.(\d+)\.norm([12])\.", r"image_encoder.layers.\1.layer_norm\2."),
-    (r"^image_encoder\.blocks\.", r"image_encoder.layers."),
-    (r"^image_encoder\.neck\.0\.", r"image_encoder.neck.conv1."),
-    (r"^image_encoder\.neck\.1\.", r"image_encoder.neck.layer_norm1."),
-    (r"^image_encoder\.neck\.2\.", r"image_encoder.neck.conv2."),
-    (r"^image_encoder\.neck\.3\.", r"image_encoder.neck.layer_norm2."),
-    (r"^prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix$",
-     r"shared_image_embedding.positional_embedding"),
-    (r"^prompt_encoder\.no_mask_embed\.", r"no_mask_embed."),
-    (r"^(mask_decoder\.transformer\.layers\.\d+\.)norm(\d)\.", r"\1layer_norm\2."),
-    (r"^mask_decoder\.transformer\.norm_final_attn\.",
-     r"mask_decoder.transformer.layer_norm_final_attn."),
-    (r"^mask_decoder\.output_upscaling\.0\.", r"mask_decoder.upscale_conv1."),
-    (r"^mask_decoder\.output_upscaling\.1\.", r"mask_decoder.upscale_layer_norm."),
-    (r"^mask_decoder\.output_upscaling\.3\.", r"mask_decoder.upscale_conv2."),
-    (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head)\.)layers\.0\.",
-     r"\1proj_in."),
-    (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head)\.)layers\.1\.",
-     r"\1layers.0."),
-    (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head)\.)layers\.2\.",
-     r"\1proj_out."),
-]  # fmt: skip
-_RENAMES_BACK = [
-    (r"^image_encoder\.patch_embed\.projection\.", r"image_encoder.patch_embed.proj."),
-    (r"^image_encoder\.layers\.(\d+)\.layer_norm([12])\.", r"image_encoder.blocks.\1.norm\2."),
-    (r"^image_encoder\.layers\.", r"image_encoder.blocks."),
-    (r"^image_encoder\.neck\.conv1\.", r"image_encoder.neck.0."),
-    (r"^image_encoder\.neck\.layer_norm1\.", r"image_encoder.neck.1."),
-    (r"^image_encoder\.neck\.conv2\.", r"image_encoder.neck.2."),
-    (r"^image_encoder\.neck\.layer_norm2\.", r"image_encoder.neck.3."),
-    (r"^shared_image_embedding\.positional_embedding$",
-     r"prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"),
-    (r"^no_mask_embed\.", r"prompt_encoder.no_mask_embed."),
-    (r"^(mask_decoder\.transformer\.layers\.\d+\.)layer_norm(\d)\.", r"\1norm\2."),
-    (r"^mask_decoder\.transformer\.layer_norm_final_attn\.",
-     r"mask_decoder.transformer.norm_final_attn."),
-    (r"^mask_decoder\.upscale_conv1\.", r"mask_decoder.output_upscaling.0."),
-    (r"^mask_decoder\.upscale_layer_norm\.", r"mask_decoder.output_upscaling.1."),
-    (r"^mask_decoder\.upscale_conv2\.", r"mask_decoder.output_upscaling.3."),
-    (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head)\.)layers\.0\.",
-     r"\1layers.1."),
-    (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head)\.)proj_in\.",
-     r"\1layers.0."),
-    (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head)\.)proj_out\.",
-     r"\1layers.2."),
+_SAM_NAMES = [  # how names of Meta's SAM begin, and of transformers'; # is a number
+    ("image_encoder.patch_embed.proj.", "image_encoder.patch_embed.projection."),
+    ("image_encoder.blocks.#.norm#.", "image_encoder.layers.#.layer_norm#."),
+    ("image_encoder.blocks.", "image_encoder.layers."),
+    ("image_encoder.neck.0.", "image_encoder.neck.conv1."),
+    ("image_encoder.neck.1.", "image_encoder.neck.layer_norm1."),
+    ("image_encoder.neck.2.", "image_encoder.neck.conv2."),
+    ("image_encoder.neck.3.", "image_encoder.neck.layer_norm2."),
+    ("prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
+     "shared_image_embedding.positional_embedding"),
+    ("prompt_encoder.no_mask_embed.", "no_mask_embed."),
+    ("mask_decoder.transformer.layers.#.norm#.", "mask_decoder.transformer.layers.#.layer_norm#."),
+    ("mask_decoder.transformer.norm_final_", "mask_decoder.transformer.layer_norm_final_"),
+    ("mask_decoder.output_upscaling.0.", "mask_decoder.upscale_conv1."),
+    ("mask_decoder.output_upscaling.1.", "mask_decoder.upscale_layer_norm."),
+    ("mask_decoder.output_upscaling.3.", "mask_decoder.upscale_conv2."),
+    *((f"mask_decoder.{head}.layers.{number}.", f"mask_decoder.{head}.{name}.")
+      for head in ("output_hypernetworks_mlps.#", "iou_prediction_head")
+      for number, name in enumerate(("proj_in", "layers.0", "proj_out"))),
 ]  # fmt: skip
 # points, boxes and masks as prompts: LISA prompts SAM with its own embedding only
 _UNUSED = re.compile(r"^prompt_encoder\.(point_embeddings|not_a_point_embed|mask_downscaling)\.")
@@ -204,9 +176,7 @@ def official_name(name: str) -> str:
         return "model." + name.removeprefix("language_model.")
     if not name.startswith(("image_encoder.", "mask_decoder.", "no_mask_", "shared_image_")):
         return "model." + name
-    for pattern, replacement in _RENAMES_BACK:
-        name = re.sub(pattern, replacement, name)
-    return "model.visual_model." + name
+    return "model.visual_model." + _renamed(name, ((ours, sam) for sam, ours in _SAM_NAMES))
 
 
 def rename(name: str) -> str | None:
@@ -243,10 +213,17 @@ def rename_sam(name: str) -> str | None:
     """A tensor of Meta's SAM under the name of a `LisaNetwork`; None if LISA has no use for it."""
     if _UNUSED.match(name):
         return None
-    for pattern, replacement in _RENAMES:
-        new, count = re.subn(pattern, replacement, name)
-        if count:
-            return new
+    return _renamed(name, _SAM_NAMES)
+
+
+def _renamed(name: str, pairs: Iterable[tuple[str, str]]) -> str:
+    """A name with the first beginning of `pairs` that fits exchanged for the other."""
+    for old, new in pairs:
+        match = re.match(re.escape(old).replace(r"\#", r"(\d+)"), name)
+        if match:
+            for number in match.groups():
+                new = new.replace("#", number, 1)
+            return new + name[match.end() :]
     return name
 
 
