@@ -11,28 +11,23 @@ from lisa_ros.node.parameters import BY_NAME
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The recording, the questions and the model."""
-    parser.add_argument("recording", type=Path, help="a bag's folder, or a .mcap or .db3 file")
-    parser.add_argument(
-        "--query", action="append", required=True, help="what to ask; may be given several times"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="the annotated bag to write")
-    parser.add_argument(
+    add = parser.add_argument
+    add("recording", type=Path, help="a bag's folder, or a .mcap or .db3 file")
+    add("--query", action="append", required=True, help="what to ask; may be given several times")
+    add("--out", type=Path, required=True, help="the annotated bag to write")
+    add(
         "--every",
         type=float,
         default=1.0,
         metavar="SECONDS",
         help="recorded time from one question to the next; 0: every image (default: 1)",
     )
-    parser.add_argument("--image", default="", metavar="TOPIC", help="the camera, if several")
-    parser.add_argument(
-        "--depth", default="", metavar="TOPIC", help="its registered depth images, for 3-D poses"
-    )
-    parser.add_argument(
-        "--camera-info", default="", metavar="TOPIC", help="their intrinsics, if several"
-    )
-    parser.add_argument("--mode", default="auto", choices=MODES)
+    add("--image", default="", metavar="TOPIC", help="the camera, if several")
+    add("--depth", default="", metavar="TOPIC", help="its registered depth images, for 3-D poses")
+    add("--camera-info", default="", metavar="TOPIC", help="their intrinsics, if several")
+    add("--mode", default="auto", choices=MODES)
     least = BY_NAME["score.min"].default
-    parser.add_argument(
+    add(
         "--score-min",
         type=float,
         default=least,

@@ -8,11 +8,11 @@ CONVERSATIONS = ("llava_v1", "llava_llama_2", "vicuna_v1", "nano")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument("source", help="folder or hub id of the official checkpoint")
-    parser.add_argument("target", help="new folder for the native one")
-    parser.add_argument("--vision-tower", help="folder or hub id of the CLIP tower")
-    parser.add_argument(
+    add = parser.add_argument
+    add("source", help="folder or hub id of the official checkpoint")
+    add("target", help="new folder for the native one")
+    add("--vision-tower", help="folder or hub id of the CLIP tower")
+    add(
         "--conversation",
         choices=CONVERSATIONS,
         help="prompt layout that the model was trained with (default: that of the released ones)",

@@ -53,8 +53,9 @@ VIDEO_OPTIONS = ("begin", "tracker", "sam2", "clips")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add_model_arguments(parser)
-    parser.add_argument(
+    add(
         "--dataset",
         type=Path,
         metavar="DIR",
@@ -63,28 +64,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " MeViS, ReVOS; or with --root one of refcoco, refcoco+, refcocog, reasonseg,"
         " lisa_plus_instances",
     )
-    parser.add_argument(
-        "--root", type=Path, metavar="ROOT", help="folder of the published sets (`lisa-ros data`)"
-    )
-    parser.add_argument(
-        "--split", action="append", help="of a published set (default: all that the papers have)"
-    )
-    parser.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="write the papers' table, theirs beside ours"
-    )
-    parser.add_argument(
+    add("--root", type=Path, metavar="ROOT", help="folder of the published sets (`lisa-ros data`)")
+    add("--split", action="append", help="of a published set (default: all that the papers have)")
+    add("--markdown", type=Path, metavar="FILE", help="write the papers' table, theirs beside ours")
+    add(
         "--mode",
         choices=("auto", "mask", "explain", "semantic"),
         help="how to ask: auto lets the model decide (default); mask always wants a mask, as LISA's"
         " own evaluation does (default with --root); semantic: one mask for a category (LISA++)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
-    parser.add_argument(
-        "--sheet", type=Path, metavar="FILE", help="draw 40 answers as they fall (PNG or JPG)"
-    )
-    parser.add_argument(
-        "--reliability", type=Path, metavar="PNG", help="draw how far scores can be trusted"
-    )
+    add("--json", type=Path, metavar="FILE", help="write the figures as JSON")
+    add("--sheet", type=Path, metavar="FILE", help="draw 40 answers as they fall (PNG or JPG)")
+    add("--reliability", type=Path, metavar="PNG", help="draw how far scores can be trusted")
     video = parser.add_argument_group("video")
     video.add_argument(
         "--begin",

@@ -69,7 +69,6 @@ class Listing:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
     parser.add_argument("id", help="owner/name on the hub, for example xinlai/LISA-7B-v1")
     parser.add_argument("--revision", help="branch, tag or commit (default: main)")
 

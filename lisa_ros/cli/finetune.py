@@ -15,6 +15,7 @@ from lisa_ros.writing import writable_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add_model_arguments(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
@@ -29,12 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="N implicit questions about simulated tables, drawn into OUTPUT/questions",
     )
-    parser.add_argument("--output", type=Path, required=True, help="folder for the new checkpoint")
-    parser.add_argument("--steps", type=int, default=300, help="of 8 questions each (default: 300)")
-    parser.add_argument(
-        "--rate", type=float, default=3e-4, help="peak learning rate (default: LISA's own, 3e-4)"
-    )
-    parser.add_argument("--seed", type=int, default=0)
+    add("--output", type=Path, required=True, help="folder for the new checkpoint")
+    add("--steps", type=int, default=300, help="of 8 questions each (default: 300)")
+    add("--rate", type=float, default=3e-4, help="peak learning rate (default: LISA's own, 3e-4)")
+    add("--seed", type=int, default=0)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,12 +8,10 @@ from lisa_ros.errors import CheckpointError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument("path", help="model folder, the name of a shipped model, or a hub id")
-    parser.add_argument("--vision-tower", help="folder or hub id of the CLIP tower")
-    parser.add_argument(
-        "--verify", action="store_true", help="read the weights and compare their recorded hash"
-    )
+    add = parser.add_argument
+    add("path", help="model folder, the name of a shipped model, or a hub id")
+    add("--vision-tower", help="folder or hub id of the CLIP tower")
+    add("--verify", action="store_true", help="read the weights and compare their recorded hash")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,21 +10,22 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--wav", type=Path, help="hear this file and end")
     source.add_argument("--topic", help="hear an audio topic (audio_common_msgs)")
     source.add_argument("--device", default="", help="number or name of a microphone")
-    parser.add_argument("--rate", type=int, default=16_000, help="of a topic of AudioData")
-    parser.add_argument("--channels", type=int, default=1, help="of a topic of AudioData")
-    parser.add_argument(
+    add("--rate", type=int, default=16_000, help="of a topic of AudioData")
+    add("--channels", type=int, default=1, help="of a topic of AudioData")
+    add(
         "--model",
         default="",
         help="folder or hub id of a Whisper or Moonshine (default: pocketsphinx, the tabletop's "
         "sentences)",
     )
-    parser.add_argument("--wake-word", default="", help="what an instruction must begin with")
-    parser.add_argument("--namespace", default="lisa", help="of the node (default: lisa)")
-    parser.add_argument("--ros-args", nargs=argparse.REMAINDER, default=[], help="as of `ros2 run`")
+    add("--wake-word", default="", help="what an instruction must begin with")
+    add("--namespace", default="lisa", help="of the node (default: lisa)")
+    add("--ros-args", nargs=argparse.REMAINDER, default=[], help="as of `ros2 run`")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,18 +10,17 @@ COMPRESSED, COMPRESSED_DEPTH = "/compressed", "/compressedDepth"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Shorthands for the most used parameters and remappings; everything else by --ros-args."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--model",
         help="name of a shipped model, a checkpoint's folder, or its id in the hub's cache",
     )
-    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument(
-        "--image", metavar="TOPIC", help="the camera, for example /camera/color/image_raw"
-    )
-    parser.add_argument("--depth", metavar="TOPIC", help="the depth image that is registered to it")
-    parser.add_argument("--camera-info", metavar="TOPIC", help="the depth image's intrinsics")
-    parser.add_argument("--namespace", help="where the node's names lie; default /lisa")
-    parser.add_argument(
+    add("--device", help="auto, cpu, cuda or cuda:N")
+    add("--image", metavar="TOPIC", help="the camera, for example /camera/color/image_raw")
+    add("--depth", metavar="TOPIC", help="the depth image that is registered to it")
+    add("--camera-info", metavar="TOPIC", help="the depth image's intrinsics")
+    add("--namespace", help="where the node's names lie; default /lisa")
+    add(
         "--ros-args",
         nargs=argparse.REMAINDER,
         default=[],

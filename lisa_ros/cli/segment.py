@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="a picture file")
-    parser.add_argument("instruction", metavar="INSTRUCTION", help='for example "the red mug"')
+    add = parser.add_argument
+    add("image", type=Path, metavar="IMAGE", help="a picture file")
+    add("instruction", metavar="INSTRUCTION", help='for example "the red mug"')
     add_model_arguments(parser)
-    parser.add_argument(
+    add(
         "--mode",
         choices=MODES,
         default="auto",
         help="auto: the model decides; mask: a mask only; explain: mask and reason; text: words",
     )
-    parser.add_argument(
+    add(
         "--clip-view",
         choices=("center", "squash", "tiles"),
         help="what the language model sees of a wide picture (default: as the model was trained)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the answer as JSON")
-    parser.add_argument("--overlay", type=Path, metavar="FILE", help="write the picture with masks")
+    add("--json", type=Path, metavar="FILE", help="write the answer as JSON")
+    add("--overlay", type=Path, metavar="FILE", help="write the picture with masks")
 
 
 def run(args: argparse.Namespace) -> int:

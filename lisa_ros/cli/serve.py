@@ -12,7 +12,6 @@ from lisa_ros.cli import add_model_arguments, model_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
     add_model_arguments(parser)
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on; others need a token")

@@ -8,14 +8,15 @@ import threading
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--command",
         dest="voice",
         default="espeak-ng --stdin",
         help="a program that says what it reads on its standard input (default: %(default)s)",
     )
-    parser.add_argument("--namespace", default="lisa", help="of the node (default: lisa)")
-    parser.add_argument("--ros-args", nargs=argparse.REMAINDER, default=[], help="as of `ros2 run`")
+    add("--namespace", default="lisa", help="of the node (default: lisa)")
+    add("--ros-args", nargs=argparse.REMAINDER, default=[], help="as of `ros2 run`")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,36 +13,29 @@ from lisa_ros.writing import writable_file, write_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "clip", type=Path, metavar="CLIP",
         help="a video file, a folder of pictures, or a recording of ROS 2 (a bag)",
     )  # fmt: skip
-    parser.add_argument("instruction", metavar="INSTRUCTION", help='for example "the red mug"')
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="write the clip with its masks: .mp4 or .gif"
-    )
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write text and masks (COCO's run lengths)"
-    )
-    parser.add_argument(
-        "--topic", default="", help="the camera of a recording, if there are several"
-    )
-    parser.add_argument(
+    add("instruction", metavar="INSTRUCTION", help='for example "the red mug"')
+    add("--out", type=Path, metavar="FILE", help="write the clip with its masks: .mp4 or .gif")
+    add("--json", type=Path, metavar="FILE", help="write text and masks (COCO's run lengths)")
+    add("--topic", default="", help="the camera of a recording, if there are several")
+    add(
         "--keys",
         type=int,
         default=6,
         metavar="N",
         help="key frames that are asked about (default: 6)",
     )
-    parser.add_argument(
+    add(
         "--tracker",
         choices=("lisa", "sam2"),
         default="lisa",
         help="who carries the masks (default: lisa)",
     )
-    parser.add_argument(
-        "--sam2", metavar="DIR", help="folder of SAM 2 or EdgeTAM, for that tracker"
-    )
+    add("--sam2", metavar="DIR", help="folder of SAM 2 or EdgeTAM, for that tracker")
     add_model_arguments(parser)
 
 

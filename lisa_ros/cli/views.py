@@ -22,18 +22,15 @@ Z_UP = (0.0, 0.0, 1.0)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The views, the question and the model."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "views",
         type=Path,
         help="a folder with views.yaml (pictures, depth images, poses; docs/geometry.md), or a bag",
     )
-    parser.add_argument("--query", required=True, help='what to look for, such as "the red mug"')
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder for object.ply, object.json and pictures"
-    )
-    parser.add_argument(
-        "--voxel", type=float, default=0.005, metavar="METRES", help="default: 0.005"
-    )
+    add("--query", required=True, help='what to look for, such as "the red mug"')
+    add("--out", type=Path, required=True, help="folder for object.ply, object.json and pictures")
+    add("--voxel", type=float, default=0.005, metavar="METRES", help="default: 0.005")
     bag = parser.add_argument_group("recordings")
     bag.add_argument("--image", metavar="TOPIC", default="", help="the camera, if several")
     bag.add_argument("--depth", metavar="TOPIC", help="the depth images registered to it")

@@ -16,27 +16,24 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--port", type=int, default=8080, help="default: 8080; 0: any free one")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--port", type=int, default=8080, help="default: 8080; 0: any free one")
+    add(
         "--host",
         default="127.0.0.1",
         help="address to listen on (default: this machine alone); 0.0.0.0: everybody who has the "
         "link with the token",
     )
-    parser.add_argument(
-        "--tls", action="store_true", help="HTTPS with a certificate of our own (microphone)"
-    )
-    parser.add_argument("--tls-cert", type=Path, metavar="PEM", help="HTTPS with this certificate")
-    parser.add_argument("--tls-key", type=Path, metavar="PEM", help="and its key")
-    parser.add_argument(
-        "--demo", action="store_true", help="bring a perception node and a recorded camera along"
-    )
-    parser.add_argument("--model", default="nano", help="model of --demo (default: nano)")
-    parser.add_argument(
+    add("--tls", action="store_true", help="HTTPS with a certificate of our own (microphone)")
+    add("--tls-cert", type=Path, metavar="PEM", help="HTTPS with this certificate")
+    add("--tls-key", type=Path, metavar="PEM", help="and its key")
+    add("--demo", action="store_true", help="bring a perception node and a recorded camera along")
+    add("--model", default="nano", help="model of --demo (default: nano)")
+    add(
         "--speech-model", default="", help="of the page's microphone, as --model of lisa-ros listen"
     )
-    parser.add_argument("--namespace", default="lisa", help="of the node (default: lisa)")
-    parser.add_argument("--ros-args", nargs=argparse.REMAINDER, default=[], help="as of `ros2 run`")
+    add("--namespace", default="lisa", help="of the node (default: lisa)")
+    add("--ros-args", nargs=argparse.REMAINDER, default=[], help="as of `ros2 run`")
 
 
 def run(args: argparse.Namespace) -> int:

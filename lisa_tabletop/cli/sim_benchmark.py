@@ -8,16 +8,11 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="where to write it: a new folder")
-    parser.add_argument(
-        "--images", type=int, help="images of each split (default: as many as the fixed set has)"
-    )
-    parser.add_argument(
-        "--processes", type=int, default=os.cpu_count(), help="how many draw side by side"
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing: say whether FOLDER is the fixed set"
-    )
+    add = parser.add_argument
+    add("folder", type=Path, help="where to write it: a new folder")
+    add("--images", type=int, help="images of each split (default: as many as the fixed set has)")
+    add("--processes", type=int, default=os.cpu_count(), help="how many draw side by side")
+    add("--check", action="store_true", help="write nothing: say whether FOLDER is the fixed set")
 
 
 def run(args: argparse.Namespace) -> int:

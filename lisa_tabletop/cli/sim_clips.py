@@ -8,22 +8,19 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="where to write them: a new folder")
-    parser.add_argument("--clips", type=int, help="how many (default: as the fixed set, 63)")
-    parser.add_argument(
+    add = parser.add_argument
+    add("folder", type=Path, help="where to write them: a new folder")
+    add("--clips", type=int, help="how many (default: as the fixed set, 63)")
+    add(
         "--seed", type=int, default=0,
         help="which series of tables: 0 is the fixed one (default); tune a tracker on another",
     )  # fmt: skip
-    parser.add_argument(
+    add(
         "--seconds", type=float, default=10.0,
         help="length of each clip, into which all that happens is squeezed (default: 10)",
     )  # fmt: skip
-    parser.add_argument(
-        "--processes", type=int, default=os.cpu_count(), help="how many draw side by side"
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing: say whether FOLDER is the fixed set"
-    )
+    add("--processes", type=int, default=os.cpu_count(), help="how many draw side by side")
+    add("--check", action="store_true", help="write nothing: say whether FOLDER is the fixed set")
 
 
 def run(args: argparse.Namespace) -> int:

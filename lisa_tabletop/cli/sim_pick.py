@@ -29,38 +29,35 @@ SETTINGS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--trials", type=int, default=20, help="number of trials (default: 20)")
-    parser.add_argument("--seed", type=int, default=0, help="which series of scenes (default: 0)")
-    parser.add_argument("--model", default="nano", help="shipped model or folder (default: nano)")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--trials", type=int, default=20, help="number of trials (default: 20)")
+    add("--seed", type=int, default=0, help="which series of scenes (default: 0)")
+    add("--model", default="nano", help="shipped model or folder (default: nano)")
+    add(
         "--perfect",
         action="store_true",
         help="take the simulator's own masks instead of asking the perception node",
     )
-    parser.add_argument(
-        "--uncluttered", action="store_true", help="only a few objects, well apart from each other"
-    )
-    parser.add_argument(
+    add("--uncluttered", action="store_true", help="only a few objects, well apart from each other")
+    add(
         "--disturb",
         action="store_true",
         help="push the thing by 8 cm while the hand is on its way; each scene three times: "
         "undisturbed, with a hand that follows `tracks`, and with one that does not",
     )
-    parser.add_argument(
+    add(
         "--split",
         choices=("train", "test"),
         default="test",
         help="instructions in sentences that training used, or never used (default: test)",
     )
-    parser.add_argument(
+    add(
         "--filmed",
         type=int,
         default=6,
         help="trials in the video, from the first; four of them are in the GIF (default: 6)",
     )
-    parser.add_argument(
-        "--output", type=Path, default=Path("sim_pick_output"), help="folder for what is written"
-    )
+    add("--output", type=Path, default=Path("sim_pick_output"), help="folder for what is written")
 
 
 def run(args: argparse.Namespace) -> int:

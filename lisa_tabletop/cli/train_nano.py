@@ -31,28 +31,29 @@ class _StepsAction(argparse.Action):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     parser.set_defaults(began=time.monotonic())  # before torch is imported: that takes time, too
-    parser.add_argument(
+    add(
         "--folder",
         type=Path,
         default=Path("runs/nano"),
         help="where the run lives; a second start goes on",
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tables", type=int, default=12_000, help="tables of six views each")
-    parser.add_argument(
+    add("--seed", type=int, default=0)
+    add("--tables", type=int, default=12_000, help="tables of six views each")
+    add(
         "--first-table",
         type=int,
         default=0,
         metavar="N",
         help="render no table before this one: those that an earlier run has learnt from",
     )
-    parser.add_argument(
+    add(
         "--minutes",
         type=float,
         help="time budget of the whole training, instead of steps; rendering goes on beside it",
     )
-    parser.add_argument(
+    add(
         "--steps",
         nargs=2,
         action=_StepsAction,
@@ -60,43 +61,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("STAGE", "N"),
         help="how many steps a stage takes; may be given several times",
     )
-    parser.add_argument(
-        "--stages", nargs="+", choices=STAGES, default=STAGES, help="only these (default: all)"
-    )
-    parser.add_argument(
+    add("--stages", nargs="+", choices=STAGES, default=STAGES, help="only these (default: all)")
+    add(
         "--init",
         metavar="MODEL",
         help="begin stages that have no checkpoint yet with the parts of this model, as they fit;"
         " train_joint alone goes on with the whole of it",
     )
-    parser.add_argument(
+    add(
         "--init-parts",
         nargs="+",
         choices=PRETRAINING,
         default=PRETRAINING,
         help="only these parts of it; pretrain_language also brings its tokenizer",
     )
-    parser.add_argument(
+    add(
         "--without-implicit",
         action="store_true",
         help="never ask by use or in two steps (for the experiment of implicit_questions.py)",
     )
-    parser.add_argument(
+    add(
         "--device",
         choices=("auto", "cpu", "cuda"),
         default="auto",
         help="auto: the GPU where there is one; several GPUs: start the command with torchrun",
     )
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads")
-    parser.add_argument(
+    add("--threads", type=int, default=os.cpu_count(), help="processor threads")
+    add(
         "--renderers",
         type=int,
         default=max(1, (os.cpu_count() or 1) - 6),
         help="processes that render",
     )
-    parser.add_argument(
-        "--curves", type=Path, metavar="PNG", help="only draw the curves of the run so far"
-    )
+    add("--curves", type=Path, metavar="PNG", help="only draw the curves of the run so far")
 
 
 def run(args: argparse.Namespace) -> int:
