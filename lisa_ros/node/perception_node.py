@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
+from functools import partialmethod
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -115,28 +116,12 @@ class PerceptionNode(LifecycleNode):
 
         timer = self.create_timer(0.0, once, clock=self._steady)
 
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition("configure", self._configure)
-
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition("activate", self._activate)
-
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition("deactivate", self._deactivate)
-
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition("clean up", self._clean_up)
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition("shut down", self._shut_down)
-
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition("recover", self._recover)
-
-    def _transition(self, name: str, step: Callable[[], None]) -> TransitionCallbackReturn:
+    def _transition(
+        self, name: str, step: Callable[[PerceptionNode], None], state: LifecycleState
+    ) -> TransitionCallbackReturn:
         """Run one transition. Without this rclpy swallows exceptions and nobody learns why."""
         try:
-            step()
+            step(self)
         except LisaError as error:
             self.readiness.failure = error
             self.get_logger().error(f"cannot {name}: {error}")
@@ -189,6 +174,13 @@ class PerceptionNode(LifecycleNode):
     def _shut_down(self) -> None:
         self._enter("finalized", "the node has been shut down")
         self._let_go("the node was shut down")
+
+    on_configure = partialmethod(_transition, "configure", _configure)
+    on_activate = partialmethod(_transition, "activate", _activate)
+    on_deactivate = partialmethod(_transition, "deactivate", _deactivate)
+    on_cleanup = partialmethod(_transition, "clean up", _clean_up)
+    on_shutdown = partialmethod(_transition, "shut down", _shut_down)
+    on_error = partialmethod(_transition, "recover", _recover)
 
     def _enter(self, state: str, not_ready_reason: str, failure: Exception | None = None) -> None:
         readiness = self.readiness

@@ -161,7 +161,7 @@ def test_a_mask_goes_out_at_once_and_words_not_too_often(monkeypatch):
     progress(query)
     assert len(sent) == 2, "nothing after the end"
     monkeypatch.setattr(segment_action, "WORDS_PERIOD", 0.0)
-    query._ended = False
+    query.ended = False
     query.text = "Sure, it"
     progress(query)
     assert sent[-1].text == "Sure, it"

@@ -8,7 +8,6 @@ from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
-from rclpy.task import Future
 
 from lisa_ros.action import Follow
 from lisa_ros.msg import Segmentation
@@ -16,7 +15,7 @@ from lisa_ros.node.follow_loop import FollowLoop
 from lisa_ros.node.parameters import BY_NAME, Parameters
 from lisa_ros.node.requests.following import Following
 from lisa_ros.node.requests.queries import MASKS, Queries
-from lisa_ros.node.requests.query import Query
+from lisa_ros.node.requests.query import Awaited, Query
 from lisa_ros.node.requests.segment_action import RESULT_KEPT
 from lisa_ros.node.results.messages import with_masks
 from lisa_ros.node.status import Readiness, Status
@@ -58,12 +57,7 @@ class FollowAction:
     async def _execute(self, handle: ServerGoalHandle) -> Any:
         """Begin, wait for the end without holding the executor up, and give the goal its state."""
         goal, key = handle.request, bytes(handle.goal_id.uuid)
-        ended = Future(executor=self._node.executor)
-
-        def on_end() -> None:
-            ended.set_result(None)
-            # a coroutine that awaits does not wake the executor by itself
-            self._node.executor.wake()
+        ended = Awaited(self._node)
 
         def on_message(message: Segmentation) -> None:
             feedback = Follow.Feedback(segmentation=with_masks(message, goal.masks))
@@ -77,7 +71,7 @@ class FollowAction:
             stamp=self._node.get_clock().now().to_msg(),
             limit=limit or self._parameters["follow.lost_timeout"],
             on_message=on_message,
-            on_end=on_end,
+            on_end=lambda: ended.set_result(None),
         )
         self._running[key] = one, None
         self._loop.take_up(one)

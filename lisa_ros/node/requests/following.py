@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import numpy as np
 from lisa_ros.geometry import Object3D
 from lisa_ros.msg import Segmentation
 from lisa_ros.node.inputs.frame import Frame
+from lisa_ros.node.requests.query import EndsOnce
 from lisa_ros.node.status import Status
 from lisa_ros.tracking.follow import Follower
 
@@ -58,7 +58,7 @@ class FollowedThing:
 
 
 @dataclass(eq=False)
-class Following:
+class Following(EndsOnce):
     """What one goal, or the standing query, follows."""
 
     query_id: str
@@ -96,21 +96,6 @@ class Following:
     status: Status = Status.OK
     reason: str = ""
     """why it ended"""
-    cancel: threading.Event = field(default_factory=threading.Event)
-    """set it and a question that is being asked again stops"""
-    _ended: bool = False
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def ended(self) -> bool:
-        return self._ended
-
-    def end(self) -> bool:
-        """True for the first caller alone, who then owes the world the one end."""
-        with self._lock:
-            first, self._ended = not self._ended, True
-        self.cancel.set()
-        return first
 
     @property
     def seconds(self) -> float:

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from rclpy.node import Node
+from rclpy.task import Future
+
 from lisa_ros.node.inputs.frame import Frame
 from lisa_ros.node.results.objects3d import Objects3D
 from lisa_ros.node.status import Status
@@ -29,7 +32,38 @@ class Outcome:
 
 
 @dataclass(eq=False)
-class Query:
+class EndsOnce:
+    """What several threads may end, and one of them does."""
+
+    cancel: threading.Event = field(init=False, default_factory=threading.Event)
+    """set it and the engine stops at the next token"""
+    ended: bool = field(init=False, default=False)
+    """whether somebody has taken it on to tell of the end"""
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+
+    def end(self) -> bool:
+        """True for the first caller alone, who then owes the world the one end."""
+        with self._lock:
+            first, self.ended = not self.ended, True
+        self.cancel.set()
+        return first
+
+
+class Awaited(Future):
+    """What a coroutine of the node awaits; awaiting alone does not wake the executor."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(executor=node.executor)
+        self._node = node
+
+    def set_result(self, result: Any) -> None:
+        """Let the coroutine go on."""
+        super().set_result(result)
+        self._node.executor.wake()
+
+
+@dataclass(eq=False)
+class Query(EndsOnce):
     """One instruction, from its arrival to its one result."""
 
     id: str
@@ -66,24 +100,8 @@ class Query:
     """the answer so far"""
     instances: list[Instance] = field(default_factory=list)
     """the masks so far"""
-    cancel: threading.Event = field(default_factory=threading.Event)
-    """set it and the engine stops at the next token"""
-    _ended: bool = False
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def deadline(self) -> float:
         """When the answer is due, by `time.monotonic()`."""
         return self.arrived + self.timeout
-
-    @property
-    def ended(self) -> bool:
-        """Whether somebody has taken it on to publish the result."""
-        return self._ended
-
-    def end(self) -> bool:
-        """True for the first caller alone, who then owes the world the one result."""
-        with self._lock:
-            first, self._ended = not self._ended, True
-        self.cancel.set()
-        return first

@@ -10,14 +10,13 @@ from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
-from rclpy.task import Future
 
 from lisa_ros.action import Segment
 from lisa_ros.msg import Segmentation
 from lisa_ros.node.inputs.frame import DepthMatch, Frame
 from lisa_ros.node.parameters import Parameters
 from lisa_ros.node.requests.queries import Queries
-from lisa_ros.node.requests.query import Outcome, Query
+from lisa_ros.node.requests.query import Awaited, Outcome, Query
 from lisa_ros.node.results import messages
 from lisa_ros.node.results.objects3d import Objects3D
 from lisa_ros.node.status import ANSWERED
@@ -78,14 +77,8 @@ class SegmentAction:
     async def _execute(self, handle: ServerGoalHandle) -> Any:
         """Ask, wait for the end without holding the executor up, and give the goal its state."""
         query = self._query(handle)
-        ended = Future(executor=self._node.executor)
-
-        def on_result(message: Segmentation, outcome: Outcome) -> None:
-            ended.set_result((message, outcome))
-            # a coroutine that awaits does not wake the executor by itself
-            self._node.executor.wake()
-
-        query.on_result = on_result
+        ended = Awaited(self._node)
+        query.on_result = lambda message, outcome: ended.set_result((message, outcome))
         query.on_progress = GoalProgress(handle)
         key = bytes(handle.goal_id.uuid)
         self._running[key] = query

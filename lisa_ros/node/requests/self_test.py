@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
-from rclpy.task import Future
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from lisa_ros.node.inputs.frame import Frame
 from lisa_ros.node.inputs.image_conversion import to_message
 from lisa_ros.node.requests.queries import Queries
-from lisa_ros.node.requests.query import Outcome, Query
+from lisa_ros.node.requests.query import Awaited, Outcome, Query
 from lisa_ros.node.status import ANSWERED, Readiness
 from lisa_ros.node.worker import ModelWorker
 
@@ -31,7 +30,7 @@ class SelfTest:
     ) -> None:
         self._node, self._queries, self._worker = node, queries, worker
         self._readiness = readiness
-        self._pending: list[tuple[float, Future]] = []
+        self._pending: list[tuple[float, Awaited]] = []
         # A service that waits would hold up everything else in the node's own callback group.
         group = ReentrantCallbackGroup()
         node.create_service(Trigger, "self_test", self._test, callback_group=group)
@@ -41,7 +40,7 @@ class SelfTest:
             response.message = f"the model is not loaded: {self._readiness.not_ready_reason}"
             return response
         query = self._queries.new(INSTRUCTION, 0, frame=Frame(SAMPLE, None))
-        ended = Future(executor=self._node.executor)
+        ended = Awaited(self._node)
         self._pending.append((query.deadline + OVERDUE, ended))
         self._worker.test(query, lambda outcome: self._end(ended, (query, outcome)))
         response.success, response.message = self._verdict(await ended)
@@ -55,11 +54,9 @@ class SelfTest:
                 self._end(ended, None)
         self._pending = [(due, ended) for due, ended in self._pending if not ended.done()]
 
-    def _end(self, ended: Future, result: tuple[Query, Outcome] | None) -> None:
+    def _end(self, ended: Awaited, result: tuple[Query, Outcome] | None) -> None:
         if not ended.done():
             ended.set_result(result)
-            # a coroutine that awaits does not wake the executor by itself
-            self._node.executor.wake()
 
     def _verdict(self, result: tuple[Query, Outcome] | None) -> tuple[bool, str]:
         if result is None:
