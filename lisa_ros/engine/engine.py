@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -153,8 +154,7 @@ class Engine:
     def prepare(self, image: np.ndarray, key: Hashable) -> None:
         """Encode an image before it is asked about: SAM, CLIP and the prompt's beginning."""
         check_image(image, self.config)
-        self.turn.take(Interruption())
-        try:
+        with self._taken():
             features = self.features.get(key, image.shape[:2])
             timer = StageTimer(self.device)
             if features.sam is None:
@@ -165,9 +165,6 @@ class Engine:
             if not features.prefix_kv:
                 self._fill_prefixes([features], timer)
             self.vision.join()
-        finally:
-            self.features.trim()
-            self.turn.release()
 
     @torch.inference_mode()
     def sam_features(
@@ -175,8 +172,7 @@ class Engine:
     ) -> tuple[ImageFeatures, bool]:
         """An image's SAM features without a word asked, and whether they had to be computed."""
         check_image(image, self.config)
-        self.turn.take(Interruption())
-        try:
+        with self._taken():
             features = self.features.get(key, image.shape[:2])
             missing = features.sam is None
             if missing:
@@ -189,9 +185,6 @@ class Engine:
                 self.vision.encode_sam([features], [image], StageTimer(self.device))
             self.vision.join()
             return features, missing
-        finally:
-            self.features.trim()
-            self.turn.release()
 
     @torch.inference_mode()
     def decode_masks(self, features: ImageFeatures, embeddings: np.ndarray) -> np.ndarray:
@@ -200,14 +193,11 @@ class Engine:
         `features`: of `sam_features`. `embeddings`: `Instance.seg_embedding` of answers about any
         image. A mask is where its logits are above zero.
         """
-        self.turn.take(Interruption())
-        try:
+        with self._taken():
             prompts = torch.from_numpy(embeddings).to(self.device, self.vision.dtype)  # (N, C)
             entries = [features] * len(prompts)
             found = self.vision.decode_masks(entries, prompts, StageTimer(self.device))
             return torch.stack(found).cpu().numpy()
-        finally:
-            self.turn.release()
 
     @torch.inference_mode()
     def warm_up(self, *, deadline: float | None = None) -> None:
@@ -218,8 +208,7 @@ class Engine:
         image, key = np.zeros((480, 640, 3), np.uint8), object()
         self.prepare(image, key)
         self.segment(image, "-", key=key, max_new_tokens=WARM_UP_TOKENS, deadline=deadline)
-        self.turn.take(Interruption())
-        try:
+        with self._taken():
             # a model that says nothing about a black image has not decoded a mask by now
             features = self.features.entries.pop(key, None)
             if features is not None:
@@ -229,7 +218,15 @@ class Engine:
                 for tokens in WARM_WIDTHS:
                     embeds = self.decoder.embed([0] * tokens)[None]  # (1, T, H)
                     self.decoder.forward(ForwardBatch(embeds, [self.prefix_length]))
+
+    @contextmanager
+    def _taken(self) -> Iterator[None]:
+        """Our turn with the model, however long others take; no more features stay than may."""
+        self.turn.take(Interruption())
+        try:
+            yield
         finally:
+            self.features.trim()
             self.turn.release()
 
     def _open(self, questions: Sequence[Question], timer: StageTimer) -> list[list[RequestState]]:

@@ -134,7 +134,7 @@ def _localize(message: InstanceMessage, obj: Object3D, header: Header) -> None:
         message.pose = PoseStamped(
             header=header, pose=pose_message(obj.box.center, obj.box.quaternion)
         )
-        message.size = Vector3(**dict(zip("xyz", obj.box.size.tolist(), strict=True)))
+        message.size = vector_message(obj.box.size)
         message.centroid = point_message(obj.centroid)
 
 
@@ -227,6 +227,11 @@ def pose_message(position: np.ndarray, quaternion: np.ndarray) -> Pose:
 def point_message(position: np.ndarray) -> Point:
     """A point of a position (3,)."""
     return Point(**dict(zip("xyz", position.tolist(), strict=True)))
+
+
+def vector_message(values: np.ndarray) -> Vector3:
+    """A vector of three numbers."""
+    return Vector3(**dict(zip("xyz", values.tolist(), strict=True)))
 
 
 def union_image(instances: Sequence[Instance], size: tuple[int, int], header: Header) -> Image:
@@ -364,7 +369,7 @@ def marker_array(objects: Sequence[Object3D], labels: Sequence[str], header: Hea
         placed = given | {"pose": pose_message(box.center, box.quaternion)}
         red, green, blue = (value / 255 for value in COLORS[(number - 1) % len(COLORS)])
         color = ColorRGBA(r=red, g=green, b=blue, a=TRANSPARENT)
-        size = _vector(np.maximum(box.size, 1e-3))
+        size = vector_message(np.maximum(box.size, 1e-3))
         markers.append(Marker(ns="boxes", type=Marker.CUBE, scale=size, color=color, **placed))
         axes = Marker(ns="axes", type=Marker.LINE_LIST, **placed)
         axes.scale.x = max(0.002, 0.02 * float(box.size.max()))
@@ -379,7 +384,3 @@ def marker_array(objects: Sequence[Object3D], labels: Sequence[str], header: Hea
         text.scale.z, text.color = LETTERS, ColorRGBA(r=1.0, g=1.0, b=1.0, a=OPAQUE)
         markers.append(text)
     return MarkerArray(markers=markers)
-
-
-def _vector(values: np.ndarray) -> Vector3:
-    return Vector3(**dict(zip("xyz", values.tolist(), strict=True)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from geometry_msgs.msg import PoseStamped, Vector3
+from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
@@ -101,7 +101,7 @@ def _set_track(
         velocity = thing.velocity
         if velocity is not None and message.has_pose:
             message.has_velocity = True
-            message.velocity = Vector3(**dict(zip("xyz", velocity.tolist(), strict=True)))
+            message.velocity = messages.vector_message(velocity)
     elif message.unseen > limit:
         message.track_state = InstanceMessage.LOST
     else:
