@@ -16,7 +16,8 @@ use_large_image_transport()
 @pytest.fixture(scope="session")
 def tokenizer():
     """One trained on the tabletop's sentences."""
-    from lisa_tabletop.language.instructions import corpus
+    from corpus import corpus
+
     from lisa_tabletop.training.nano import train_tokenizer
 
     questions = corpus(np.random.default_rng(0), 4000)

@@ -441,25 +441,13 @@ def write_video(found: FollowedVideo, path: Path, report: Report = lambda *_: No
 
 
 def _drawn(rgb: np.ndarray, found: FollowedVideo, index: int) -> np.ndarray:
-    """A frame with its masks, their outlines, and beneath it what was asked and said."""
-    from lisa_ros.node.results.overlay import fill_masks
+    """A frame as the node's overlay shows an answer, and whether the thing is hidden."""
+    from lisa_ros.node.results.overlay import draw_overlay
 
-    masks = found.decoded(index)
-    picture = fill_masks(rgb, masks)
-    thickness = max(1, round(rgb.shape[0] / 240))
-    for mask in masks:
-        outline, _ = cv2.findContours(
-            mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-        )
-        cv2.drawContours(picture, outline, -1, (255, 255, 255), thickness)
-    scale = rgb.shape[0] / 900
-    band = np.full((round(80 * scale) // 2 * 2, rgb.shape[1], 3), 24, np.uint8)
     said = found.text.replace(f" {SEG}", "").replace(SEG, "")
     hidden = [state for _, _, state, _ in found.masks[index] if state != "visible"]
-    line = f'"{found.instruction}"  {said}' + (f"  ({hidden[0]})" if hidden else "")
-    font, place = cv2.FONT_HERSHEY_SIMPLEX, (round(12 * scale), round(52 * scale))
-    cv2.putText(band, line, place, font, scale, (235, 235, 235), thickness, cv2.LINE_AA)
-    return np.vstack([picture, band])
+    said += f"  ({hidden[0]})" if hidden else ""
+    return draw_overlay(rgb, found.decoded(index), found.instruction, said)
 
 
 def _write_mp4(path: Path, pictures: Iterator[np.ndarray], rate: float) -> None:

@@ -7,7 +7,7 @@ Everything that the language knows is data: kinds and uses in knowledge.yaml, se
 patterns/. The code decides only what is true of a scene and clear enough to be asked.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import pairwise
 
@@ -144,21 +144,6 @@ def _draw(random: Generator, weights: Mapping[str, float]) -> str:
     return name
 
 
-def corpus(random: Generator, count: int, split: str = "train") -> Iterator[dict]:
-    """`count` questions about invented scenes, to train a tokenizer or the language part on text.
-
-    Each is a question as `compose` makes it, with one key more: scene, what is on the table in
-    words ("On the table: a red ceramic mug (left, front), ...").
-    """
-    made = 0
-    while made < count:
-        record = random_record(random)
-        words = scene_in_words(record)
-        for question in compose(record, random, min(8, count - made), split):
-            made += 1
-            yield {"scene": words, **question}
-
-
 def random_record(random: Generator, most: int = 9) -> dict:
     """The record of an invented scene: 1 to `most` objects in the image's central square."""
     knowledge = load_knowledge()
@@ -198,17 +183,3 @@ def _rest(upper: dict, carrier: dict) -> None:
     upper["box"] = [x + dx, y + dy, width, height]
     upper["on"], upper["center"] = carrier["id"], list(carrier["center"])
     upper["position"] = [*carrier["position"][:2], upper["position"][2] + carrier["size"][2]]
-
-
-def scene_in_words(record: Mapping) -> str:
-    """'On the table: a red ceramic mug (left, front), ...', from left to right."""
-    columns, rows = ("left", "middle", "right"), ("back", "middle", "front")
-    left, side = (record["width"] - record["height"]) / 2, record["height"]
-    words = []
-    for entry in sorted(record["objects"], key=lambda entry: entry["center"][0]):
-        u, v = entry["center"]
-        column = columns[min(2, max(0, int(3 * (u - left) / side)))]
-        row = rows[min(2, max(0, int(3 * v / record["height"])))]
-        kind = load_knowledge().kind(entry["kind"])
-        words.append(f"a {entry['color']} {entry['material']} {kind.name} ({column}, {row})")
-    return f"On the table: {', '.join(words)}."

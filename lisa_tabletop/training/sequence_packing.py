@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import accumulate
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -56,23 +57,6 @@ class Packed:
     view: int
 
 
-@dataclass
-class _Row:
-    """One sequence as it grows; names as in `Packed`, places as columns."""
-
-    ids: list[int] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    owner: list[int] = field(default_factory=list)
-    answers: list[int] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    segs: list[int] = field(default_factory=list)
-    targets: list[int] = field(default_factory=list)
-    choices: list[int] = field(default_factory=list)
-    chosen: list[int] = field(default_factory=list)
-    nouns: list[int] = field(default_factory=list)
-    kinds: list[int] = field(default_factory=list)
-
-
 def pack(questions: Sequence[Sequence[dict]], tokenizer: Tokenizer, config: LisaConfig) -> Packed:
     """Pack the questions (as `compose` makes them) about each of B views."""
     rows = [_pack_row(asked, tokenizer, config) for asked in questions]
@@ -107,8 +91,11 @@ def pack(questions: Sequence[Sequence[dict]], tokenizer: Tokenizer, config: Lisa
     )
 
 
-def _pack_row(questions: Sequence[dict], tokenizer: Tokenizer, config: LisaConfig) -> _Row:
-    row = _Row()
+def _pack_row(
+    questions: Sequence[dict], tokenizer: Tokenizer, config: LisaConfig
+) -> SimpleNamespace:
+    """One sequence as it grows; names as in `Packed`, places as columns."""
+    row = SimpleNamespace(**{one.name: [] for one in fields(Packed)})
     beginning, _ = encode_dialogue({"instruction": "", "answer": ""}, tokenizer.encode, config)
     shared = beginning.index(IMAGE_TOKEN)
     row.ids = [*beginning[:shared], *[IMAGE_TOKEN] * config.image_tokens]

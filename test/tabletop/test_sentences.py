@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from itertools import chain
 
+from corpus import corpus
 from numpy.random import default_rng
 from tabletop_questions import (
     EVERYDAY,
@@ -16,7 +17,7 @@ from tabletop_questions import (
     plain_text,
 )
 
-from lisa_tabletop.language.instructions import compose, corpus, random_record
+from lisa_tabletop.language.instructions import compose, random_record
 from lisa_tabletop.world.kinds import KINDS, palette
 
 

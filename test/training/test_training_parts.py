@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from corpus import corpus
 from square_scenes import square_scenes
 
 from lisa_ros.cli import main
@@ -13,7 +14,6 @@ from lisa_ros.errors import LisaError
 from lisa_ros.model.checkpoint import Lisa
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.training.loop import Schedule, train
-from lisa_tabletop.language.instructions import corpus
 from lisa_tabletop.language.nouns import held_out_vocabulary, write_nouns
 from lisa_tabletop.training.nano import nano_config, nano_network, train_tokenizer
 from lisa_tabletop.training.optimizer import Optimizer

@@ -48,7 +48,8 @@ def draw_overlay(
     picture = Image.fromarray(mark_masks(image, masks) if masks else image)
     if len(masks) > 1:
         for index, mask in enumerate(masks):
-            _badge(picture, mask, index)
+            if mask.any():
+                _badge(picture, mask, index)
     strip = _caption(picture, instruction, answer, failed)
     return np.concatenate([np.asarray(picture), np.asarray(strip)])
 
