@@ -123,9 +123,7 @@ class AskOptions(TypedDict, total=False):
 
 
 def check_question(
-    question: Question,
-    config: EngineConfig = DEFAULTS,
-    modes: Collection[str] = get_args(Mode),
+    question: Question, config: EngineConfig = DEFAULTS, modes: Collection[str] = get_args(Mode)
 ) -> None:
     """Raise `InstructionError` or `ImageError`, which say why a question cannot be asked.
 

@@ -143,11 +143,7 @@ class _Local:
     """
 
     def __init__(
-        self,
-        obj: Object3D,
-        axes: np.ndarray,
-        points: np.ndarray,
-        obstacles: np.ndarray | None,
+        self, obj: Object3D, axes: np.ndarray, points: np.ndarray, obstacles: np.ndarray | None
     ) -> None:
         assert obj.box is not None
         self.axes, self.origin = axes, obj.box.center

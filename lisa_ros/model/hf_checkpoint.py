@@ -296,11 +296,7 @@ def _clip_config(tower: Path) -> dict[str, Any]:
 
 
 def _config(
-    folder: Path,
-    settings: dict[str, Any],
-    shapes: Shapes,
-    clip: dict[str, Any],
-    seg_token_id: int,
+    folder: Path, settings: dict[str, Any], shapes: Shapes, clip: dict[str, Any], seg_token_id: int
 ) -> LisaConfig:
     rope_theta = _rope_theta(folder, settings)
     select = settings.get("mm_vision_select_feature", "patch")
@@ -323,10 +319,7 @@ def _config(
         "num_hidden_layers": len(layers),
         "num_key_value_heads": settings.get("num_key_value_heads", settings["num_attention_heads"]),
         "pad_token_id": 0,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": rope_theta,
-        },
+        "rope_parameters": {"rope_type": "default", "rope_theta": rope_theta},
         **{key: settings[key] for key in _LLAMA_KEYS},
     }
     sam_vision, sam_decoder = sam_sizes(shapes)
@@ -360,11 +353,7 @@ def _rope_theta(folder: Path, settings: dict[str, Any]) -> float:
 
 
 def _check_tower(
-    folder: Path,
-    settings: dict[str, Any],
-    shapes: Shapes,
-    clip: dict[str, Any],
-    tower: Path,
+    folder: Path, settings: dict[str, Any], shapes: Shapes, clip: dict[str, Any], tower: Path
 ) -> None:
     name = Path(tower_name(settings)).name
     published = re.fullmatch(r"clip-vit-(?:base|large)-patch\d+(?:-(\d+))?", name)

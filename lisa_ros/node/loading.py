@@ -8,12 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lisa_ros.engine.load import (
-    ModelUnavailable,
-    give_memory_back,
-    is_out_of_memory,
-    load_engine,
-)
+from lisa_ros.engine.load import ModelUnavailable, give_memory_back, is_out_of_memory, load_engine
 from lisa_ros.errors import ServerUnreachable
 
 if TYPE_CHECKING:

@@ -74,13 +74,7 @@ class PerceptionNode(LifecycleNode):
         )
         self.outputs = ResultPublishers(self, parameters)
         self.queries = queries = Queries(
-            self,
-            parameters,
-            self.outputs,
-            worker,
-            readiness,
-            steady,
-            self._on_result,
+            self, parameters, self.outputs, worker, readiness, steady, self._on_result
         )
         self.following = FollowLoop(
             self, parameters, self.camera, self.localizer, worker, readiness

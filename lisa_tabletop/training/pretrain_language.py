@@ -25,12 +25,7 @@ from lisa_tabletop.training.concepts import (
 )
 from lisa_tabletop.training.pretrain_vision_tower import view_ids, view_shares
 from lisa_tabletop.training.scenes import Scenes, mirror
-from lisa_tabletop.training.sequence_packing import (
-    Packed,
-    answer_loss,
-    pack,
-    run_packed,
-)
+from lisa_tabletop.training.sequence_packing import Packed, answer_loss, pack, run_packed
 
 QUESTIONS = 8  # asked about each view
 ATTENTION_WEIGHT = 0.5  # of where the attention lies

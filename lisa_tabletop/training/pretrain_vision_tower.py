@@ -21,13 +21,7 @@ from lisa_tabletop.training.augment import (
     photograph,
     resize_ids,
 )
-from lisa_tabletop.training.concepts import (
-    VIEW_SCALE,
-    ConceptSpace,
-    cell_sums,
-    coverage,
-    loudness,
-)
+from lisa_tabletop.training.concepts import VIEW_SCALE, ConceptSpace, cell_sums, coverage, loudness
 from lisa_tabletop.training.scenes import Scenes
 
 NAMING_WEIGHT = 0.1  # of naming kinds and colours, beside the distance of the embeddings

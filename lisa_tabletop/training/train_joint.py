@@ -20,13 +20,7 @@ from lisa_ros.model.losses import BCE_WEIGHT, CE_WEIGHT, DICE_WEIGHT
 from lisa_ros.model.network import LisaNetwork
 from lisa_tabletop.language.curriculum import TRAINING_TYPES
 from lisa_tabletop.training.attention_supervision import attention_loss
-from lisa_tabletop.training.augment import (
-    clip_pixels,
-    mirrored,
-    photograph,
-    resize_ids,
-    sam_pixels,
-)
+from lisa_tabletop.training.augment import clip_pixels, mirrored, photograph, resize_ids, sam_pixels
 from lisa_tabletop.training.pretrain_language import (
     ATTENTION_WEIGHT,
     Example,
