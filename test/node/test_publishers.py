@@ -9,9 +9,17 @@ import pytest
 
 pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
-from node_rig import wait_for
+from builtin_interfaces.msg import Time
+from depth_rig import COLOR, INFO, SEEN, metres
+from node_rig import image_message, wait_for
 
-from lisa_ros.node.results.publishers import NewestWins
+from lisa_ros.engine.answer import Answer, AnswerStatus, Instance
+from lisa_ros.node.inputs.frame import DepthMatch, Frame
+from lisa_ros.node.parameters import BY_NAME
+from lisa_ros.node.requests.query import Outcome, Query
+from lisa_ros.node.results import messages, objects3d, publishers
+from lisa_ros.node.results.publishers import NewestWins, ResultPublishers
+from lisa_ros.node.status import Status
 
 
 @pytest.fixture
@@ -53,3 +61,40 @@ def test_a_fault_while_drawing_is_logged_and_the_next_is_drawn(drawing, errors):
     drawing.submit("points", drawn.set)
     assert drawn.wait(20)
     assert len(errors) == 1 and "ZeroDivisionError" in errors[0] and "overlay" in errors[0]
+
+
+def test_a_result_does_not_wait_for_overlay_markers_and_clouds(monkeypatch, errors):
+    """They are drawn while the next query is answered, and come in the end."""
+    go_on, sent = threading.Event(), []
+    for place, name in (
+        (publishers, "draw_overlay"),
+        (messages, "marker_array"),
+        (objects3d, "object_cloud"),
+        (objects3d, "scene_cloud"),
+    ):
+        draw = getattr(place, name)
+        slow = lambda *given, draw=draw, **more: go_on.wait(20) and draw(*given, **more)  # noqa: E731
+        monkeypatch.setattr(place, name, slow)
+
+    def create_publisher(kind, name, qos):
+        return SimpleNamespace(
+            publish=lambda message: sent.append(name), get_subscription_count=lambda: 1
+        )
+
+    logger = SimpleNamespace(error=errors.append, warning=errors.append)
+    node = SimpleNamespace(create_publisher=create_publisher, get_logger=lambda: logger)
+    settings = {name: parameter.default for name, parameter in BY_NAME.items()}
+    outputs = ResultPublishers(node, settings)
+    frame = Frame(image_message(COLOR), ("camera", 1), match=DepthMatch(metres(), INFO))
+    frame.pixels(settings["input.max_pixels"])
+    found = [Instance(SEEN == 0, 0.9, 0.9, "it", (0, 0, 9, 9), int((SEEN == 0).sum()))]
+    objects = objects3d.localize([found[0].mask], frame.match, frame.header, settings)
+    outcome = Outcome(Status.OK, "", Answer("It is it.", AnswerStatus.OK, found), objects)
+    query = Query("1", "it", "auto", 1, Time(), 30.0, 9, frame)
+    outputs.publish_rest(query, outcome, outputs.publish_result(query, outcome, "fake"))
+    beside = {"overlay", "markers", "points", "scene/points"}
+    assert {"mask", "answer", "mask/image", "grasps"} <= set(sent) and not beside & set(sent)
+    go_on.set()
+    wait_for(lambda: beside <= set(sent), "what is drawn")
+    outputs._drawing.close()
+    assert not errors
