@@ -18,8 +18,8 @@ from lisa_ros.errors import LisaError
 from lisa_ros.resources import shared_file
 
 COMMANDS: dict[str, str] = {
-    "segment": "answer an instruction about one picture",
-    "demo": "play a recorded camera to the perception node and ask it about its pictures",
+    "segment": "answer an instruction about one image",
+    "demo": "play a recorded camera to the perception node and ask it about its images",
     "node": "run the perception node without a launch system",
     "serve": "answer the questions of many robots with one engine",
     "web": "offer a page for browsers: the live camera, a line to ask, masks and words",

@@ -1,4 +1,4 @@
-"""`lisa-ros segment IMAGE "INSTRUCTION"`: answer one instruction about one picture."""
+"""`lisa-ros segment IMAGE "INSTRUCTION"`: answer one instruction about one image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("image", type=Path, metavar="IMAGE", help="a picture file")
+    add("image", type=Path, metavar="IMAGE", help="an image file")
     add("instruction", metavar="INSTRUCTION", help='for example "the red mug"')
     add_model_arguments(parser)
     add(
@@ -30,10 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--clip-view",
         choices=("center", "squash", "tiles"),
-        help="what the language model sees of a wide picture (default: as the model was trained)",
+        help="what the language model sees of a wide image (default: as the model was trained)",
     )
     add("--json", type=Path, metavar="FILE", help="write the answer as JSON")
-    add("--overlay", type=Path, metavar="FILE", help="write the picture with masks")
+    add("--overlay", type=Path, metavar="FILE", help="write the image with masks")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -26,10 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "views",
         type=Path,
-        help="a folder with views.yaml (pictures, depth images, poses; docs/geometry.md), or a bag",
+        help="a folder with views.yaml (images, depth images, poses; docs/geometry.md), or a bag",
     )
     add("--query", required=True, help='what to look for, such as "the red mug"')
-    add("--out", type=Path, required=True, help="folder for object.ply, object.json and pictures")
+    add("--out", type=Path, required=True, help="folder for object.ply, object.json and images")
     add("--voxel", type=float, default=0.005, metavar="METRES", help="default: 0.005")
     bag = parser.add_argument_group("recordings")
     bag.add_argument("--image", metavar="TOPIC", default="", help="the camera, if several")

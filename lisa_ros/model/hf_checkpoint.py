@@ -334,7 +334,7 @@ def _config(
         image_start_end=start_end,
         seg_token_id=seg_token_id,
         clip_select_layer=settings.get("mm_vision_select_layer", -2),
-        # LISA++ changed the projector and dropped the marks around the picture
+        # LISA++ changed the projector and dropped the marks around the image
         mask_instances=two_layers and not start_end,
     )
 

@@ -1,6 +1,6 @@
 """A LISA that has not been trained yet: LLaVA's language model, SAM, CLIP, and a [SEG] to learn.
 
-As LISA's authors begin (arXiv 2308.00692): [SEG] and the marks around the picture are added to the
+As LISA's authors begin (arXiv 2308.00692): [SEG] and the marks around the image are added to the
 vocabulary, their rows and the projection of [SEG] are drawn at random.
 """
 

@@ -38,7 +38,7 @@ def lisa_loss(
     """Combine the losses of a batch.
 
     logits (M, V) of the states that predict the ids to be learnt, and targets (M,), those ids;
-    masks and truth, a picture each: logits (N, H, W) and 0/1 of the same shape. The cross entropy
+    masks and truth, an image each: logits (N, H, W) and 0/1 of the same shape. The cross entropy
     is the mean over all targets of the batch, the other two over all its masks, 0 if it has none.
     """
     count = max(1, sum(len(mask) for mask in masks))

@@ -2,7 +2,7 @@
 
 Lai et al., "LISA: Reasoning Segmentation via Large Language Model" (arXiv 2308.00692).
 Shapes: B batch, T token ids, P image positions, H width of the language model, C width of SAM's
-prompt, g side of SAM's feature grid, S side of SAM's picture, N masks.
+prompt, g side of SAM's feature grid, S side of SAM's image, N masks.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class LisaNetwork(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What features of pictures are computed in; large weights may be stored in less."""
+        """What features of images are computed in; large weights may be stored in less."""
         return self.no_mask_embed.weight.dtype
 
     def encode_view(self, clip_pixels: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ class LisaNetwork(nn.Module):
             [self.embed_prompt(row, view) for row, view in zip(ids, views, strict=True)]
         )
         if attention_mask is not None:
-            # the picture stands before any padding, so its positions may be put in front
+            # the image stands before any padding, so its positions may be put in front
             seen = attention_mask.new_ones(len(ids), views.shape[1] - 1)
             attention_mask = torch.cat([seen, attention_mask], dim=1)
         return self.language_model(
@@ -157,7 +157,7 @@ def label_positions(ids: Tensor, chosen: Tensor, image_tokens: int) -> Tensor:
     """Where the states that predict the chosen ids lie, in reading order: (M, 2), row and position.
 
     ids (B, T) as for `LisaNetwork.forward`; chosen (B, T), true where an id is meant, for instance
-    `ids == seg_id`. The id at index j is predicted at index j - 1; from the picture on, which takes
+    `ids == seg_id`. The id at index j is predicted at index j - 1; from the image on, which takes
     `image_tokens` positions for one id, everything is shifted.
     """
     rows, columns = chosen[:, 1:].nonzero(as_tuple=True)

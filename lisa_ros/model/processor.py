@@ -1,6 +1,6 @@
-"""Pictures in, masks out: the two preprocessings of LISA and the way back to full size.
+"""Images in, masks out: the two preprocessings of LISA and the way back to full size.
 
-Both branches resize 8-bit pictures with Pillow, whose filters the released models have seen.
+Both branches resize 8-bit images with Pillow, whose filters the released models have seen.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SAM_STD = np.array([58.395, 57.12, 57.375], dtype=np.float32)
 
 
 class Processor:
-    """Preprocessing for one model's picture sizes. Pictures are uint8 arrays (H, W, 3) in RGB."""
+    """Preprocessing for one model's image sizes. Images are uint8 arrays (H, W, 3) in RGB."""
 
     def __init__(self, config: LisaConfig) -> None:
         self.clip_size: int = config.clip["image_size"]
@@ -31,7 +31,7 @@ class Processor:
         self.clip_view: ClipView = config.clip_view
 
     def clip_pixels(self, image: np.ndarray) -> Tensor:
-        """What the language model sees of the picture in training, (3, h, w).
+        """What the language model sees of the image in training, (3, h, w).
 
         The released models: the middle square. The shorter side becomes h by Pillow's bicubic
         filter and the rest is cut off on both sides: of 640x480 a quarter is never seen.
@@ -41,25 +41,25 @@ class Processor:
     def clip_views(self, image: np.ndarray, clip_view: ClipView) -> Tensor:
         """The views that are asked about, (V, 3, h, w).
 
-        `center`: the middle square, as in training. `squash`: the whole picture pressed into a
+        `center`: the middle square, as in training. `squash`: the whole image pressed into a
         square. `tiles`: the squares at both ends of the longer side and the middle one between
-        them (left, centre, right, or top, centre, bottom); one view if the picture is square.
+        them (left, centre, right, or top, centre, bottom); one view if the image is square.
         """
         size = self.clip_size
         height, width = _checked(image).shape[:2]
-        picture = Image.fromarray(image)
+        pil = Image.fromarray(image)
         if clip_view == "squash":
-            squares = [picture.resize((size, size), Image.Resampling.BICUBIC)]
+            squares = [pil.resize((size, size), Image.Resampling.BICUBIC)]
         else:
             scale_to = _shorter_side(height, width, size)
-            resized = picture.resize(scale_to[::-1], Image.Resampling.BICUBIC)
+            resized = pil.resize(scale_to[::-1], Image.Resampling.BICUBIC)
             squares = [resized.crop(box) for box in _squares(scale_to, size, clip_view)]
         pixels = np.stack([np.asarray(square, dtype=np.float32) for square in squares])
         pixels = (pixels / 255 - CLIP_MEAN) / CLIP_STD
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
     def sam_pixels(self, image: np.ndarray) -> tuple[Tensor, tuple[int, int]]:
-        """What SAM sees: the whole picture, (3, S, S), and its (height, width) in there.
+        """What SAM sees: the whole image, (3, S, S), and its (height, width) in there.
 
         The longer side becomes S; what is left over on the right and below is zero, that is
         the mean colour, because padding follows normalising.
@@ -77,7 +77,7 @@ class Processor:
     def full_size_masks(
         self, low_res: Tensor, resized_hw: tuple[int, int], original_hw: tuple[int, int]
     ) -> Tensor:
-        """Scale mask logits (N, m, m) to the picture: (N, H, W) float32; a mask is `> 0`.
+        """Scale mask logits (N, m, m) to the image: (N, H, W) float32; a mask is `> 0`.
 
         Bilinear twice, as the reference does: to SAM's square, and, after cutting off the padding,
         to the original size.
@@ -95,7 +95,7 @@ def _bilinear(masks: Tensor, size: tuple[int, int]) -> Tensor:
 def _checked(image: np.ndarray) -> np.ndarray:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ImageError(
-            f"a picture must be an RGB array of uint8, (height, width, 3); "
+            f"an image must be an RGB array of uint8, (height, width, 3); "
             f"this one is {image.dtype} {image.shape}"
         )
     return image
@@ -111,7 +111,7 @@ def _shorter_side(height: int, width: int, size: int) -> tuple[int, int]:
 def _squares(
     hw: tuple[int, int], size: int, clip_view: Literal["center", "tiles"]
 ) -> list[tuple[int, int, int, int]]:
-    """Boxes (left, top, right, bottom) of the squares that are cut out of a picture."""
+    """Boxes (left, top, right, bottom) of the squares that are cut out of an image."""
     spare = max(hw) - size
     middle = spare // 2
     starts = [0, middle, spare] if clip_view == "tiles" and spare else [middle]

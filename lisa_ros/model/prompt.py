@@ -65,7 +65,7 @@ Turn = tuple[str, str | None]
 def build_prompt(
     conversation: Conversation, turns: Sequence[Turn], image_start_end: bool, *, image: bool = True
 ) -> str:
-    """Lay out a conversation; the picture, if any, stands before the first question.
+    """Lay out a conversation; the image, if any, stands before the first question.
 
     The last turn's answer is usually None, and the prompt then ends where the model goes on.
     """
@@ -97,7 +97,7 @@ def encode_dialogue(
 def encode_turns(
     turns: Sequence[Turn], encode: Callable[[str], list[int]], config: LisaConfig
 ) -> tuple[list[int], list[tuple[int, int]]]:
-    """Ids of a whole dialogue about one picture, and where in them each answer with its end lies.
+    """Ids of a whole dialogue about one image, and where in them each answer with its end lies.
 
     Answers are found in the ids of the whole, for the pieces of two texts are not those of their
     sum.

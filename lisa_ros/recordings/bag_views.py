@@ -85,14 +85,14 @@ def read_bag(
         # 3. The views; one that cannot be used costs only itself.
         shots = []
         for one, other in sorted(pairs.items(), key=lambda pair: moments[image][pair[0]].time):
-            picture, reading, moment = read[image, one], read[depth, other], moments[image][one]
+            message, reading, moment = read[image, one], read[depth, other], moments[image][one]
             when = moment.time / 1e9
             try:
-                check_registered(picture.header.frame_id, reading.header.frame_id)
+                check_registered(message.header.frame_id, reading.header.frame_id)
                 beside = nearest(moments[info], moment, math.inf)
                 camera = Intrinsics.from_camera_info(infos[beside])
-                pose = transforms.pose(picture.header.frame_id, frame, when)
-                pixels, metres = to_rgb(picture, LARGEST), to_depth(reading, LARGEST)
+                pose = transforms.pose(message.header.frame_id, frame, when)
+                pixels, metres = to_rgb(message, LARGEST), to_depth(reading, LARGEST)
                 shots.append(Shot(f"{when:.3f} s", pixels, metres, camera, pose))
             except LisaError as error:
                 notes.append(f"no view at {when:.3f} s: {error}")

@@ -1,6 +1,6 @@
 """One object from several views: each is asked about, and the answers are fused.
 
-The views come from a recording (`bag_views.py`) or from a folder with pictures, depth images and a
+The views come from a recording (`bag_views.py`) or from a folder with images, depth images and a
 small file that says where they were taken:
 
 up: [0, 0, 1]                         # optional, against gravity in the shared frame

@@ -3,7 +3,7 @@
 The paper's two-stage baselines let a language model name the thing and a segmenter find the name.
 Here a classifier of the instruction's word pieces, trained on the same texts as the fine-tuned
 model, names the kind; then a model that obeys plain names is asked for it. Neither is told what is
-in the picture.
+in the image.
 """
 
 from __future__ import annotations

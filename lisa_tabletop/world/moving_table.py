@@ -30,7 +30,7 @@ CLIP_KINDS = {
     "hidden": "the hand carries another thing past, which hides it for a second",
     "hand": "the hand itself comes between and hides it for a second",
     "lookalike": "it slides around another of its kind and colour, close beside it",
-    "out": "the camera turns away until it is out of the picture, and back",
+    "out": "the camera turns away until it is out of the image, and back",
     "swap": "it changes places with another of its kind",
 }
 """What happens in each kind of clip; a set takes them in turn."""
@@ -40,8 +40,8 @@ HAND = 254  # the hand's number in the masks
 QUESTIONS = {"plain": 0.3, "attribute": 0.15, "relation": 0.25, "use": 0.3}
 DRAWN = 12  # questions about the first frame, of which one must mean the thing
 REGION = (0.30, 0.25)  # half sizes in metres of where things slide
-PLAN = (160, 120)  # width and height of the pictures in which a plan is tried
-SMALLEST, LEAST = 60, 0.35  # pixels of such a picture; share of the first frame's
+PLAN = (160, 120)  # width and height of the images in which a plan is tried
+SMALLEST, LEAST = 60, 0.35  # pixels of such an image; share of the first frame's
 DEEP = 0.004  # metres that two things may overlap before one sees it
 TRIED = 40  # frames of a clip in which a plan is tried
 TRIES, STRIDE = 50, 100  # tables tried for a clip, seeds from one to the next
@@ -56,7 +56,7 @@ class Script:
     """Where everything is in every frame (T of them): metres and radians, in the table's frame.
 
     Attributes:
-        eye, look: (T,3) where the camera is, and what is in the middle of its picture.
+        eye, look: (T,3) where the camera is, and what is in the middle of its image.
         moved: for the id of each thing that moves (T,4): x, y, z and turn from where it rested.
         hand: (T,4): x, y, z of the fingertips, and yaw.
     """

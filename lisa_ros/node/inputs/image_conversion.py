@@ -196,12 +196,12 @@ def _decompress(message: Any, max_pixels: int) -> np.ndarray:
         raise ImageError("this is a compressed depth image: connect `image` to a colour camera")
     try:
         # Only these two: every further format would be one more parser open to the network.
-        with Image.open(io.BytesIO(message.data), formats=("JPEG", "PNG")) as picture:
-            check_size(*picture.size, max_pixels)
-            if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
-                grey = _to_8_bit(np.asarray(picture).astype("<u2")[..., None])
+        with Image.open(io.BytesIO(message.data), formats=("JPEG", "PNG")) as pil:
+            check_size(*pil.size, max_pixels)
+            if pil.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
+                grey = _to_8_bit(np.asarray(pil).astype("<u2")[..., None])
                 return np.repeat(grey, 3, axis=2)
-            return np.asarray(picture.convert("RGB"))
+            return np.asarray(pil.convert("RGB"))
     except UnidentifiedImageError:
         raise ImageError(
             f"the compressed image (format {message.format[:40]!r}) is neither JPEG nor PNG"
@@ -261,9 +261,9 @@ def _decompress_depth(message: Any, max_pixels: int) -> np.ndarray:
     data = bytes(message.data)
     try:
         _, quantum, offset = DEPTH_HEADER.unpack_from(data)
-        with Image.open(io.BytesIO(data[DEPTH_HEADER.size :]), formats=("PNG",)) as picture:
-            check_size(*picture.size, max_pixels)
-            whole = np.asarray(picture).astype(np.uint16)
+        with Image.open(io.BytesIO(data[DEPTH_HEADER.size :]), formats=("PNG",)) as pil:
+            check_size(*pil.size, max_pixels)
+            whole = np.asarray(pil).astype(np.uint16)
     except (struct.error, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DepthError(f"the compressed depth image is damaged: {error}") from None
     if whole.ndim != 2:

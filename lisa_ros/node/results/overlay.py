@@ -1,4 +1,4 @@
-"""The picture for people: masks, contours, numbers and words over the image. Needs no ROS."""
+"""What people see: masks, contours, numbers and words over the image. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def draw_overlay(
         uint8 (H + h, W, 3) RGB: the image, and below it a strip with the words, which hides
         nothing. `h` depends on the size of the image alone, so that a video keeps its size.
     """
-    picture = Image.fromarray(mark_masks(image, masks) if masks else image)
+    canvas = Image.fromarray(mark_masks(image, masks) if masks else image)
     if len(masks) > 1:
         for index, mask in enumerate(masks):
             if mask.any():
-                _badge(picture, mask, index)
-    strip = _caption(picture, instruction, answer, failed)
-    return np.concatenate([np.asarray(picture), np.asarray(strip)])
+                _badge(canvas, mask, index)
+    strip = _caption(canvas, instruction, answer, failed)
+    return np.concatenate([np.asarray(canvas), np.asarray(strip)])
 
 
 def mark_masks(image: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
@@ -61,14 +61,14 @@ def mark_masks(image: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
     """
     import cv2
 
-    picture = cv2.convertScaleAbs(image, alpha=DIM)
-    width = max(1, round(min(picture.shape[:2]) / 240))
+    canvas = cv2.convertScaleAbs(image, alpha=DIM)
+    width = max(1, round(min(canvas.shape[:2]) / 240))
     for index, mask in enumerate(masks):
         kind = cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
         contours, _ = cv2.findContours(mask.astype(np.uint8), *kind)
-        cv2.drawContours(picture, contours, -1, (255, 255, 255), 2 * width + 3, cv2.LINE_AA)
-        cv2.drawContours(picture, contours, -1, _color(index), 2 * width, cv2.LINE_AA)
-    return fill_masks(image, masks, picture)
+        cv2.drawContours(canvas, contours, -1, (255, 255, 255), 2 * width + 3, cv2.LINE_AA)
+        cv2.drawContours(canvas, contours, -1, _color(index), 2 * width, cv2.LINE_AA)
+    return fill_masks(image, masks, canvas)
 
 
 def fill_masks(
@@ -78,11 +78,11 @@ def fill_masks(
 
     `around`: the image itself unless another one of its size is given.
     """
-    picture = (image if around is None else around).copy()
+    canvas = (image if around is None else around).copy()
     for index, mask in enumerate(masks):
         inside = image[mask].astype(np.float32) * (1 - FILL)
-        picture[mask] = (inside + np.array(_color(index), np.float32) * FILL).astype(np.uint8)
-    return picture
+        canvas[mask] = (inside + np.array(_color(index), np.float32) * FILL).astype(np.uint8)
+    return canvas
 
 
 def _color(index: int) -> tuple[int, int, int]:
@@ -103,16 +103,16 @@ def _badge(canvas: Image.Image, mask: np.ndarray, index: int) -> None:
     draw.text((x, y), str(index + 1), fill=(255, 255, 255), font=load_font(size), anchor="mm")
 
 
-def _caption(picture: Image.Image, instruction: str, answer: str, failed: bool) -> Image.Image:
-    """A strip as wide as the picture: the instruction, and the answer in what room is left."""
-    size = _font_size(picture)
+def _caption(canvas: Image.Image, instruction: str, answer: str, failed: bool) -> Image.Image:
+    """A strip as wide as the image: the instruction, and the answer in what room is left."""
+    size = _font_size(canvas)
     margin, step, font = size // 2, round(size * 1.35), load_font(size)
-    room = picture.width - 2 * margin
+    room = canvas.width - 2 * margin
     lines = [(line, ASKED) for line in wrap_words(instruction, font, room, ASKED_LINES)]
     said = wrap_words(answer, font, room, LINES - len(lines))
     lines += [(line, FAILED if failed else SAID) for line in said]
     height = step * LINES + margin
-    strip = Image.new("RGB", (picture.width, height + height % 2), BAR)
+    strip = Image.new("RGB", (canvas.width, height + height % 2), BAR)
     draw = ImageDraw.Draw(strip)
     for number, (line, color) in enumerate(lines):
         place = (margin, margin // 2 + number * step)

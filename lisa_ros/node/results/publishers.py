@@ -179,14 +179,14 @@ class ResultPublishers:
 
     def _draw(self, query: Query, outcome: Outcome, message: Segmentation) -> None:
         found = outcome.answer.instances if outcome.answer else query.instances
-        picture = draw_overlay(
+        drawn = draw_overlay(
             query.frame.decoded,
             [one.mask for one in found],
             query.instruction,
             message.error or message.answer,
             failed=outcome.status not in (Status.OK, Status.TEXT_ONLY),
         )
-        self._overlay.publish(to_message(picture, "rgb8", message.header))
+        self._overlay.publish(to_message(drawn, "rgb8", message.header))
 
     def close(self, seconds: float) -> None:
         """Wait until the results have arrived wherever they are awaited, at most so long."""
