@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lisa_ros.cli import add_model_arguments, model_options
+from lisa_ros.cli import add_model_arguments, model_options, plain_table
 from lisa_ros.errors import LisaError
 from lisa_ros.image_files import figure_format
 from lisa_ros.writing import writable_file, writable_folder, write_file
@@ -216,14 +216,9 @@ def _print_unasked(unasked: Sequence[Sample], count: int, zeros: dict) -> None:
 
 
 def _print(results: dict[str, dict[str, dict]], scores: dict) -> None:
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("questions", no_wrap=True)
-    for name in COLUMNS:
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table(["questions", *COLUMNS])
     for split, kinds in results.items():
         table.add_row(f"[bold]{split}")
         for kind, row in kinds.items():
@@ -330,14 +325,9 @@ def make_follower(engine: Engine, tracker: str, folder: str | None) -> Follower:
 
 
 def _print_video(results: dict[str, dict]) -> None:
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("kind", no_wrap=True)
-    for name in VIDEO_COLUMNS:
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table(["kind", *VIDEO_COLUMNS])
     for kind, row in results.items():
         whole = {**row, "milliseconds": round(row["milliseconds"])}
         table.add_row(kind, *(_cell(whole[name]) for name in VIDEO_COLUMNS.values()))

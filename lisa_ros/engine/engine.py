@@ -252,7 +252,7 @@ class Engine:
         return groups
 
     def _fill_prefixes(self, entries: Sequence[ImageFeatures], timer: StageTimer) -> None:
-        """The prefix cache: one pass over the part of the prompt that questions about an image share."""
+        """The prefix cache: one pass over what all prompts about an image begin with."""
         ids = torch.tensor(self.prompts.prefix, device=self.device)
         views = [view for features in entries for view in features.views]
         with timer.stage("prefill"):

@@ -48,12 +48,8 @@ class ModelWorker:
         logger: Any,
     ) -> None:
         """`finish` is called on the model's thread with each query's outcome."""
-        self._load = load
-        self._camera = camera
-        self._localizer = localizer
-        self._parameters = parameters
-        self._finish = finish
-        self._logger = logger
+        self._load, self._camera, self._localizer = load, camera, localizer
+        self._parameters, self._finish, self._logger = parameters, finish, logger
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lisa_model")
         self.model: Model | None = None
         self.busy: Query | None = None

@@ -52,12 +52,8 @@ class Queries:
             clock: steady, because with use_sim_time the node's clock can stand still or jump.
             on_result: called with every query and its result, on the thread that published it.
         """
-        self._node = node
-        self._parameters = parameters
-        self._publishers = publishers
-        self._worker = worker
-        self._readiness = readiness
-        self._on_result = on_result
+        self._node, self._parameters, self._publishers = node, parameters, publishers
+        self._worker, self._readiness, self._on_result = worker, readiness, on_result
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._outstanding: dict[str, Query] = {}
