@@ -247,7 +247,7 @@ def study(
 
 def as_text(results: Sequence[Measurements]) -> str:
     """Tables in Markdown, as docs/performance.md shows them."""
-    from benchmarks.generated_tables import markdown_table
+    from lisa_ros.text_tables import markdown_table
 
     parts = []
     for result in results:

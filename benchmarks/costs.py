@@ -19,9 +19,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from benchmarks.generated_tables import markdown_table, page_with, put_into_page
+from benchmarks.generated_tables import page_with, put_into_page
 from benchmarks.measure import count_flop
 from benchmarks.presets import random_lisa
+from lisa_ros.text_tables import markdown_table
 
 TOKENS = 20  # of an answer
 QUESTION = 40  # positions behind the image: the words of a question and of the template

@@ -34,7 +34,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import String
 
-from benchmarks.generated_tables import markdown_table, page_with, put_into_page
+from benchmarks.generated_tables import page_with, put_into_page
 from lisa_ros.demo.client import NodeProcess, own_domain
 from lisa_ros.demo.recorded_camera import (
     IMAGE,
@@ -46,6 +46,7 @@ from lisa_ros.demo.recorded_camera import (
 from lisa_ros.engine import load_engine
 from lisa_ros.node.status import Status
 from lisa_ros.serving.remote import RemoteEngine
+from lisa_ros.text_tables import markdown_table
 
 PERIOD = 0.25  # seconds from one question of a robot to its next, or until the answer is there
 BACK_OFF = 2.0  # seconds that a robot whose server is away waits until it asks again

@@ -27,8 +27,9 @@ from lisa_ros.msg import Segmentation
 from node_rig import Rig, image_message, rig, wait_for
 from rclpy.action import ActionClient
 
-from benchmarks.generated_tables import markdown_table, page_with, put_into_page
+from benchmarks.generated_tables import page_with, put_into_page
 from lisa_ros.engine.answer import Instance
+from lisa_ros.text_tables import markdown_table
 from lisa_ros.tracking.tracker import Tracker
 
 FRAMES = 10_000  # images whose memory is measured

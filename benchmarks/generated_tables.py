@@ -10,21 +10,16 @@ from __future__ import annotations
 
 import argparse
 import ast
-import io
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-
-from rich.box import MARKDOWN
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from lisa_ros.errors import WriteError
 from lisa_ros.node.interfaces import INTERFACES
 from lisa_ros.node.parameters import PARAMETERS, Value
 from lisa_ros.node.status import MEANING
+from lisa_ros.text_tables import markdown_table
 from lisa_ros.writing import writable_file, write_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,21 +30,6 @@ CHANGE_TEXT = {
     "start": "at start only",
 }
 KIND_TEXT = {"sub": "subscribes", "pub": "publishes", "srv": "service", "action": "action"}
-
-
-def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> str:
-    """A table in Markdown; the first `words` columns are text, the others numbers."""
-    table = Table(box=MARKDOWN)
-    for index, name in enumerate(head):
-        justify = "left" if index < words else "right"
-        table.add_column(Text(name), justify=justify, no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console = Console(file=io.StringIO(), width=100_000, color_system=None)
-    console.print(table)
-    lines = "\n".join(line.strip() for line in console.file.getvalue().splitlines()).strip("\n")
-    # Sentences padded to the longest of them would make lines of hundreds of blanks.
-    return lines if words < len(head) else re.sub("-{4,}", "---", re.sub(" {2,}", " ", lines))
 
 
 def parameter_file() -> str:

@@ -16,8 +16,8 @@ from functools import partial
 import numpy as np
 from geometry_scenes import noisy, on_table, render
 
-from benchmarks.generated_tables import markdown_table
 from lisa_ros.geometry import Intrinsics, locate, parallel_grasps, suction_grasps
+from lisa_ros.text_tables import markdown_table
 
 ROUNDS, CALLS = 8, 15
 CAMERA = Intrinsics(640, 480, fx=550.0, fy=552.0, cx=321.0, cy=238.0)

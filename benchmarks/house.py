@@ -25,7 +25,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from benchmarks.generated_tables import markdown_table
+from lisa_ros.text_tables import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("lisa_ros", "lisa_tabletop", "benchmarks")

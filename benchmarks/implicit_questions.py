@@ -22,12 +22,12 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 
-from benchmarks.generated_tables import markdown_table
 from lisa_ros.engine import Engine
 from lisa_ros.errors import LisaError
 from lisa_ros.evaluation.evaluate import Sample, evaluate, figures, measure
 from lisa_ros.evaluation.reasonseg import Item, read_dataset
 from lisa_ros.model.checkpoint import CONFIG_FILE, load
+from lisa_ros.text_tables import markdown_table
 from lisa_ros.training.recipe import finetune
 from lisa_ros.writing import write_file
 from lisa_tabletop.evaluation.fixed_test_set import drawn_once, implicit_questions

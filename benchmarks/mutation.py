@@ -353,7 +353,7 @@ def results() -> list[dict]:
 
 def report() -> tuple[str, str]:
     """Noticed and unnoticed mutations by folder, and the unnoticed ones by line, as tables."""
-    from benchmarks.generated_tables import markdown_table
+    from lisa_ros.text_tables import markdown_table
 
     counts: Counter[tuple[str, bool]] = Counter()
     survivors = []

@@ -24,7 +24,7 @@ import yaml
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.generated_tables import markdown_table
+from lisa_ros.text_tables import markdown_table
 from lisa_ros.engine import Engine
 from lisa_ros.engine.question import Question
 from lisa_ros.evaluation.evaluate import HIT, union

@@ -12,12 +12,12 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from benchmarks.generated_tables import markdown_table
 from benchmarks.measure import Machine, measure_machine, seconds
 from benchmarks.presets import random_lisa
 from lisa_ros.engine.load import default_threads
 from lisa_ros.engine.sam_encoder import Route, SamEncoder, best_route
 from lisa_ros.model.quantization import multiplies_natively
+from lisa_ros.text_tables import markdown_table
 
 LIBRARY = "transformers"
 ROUTES: tuple[Route, ...] = ("dense", "fold")

@@ -21,8 +21,9 @@ from lisa_ros.action import Segment
 from node_rig import Manager, Rig, image_message, picture, rig, wait_for
 from rclpy.action import ActionClient
 
-from benchmarks.generated_tables import markdown_table, page_with, put_into_page
+from benchmarks.generated_tables import page_with, put_into_page
 from lisa_ros.node.status import Status
+from lisa_ros.text_tables import markdown_table
 
 # How often each kind of query comes, in parts of the whole.
 KINDS = {

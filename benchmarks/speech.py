@@ -25,10 +25,11 @@ from pathlib import Path
 import numpy as np
 from numpy.random import default_rng
 
-from benchmarks.generated_tables import markdown_table, put_into_page
+from benchmarks.generated_tables import put_into_page
 from lisa_ros.errors import LisaError
 from lisa_ros.speech import recognizer as recognizers
 from lisa_ros.speech.audio import read_wav
+from lisa_ros.text_tables import markdown_table
 from lisa_tabletop.language.instructions import compose, random_record
 from lisa_tabletop.language.patterns import load_patterns
 from lisa_tabletop.language.spoken import WAKE_WORD, spoken_words

@@ -16,7 +16,7 @@ import lisa_tabletop  # noqa: F401  chooses how MuJoCo draws, which is settled a
 import mujoco
 import numpy as np
 
-from benchmarks.generated_tables import markdown_table
+from lisa_ros.text_tables import markdown_table
 from lisa_ros.engine import Answer, Engine
 from lisa_ros.evaluation.evaluate import union
 from lisa_tabletop.evaluation.fixed_test_set import views

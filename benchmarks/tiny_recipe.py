@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.generated_tables import markdown_table, put_into_page
+from benchmarks.generated_tables import put_into_page
 from lisa_ros.evaluation.reasonseg import TARGET, Item, outlines, read_dataset, tabletop
 from lisa_ros.model.checkpoint import load
+from lisa_ros.text_tables import markdown_table
 from lisa_ros.training.objective import Objective
 from lisa_ros.training.recipe import follow, validation
 from lisa_ros.training.recipe_file import read_recipe

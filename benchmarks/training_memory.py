@@ -15,10 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.generated_tables import markdown_table, put_into_page
+from benchmarks.generated_tables import put_into_page
 from lisa_ros.model.config import LisaConfig
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.weights import empty_network, precision
+from lisa_ros.text_tables import markdown_table
 from lisa_ros.training.recipe import add_trained_parts
 from lisa_ros.training.recipe_file import Recipe
 

@@ -22,11 +22,12 @@ import torch
 from numpy.random import Generator
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.generated_tables import markdown_table, put_into_page
+from benchmarks.generated_tables import put_into_page
 from benchmarks.training_memory import CLIP, IDS, LLAMA, SAM, meta_network
 from lisa_ros.evaluation.published import open_published
 from lisa_ros.model.checkpoint import load
 from lisa_ros.model.config import LisaConfig
+from lisa_ros.text_tables import markdown_table
 from lisa_ros.training.examples import MOST_IDS, Pictures
 from lisa_ros.training.feature_cache import FeatureCache
 from lisa_ros.training.mixture import Mixture

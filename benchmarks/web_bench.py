@@ -22,8 +22,9 @@ from node_rig import rig as made_rig
 from playwright.sync_api import Page, sync_playwright
 from web_rig import start_web
 
-from benchmarks.generated_tables import markdown_table, page_with, put_into_page
+from benchmarks.generated_tables import page_with, put_into_page
 from lisa_ros.demo.recorded_camera import IMAGE, read_questions, read_recording
+from lisa_ros.text_tables import markdown_table
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = (

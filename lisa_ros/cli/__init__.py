@@ -5,20 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree
 
 from lisa_ros.errors import LisaError
 from lisa_ros.resources import shared_file
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 COMMANDS: dict[str, str] = {
     "segment": "answer an instruction about one image",
@@ -155,17 +152,6 @@ def _module(name: str) -> ModuleType:
         "the simulated tabletop is not installed here (colcon installs the robot's package alone): "
         "pip install 'lisa_ros[sim]'"
     )
-
-
-def plain_table(head: Iterable[str]) -> Table:
-    """A table without lines, the first column on the left and the others on the right."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for number, name in enumerate(head):
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
-    return table
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:

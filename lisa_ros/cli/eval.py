@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lisa_ros.cli import add_model_arguments, model_options, plain_table
+from lisa_ros.cli import add_model_arguments, model_options
 from lisa_ros.errors import LisaError
 from lisa_ros.image_files import figure_format
 from lisa_ros.writing import writable_file, writable_folder, write_file
@@ -218,6 +218,8 @@ def _print_unasked(unasked: Sequence[Sample], count: int, zeros: dict) -> None:
 def _print(results: dict[str, dict[str, dict]], scores: dict) -> None:
     from rich.console import Console
 
+    from lisa_ros.text_tables import plain_table
+
     table = plain_table(["questions", *COLUMNS])
     for split, kinds in results.items():
         table.add_row(f"[bold]{split}")
@@ -326,6 +328,8 @@ def make_follower(engine: Engine, tracker: str, folder: str | None) -> Follower:
 
 def _print_video(results: dict[str, dict]) -> None:
     from rich.console import Console
+
+    from lisa_ros.text_tables import plain_table
 
     table = plain_table(["kind", *VIDEO_COLUMNS])
     for kind, row in results.items():

@@ -14,6 +14,7 @@ from lisa_ros.evaluation.dataset_types import Grounded, check_size
 from lisa_ros.evaluation.evaluate import Sample, average_precision, ciou, giou
 from lisa_ros.evaluation.published import open_published, open_reasonseg, open_referring
 from lisa_ros.evaluation.reasonseg import PHRASE, TARGET, Item
+from lisa_ros.text_tables import markdown_table
 
 SPLITS: dict[str, tuple[str, ...]] = {
     "refcoco": ("val", "testA", "testB"),
@@ -108,9 +109,8 @@ def markdown(name: str, model: str, samples: Sequence[Sample]) -> str:
     beside ours; for LISA++'s instances their AP."""
     if name == "lisa_plus_instances":
         figures = instance_ap(samples)
-        heads = " | ".join(figures)
-        cells = " | ".join(f"{100 * value:.1f}" for value in figures.values())
-        return f"| model | {heads} |\n|---|{'---|' * len(figures)}\n| {model} | {cells} |\n"
+        row = [model, *(f"{100 * value:.1f}" for value in figures.values())]
+        return markdown_table(["model", *figures], [row], words=len(row)) + "\n"
     rows: list[tuple[tuple[str, str, str], list[Sample]]] = []
     for split in dict.fromkeys(sample.item.split for sample in samples):
         own = [sample for sample in samples if sample.item.split == split]
@@ -118,19 +118,15 @@ def markdown(name: str, model: str, samples: Sequence[Sample]) -> str:
             rows.append(((name, split, kind), [s for s in own if s.item.kind == kind]))
         rows.append(((name, split, "all"), own))
     papers = list(dict.fromkeys(one for key, _ in rows for one in PAPER.get(key, {})))
-    lines = [
-        f"| {name} | masks | {model} | " + " | ".join(f"{one}, paper" for one in papers) + " |"
-    ]
-    lines.append("|---|---|---|" + "---|" * len(papers))
+    head, cells = [name, "masks", model, *(f"{one}, paper" for one in papers)], []
     for key, some in rows:
         overlaps = [sample.overlap for sample in some]
         ours = f"{100 * giou(overlaps):.1f} / {100 * ciou(overlaps):.1f}" if some else "–"
         theirs = [_cell(PAPER.get(key, {}).get(one)) for one in papers]
         where = key[1] if key[2] == "all" else f"{key[1]}, {key[2]} queries"
-        lines.append(f"| {where} | {len(some)} | {ours} | " + " | ".join(theirs) + " |")
-    return (
-        "\n".join(lines) + "\n\ngIoU / cIoU in percent; the paper gives cIoU of referring sets.\n"
-    )
+        cells.append([where, str(len(some)), ours, *theirs])
+    table = markdown_table(head, cells, words=len(head))
+    return f"{table}\n\ngIoU / cIoU in percent; the paper gives cIoU of referring sets.\n"
 
 
 def instance_ap(samples: Sequence[Sample]) -> Mapping[str, float]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from benchmarks import house
-from benchmarks.generated_tables import fill_in, markdown_table
+from benchmarks.generated_tables import fill_in
+from lisa_ros.text_tables import markdown_table
 
 FILES = {
     "pack/__init__.py": "",
