@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import rclpy
 from lifecycle_msgs.srv import GetState
 from rclpy.node import Node
@@ -24,7 +23,7 @@ from std_msgs.msg import String
 
 from lisa_ros.errors import LisaError
 from lisa_ros.model.prompt import check_text
-from lisa_ros.msg import Instance, Segmentation
+from lisa_ros.msg import Segmentation
 from lisa_ros.node.status import ANSWERED
 
 START_LIMIT = 300.0  # seconds until the node has loaded its model, on a busy machine
@@ -246,13 +245,3 @@ def own_domain() -> Iterator[int]:
 def nanoseconds(stamp: Any) -> int:
     """A message's stamp as one number."""
     return stamp.sec * 10**9 + stamp.nanosec
-
-
-def full_mask(message: Segmentation, instance: Instance) -> np.ndarray:
-    """The mask of one instance of a result in pixels of the image, bool (H, W)."""
-    roi, cut = instance.roi, instance.mask
-    pixels = np.frombuffer(cut.data, np.uint8).reshape(cut.height, cut.step)[:, : cut.width]
-    whole = np.zeros((message.height, message.width), bool)
-    rows = slice(roi.y_offset, roi.y_offset + roi.height)
-    whole[rows, roi.x_offset : roi.x_offset + roi.width] = pixels > 0
-    return whole

@@ -22,12 +22,12 @@ from lisa_ros.demo.client import (
     NoAnswer,
     NodeProcess,
     PerceptionClient,
-    full_mask,
     nanoseconds,
     own_domain,
 )
 from lisa_ros.demo.recorded_camera import IMAGE, TRUTH, DemoQuestion, read_questions
 from lisa_ros.msg import Segmentation
+from lisa_ros.node.results.messages import full_mask
 from lisa_ros.node.results.overlay import mark_masks
 from lisa_ros.node.status import ANSWERED, Status
 from lisa_ros.writing import write_file

@@ -74,7 +74,7 @@ def result(status: int, box: tuple[int, int, int, int]) -> object:
 
 
 def test_masks_are_put_back_into_the_image() -> None:
-    from lisa_ros.demo.client import full_mask
+    from lisa_ros.node.results.messages import full_mask
 
     message = result(messages.Segmentation.OK, (5, 7, 3, 2))
     whole = full_mask(message, message.instances[0])

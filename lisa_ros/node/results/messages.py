@@ -152,17 +152,34 @@ def _with_mask(one: InstanceMessage, form: str, whole: Any) -> InstanceMessage:
     changed.mask = Image()
     if form == "none" or not one.area:
         return changed
-    pixels = np.frombuffer(one.mask.data, np.uint8).reshape(one.roi.height, one.roi.width)
     if form == "png":
         file = io.BytesIO()
-        PIL.Image.fromarray(pixels).save(file, "PNG")
+        PIL.Image.fromarray(_cut_mask(one)).save(file, "PNG")
         changed.mask_text = base64.b64encode(file.getvalue()).decode()
     else:
-        mask = np.zeros((whole.height, whole.width), bool)
-        x, y = one.roi.x_offset, one.roi.y_offset
-        mask[y : y + one.roi.height, x : x + one.roi.width] = pixels > 0
+        mask = full_mask(whole, one)
         changed.mask_text = json.dumps({"size": list(mask.shape), "counts": run_lengths(mask)})
     return changed
+
+
+def full_mask(message: WithInstances, instance: InstanceMessage) -> np.ndarray:
+    """The mask of one instance of a result in pixels of the image, bool (H, W)."""
+    whole = np.zeros((message.height, message.width), bool)
+    paint(whole, instance, True)
+    return whole
+
+
+def paint(image: np.ndarray, instance: InstanceMessage, value: int) -> None:
+    """Set the pixels of an image (H, W) that the mask of an instance holds."""
+    roi = instance.roi
+    part = image[roi.y_offset :, roi.x_offset :][: roi.height, : roi.width]
+    part[_cut_mask(instance) > 0] = value
+
+
+def _cut_mask(instance: InstanceMessage) -> np.ndarray:
+    """uint8 (h, w) of the instance's box, 255 where the mask is."""
+    cut = instance.mask
+    return np.frombuffer(cut.data, np.uint8).reshape(cut.height, cut.step)[:, : cut.width]
 
 
 def run_lengths(mask: np.ndarray) -> str:

@@ -134,10 +134,5 @@ class TrackPublishers:
         labels = np.zeros((height, width), np.uint8)
         instances = [one for message in found for one in message.instances if one.area]
         for one in sorted(instances, key=lambda one: -one.area):
-            roi = one.roi
-            cut = np.frombuffer(one.mask.data, np.uint8).reshape(roi.height, roi.width) > 0
-            part = labels[
-                roi.y_offset : roi.y_offset + roi.height, roi.x_offset : roi.x_offset + roi.width
-            ]
-            part[cut] = one.id
+            messages.paint(labels, one, one.id)
         self._labels.publish(messages.to_message(labels, "mono8", frame.header))
