@@ -11,6 +11,7 @@ import numpy as np
 
 from lisa_ros.engine.answer import SEG
 from lisa_ros.errors import ImageError, InstructionError
+from lisa_ros.image_files import check_rgb
 from lisa_ros.model.config import IMAGE_TOKEN, ClipView, LisaConfig
 from lisa_ros.model.prompt import Turn, build_prompt, check_text, escape, mode_suffixes
 
@@ -160,12 +161,9 @@ def check_instruction(instruction: str, config: EngineConfig = DEFAULTS) -> None
 
 def check_image(image: np.ndarray, config: EngineConfig = DEFAULTS) -> None:
     """Raise `ImageError`, which says why an image cannot be used."""
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
-        raise ImageError("the image must be an array of uint8, height x width x 3 (RGB)")
-    height, width, channels = image.shape
-    if channels != 3:
-        raise ImageError(f"the image has {channels} channels; convert it to RGB first")
-    if min(height, width) < max(config.smallest_side, 1):
+    check_rgb(image)
+    height, width, _ = image.shape
+    if min(height, width) < config.smallest_side:
         raise ImageError(
             f"the image is {width}x{height} pixels; each side must have at least "
             f"{config.smallest_side}"

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from lisa_ros.errors import ImageError
+from lisa_ros.image_files import check_rgb
 from lisa_ros.model.config import ClipView, LisaConfig
 
 CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
@@ -46,7 +46,8 @@ class Processor:
         them (left, centre, right, or top, centre, bottom); one view if the image is square.
         """
         size = self.clip_size
-        height, width = _checked(image).shape[:2]
+        check_rgb(image)
+        height, width = image.shape[:2]
         pil = Image.fromarray(image)
         if clip_view == "squash":
             squares = [pil.resize((size, size), Image.Resampling.BICUBIC)]
@@ -65,7 +66,8 @@ class Processor:
         the mean colour, because padding follows normalising.
         """
         size = self.sam_size
-        height, width = _checked(image).shape[:2]
+        check_rgb(image)
+        height, width = image.shape[:2]
         scale = size / max(height, width)
         resized_hw = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
         resized = Image.fromarray(image).resize(resized_hw[::-1], Image.Resampling.BILINEAR)
@@ -90,15 +92,6 @@ class Processor:
 
 def _bilinear(masks: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(masks[:, None], size, mode="bilinear", align_corners=False)[:, 0]
-
-
-def _checked(image: np.ndarray) -> np.ndarray:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ImageError(
-            f"an image must be an RGB array of uint8, (height, width, 3); "
-            f"this one is {image.dtype} {image.shape}"
-        )
-    return image
 
 
 def _shorter_side(height: int, width: int, size: int) -> tuple[int, int]:
