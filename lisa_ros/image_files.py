@@ -135,7 +135,7 @@ def check_rgb(image: np.ndarray) -> None:
     kind, shape = getattr(image, "dtype", type(image).__name__), np.shape(image)
     if kind != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise ImageError(
-            f"an image must be an RGB array of uint8, (height, width, 3); this one is {kind} {shape}"
+            f"an image must be an RGB array of uint8, (height, width, 3); this is {kind} {shape}"
         )
 
 
