@@ -9,14 +9,11 @@ from lisa_ros.errors import LisaError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("check",))
-    parser.add_argument(
-        "root", type=Path, metavar="ROOT", help="the folder that LISA's authors call dataset/"
-    )
-    parser.add_argument(
-        "sets", nargs="*", metavar="SET", help="look for these alone (default: all)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("action", choices=("check",))
+    add("root", type=Path, metavar="ROOT", help="the folder that LISA's authors call dataset/")
+    add("sets", nargs="*", metavar="SET", help="look for these alone (default: all)")
+    add(
         "--pictures",
         type=int,
         default=100,
@@ -30,13 +27,12 @@ def run(args: argparse.Namespace) -> int:
 
     Those of LISA++ may be missing, where they are not asked for by name: LISA does without.
     """
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
 
     from lisa_ros.evaluation.dataset_types import count, faults
     from lisa_ros.evaluation.json_files import DatasetError
     from lisa_ros.evaluation.published import CATALOGUE, Source, open_published
+    from lisa_ros.text_tables import plain_table
 
     if not args.root.is_dir():
         raise LisaError(f"there is no folder {args.root}")
@@ -44,10 +40,8 @@ def run(args: argparse.Namespace) -> int:
         raise LisaError(f"--pictures must be at least 1, not {args.pictures}")
     if unknown := [name for name in args.sets if name not in CATALOGUE]:
         raise LisaError(f"there is no set {unknown[0]}; there are {', '.join(CATALOGUE)}")
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for name, justify in (("data set", "left"), ("is", "left"), ("pictures", "right")):
-        table.add_column(name, justify=justify, no_wrap=True)
-    table.add_column("asked for", justify="right", no_wrap=True)
+    table = plain_table(("data set", "is", "pictures", "asked for"))
+    table.columns[1].justify = "left"
     table.add_column("licence")
     wrong: dict[str, list[str]] = {}
     needed: dict[Source, list[str]] = {}  # what is to be got, and for which sets

@@ -24,13 +24,7 @@ from PIL import Image
 from rich.progress import Progress
 
 from lisa_ros.evaluation.json_files import DatasetError
-from lisa_ros.evaluation.reasonseg import (
-    OURS,
-    SUMMARY,
-    Item,
-    outlines,
-    read_dataset,
-)
+from lisa_ros.evaluation.reasonseg import OURS, SUMMARY, Item, outlines, read_dataset
 from lisa_ros.writing import cache_folder, locked, written_beside
 from lisa_tabletop.language.curriculum import IMPLICIT
 from lisa_tabletop.language.instructions import TYPES, compose
