@@ -39,8 +39,8 @@ class Lisa:
 
 
 @dataclass(frozen=True)
-class Source:
-    """A checkpoint that has been looked through and found whole, before its weights are read."""
+class CheckedFolder:
+    """A checkpoint that was looked through and found whole, before its weights are read."""
 
     folder: Path
     kind: str
@@ -85,7 +85,7 @@ def load(
     return Lisa(network, source.tokenizer, Processor(source.config), source.config)
 
 
-def open_checkpoint(path: str | Path, vision_tower: str | Path | None = None) -> Source:
+def open_checkpoint(path: str | Path, vision_tower: str | Path | None = None) -> CheckedFolder:
     """Look through a checkpoint without reading its weights; raise CheckpointError if it is bad."""
     folder = find(path)
     official = is_official(read_settings(folder / CONFIG_FILE))
@@ -99,7 +99,7 @@ def open_checkpoint(path: str | Path, vision_tower: str | Path | None = None) ->
     network = empty_network(config)
     check(network, shards, folder)
     kind = "native" if not official else "official LISA++" if config.mask_instances else "official"
-    return Source(folder, kind, config, tokenizer, shards, network)
+    return CheckedFolder(folder, kind, config, tokenizer, shards, network)
 
 
 def save(lisa: Lisa, folder: str | Path, tensors: dict[str, Tensor] | None = None) -> None:
