@@ -122,6 +122,8 @@ def upward(files: Mapping[str, str]) -> dict[str, list[str]]:
                     taken = {name.partition(".")[0] for name in names} & unwanted
                     if taken:
                         found[path] = sorted({*found.get(path, []), *taken})
+                elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                    waiting.extend(node.orelse)  # types alone are not imported
                 elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
                     waiting.extend(ast.iter_child_nodes(node))
     return found

@@ -11,25 +11,22 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")  # what `mcp` guards against pages 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--http",
         action="store_true",
         help="serve streamable HTTP at /mcp (default: standard input and output)",
     )
-    parser.add_argument(
+    add(
         "--host",
         default=LOOPBACK[0],
         help=f"of --http: one of {', '.join(LOOPBACK)} (default: %(default)s)",
     )
-    parser.add_argument(
-        "--port", type=int, default=8001, help="of --http (default: 8001); 0: any free one"
-    )
-    parser.add_argument(
-        "--demo", action="store_true", help="bring a perception node and a recorded camera along"
-    )
-    parser.add_argument("--model", default="nano", help="model of --demo (default: nano)")
-    parser.add_argument("--namespace", default="lisa", help="of the node (default: lisa)")
-    parser.add_argument("--ros-args", nargs=argparse.REMAINDER, default=[], help="as of `ros2 run`")
+    add("--port", type=int, default=8001, help="of --http (default: 8001); 0: any free one")
+    add("--demo", action="store_true", help="bring a perception node and a recorded camera along")
+    add("--model", default="nano", help="model of --demo (default: nano)")
+    add("--namespace", default="lisa", help="of the node (default: lisa)")
+    add("--ros-args", nargs=argparse.REMAINDER, default=[], help="as of `ros2 run`")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -50,11 +50,13 @@ def test_an_import_of_what_a_robot_lacks_is_found_unless_a_function_makes_it() -
         "lisa_ros/c.py": "class A:\n    from lisa_tabletop.world import camera\n",
         "lisa_tabletop/d.py": "import mujoco\n",
         "lisa_ros/training/e.py": "import peft\nimport mujoco\n",
+        "lisa_ros/f.py": "if TYPE_CHECKING:\n    import peft\nelse:\n    import trimesh\n",
     }
     assert house.upward(files) == {
         "lisa_ros/a.py": ["mujoco"],
         "lisa_ros/c.py": ["lisa_tabletop"],
         "lisa_ros/training/e.py": ["mujoco"],
+        "lisa_ros/f.py": ["trimesh"],
     }
 
 
