@@ -123,12 +123,13 @@ class Eyes:
             self._live, self._shown = b"", asyncio.Event()
 
     async def look(self) -> bytes:
-        """The newest image as JPEG; empty if none comes."""
+        """The newest image as JPEG; empty if none comes any more."""
         async with self.looking():
             self._shown.clear()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._shown.wait(), FIRST_LOOK)
-            return self._live
+            state = self.state  # with a fault in it what we still have is of an earlier time
+            return b"" if state["node"] or state["camera"] else self._live
 
     async def ask(self, instruction: str, mode: str, dialogue: str = "") -> Call:
         """Ask and wait for the answer and its picture."""
