@@ -32,7 +32,8 @@ PENCILS, MUG = (
     "Pass me the banana, please.",
 )
 """questions of the demonstration, by which a table is found"""
-SEVERAL, REASON = "What can I write with?", "What can I clean the dishes with?"
+SEVERAL = "What can I write with?"
+REASON = "In case there is an object that was once part of a tree at the very back, segment it."
 USE = "What can I drink tea from?"
 
 
