@@ -235,6 +235,8 @@ def measure(recognizer: recognizers.Recognizer, count: int = COUNT) -> Iterator[
         used = time.process_time() - start
         row = {"utterances": f"{name} ({len(part)})"}
         row |= {key: f"{value / len(part):.3f}" for key, value in counts.items()}
+        if part is outside:  # no answer to it is right
+            row["right"] = "–"
         row["real-time factor"] = f"{used / sum(one.seconds for one in part):.2f}"
         print(row, file=sys.stderr, flush=True)
         yield row
