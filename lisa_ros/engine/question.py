@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ TEMPLATES = (
 )
 OPENINGS = ("It is the", "They are the")  # of models that name every thing they mask
 VARIETY = 5  # an instruction that says each of its words so often on average means nothing
+_STAMMERED = re.compile(r"\b(\w+)(?:\W+\1\b){3,}", re.IGNORECASE)
 MOST_INSTANCES = 4  # masks in a row that a draft of bare masks offers
 
 
@@ -197,10 +199,11 @@ class Prompts:
         """A user's words as they stand in the prompt.
 
         nano has only ever seen single blanks, and knows few words in capitals: what is shouted is
-        asked in small letters.
+        asked in small letters. What is stammered, a word four times or more, is asked once: after
+        a dozen of "the" nano takes anything for the mug.
         """
         if self.config.conversation == "nano":
-            instruction = " ".join(instruction.split())
+            instruction = _STAMMERED.sub(r"\1", " ".join(instruction.split()))
             if instruction.isupper():
                 instruction = instruction.capitalize()
         return escape(instruction)

@@ -41,7 +41,7 @@ def test_the_table_has_sixty_inputs_of_each_sort():
     assert all(len(text.split()) >= 100 for text in HARD_INPUTS["one hundred words"])
 
 
-def test_what_is_shouted_at_nano_is_asked_in_small_letters(tokenizer):
+def test_what_is_shouted_at_nano_is_asked_in_small_letters_and_what_is_stammered_once(tokenizer):
     """A released LISA hears it as it was typed."""
 
     def heard(words, **config):
@@ -50,7 +50,10 @@ def test_what_is_shouted_at_nano_is_asked_in_small_letters(tokenizer):
 
     assert heard("FIND THE  RED MUG!") == heard("Find the red mug!")
     assert heard("Find the RED mug!") != heard("Find the red mug!")
+    assert heard("Find the the The the, the mug!") == heard("Find the mug!")
+    assert heard("Find the the the mug!") != heard("Find the mug!")
     released = {"conversation": "llava_v1"}
+    assert heard("the " * 9 + "mug", **released) != heard("the mug", **released)
     assert heard("FIND THE RED MUG!", **released) != heard("Find the red mug!", **released)
 
 
