@@ -387,7 +387,8 @@ def make_server(eyes: Eyes) -> MCPServer:
     async def stop() -> CallToolResult:
         """Take back every question that is still open here."""
         count = eyes.stop()
-        return result({"stopped": count}, f"{count} open questions were taken back.", [])
+        what = "question was" if count == 1 else "questions were"
+        return result({"stopped": count}, f"{count} open {what} taken back.", [])
 
     @server.tool(annotations=SEES)
     async def status() -> CallToolResult:

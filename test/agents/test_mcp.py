@@ -186,6 +186,20 @@ def test_a_hundred_calls_at_once_each_end_once(address: str, robot: Rig) -> None
     assert len({one.query for one in robot.results[before:]}) == statuses["OK"]
 
 
+def test_what_is_stopped_says_so(address: str) -> None:
+    async def talk() -> None:
+        async with Client(address) as client:
+            await ready(client)
+            words = {"instruction": "the red mug", "seconds": 60}
+            asked = asyncio.create_task(client.call_tool("follow", words))
+            while not (stopped := await client.call_tool("stop", {})).structured_content["stopped"]:
+                await asyncio.sleep(0.1)
+            assert stopped.content[0].text == "1 open question was taken back."
+            assert (await asked).structured_content["reason"] == "it was stopped"
+
+    asyncio.run(talk())
+
+
 def test_pages_of_other_origins_are_kept_out(address: str) -> None:
     """What a page in the browser of the robot's own machine could send."""
     place = address.removeprefix("http://").removesuffix("/mcp")
