@@ -34,10 +34,7 @@ MOST_FILES_OF_A_QUERY = 25
 LEAST_COMMENTS = 8.0  # per 100 lines of each of these
 DENSE = ("decoder", "generation", "speculative", "engine")  # files of lisa_ros/engine
 MOST_SECONDS = 0.3  # of `lisa-ros --help`
-NAMES_BY_FOLDER = {
-    "camera",
-    "depth",
-}  # modules that their folder tells apart: geometry, inputs, ...
+NAMES_BY_FOLDER = {"camera", "depth"}  # modules that their folder tells apart: geometry, inputs
 ABOVE = ("lisa_tabletop", "mujoco", "trimesh", "peft", "accelerate", "matplotlib", "tensorboard")
 """what no module of lisa_ros imports when it is imported"""
 TRAINING = ("lisa_ros/training/", "lisa_ros/evaluation/plots.py")

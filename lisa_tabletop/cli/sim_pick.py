@@ -17,15 +17,8 @@ if TYPE_CHECKING:
 
     from lisa_tabletop.pick.trial import Perception, Trial
 
-SETTINGS = (
-    "trials",
-    "seed",
-    "model",
-    "perfect",
-    "uncluttered",
-    "split",
-    "disturb",
-)  # kept in pick.json
+# kept in pick.json
+SETTINGS = ("trials", "seed", "model", "perfect", "uncluttered", "split", "disturb")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

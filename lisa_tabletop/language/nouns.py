@@ -44,15 +44,8 @@ _KINDS = (
 _NO_THINGS = (
     *("way.6", "facility.1", "system.1", "surface.1", "opening.1", "layer.1", "drug.1"),
     *("microorganism.1", "body_of_water.1", "region.3", "land.4", "location.1", "animal_group.1"),
-    *(
-        "room.1",
-        "area.5",
-        "building_material.1",
-        "creation.2",
-        "excavation.3",
-        "software.1",
-        "beverage.1",
-    ),
+    *("room.1", "area.5", "building_material.1", "creation.2", "excavation.3", "software.1"),
+    "beverage.1",
 )
 _SAID = """
 table desk floor wall camera image picture photo robot gripper hand arm eye friend kitchen thing
