@@ -130,15 +130,6 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         ) from None
 
 
-def check_rgb(image: np.ndarray) -> None:
-    """Raise `ImageError` unless this is an image, uint8 (H,W,3) RGB."""
-    kind, shape = getattr(image, "dtype", type(image).__name__), np.shape(image)
-    if kind != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
-        raise ImageError(
-            f"an image must be an RGB array of uint8, (height, width, 3); this is {kind} {shape}"
-        )
-
-
 def image_format(path: Path) -> str:
     """The format that a file's name asks for, such as PNG.
 

@@ -12,9 +12,15 @@ import numpy as np
 
 from lisa_ros.engine.answer import SEG
 from lisa_ros.errors import ImageError, InstructionError
-from lisa_ros.image_files import check_rgb
 from lisa_ros.model.config import IMAGE_TOKEN, ClipView, LisaConfig
-from lisa_ros.model.prompt import Turn, build_prompt, check_text, escape, mode_suffixes
+from lisa_ros.model.prompt import (
+    Turn,
+    build_prompt,
+    check_rgb,
+    check_text,
+    escape,
+    mode_suffixes,
+)
 
 if TYPE_CHECKING:
     from lisa_ros.model.checkpoint import Lisa

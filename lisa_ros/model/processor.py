@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from lisa_ros.image_files import check_rgb
 from lisa_ros.model.config import ClipView, LisaConfig
+from lisa_ros.model.prompt import check_rgb
 
 CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
 CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)

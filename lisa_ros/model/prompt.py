@@ -1,7 +1,8 @@
 """Prompt strings: the conversation layouts that LISA models were trained with.
 
 Layouts after LLaVA (arXiv 2304.08485) and LISA (arXiv 2308.00692); the wording is part of the
-trained model and must be met to the letter.
+trained model and must be met to the letter. Beside them, what words and an image must be like to
+be given to a model at all.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from lisa_ros.errors import InstructionError
+import numpy as np
+
+from lisa_ros.errors import ImageError, InstructionError
 from lisa_ros.model.config import Conversation, LisaConfig
 
 IMAGE_PLACEHOLDER = "<image>"
@@ -143,6 +146,15 @@ def check_text(words: str) -> None:
             f"the instruction is no text: its character {error.start + 1} is half a letter, or of "
             "another code page; write it in UTF-8"
         ) from None
+
+
+def check_rgb(image: np.ndarray) -> None:
+    """Raise `ImageError` unless this is an image, uint8 (H,W,3) RGB."""
+    kind, shape = getattr(image, "dtype", type(image).__name__), np.shape(image)
+    if kind != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        raise ImageError(
+            f"an image must be an RGB array of uint8, (height, width, 3); this is {kind} {shape}"
+        )
 
 
 _CONTROL = re.compile(r"<(image|im_patch|im_start|im_end|s|/s|unk)>|\[(SEG|/?INST)\]|<<(/?SYS)>>")

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rclpy.node import Node
@@ -34,9 +34,6 @@ from lisa_ros.node.status import NotAnswered, Readiness, Status
 from lisa_ros.node.worker import ModelWorker
 from lisa_ros.tracking.follow import FollowConfig, Follower
 from lisa_ros.tracking.tracker import Track, TrackState
-
-if TYPE_CHECKING:
-    from lisa_ros.engine.answer import Instance
 
 POLL = 0.002  # seconds between two looks for a new image
 LOOK_PERIOD = 0.1  # seconds between two looks for what is overdue while the model is at work
@@ -67,7 +64,8 @@ class FollowLoop:
         self._lock = threading.Lock()
         self._taken_up: list[Following] = []
         self._pump: threading.Thread | None = None
-        self._answers: deque[tuple[str, Frame, Sequence[Instance], str]] = deque(maxlen=REMEMBERED)
+        self.answers: deque[tuple[Query, Outcome]] = deque(maxlen=REMEMBERED)
+        """the last about the camera's images, whose instances can still be followed"""
 
     @property
     def idle(self) -> bool:
@@ -88,13 +86,6 @@ class FollowLoop:
                 self._pump = threading.Thread(target=self._run, name="lisa_follow", daemon=True)
                 self._pump.start()
 
-    def remember(self, query: Query, outcome: Outcome) -> None:
-        """Keep the last answers about the camera's images, so that their things can be followed."""
-        answer, frame = outcome.answer, query.frame
-        if outcome.status == Status.OK and frame is not None and frame.key is not None:
-            found = query.id, frame, answer.instances, query.instruction
-            self._answers.append(found)
-
     def begin_with_answer(
         self, one: Following, query: Query, outcome: Outcome, message: Segmentation
     ) -> None:
@@ -108,11 +99,12 @@ class FollowLoop:
 
     def begin_with_instance(self, one: Following, query_id: str, instance_id: int) -> None:
         """Follow an instance of an earlier answer; on the executor's thread."""
-        for name, frame, instances, instruction in reversed(self._answers):
-            if name == query_id and 1 <= instance_id <= len(instances):
-                one.instruction = instruction
+        for query, outcome in reversed(list(self.answers)):
+            instances = outcome.answer.instances
+            if query.id == query_id and 1 <= instance_id <= len(instances):
+                one.instruction = query.instruction
                 found = [instances[instance_id - 1]]
-                self._worker.submit(partial(self.begin, one, frame, instances=found))
+                self._worker.submit(partial(self.begin, one, query.frame, instances=found))
                 return
         sentence = (
             f"there is no instance {instance_id} in an answer {query_id!r:.60}: only the last "

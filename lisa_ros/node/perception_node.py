@@ -235,7 +235,9 @@ class PerceptionNode(LifecycleNode):
     def _on_result(self, query: Query, outcome: Outcome, message: Segmentation) -> None:
         """Any query has ended; on the thread that ended it."""
         self.diagnostics.results.append(message)
-        self.following.remember(query, outcome)
+        of_camera = query.frame is not None and query.frame.key is not None
+        if of_camera and outcome.status == Status.OK:
+            self.following.answers.append((query, outcome))
 
     def _on_query(self, message: String, details: Mapping[str, Any]) -> None:
         """The time of a query counts from its arrival, however late the executor gets to it."""
