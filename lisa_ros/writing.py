@@ -49,6 +49,20 @@ def writable_file(path: Path) -> Path:
     return path
 
 
+def writable_files(*paths: Path | None, read: Path | None = None) -> None:
+    """`writable_file` for every file that a command will write; None: it will not.
+
+    Raises:
+        WriteError: also where two of them are one file, or one is the file that the command reads.
+    """
+    taken = {os.path.realpath(read): "which is read"} if read else {}
+    for path in filter(None, paths):
+        real = os.path.realpath(writable_file(path))
+        if not _is_device(path) and real in taken:
+            raise WriteError(f"cannot write {path}, {taken[real]}: name another file")
+        taken[real] = "to which something else is written"
+
+
 @contextmanager
 def written_beside(target: Path) -> Iterator[Path]:
     """A path in the target's folder to write a file or a folder to, which becomes the target.

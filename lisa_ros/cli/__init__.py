@@ -154,13 +154,18 @@ def _module(name: str) -> ModuleType:
     )
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that say which model is asked, and how it is loaded."""
+def add_model_arguments(parser: argparse.ArgumentParser, *, remote: bool = True) -> None:
+    """The options that say which model is asked, and how it is loaded.
+
+    `remote`: whether a server may be asked in its place.
+    """
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
         default="nano",
-        help="model folder, name or hub id, or a server's address (default: nano)",
+        help="model folder, name or hub id"
+        + ", or a server's address" * remote
+        + " (default: nano)",
     )
     group.add_argument(
         "--vision-tower", help="folder or hub id of the CLIP tower, if none is found"

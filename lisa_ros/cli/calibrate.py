@@ -13,7 +13,7 @@ MODES = ("auto", "mask")  # the words before a mask are part of its score, or th
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model_arguments(parser)
+    add_model_arguments(parser, remote=False)
     parser.add_argument(
         "--dataset",
         type=Path,

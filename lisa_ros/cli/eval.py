@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from lisa_ros.cli import add_model_arguments, model_options
 from lisa_ros.errors import LisaError
 from lisa_ros.image_files import figure_format
-from lisa_ros.writing import writable_file, writable_folder, write_file
+from lisa_ros.writing import writable_files, writable_folder, write_file
 
 if TYPE_CHECKING:
     from lisa_ros.engine import Answer, Engine
@@ -99,9 +100,10 @@ def run(args: argparse.Namespace) -> int:
     """Ask, print the table, write what was asked for; 1 if there was what could not be asked."""
     if (args.split or args.markdown) and not args.root:
         raise LisaError("--split and --markdown are for published sets: give --root ROOT as well")
-    for path in filter(None, (args.json, args.sheet, args.reliability, args.markdown)):
+    written = (args.json, args.sheet, args.reliability, args.markdown)
+    for path in filter(None, written):
         writable_folder(path.parent)
-        writable_file(path)
+    writable_files(*written)
     for path in filter(None, (args.sheet, args.reliability)):
         figure_format(path)
     from lisa_ros.evaluation.reasonseg import read_dataset, tabletop
@@ -245,8 +247,10 @@ def _run_video(args: argparse.Namespace) -> int:
 
     from lisa_ros.engine.load import load_engine
     from lisa_ros.evaluation import video_sets
+    from lisa_ros.serving.remote import RemoteEngine
 
     trackers = args.tracker or ["lisa"]
+    check_trackers(trackers, args.sam2)
     asked = {one: args.begin == "instruction" or one == "every-frame" for one in trackers}
     clips = video_sets.read_clips(args.dataset)[: args.clips]
     if any(asked.values()) and not all(clip.instruction for clip in clips):
@@ -255,6 +259,8 @@ def _run_video(args: argparse.Namespace) -> int:
             "a tracker"
         )
     engine = load_engine(**model_options(args))
+    # what a server computes is not this process's time
+    clock = time.perf_counter if isinstance(engine, RemoteEngine) else time.process_time
     scores: dict[str, list[video_sets.ClipScore]] = {one: [] for one in trackers}
     counters: dict[str, Counter[str]] = {one: Counter() for one in trackers}
     with Progress(transient=True) as progress:
@@ -265,16 +271,19 @@ def _run_video(args: argparse.Namespace) -> int:
             first = -1 if asked[tracker] else video_sets.first_mask(clip)
             if tracker == "every-frame":
                 predict = video_sets.ask_every_frame(engine, clip)
-                scores[tracker].append(video_sets.score_clip(clip, predict, first))
+                scores[tracker].append(video_sets.score_clip(clip, predict, first, clock))
                 counters[tracker]["asked"] += len(clip.frames)
                 continue
             follower = make_follower(engine, tracker, args.sam2)
             predict = video_sets.follow(follower, clip, first)
             scores[tracker].append(
-                video_sets.score_clip(clip, predict, first, lambda one=follower: one.tracks)
+                video_sets.score_clip(clip, predict, first, clock, lambda f=follower: f.tracks)
             )
             counters[tracker].update(follower.tracker.counters)
             counters[tracker]["asked"] += follower.asked
+    spent = (
+        "processor time" if clock is time.process_time else "time, the server's and the network's"
+    )
     found = {}
     for tracker, done in scores.items():
         results = video_sets.report_clips(done)
@@ -292,9 +301,13 @@ def _run_video(args: argparse.Namespace) -> int:
         each = {one: sum(s.seconds * len(s.clip.frames) for s in scores[one]) for one in scores}
         *others, last = each
         for one in others:
-            print(f"{one} takes {each[one] / each[last]:.3f} of the processor time of {last}")
+            print(f"{one} takes {each[one] / each[last]:.3f} of the time of {last}")
+    print(f"ms: {spent} of a frame, without reading it")
     if args.json:
-        write_file(args.json, json.dumps({"model": args.model, "trackers": found}, indent=2) + "\n")
+        write_file(
+            args.json,
+            json.dumps({"model": args.model, "ms": spent, "trackers": found}, indent=2) + "\n",
+        )
     return 0
 
 
@@ -308,22 +321,28 @@ def _clip_figures(score: ClipScore) -> dict:
     }
 
 
+def check_trackers(trackers: Sequence[str], folder: str | None) -> None:
+    """Raise `LisaError` unless the weights of `--sam2` are there if, and only if, they are used."""
+    if "sam2" in trackers and not folder:
+        raise LisaError("the tracker sam2 needs --sam2 DIR: a folder of SAM 2 or EdgeTAM")
+    if folder and "sam2" not in trackers:
+        raise LisaError("--sam2 has the weights of another tracker: give --tracker sam2 as well")
+
+
 def make_follower(engine: Engine, tracker: str, folder: str | None) -> Follower:
     """A follower with a tracker of its own: `lisa`, or `sam2` from a folder."""
+    from lisa_ros.serving.remote import RemoteEngine
+    from lisa_ros.serving.remote_tracker import RemoteTracker
     from lisa_ros.tracking.follow import Follower
+    from lisa_ros.tracking.lisa import LisaTracker
 
+    is_remote = isinstance(engine, RemoteEngine)
     if tracker == "sam2":
         from lisa_ros.tracking.sam2 import load_sam2_tracker
 
-        if not folder:
-            raise LisaError("the tracker sam2 needs --sam2 DIR: a folder of SAM 2 or EdgeTAM")
-        return Follower(engine, load_sam2_tracker(folder, device=engine.device))
-    from lisa_ros.serving.remote import RemoteEngine
-    from lisa_ros.serving.remote_tracker import RemoteTracker
-    from lisa_ros.tracking.lisa import LisaTracker
-
-    kind = RemoteTracker if isinstance(engine, RemoteEngine) else LisaTracker
-    return Follower(engine, kind(engine))
+        device = "cpu" if is_remote else engine.device
+        return Follower(engine, load_sam2_tracker(folder, device=device))
+    return Follower(engine, (RemoteTracker if is_remote else LisaTracker)(engine))
 
 
 def _print_video(results: dict[str, dict]) -> None:

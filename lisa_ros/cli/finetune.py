@@ -16,7 +16,7 @@ from lisa_ros.writing import writable_folder
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add_model_arguments(parser)
+    add_model_arguments(parser, remote=False)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--dataset",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lisa_ros.cli import MODES, add_model_arguments, model_options
 from lisa_ros.image_files import image_format, read_image, write_image
 from lisa_ros.serving.wire import instance_as_json
-from lisa_ros.writing import writable_file, write_file
+from lisa_ros.writing import writable_files, write_file
 
 if TYPE_CHECKING:
     from lisa_ros.engine import Answer
@@ -43,10 +43,9 @@ def run(args: argparse.Namespace) -> int:
 
     image = read_image(args.image)
     check_question(Question(image, args.instruction, args.mode))
-    if args.json:
-        writable_file(args.json)
+    writable_files(args.json, args.overlay, read=args.image)
     if args.overlay:
-        image_format(writable_file(args.overlay))
+        image_format(args.overlay)
     config = EngineConfig(clip_view=args.clip_view)
     engine = load_engine(**model_options(args), config=config)
     answer = engine.segment(image, args.instruction, mode=args.mode)

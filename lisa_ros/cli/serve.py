@@ -12,7 +12,7 @@ from lisa_ros.cli import add_model_arguments, model_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model_arguments(parser)
+    add_model_arguments(parser, remote=False)
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on; others need a token")
     add("--port", type=int, default=8000, help="default: 8000")

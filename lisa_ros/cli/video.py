@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lisa_ros.cli import add_model_arguments, model_options
 from lisa_ros.errors import LisaError
-from lisa_ros.writing import writable_file, write_file
+from lisa_ros.writing import writable_files, write_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,18 +40,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask, follow, write; 1 if nothing was found."""
+    """Ask, follow, write; 1 if nothing was found, or not all of the clip could be read."""
     from rich.progress import Progress
 
-    from lisa_ros.cli.eval import make_follower
+    from lisa_ros.cli.eval import check_trackers, make_follower
     from lisa_ros.engine.question import check_instruction
     from lisa_ros.recordings.video import follow_video, open_frames, write_video
 
     if args.keys < 1:
         raise LisaError(f"--keys must be 1 or more, it is {args.keys}")
     check_instruction(args.instruction)
-    for path in filter(None, (args.out, args.json)):
-        writable_file(path)
+    check_trackers([args.tracker], args.sam2)
+    writable_files(args.out, args.json, read=args.clip)
     if args.out and args.out.suffix.lower() not in (".mp4", ".gif"):
         raise LisaError(f"--out must end in .mp4 or .gif, it is {args.out}")
     # what is missing is told now, and not when everything has been asked
@@ -84,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
     frames = len(found.masks)
     print(f"answer    {found.text}")
     print(f"clip      {frames} frames, {source.times[-1]:.1f} s, {source.size[1]}x{source.size[0]}")
-    print(f"asked     frames {', '.join(map(str, found.answers))}; {found.runs} runs of the model")
+    again = f", and {found.asked_again} questions more on the way" if found.asked_again else ""
+    print(f"asked     about frames {', '.join(map(str, found.answers))}{again}")
     for number, label in found.labels.items():
         seen = sum(
             one[2] == "visible" for masks in found.masks for one in masks if one[0] == number
@@ -94,8 +95,9 @@ def run(args: argparse.Namespace) -> int:
             f" {found.chosen}"
         )
     for fault in source.faults:
-        print(f"note      {fault}")
+        print(f"missing   {fault}")
+    for note in source.notes:
+        print(f"note      {note}")
     if found.chosen is None:
         print("status    NOT_FOUND")
-        return 1
-    return 0
+    return 1 if found.chosen is None or source.faults else 0

@@ -55,6 +55,13 @@ def load_engine(
     from lisa_ros.serving.remote import RemoteEngine, is_address
 
     if is_address(model):
+        ours = {"device": device, "dtype": dtype, "quantization": quantization}
+        ours |= {"vision tower": vision_tower, "clip view": config and config.clip_view}
+        if given := [name for name, value in ours.items() if value not in (None, "auto", "")]:
+            raise ModelUnavailable(
+                f"{model} has loaded its model already: {' and '.join(given)} can be chosen where "
+                "`lisa-ros serve` is started, and not here"
+            )
         remote = RemoteEngine(str(model), config=config or DEFAULTS)
         remote.connect()
         return remote

@@ -27,8 +27,10 @@ import cv2
 import numpy as np
 
 from lisa_ros.engine.answer import Instance
+from lisa_ros.errors import ServerUnreachable
 from lisa_ros.evaluation.json_files import DatasetError, read_json
 from lisa_ros.image_files import read_image, read_samples
+from lisa_ros.tracking.tracker import mask_box
 
 if TYPE_CHECKING:
     from lisa_ros.tracking.follow import Asks, Follower
@@ -243,8 +245,8 @@ def boundary_measure(predicted: np.ndarray, truth: np.ndarray) -> float:
     if not n_found or not n_meant:
         return float(n_found == n_meant)
     # all of it lies around the outlines
-    rows, columns = np.flatnonzero((found | meant).any(1)), np.flatnonzero((found | meant).any(0))
-    part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    x, y, width, height = mask_box(found | meant)
+    part = np.s_[y : y + height, x : x + width]
     found, meant = found[part].astype(np.uint8), meant[part].astype(np.uint8)
     precision = np.count_nonzero(found & cv2.dilate(meant, disk)) / n_found
     recall = np.count_nonzero(meant & cv2.dilate(found, disk)) / n_meant
@@ -254,18 +256,10 @@ def boundary_measure(predicted: np.ndarray, truth: np.ndarray) -> float:
 
 def _outline(mask: np.ndarray) -> np.ndarray:
     """Pixels bool (H,W) that differ from the one right of, below, or right below them."""
-    outline = np.zeros_like(mask)
-    outline[:, :-1] |= mask[:, :-1] ^ mask[:, 1:]
-    outline[:-1] |= mask[:-1] ^ mask[1:]
-    outline[:-1, :-1] |= mask[:-1, :-1] ^ mask[1:, 1:]
-    # beyond the last row and column lies nothing, and only the neighbour along them is compared
-    outline[:-1, -1] |= mask[:-1, -1]
-    outline[-1, :-1] |= mask[-1, :-1]
-    outline[-1] = False
-    outline[-1, :-1] = mask[-1, :-1] ^ mask[-1, 1:]
-    outline[:, -1] = False
-    outline[:-1, -1] = mask[:-1, -1] ^ mask[1:, -1]
-    return outline
+    # beyond the last row and column lies the same again
+    padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
+    right, below, both = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+    return (mask ^ right) | (mask ^ below) | (mask ^ both)
 
 
 @dataclass(frozen=True)
@@ -277,7 +271,7 @@ class ClipScore:
         wrong: bool (N,T), the mask lies on another thing more than on the one that is meant.
         switches: how often a mask became that of another thing; None where others are not known.
         found_after: seconds from each return of a thing until it was found again; inf for never.
-        seconds: processor time per frame.
+        seconds: of a frame, by the clock that it was scored with.
         sure: score of the one visible track in a frame, and whether most of its mask is on what is
             meant.
     """
@@ -297,7 +291,11 @@ Predict = Callable[[int, np.ndarray], np.ndarray]
 
 
 def score_clip(
-    clip: VideoClip, predict: Predict, first: int, tracks: Callable[[], Sequence[Track]] = list
+    clip: VideoClip,
+    predict: Predict,
+    first: int,
+    clock: Callable[[], float] = time.process_time,
+    tracks: Callable[[], Sequence[Track]] = list,
 ) -> ClipScore:
     """Run through a clip and compare.
 
@@ -305,38 +303,36 @@ def score_clip(
         predict: is shown every frame from `first` on, in order.
         first: the frame whose true masks were given away, which does not count; -1: none were, and
             all that is meant counts as one.
+        clock: by which `predict` is timed, in seconds.
         tracks: those of the last frame that was shown, for their scores.
     """
     joined = clip.joined or first < 0
     last = len(clip.frames) - (first >= 0 and not joined)
-    rows: dict[str, list[np.ndarray]] = defaultdict(list)
-    usual: list[np.ndarray] = []
+    rows: list[np.ndarray] = []
     sure: list[tuple[float, bool]] = []
     spent = 0.0
     for index in range(max(0, first), len(clip.frames)):
         rgb, truth = read_image(clip.frames[index]), clip.truth(index)
-        began = time.process_time()
+        began = clock()
         masks = predict(index, rgb)
-        spent += time.process_time() - began
+        spent += clock() - began
         meant = truth.masks
         if joined:
             masks, meant = masks.any(0, keepdims=True), meant.any(0, keepdims=True)
         if index == first or index >= last:
             continue
-        usual.append(meant.sum((1, 2)))
         seen = [track for track in tracks() if track.mask.any()]
         if len(seen) == 1 == len(masks):
             on_it = np.count_nonzero(seen[0].mask & meant[0])
             sure.append((seen[0].score, 2 * on_it > np.count_nonzero(seen[0].mask)))
-        rows["j"].append(np.array([jaccard(m, t) for m, t in zip(masks, meant, strict=True)]))
         pairs = zip(masks, meant, strict=True)
-        rows["f"].append(np.array([boundary_measure(m, t) for m, t in pairs]))
-        beside = [_beside(masks[n], meant, n, truth.others) for n in range(len(masks))]
-        rows["wrong"].append(np.array([wrong for wrong, _ in beside], bool))
-        rows["switched"].append(np.array([switched for _, switched in beside], bool))
-    if not usual:
+        figures = [(jaccard(m, t), boundary_measure(m, t), t.sum()) for m, t in pairs]
+        beside = [_beside(mask, meant, n, truth.others) for n, mask in enumerate(masks)]
+        rows.append(np.hstack([figures, beside]))  # (N, 5)
+    if not rows:
         raise DatasetError(f"clip {clip.name} has no frame to count after its first one")
-    j, f, wrong, switched = (np.stack(rows[name], 1) for name in ("j", "f", "wrong", "switched"))
+    j, f, areas, wrong, switched = np.stack(rows).transpose(2, 1, 0)  # each (N, T)
+    wrong, switched = wrong > 0, switched > 0
     known = truth.others is not None or len(meant) > 1
     # a switch is the first frame of those in which the mask is another thing's
     began_so = switched & ~np.pad(switched, ((0, 0), (1, 0)))[:, :-1]
@@ -346,7 +342,7 @@ def score_clip(
         f,
         wrong if known else None,
         int(began_so.sum()) if known else None,
-        _found_after(j, np.stack(usual, 1), clip.rate),
+        _found_after(j, areas, clip.rate),
         spent / (len(clip.frames) - max(0, first)),
         sure,
     )
@@ -398,7 +394,8 @@ def _found_after(j: np.ndarray, areas: np.ndarray, rate: float) -> list[float]:
 def follow(follower: Follower, clip: VideoClip, first: int) -> Predict:
     """Begin once and follow: with the true masks of frame `first`, or where it is -1 by asking.
 
-    Where the model finds nothing it is asked again a second later.
+    Where the model finds nothing it is asked again a second later. Raises `ServerUnreachable` where
+    the server of a remote model does not answer.
     """
     ids: list[int] = []
 
@@ -415,17 +412,18 @@ def follow(follower: Follower, clip: VideoClip, first: int) -> Predict:
             numbers = iter(track.id for track in tracks)
             ids[:] = [next(numbers) if mask.any() else 0 for mask in given]
             return given
-        if first >= 0:
-            shown = {t.id: t.mask for t in follower.update(rgb, stamp=stamp, key=key)}
-            return np.stack([shown.get(one, np.zeros(rgb.shape[:2], bool)) for one in ids])
+        tracks, nothing = [], np.zeros(rgb.shape[:2], bool)
         if ids:
             tracks = follower.update(rgb, stamp=stamp, key=key)
+            if follower.fault:  # which is no fault of the tracker that is measured
+                raise ServerUnreachable(f"clip {clip.name} is not scored: {follower.fault}")
         elif index % round(clip.rate) == 0:
             tracks = follower.begin(rgb, stamp=stamp, key=key, instruction=clip.instruction)
             ids[:] = [track.id for track in tracks]
-        else:
-            tracks = []
-        return np.stack([np.zeros(rgb.shape[:2], bool), *(track.mask for track in tracks)])
+        if first >= 0:
+            shown = {track.id: track.mask for track in tracks}
+            return np.stack([shown.get(one, nothing) for one in ids])
+        return np.stack([nothing, *(track.mask for track in tracks)])
 
     return predict
 

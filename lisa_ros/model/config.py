@@ -105,6 +105,11 @@ class LisaConfig:
 
 def find(path: str | Path) -> Path:
     """The folder of a model: a path, the name of a shipped one, or an id in the hub's cache."""
+    if "://" in str(path):
+        raise CheckpointError(
+            f"{path} is an address, and here the model itself is needed: its folder, the name of a "
+            "shipped one, or its id on the hub"
+        )
     for folder in (Path(path), SHIPPED / str(path)):
         if folder.is_dir():
             return folder

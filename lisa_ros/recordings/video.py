@@ -27,9 +27,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from lisa_ros.engine.answer import SEG, Answer, AnswerStatus
+from lisa_ros.engine.answer import Answer, AnswerStatus
 from lisa_ros.engine.question import Question, check_instruction
-from lisa_ros.errors import ImageError, LisaError
+from lisa_ros.errors import ImageError, LisaError, ServerUnreachable
 from lisa_ros.image_files import read_image
 from lisa_ros.writing import written_beside
 
@@ -44,6 +44,7 @@ THUMBNAIL = (48, 36)  # width and height at which changes are seen
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 FOLDER_RATE = 15.0  # frames a second of a folder of pictures
 LARGEST = 64_000_000  # pixels of a frame
+LAST_FRAMES = 3  # times the usual time of a frame that the last one may take
 GIF_WIDTH, GIF_RATE = 320, 7.5
 Report = Callable[[str, int, int], None]
 """told what is being done, how far it is, and how far it will go (0: not known yet)"""
@@ -60,6 +61,7 @@ class FrameSource:
         times: seconds of each frame from the first one.
         size: height and width of the first frame; others are scaled to it.
         faults: what could not be read, each a sentence without full stop.
+        notes: what else should be known.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,6 +70,7 @@ class FrameSource:
         self.changes: list[float] = []
         self.size = (0, 0)
         self.faults: list[str] = []
+        self.notes: list[str] = []
 
     def scan(self, report: Report) -> None:
         """Go through the clip once: times, and how much each frame differs from the one before.
@@ -79,8 +82,8 @@ class FrameSource:
         for number, (time, rgb) in enumerate(self._decode(0), start=1):
             if not self.times:
                 self.size = rgb.shape[:2]
-            elif rgb.shape[:2] != self.size:
-                self._fault("frames of another size are scaled to that of the first one")
+            elif rgb.shape[:2] != self.size and not self.notes:
+                self.notes.append("frames of another size are scaled to that of the first one")
             small = cv2.resize(rgb, THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
             self.changes.append(0.0 if last is None else float(np.abs(small - last).mean()))
             self.times.append(time)
@@ -143,11 +146,12 @@ class FileFrames(FrameSource):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._stamps: list[int] = []  # of every frame, in units of the stream
+        self._told = ""  # of how many frames the container tells
 
     def _decode(self, start: int) -> Iterator[tuple[float, np.ndarray]]:
         import av
 
-        known = bool(self.times)
+        known, packets = bool(self.times), 0
         try:
             with av.open(str(self.path)) as container:
                 if not container.streams.video:
@@ -158,14 +162,19 @@ class FileFrames(FrameSource):
                 stream.thread_type = "AUTO"
                 if start:
                     container.seek(self._stamps[start], stream=stream)
-                for frame in container.decode(stream):
-                    stamp = len(self._stamps) if frame.pts is None else frame.pts
-                    if start and stamp < self._stamps[start]:
-                        continue  # the seek went to the key frame before it
-                    if not known:
-                        self._stamps.append(stamp)
-                    rgb = frame.to_ndarray(format="rgb24")
-                    yield float(stamp * stream.time_base), _upright(frame, rgb)
+                self._told = f" of {stream.frames}" if stream.frames else ""
+                for packet in container.demux(stream):
+                    packets += packet.dts is not None  # the last one only empties the decoder
+                    for frame in packet.decode():
+                        stamp = len(self._stamps) if frame.pts is None else frame.pts
+                        if start and stamp < self._stamps[start]:
+                            continue  # the seek went to the key frame before it
+                        if not known:
+                            self._stamps.append(stamp)
+                        rgb = frame.to_ndarray(format="rgb24")
+                        yield float(stamp * stream.time_base), _upright(frame, rgb)
+                if self._stamps and not known:
+                    self._compare(container, packets)
         except av.error.DecoderNotFoundError as error:
             raise VideoError(
                 f"{self.path}: there is no decoder for its video stream: {error}"
@@ -173,7 +182,28 @@ class FileFrames(FrameSource):
         except (av.error.FFmpegError, EOFError) as error:
             if not self.times and not self._stamps:
                 raise VideoError(f"{self.path} cannot be read as video: {_reason(error)}") from None
-            self._fault(f"it breaks off after {len(self._stamps)} frames ({_reason(error)})")
+            done = f"{len(self._stamps)} frames{self._told}"
+            self._fault(f"it breaks off after {done} ({_reason(error)})")
+
+    def _compare(self, container: Any, packets: int) -> None:
+        """What was read with what the container tells of: a file may end without an error."""
+        import av
+
+        stream = container.streams.video[0]
+        done = f"it breaks off after {len(self._stamps)} frames"
+        if packets < stream.frames and "mp4" not in container.format.name:  # may leave some out
+            self._fault(done + self._told)
+            return
+        told, end = 0.0, float(self._stamps[-1] * stream.time_base)
+        if "DURATION" in stream.metadata:  # Matroska's: "00:01:02.500"
+            hours, minutes, seconds = stream.metadata["DURATION"].split(":")
+            told = 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+        elif stream.duration:
+            told = float((stream.duration + max(0, stream.start_time or 0)) * stream.time_base)
+        elif container.duration and len(container.streams) == 1:
+            told = (container.duration + max(0, container.start_time or 0)) / av.time_base
+        if told - end > LAST_FRAMES / float(stream.average_rate or FOLDER_RATE):
+            self._fault(f"{done}{self._told}, at {end:.1f} of {told:.1f} s")
 
 
 class BagFrames(FrameSource):
@@ -229,6 +259,8 @@ def open_frames(path: Path, topic: str = "") -> Iterator[FrameSource]:
     if not path.exists():
         raise VideoError(f"there is no clip {path}")
     is_recording = path.suffix in (".mcap", ".db3", ".bag") or (path / "metadata.yaml").exists()
+    if topic and not is_recording:
+        raise VideoError(f"{path} is no recording of ROS 2 and has no topic {topic}")
     if is_recording:
         from lisa_ros.recordings.bag import Bag, choose_camera
 
@@ -295,7 +327,7 @@ class FollowedVideo:
         chosen: the key frame whose answer was taken, None if nothing was found.
         masks: of each frame, for every thing (id, score, state, COCO's compressed run lengths).
         labels: the words of each thing, by its id.
-        runs: how often the language model ran, the key frames included.
+        asked_again: questions to the model beside those about the key frames.
     """
 
     source: FrameSource
@@ -304,7 +336,7 @@ class FollowedVideo:
     chosen: int | None
     masks: list[list[tuple[int, float, str, bytes]]]
     labels: dict[int, str] = field(default_factory=dict)
-    runs: int = 0
+    asked_again: int = 0
 
     @property
     def text(self) -> str:
@@ -327,6 +359,7 @@ class FollowedVideo:
             "chosen": self.chosen,
             "things": [{"id": id, "label": label} for id, label in self.labels.items()],
             "faults": self.source.faults,
+            "notes": self.source.notes,
             "frames": [
                 {
                     "time": round(time, 4),
@@ -371,6 +404,7 @@ def follow_video(
     Raises:
         VideoError: the clip has no frame, or is damaged from its beginning.
         InstructionError: the instruction cannot be used.
+        ServerError: that of a remote model does not answer.
     """
     check_instruction(instruction)
     # 1. times and changes
@@ -382,13 +416,14 @@ def follow_video(
     for number, key in enumerate(chosen_keys, start=1):
         report("asking", number, len(chosen_keys))
         for rgb in source.read(key, key + 1):
-            questions.append(Question(rgb, instruction, mode="mask", key=(str(source.path), key)))
+            # with words, by which answers can be compared, and things be named
+            name = str(source.path), key
+            questions.append(Question(rgb, instruction, mode="explain", key=name))
     answers = dict(zip(chosen_keys, engine.segment_batch(questions), strict=True))
     # 3. the best of them
     best = choose_answer(list(answers.values()))
     chosen = None if best is None else chosen_keys[best]
     found = FollowedVideo(source, instruction, answers, chosen, [[] for _ in range(count)])
-    found.runs = len(answers)
     if chosen is None:
         return found
     instances = [one for one in answers[chosen].instances if one.area]
@@ -407,9 +442,11 @@ def follow_video(
                 found.labels = {t.id: t.label for t in tracks}
             else:
                 tracks = follower.update(rgb, stamp=stamp, key=key)
+                if follower.fault:  # of a server; a recording can be done again, whole
+                    raise ServerUnreachable(f"frame {index} is not followed: {follower.fault}")
             found.masks[index] = [_packed(track) for track in tracks]
             report("following", step + 1 + (0 if forwards else count - chosen), count + 1)
-        found.runs += follower.asked
+        found.asked_again += follower.asked
     return found
 
 
@@ -444,9 +481,8 @@ def _drawn(rgb: np.ndarray, found: FollowedVideo, index: int) -> np.ndarray:
     """A frame as the node's overlay shows an answer, and whether the thing is hidden."""
     from lisa_ros.node.results.overlay import draw_overlay
 
-    said = found.text.replace(f" {SEG}", "").replace(SEG, "")
     hidden = [state for _, _, state, _ in found.masks[index] if state != "visible"]
-    said += f"  ({hidden[0]})" if hidden else ""
+    said = found.text + (f"  ({hidden[0]})" if hidden else "")
     return draw_overlay(rgb, found.decoded(index), found.instruction, said)
 
 

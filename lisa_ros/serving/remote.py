@@ -15,7 +15,8 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ from lisa_ros.engine.answer import Answer, AnswerStatus, Event, Finished, TextDe
 from lisa_ros.engine.question import (
     DEFAULTS,
     AskOptions,
+    Cancel,
     EngineConfig,
     Interruption,
     Question,
@@ -76,7 +78,8 @@ INFO_LIMIT = 3.0  # seconds for what a server says about itself
 PREPARE_LIMIT = 2.0  # seconds for encoding ahead: a query may be waiting behind it
 PATIENCE = 0.02  # seconds between two looks at `cancel` and `deadline`
 LONGEST_LINE = 64 * 2**20  # bytes of an answer's line
-KEPT_CONNECTIONS = 2
+TOGETHER = 4  # questions of `segment_batch` that are under way at the same time
+KEPT_CONNECTIONS = TOGETHER
 KEPT_FRAMES = 256  # names of images that the server may still have
 ENDED_BY = {"cancel": AnswerStatus.CANCELLED, "deadline": AnswerStatus.TIMEOUT}
 NEVER = Interruption()
@@ -174,6 +177,22 @@ class RemoteEngine:
             raise ServerError(f"the server {self.address} broke off in the middle of an answer")
         found = reader.instances
         yield Finished(Answer(text, ENDED_BY[reason], found, stopped_by=reason, transcript=text))
+
+    def segment_batch(
+        self,
+        questions: Sequence[Question],
+        *,
+        cancel: Cancel | None = None,
+        deadline: float | None = None,
+    ) -> list[Answer]:
+        """As `Engine.segment_batch`; the server makes batches of what it is asked together."""
+
+        def ask(one: Question) -> Answer:
+            asked = {name: value for name, value in vars(one).items() if value is not None}
+            return self.segment(**asked, cancel=cancel, deadline=deadline)
+
+        with ThreadPoolExecutor(TOGETHER) as threads:
+            return list(threads.map(ask, questions))
 
     def prepare(self, image: np.ndarray, key: Hashable) -> None:
         """Have an image encoded before it is asked about."""
@@ -373,7 +392,9 @@ class _Exchange:
     def _response(self) -> http.client.HTTPResponse:
         """Send the request; a kept connection may have been closed meanwhile, so try a new one."""
         while True:
-            kept = self.server.idle.pop() if self.server.idle else None
+            kept = None
+            with suppress(IndexError):
+                kept = self.server.idle.pop()
             self.connection = kept or self.server.connect()
             self.socket = self.connection.sock
             try:

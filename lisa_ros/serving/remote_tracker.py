@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lisa_ros.engine.answer import Instance
-from lisa_ros.engine.question import Interruption, check_image
+from lisa_ros.engine.question import Interruption
 from lisa_ros.errors import ImageError, ServerError, ServerUnreachable, TrackingError
 from lisa_ros.serving.remote import RemoteEngine
 from lisa_ros.serving.wire import (
@@ -40,14 +40,7 @@ from lisa_ros.serving.wire import (
     write_refusal,
 )
 from lisa_ros.tracking.lisa import LisaTracker
-from lisa_ros.tracking.tracker import (
-    LOST_AFTER,
-    MAX_TRACKS,
-    Track,
-    TrackState,
-    check_things,
-    mask_box,
-)
+from lisa_ros.tracking.tracker import LOST_AFTER, MAX_TRACKS, Track, Tracker, mask_box
 
 if TYPE_CHECKING:
     from lisa_ros.engine.engine import Engine
@@ -133,11 +126,12 @@ def _instance(mask: np.ndarray, label: str, embedding: np.ndarray | None) -> Ins
 class _Kept:
     """A thing, and what is needed to begin with it again."""
 
+    id: int
+    label: str
     remote: int
     """its id on the server"""
-    last: Track
     began: float
-    seen: float
+    last_seen: float
     embedding: np.ndarray | None
     mask: np.ndarray
     """the last one that was not empty; of the image `file`, shown at `stamp`"""
@@ -145,11 +139,11 @@ class _Kept:
     stamp: float
 
 
-class RemoteTracker:
+class RemoteTracker(Tracker):
     """Follows things by a tracker on a server; see `Tracker` for the methods.
 
     Beside what these raise: `ServerUnreachable` where the server does not answer, which may pass:
-    nothing has changed then. `counters`: frames; sessions (begun on the server); and what the
+    no thing has changed then. `counters`: frames; sessions (begun on the server); and what the
     server's tracker has counted.
     """
 
@@ -160,95 +154,18 @@ class RemoteTracker:
         max_tracks: int = MAX_TRACKS,
         lost_after: float = LOST_AFTER,
     ) -> None:
-        self.engine, self.max_tracks, self.lost_after = engine, max_tracks, lost_after
-        self.counters: Counter[str] = Counter()
-        self.things: dict[int, _Kept] = {}
-        self.last_id, self.clock, self.stamp = 0, 0.0, 0.0
-        self.session = ""
+        super().__init__(max_tracks, lost_after)
+        self.engine, self.session = engine, ""
         self.coded: tuple[np.ndarray, bytes] | None = None  # the newest image and its file
         self.not_before, self.fault = 0.0, ""  # the next try by time.monotonic(), and why not now
 
-    def start(
-        self,
-        image: np.ndarray,
-        instances: Sequence[Instance],
-        *,
-        stamp: float,
-        key: Hashable | None = None,
+    def _forget(self, stamp: float) -> None:
+        self.session = ""
+
+    def _begin(
+        self, image: np.ndarray, instances: Sequence[Instance], stamp: float, key: Hashable | None
     ) -> list[Track]:
-        """Drop what was tracked and begin with these, in a new session."""
-        check_things(image, instances, self.max_tracks, self.max_tracks)
-        self.things, self.session, self.stamp = {}, "", stamp
-        return self._begin(image, instances, stamp) if instances else []
-
-    def add(
-        self,
-        image: np.ndarray,
-        instances: Sequence[Instance],
-        *,
-        stamp: float,
-        key: Hashable | None = None,
-    ) -> list[Track]:
-        """Begin more tracks with the newest image."""
-        check_things(image, instances, self.max_tracks - len(self.things), self.max_tracks)
-        return self._begin(image, instances, stamp)
-
-    def update(
-        self, image: np.ndarray, *, stamp: float, key: Hashable | None = None
-    ) -> list[Track]:
-        """Look for everything in the next image."""
-        check_image(image, self.engine.config)
-        file = self._file(image)
-        shown = self._call("update", stamp, file=file) if self.things else {}
-        self.counters["frames"] += 1
-        self.clock += max(0.0, stamp - self.stamp)
-        self.stamp = stamp
-        return [
-            self._track(number, thing, shown.get(thing.remote), image.shape[:2], file)
-            for number, thing in self.things.items()
-        ]
-
-    def resume(
-        self,
-        track_id: int,
-        image: np.ndarray,
-        instance: Instance,
-        *,
-        stamp: float,
-        key: Hashable | None = None,
-    ) -> Track | None:
-        """Go on from this mask if the server's tracker finds that it looks like the thing."""
-        thing = self._thing(track_id)
-        check_things(image, [instance], 1, self.max_tracks)
-        file = self._file(image)
-        found = self._call("resume", stamp, [instance], thing=thing, file=file)
-        if thing.remote not in found:
-            return None
-        if instance.seg_embedding is not None:
-            thing.embedding = instance.seg_embedding
-        return self._track(track_id, thing, found[thing.remote], image.shape[:2], file)
-
-    def drop(self, track_id: int) -> None:
-        """Let go of a thing."""
-        thing = self._thing(track_id)
-        del self.things[track_id]
-        try:
-            self._call("drop", self.stamp, thing=thing)
-        except (ServerUnreachable, TrackingError):
-            self.session = ""  # it begins again without it
-
-    def _thing(self, track_id: int) -> _Kept:
-        if track_id not in self.things:
-            raise TrackingError(f"there is no track {track_id}: it was dropped, or never begun")
-        return self.things[track_id]
-
-    def _file(self, image: np.ndarray) -> bytes:
-        if self.coded is None or self.coded[0] is not image:
-            self.coded = image, encode_image(image, self.engine.jpeg_quality)
-        return self.coded[1]
-
-    def _begin(self, image: np.ndarray, instances: Sequence[Instance], stamp: float) -> list[Track]:
-        """New things, with numbers of our own."""
+        """With numbers of our own."""
         file, call = self._file(image), "add" if self.things else "start"
         if call == "start":
             self.session = uuid.uuid4().hex
@@ -258,26 +175,61 @@ class RemoteTracker:
         new = []
         for instance, (remote, fields) in zip(instances, shown.items(), strict=True):
             self.last_id += 1
-            nothing = Track(
-                self.last_id, instance.label, instance.mask, instance.box, 1.0,
-                TrackState.VISIBLE, 0.0, 0.0,
-            )  # fmt: skip
             self.things[self.last_id] = thing = _Kept(
-                remote, nothing, self.clock, self.clock, instance.seg_embedding, instance.mask,
-                file, stamp,
+                self.last_id, instance.label, remote, self.clock, self.clock,
+                instance.seg_embedding, instance.mask, file, stamp,
             )  # fmt: skip
-            new.append(self._track(self.last_id, thing, fields, image.shape[:2], file))
+            new.append(self._track(thing, fields, image.shape[:2], file))
         return new
+
+    def _update(self, image: np.ndarray, stamp: float, key: Hashable | None) -> list[Track]:
+        file = self._file(image)
+        shown = self._call("update", stamp, file=file) if self.things else {}
+        return [
+            self._track(thing, shown.get(thing.remote), image.shape[:2], file)
+            for thing in self.things.values()
+        ]
+
+    def _resume(
+        self,
+        thing: _Kept,
+        image: np.ndarray,
+        instance: Instance,
+        stamp: float,
+        key: Hashable | None,
+    ) -> Track | None:
+        """If the server's tracker finds that the mask looks like the thing."""
+        file = self._file(image)
+        found = self._call("resume", stamp, [instance], thing=thing, file=file)
+        if thing.remote not in found:
+            return None
+        if instance.seg_embedding is not None:
+            thing.embedding = instance.seg_embedding
+        return self._track(thing, found[thing.remote], image.shape[:2], file)
+
+    def drop(self, track_id: int) -> None:
+        """Let go of a thing, here and on the server."""
+        thing = self._thing(track_id)
+        super().drop(track_id)
+        try:
+            self._call("drop", self.stamp, thing=thing)
+        except (ServerUnreachable, TrackingError):
+            self.session = ""  # it begins again without it
+
+    def _file(self, image: np.ndarray) -> bytes:
+        if self.coded is None or self.coded[0] is not image:
+            self.coded = image, encode_image(image, self.engine.jpeg_quality)
+        return self.coded[1]
 
     def _begin_again(self) -> None:
         """A new session on the server, from the last mask of each thing, the oldest first."""
-        kept = sorted(self.things.values(), key=lambda one: one.seen)
+        kept = sorted(self.things.values(), key=lambda one: one.last_seen)
         call, session = "start", uuid.uuid4().hex
         while kept:
             file = kept[0].file
             group = [one for one in kept if one.file is file]
             kept = [one for one in kept if one.file is not file]
-            things = [_instance(one.mask, one.last.label, one.embedding) for one in group]
+            things = [_instance(one.mask, one.label, one.embedding) for one in group]
             shown = self._exchange(session, call, group[0].stamp, things, file=file)
             if isinstance(shown, Refusal):
                 raise self.engine.refused(shown)
@@ -347,9 +299,7 @@ class RemoteTracker:
         except (WireError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise ServerError(f"the server {address}: {error}") from None
 
-    def _track(
-        self, number: int, thing: _Kept, fields: Any, hw: tuple[int, int], file: bytes
-    ) -> Track:
+    def _track(self, thing: _Kept, fields: Any, hw: tuple[int, int], file: bytes) -> Track:
         """What the server says of a thing (None: nothing), with ages and states of our own."""
         try:
             mask, score = np.zeros(hw, bool), 0.0
@@ -359,14 +309,9 @@ class RemoteTracker:
             where = f"the server {self.engine.address}"
             raise ServerError(f"{where}: a track cannot be understood: {error!r:.100}") from None
         if mask.any():
-            thing.mask, thing.file, thing.stamp, thing.seen = mask, file, self.stamp, self.clock
-        unseen = self.clock - thing.seen
-        state = TrackState.LOST if unseen > self.lost_after else TrackState.OCCLUDED
-        thing.last = Track(
-            number, thing.last.label, mask, mask_box(mask), score,
-            TrackState.VISIBLE if mask.any() else state, unseen, self.clock - thing.began,
-        )  # fmt: skip
-        return thing.last
+            thing.mask, thing.file, thing.stamp = mask, file, self.stamp
+            thing.last_seen = self.clock
+        return self._shown(thing, mask, score)
 
 
 # the server's side

@@ -57,6 +57,19 @@ def check_options(options: ServeOptions, token: str) -> None:
         ServeError: with the reason.
         WriteError: Ray's token cannot be kept.
     """
+    for name, value, least, most in (
+        ("--port", options.port, 1, 65535),
+        ("--metrics-port", options.metrics_port, 1, 65535),
+        ("--replicas", options.replicas, 1, 10_000),
+        ("--max-replicas", options.max_replicas or options.replicas, options.replicas, 10_000),
+        ("--threads", options.threads, 0, 10_000),
+        ("--batch", options.batch, 1, 10_000),
+        ("--window", 1000 * options.window, 0, 10_000),
+        ("--queue", options.queue, 1, 1_000_000),
+        ("--max-pixels", options.max_pixels, 1, 2**31),
+    ):
+        if not least <= value <= most:
+            raise ServeError(f"{name} must be from {least} to {most}, it is {value:g}")
     if not token and options.host not in LOOPBACK:
         raise ServeError(
             f"without a token a server listens on the loopback alone, and not on {options.host}: "
@@ -78,13 +91,14 @@ def check_options(options: ServeOptions, token: str) -> None:
             raise ServeError(
                 f"{options.cert} and {options.key} are no certificate and its key: {error}"
             ) from None
-    for host, port in ((options.host, options.port), ("", options.metrics_port)):
+    for host, port in ((options.host, options.port), (LOOPBACK[0], options.metrics_port)):
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             socket.create_server((host, port), family=family).close()
         except OSError as error:
-            where = f"port {port} of {host or 'this machine'}"
-            raise ServeError(f"{where} cannot be listened on: {error.strerror}") from None
+            raise ServeError(
+                f"port {port} of {host} cannot be listened on: {error.strerror}"
+            ) from None
     if "RAY_AUTH_TOKEN" not in os.environ and "RAY_AUTH_TOKEN_PATH" not in os.environ:
         try:
             writable_folder(Path.home() / ".ray")
@@ -106,6 +120,10 @@ def start(options: ServeOptions, token: str) -> str:
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE", "100")
+    ours = options.ray_address == "local"
+    if ours:
+        # as on macOS: a Ray of one machine, whose own ports are on the loopback alone
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
     from ray import serve
     from ray.serve.config import HTTPOptions, RequestRouterConfig
@@ -116,7 +134,6 @@ def start(options: ServeOptions, token: str) -> str:
         os.environ[USERS_THREADS] = os.environ["OMP_NUM_THREADS"]
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     # 1. Ray itself, if it is ours
-    ours = options.ray_address == "local"
     ray.init(
         address=options.ray_address,
         include_dashboard=False if ours else None,

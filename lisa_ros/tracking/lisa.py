@@ -18,7 +18,7 @@ SAM's encoder runs only while something is doubtful; the language model never.
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,8 +26,6 @@ import cv2
 import numpy as np
 
 from lisa_ros.engine.answer import Instance
-from lisa_ros.engine.question import check_image
-from lisa_ros.errors import TrackingError
 from lisa_ros.tracking.appearance import histogram, log_ratio
 from lisa_ros.tracking.motion import Motion, warp
 from lisa_ros.tracking.thing import (
@@ -46,9 +44,7 @@ from lisa_ros.tracking.tracker import (
     LOST_AFTER,
     MAX_TRACKS,
     Track,
-    TrackState,
-    check_things,
-    mask_box,
+    Tracker,
     mask_iou,
 )
 
@@ -89,7 +85,7 @@ class SharedMotion:
         return self.newest[2]
 
 
-class LisaTracker:
+class LisaTracker(Tracker):
     """Follows things through images by flow and appearance; see `Tracker` for the methods.
 
     `counters`: frames; flow, frozen, blank (what became of them); sam_encodes (runs of SAM's
@@ -106,14 +102,12 @@ class LisaTracker:
     ) -> None:
         """`engine`: whose SAM helps to find things again; None: motion and colours alone.
 
-        `lost_after`: seconds unseen after which a thing is lost instead of occluded. `shared`: with
-        the other trackers that look at the same images, which must name them by `key`.
+        `shared`: with the other trackers that look at the same images, which must name them by
+        `key`.
         """
-        self.engine, self.max_tracks, self.lost_after = engine, max_tracks, lost_after
-        self.counters: Counter[str] = Counter()
-        self.things: list[Thing] = []
+        super().__init__(max_tracks, lost_after)
+        self.engine = engine
         self.alikes: list[Thing] = []
-        self.last_id, self.clock, self.stamp = 0, 0.0, 0.0
         self.shown = 0.0  # stamp of `view`
         self.view: View | None = None  # the last one that showed something
         self.hw = (0, 0)
@@ -121,73 +115,54 @@ class LisaTracker:
         self.since_search = SEARCH_EVERY
         self.shared = shared or SharedMotion()
 
-    # What the protocol asks for
+    # What every tracker does
 
-    def start(
-        self,
-        image: np.ndarray,
-        instances: Sequence[Instance],
-        *,
-        stamp: float,
-        key: Hashable | None = None,
-    ) -> list[Track]:
-        """Drop what was tracked and begin with these."""
-        check_things(image, instances, self.max_tracks, self.max_tracks)
-        self.things, self.alikes, self.view = [], [], None
-        self.clock, self.stamp, self.shown = 0.0, stamp, stamp
-        return self.add(image, instances, stamp=stamp, key=key)
+    def _forget(self, stamp: float) -> None:
+        self.alikes, self.view, self.shown = [], None, stamp
 
-    def add(
-        self,
-        image: np.ndarray,
-        instances: Sequence[Instance],
-        *,
-        stamp: float,
-        key: Hashable | None = None,
+    def _begin(
+        self, image: np.ndarray, instances: Sequence[Instance], stamp: float, key: Hashable | None
     ) -> list[Track]:
-        """Begin more tracks with the newest image."""
-        room = self.max_tracks - len(self.things)
-        check_things(image, instances, room, self.max_tracks)
-        view = self._newest(image, stamp, key)
-        new = [self._begin(view, instance) for instance in instances]
-        self.things += new
+        view, new = self._newest(image, stamp, key), []
+        for instance in instances:
+            self.last_id += 1
+            mask = work_mask(instance.mask, view)
+            if instance.seg_embedding is not None:
+                # a model's mask is coarse; one that was drawn by hand is not
+                mask = snapped(mask, view)
+            thing = Thing.begun(view, mask, self.last_id, instance.label, self.clock)
+            thing.embedding = instance.seg_embedding
+            new.append(thing)
+        self.things |= {thing.id: thing for thing in new}
         self._find_alikes(view)
         return [self._track(thing) for thing in new]
 
-    def update(
-        self, image: np.ndarray, *, stamp: float, key: Hashable | None = None
-    ) -> list[Track]:
-        """Look for everything in the next image."""
-        check_image(image)
-        self.counters["frames"] += 1
-        self.clock += max(0.0, stamp - self.stamp)
-        self.stamp = stamp
+    def _update(self, image: np.ndarray, stamp: float, key: Hashable | None) -> list[Track]:
         view = self.shared.view(image, key)
         self.hw = view.hw
         # 1. images that say nothing new, or nothing at all
         self.blank = float(view.gray.std()) < CONTRAST
         if self.blank:
             self.counters["blank"] += 1
-            return self._tracks()
+            return [self._track(thing) for thing in self.things.values()]
         gap, self.shown = stamp - self.shown, stamp
         last, self.view = self.view, view
         if last is not None and np.array_equal(last.rgb, view.rgb):
             self.counters["frozen"] += 1
             return self._seen()
-        every = self.things + self.alikes
         if last is not None and last.gray.shape != view.gray.shape:
             last = self._rescale(last, view)
         if last is None or not 0 <= gap <= LONGEST_GAP:
             # 2. nothing connects this image with the last one
             self.alikes = []
-            for thing in self.things:
+            for thing in self.things.values():
                 thing.visible, thing.placed = False, False
-        elif every:
+        elif self.things:
             # 3. carry along what was seen
             self.counters["flow"] += 1
-            self._carry(last, view, every)
+            self._carry(last, view)
         # 4. look for what is missing
-        missing = [thing for thing in self.things if not thing.visible]
+        missing = [thing for thing in self.things.values() if not thing.visible]
         if missing:
             self._search(view, missing, image, key)
         self.alikes = [alike for alike in self.alikes if alike.visible]
@@ -195,18 +170,14 @@ class LisaTracker:
             self._find_alikes(view)
         return self._seen()
 
-    def resume(
+    def _resume(
         self,
-        track_id: int,
+        thing: Thing,
         image: np.ndarray,
         instance: Instance,
-        *,
         stamp: float,
-        key: Hashable | None = None,
+        key: Hashable | None,
     ) -> Track | None:
-        """Go on from this mask if it looks like the thing of that track."""
-        thing = self._thing(track_id)
-        check_things(image, [instance], 1, self.max_tracks)
         view = self._newest(image, stamp, key)
         mask = work_mask(instance.mask, view)
         if instance.seg_embedding is not None:
@@ -220,12 +191,10 @@ class LisaTracker:
         return self._track(thing)
 
     def drop(self, track_id: int) -> None:
-        """Let go of a thing."""
-        self.things.remove(self._thing(track_id))
+        """Let go of a thing; what looked like the last one goes with it."""
+        super().drop(track_id)
         if not self.things:
             self.alikes = []
-
-    # Beginning
 
     def _newest(self, image: np.ndarray, stamp: float, key: Hashable | None) -> View:
         """The view of the newest image, after an update where it is not known yet."""
@@ -236,23 +205,18 @@ class LisaTracker:
             self.update(image, stamp=stamp, key=key)
         return self.view
 
-    def _begin(self, view: View, instance: Instance) -> Thing:
-        self.last_id += 1
-        mask = work_mask(instance.mask, view)
-        if instance.seg_embedding is not None:
-            # a model's mask is coarse; one that was drawn by hand is not
-            mask = snapped(mask, view)
-        thing = Thing.begun(view, mask, self.last_id, instance.label, self.clock)
-        thing.embedding = instance.seg_embedding
-        return thing
+    @property
+    def _every(self) -> list[Thing]:
+        """Things and look-alikes."""
+        return [*self.things.values(), *self.alikes]
 
     # Carrying along
 
-    def _carry(self, last: View, view: View, every: list[Thing]) -> None:
+    def _carry(self, last: View, view: View) -> None:
         """Move masks and shapes by the flow; decide by colours; say what is hidden."""
         motion = self.shared.between(last, view)
         odds: list[tuple[Thing, tuple[slice, slice], np.ndarray]] = []
-        for thing in every:
+        for thing in self._every:
             if not thing.visible:
                 if thing.placed:
                     moved = motion.camera.copy()
@@ -390,7 +354,7 @@ class LisaTracker:
         whether it must show the whole of it."""
         color = cv2.blur(log_ratio(thing.colors, thing.around)[view.bins], (3, 3))
         likely = color > 0.3
-        for other in self.things + self.alikes:
+        for other in self._every:
             if other is not thing and other.visible:
                 likely &= other.prob < 0.5
         found = []
@@ -442,12 +406,12 @@ class LisaTracker:
     def _is_taken(self, mask: np.ndarray, thing: Thing) -> bool:
         """Whether a mask shows what another thing or a look-alike shows already."""
         area = np.count_nonzero(mask)
-        others = [o for o in self.things + self.alikes if o is not thing and o.visible]
+        others = [o for o in self._every if o is not thing and o.visible]
         return any(np.count_nonzero(mask & (o.prob > 0.5)) > 0.3 * area for o in others)
 
     def _find_alikes(self, view: View) -> None:
         """Carry along what looks like one of the things and is none."""
-        for thing in self.things:
+        for thing in self.things.values():
             if not thing.visible:
                 continue
             for mask, _, _ in self._candidates(thing, view, None):
@@ -461,45 +425,28 @@ class LisaTracker:
 
     # What is handed out
 
-    def _thing(self, track_id: int) -> Thing:
-        for thing in self.things:
-            if thing.id == track_id:
-                return thing
-        raise TrackingError(f"there is no track {track_id}: it was dropped, or never begun")
-
     def _seen(self) -> list[Track]:
-        for thing in self.things:
+        for thing in self.things.values():
             if thing.visible:
                 thing.last_seen = self.clock
-        return self._tracks()
-
-    def _tracks(self) -> list[Track]:
-        return [self._track(thing) for thing in self.things]
+        return [self._track(thing) for thing in self.things.values()]
 
     def _track(self, thing: Thing) -> Track:
-        unseen = self.clock - thing.last_seen
         mask = np.zeros(self.hw, bool)
         if thing.visible and not self.blank:
-            state = TrackState.VISIBLE
-            scaled = cv2.resize(thing.prob, self.hw[::-1], interpolation=cv2.INTER_LINEAR)
-            mask = scaled > 0.5
-        else:
-            state = TrackState.LOST if unseen > self.lost_after else TrackState.OCCLUDED
-        return Track(
-            thing.id, thing.label, mask, mask_box(mask), float(thing.score), state,
-            float(unseen), float(self.clock - thing.began),
-        )  # fmt: skip
+            mask = cv2.resize(thing.prob, self.hw[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
+        return self._shown(thing, mask, thing.score)
 
     def _rescale(self, last: View, view: View) -> View | None:
         """The last view and all masks at the size of this one; None for another aspect ratio."""
         height, width = view.gray.shape
         if abs(last.hw[0] * view.hw[1] / (last.hw[1] * view.hw[0]) - 1) > 0.02:
             zeros = np.zeros((height, width), np.float32)
-            for thing in self.things:
+            for thing in self.things.values():
                 thing.prob, thing.shape = zeros, zeros - 1
             return None
         ratio = width / last.gray.shape[1]
-        for thing in self.things + self.alikes:
+        for thing in self._every:
             thing.resize((width, height), ratio)
         rgb = cv2.resize(last.rgb, (width, height), interpolation=cv2.INTER_AREA)
         return View.at_work_size(rgb, view.hw)

@@ -12,7 +12,6 @@ The features of a frame are computed once for all things.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +24,8 @@ from safetensors import SafetensorError
 from torch.nn import functional
 
 from lisa_ros.engine.answer import Instance
-from lisa_ros.engine.question import check_image
-from lisa_ros.errors import CheckpointError, TrackingError
-from lisa_ros.tracking.tracker import (
-    LOST_AFTER,
-    MAX_TRACKS,
-    Track,
-    TrackState,
-    check_things,
-    mask_box,
-)
+from lisa_ros.errors import CheckpointError
+from lisa_ros.tracking.tracker import LOST_AFTER, MAX_TRACKS, Track, Tracker
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,7 +92,7 @@ class _Remembered:
     score: float = 1.0
 
 
-class Sam2Tracker:
+class Sam2Tracker(Tracker):
     """Follows things by SAM 2's memory; see `Tracker` for the methods.
 
     `counters`: frames; frozen, blank (what became of them); image_encodes; decodes (one for each
@@ -117,42 +108,21 @@ class Sam2Tracker:
         prune: bool = True,
     ) -> None:
         """`model`: Sam2VideoModel or EdgeTamVideoModel; `prune`: forget what is not looked at."""
-        self.model, self.max_tracks, self.lost_after = model, max_tracks, lost_after
-        self.prune = prune
+        super().__init__(max_tracks, lost_after)
+        self.model, self.prune, self.frame = model, prune, 0
         config = model.config
         self.window = max(config.num_maskmem, config.max_object_pointers_in_encoder)
         self.side = int(config.image_size)
-        self.counters: Counter[str] = Counter()
-        self.things: dict[int, _Remembered] = {}
-        self.last_id, self.frame, self.clock, self.stamp = 0, 0, 0.0, 0.0
         self.image: np.ndarray | None = None  # the newest one that showed something
         self.pixels: Tensor | None = None
         self.cache: Any = None  # the features of that frame, which all sessions share
 
-    def start(
-        self,
-        image: np.ndarray,
-        instances: Sequence[Instance],
-        *,
-        stamp: float,
-        key: Hashable | None = None,
-    ) -> list[Track]:
-        """Drop what was tracked and begin with these."""
-        check_things(image, instances, self.max_tracks, self.max_tracks)
-        self.things, self.image, self.stamp = {}, None, stamp
-        return self.add(image, instances, stamp=stamp, key=key)
+    def _forget(self, stamp: float) -> None:
+        self.image = None
 
-    def add(
-        self,
-        image: np.ndarray,
-        instances: Sequence[Instance],
-        *,
-        stamp: float,
-        key: Hashable | None = None,
+    def _begin(
+        self, image: np.ndarray, instances: Sequence[Instance], stamp: float, key: Hashable | None
     ) -> list[Track]:
-        """Begin more tracks with the newest image."""
-        room = self.max_tracks - len(self.things)
-        check_things(image, instances, room, self.max_tracks)
         self._take(image, stamp, key)
         new = []
         for instance in instances:
@@ -163,24 +133,17 @@ class Sam2Tracker:
             )  # fmt: skip
             self._prompt(thing, instance.mask)
             self.things[thing.id] = thing
-            new.append(self._track(thing))
+            new.append(self._shown(thing, thing.mask, 1.0))
         return new
 
     @torch.inference_mode()
-    def update(
-        self, image: np.ndarray, *, stamp: float, key: Hashable | None = None
-    ) -> list[Track]:
-        """Look for everything in the next image."""
-        check_image(image)
-        self.counters["frames"] += 1
-        self.clock += max(0.0, stamp - self.stamp)
-        self.stamp = stamp
+    def _update(self, image: np.ndarray, stamp: float, key: Hashable | None) -> list[Track]:
         if image.std() < CONTRAST:
             # 1. nothing is seen, and nothing of it goes into the memory
             self.counters["blank"] += 1
             for thing in self.things.values():
                 thing.mask, thing.score = np.zeros(image.shape[:2], bool), 0.0
-            return [self._track(thing) for thing in self.things.values()]
+            return self._all()
         if self.image is not None and np.array_equal(image, self.image):
             self.counters["frozen"] += 1
         self._see(image)
@@ -198,21 +161,18 @@ class Sam2Tracker:
             if thing.mask.any():
                 thing.last_seen = self.clock
             if self.prune:
-                self._forget(thing.session)
-        return [self._track(thing) for thing in self.things.values()]
+                self._prune(thing.session)
+        return self._all()
 
-    def resume(
+    def _resume(
         self,
-        track_id: int,
+        thing: _Remembered,
         image: np.ndarray,
         instance: Instance,
-        *,
         stamp: float,
-        key: Hashable | None = None,
+        key: Hashable | None,
     ) -> Track | None:
-        """Go on from this mask, with a memory that begins anew, if its colours are the thing's."""
-        thing = self._thing(track_id)
-        check_things(image, [instance], 1, self.max_tracks)
+        """With a memory that begins anew, if the mask's colours are the thing's."""
         self._take(image, stamp, key)
         alike = _likeness(thing.colors, _colors(image, instance.mask))
         others = [other for other in self.things.values() if other is not thing]
@@ -221,11 +181,10 @@ class Sam2Tracker:
             return None
         thing.mask, thing.score, thing.last_seen = instance.mask, alike, self.clock
         self._prompt(thing, instance.mask)
-        return self._track(thing)
+        return self._shown(thing, thing.mask, thing.score)
 
-    def drop(self, track_id: int) -> None:
-        """Let go of a thing."""
-        del self.things[self._thing(track_id).id]
+    def _all(self) -> list[Track]:
+        return [self._shown(thing, thing.mask, thing.score) for thing in self.things.values()]
 
     def _take(self, image: np.ndarray, stamp: float, key: Hashable | None) -> None:
         """Make this the newest image, by an update where it is not that already."""
@@ -272,7 +231,7 @@ class Sam2Tracker:
         session.processed_frames.clear()
         thing.session = session
 
-    def _forget(self, session: Any) -> None:
+    def _prune(self, session: Any) -> None:
         """Let go of the frame, and of what lies before the memory's window."""
         session.processed_frames.clear()
         oldest = self.frame - self.window
@@ -285,20 +244,6 @@ class Sam2Tracker:
         ):
             for index in [index for index in kept if index <= oldest]:
                 del kept[index]
-
-    def _thing(self, track_id: int) -> _Remembered:
-        if track_id not in self.things:
-            raise TrackingError(f"there is no track {track_id}")
-        return self.things[track_id]
-
-    def _track(self, thing: _Remembered) -> Track:
-        unseen = self.clock - thing.last_seen
-        state = TrackState.LOST if unseen > self.lost_after else TrackState.OCCLUDED
-        state = TrackState.VISIBLE if thing.mask.any() else state
-        return Track(
-            thing.id, thing.label, thing.mask, mask_box(thing.mask), thing.score, state,
-            0.0 if state == TrackState.VISIBLE else unseen, self.clock - thing.began,
-        )  # fmt: skip
 
 
 def preprocess(image: np.ndarray, side: int) -> Tensor:

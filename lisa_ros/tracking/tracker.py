@@ -15,11 +15,12 @@ All trackers treat their input alike:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
@@ -68,16 +69,22 @@ class Track:
     """seconds since the track began"""
 
 
-class Tracker(Protocol):
+class Tracker(ABC):
     """Keeps a bounded number of things. One caller at a time; images are uint8 (H, W, 3) RGB.
 
     `key` names the image as in `Engine.segment`: features that are known under it are not computed
     again. Lists of tracks are in the order of their ids and hold every track that was not dropped.
     """
 
-    max_tracks: int
-    counters: Counter[str]
-    """what it took so far: `frames`, `sam_encodes`, `decodes` and what else a tracker counts"""
+    def __init__(self, max_tracks: int, lost_after: float) -> None:
+        """`lost_after`: seconds unseen after which a thing is lost instead of occluded."""
+        self.max_tracks, self.lost_after = max_tracks, lost_after
+        self.counters: Counter[str] = Counter()
+        """what it took so far: `frames`, `sam_encodes`, `decodes` and what else a tracker counts"""
+        self.things: dict[int, Any] = {}
+        """by their ids; each knows its `id`, its `label`, and when it `began` and was `last_seen`
+        by the clock"""
+        self.last_id, self.clock, self.stamp = 0, 0.0, 0.0
 
     def start(
         self,
@@ -94,11 +101,10 @@ class Tracker(Protocol):
                 image's size; nothing has changed then.
             ImageError: not an image that an engine could be asked about.
         """
-
-    def update(
-        self, image: np.ndarray, *, stamp: float, key: Hashable | None = None
-    ) -> list[Track]:
-        """Look for everything in the next image. Raises `ImageError` as `start` does."""
+        check_things(image, instances, self.max_tracks, self.max_tracks)
+        self.things, self.clock, self.stamp = {}, 0.0, stamp
+        self._forget(stamp)
+        return self._begin(image, instances, stamp, key) if instances else []
 
     def add(
         self,
@@ -113,6 +119,18 @@ class Tracker(Protocol):
         Where `image` is another one, it is taken as an `update` first. Returns the new tracks.
         Raises as `start` does.
         """
+        check_things(image, instances, self.max_tracks - len(self.things), self.max_tracks)
+        return self._begin(image, instances, stamp, key) if instances else []
+
+    def update(
+        self, image: np.ndarray, *, stamp: float, key: Hashable | None = None
+    ) -> list[Track]:
+        """Look for everything in the next image. Raises `ImageError` as `start` does."""
+        check_image(image)
+        self.counters["frames"] += 1
+        self.clock += max(0.0, stamp - self.stamp)
+        self.stamp = stamp
+        return self._update(image, stamp, key)
 
     def resume(
         self,
@@ -128,9 +146,48 @@ class Tracker(Protocol):
         None, and nothing has changed, where its appearance disagrees, or agrees as well with a
         look-alike that was seen beside the thing. Raises as `start` does.
         """
+        thing = self._thing(track_id)
+        check_things(image, [instance], 1, self.max_tracks)
+        return self._resume(thing, image, instance, stamp, key)
 
     def drop(self, track_id: int) -> None:
         """Let go of a thing; its id is not used again. Raises `TrackingError` if there is none."""
+        self._thing(track_id)
+        del self.things[track_id]
+
+    @abstractmethod
+    def _forget(self, stamp: float) -> None:
+        """Everything about earlier images, before a new start."""
+
+    @abstractmethod
+    def _begin(
+        self, image: np.ndarray, instances: Sequence[Instance], stamp: float, key: Hashable | None
+    ) -> list[Track]:
+        """`add` for masks that were checked, and are some."""
+
+    @abstractmethod
+    def _update(self, image: np.ndarray, stamp: float, key: Hashable | None) -> list[Track]:
+        """`update` when the clock has been set."""
+
+    @abstractmethod
+    def _resume(
+        self, thing: Any, image: np.ndarray, instance: Instance, stamp: float, key: Hashable | None
+    ) -> Track | None:
+        """`resume` for a mask that was checked."""
+
+    def _thing(self, track_id: int) -> Any:
+        if track_id not in self.things:
+            raise TrackingError(f"there is no track {track_id}: it was dropped, or never begun")
+        return self.things[track_id]
+
+    def _shown(self, thing: Any, mask: np.ndarray, score: float) -> Track:
+        """A thing as it is handed out; its mask (H, W) is empty where it is not seen."""
+        unseen = 0.0 if mask.any() else float(self.clock - thing.last_seen)
+        hidden = TrackState.LOST if unseen > self.lost_after else TrackState.OCCLUDED
+        return Track(
+            thing.id, thing.label, mask, mask_box(mask), float(score),
+            TrackState.VISIBLE if mask.any() else hidden, unseen, float(self.clock - thing.began),
+        )  # fmt: skip
 
 
 def check_things(image: np.ndarray, instances: Sequence[Instance], room: int, most: int) -> None:

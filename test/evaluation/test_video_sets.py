@@ -6,6 +6,7 @@ The expected figures were computed by those codes on the sets that video_samples
 
 import json
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,16 +17,21 @@ import video_samples
 from video_samples import CLIPS, SIZE, disc, predict, write_davis, write_mevis
 
 from lisa_ros.cli import main
+from lisa_ros.engine.answer import Answer, AnswerStatus
+from lisa_ros.errors import ServerUnreachable
 from lisa_ros.evaluation.json_files import DatasetError
 from lisa_ros.evaluation.video_sets import (
     Truth,
     VideoClip,
     boundary_measure,
+    follow,
     jaccard,
     read_clips,
     report_clips,
     score_clip,
 )
+from lisa_ros.serving.remote import RemoteEngine
+from lisa_ros.tracking.tracker import Track, TrackState
 
 DAVIS = {  # J and F of every thing
     "bear": ([0.5903843514076759, 0.6529633380116484], [0.3966325742830989, 0.4350113691986512]),
@@ -156,6 +162,66 @@ def test_masks_that_are_fewer_than_frames_are_named(tmp_path):
     (tmp_path / "mask_dict.json").write_text(json.dumps(masks))
     with pytest.raises(DatasetError, match="no mask 3 for every frame of two-dogs"):
         read_clips(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--clips", "0"], "--clips must be 1 or more"),
+        (["--clips", "-3"], "--clips must be 1 or more"),
+        (["--sam2", "x"], "--tracker sam2 as well"),
+        (["--tracker", "sam2"], "needs --sam2 DIR"),
+        (["--sheet", "x.png"], "--sheet has no meaning for a set of video"),
+        (["--mode", "mask"], "--mode has no meaning for a set of video"),
+    ],
+)
+def test_options_that_say_nothing_about_clips_are_refused(tmp_path, options, words, capsys):
+    write_davis(tmp_path)
+    assert main(["eval", "--dataset", str(tmp_path), *options]) == 2
+    assert words in capsys.readouterr().err
+    assert main(["eval", "--dataset", str(tmp_path / "pictures"), "--clips", "3"]) == 2
+    assert "--clips has no meaning for a set of images" in capsys.readouterr().err
+
+
+class Distant(RemoteEngine):
+    """A server whose answers take time that this process does not spend."""
+
+    def segment(self, image, instruction, **options):
+        time.sleep(0.05)
+        return Answer("", AnswerStatus.NOT_FOUND, [])
+
+
+def test_the_time_of_a_server_counts(tmp_path, monkeypatch, capsys):
+    write_mevis(tmp_path)
+    monkeypatch.setattr(
+        "lisa_ros.engine.load.load_engine", lambda **_: Distant("http://127.0.0.1:9")
+    )
+    command = ["eval", "--dataset", str(tmp_path), "--clips", "1", "--tracker", "every-frame"]
+    assert main([*command, "--json", str(tmp_path / "out.json")]) == 0
+    assert "the server's" in capsys.readouterr().out
+    found = json.loads((tmp_path / "out.json").read_text())["trackers"]["every-frame"]
+    [row] = found["results"].values()
+    assert row["milliseconds"] >= 50
+
+
+class Gone:
+    """A follower whose server answered once."""
+
+    fault = "it does not answer"
+
+    def begin(self, image, *, instances, **_):
+        mask = instances[0].mask
+        return [Track(1, "", mask, (0, 0, 1, 1), 1.0, TrackState.VISIBLE, 0.0, 0.0)]
+
+    def update(self, image, **_):
+        return []
+
+
+def test_a_server_that_goes_away_has_not_lost_sight_of_things(tmp_path):
+    write_mevis(tmp_path)
+    clip = read_clips(tmp_path)[0]
+    with pytest.raises(ServerUnreachable, match="is not scored: it does not answer"):
+        score_clip(clip, follow(Gone(), clip, 0), 0)
 
 
 def test_words_are_asked_for_where_there_are_none(tmp_path, capsys):

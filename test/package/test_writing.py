@@ -15,6 +15,7 @@ from lisa_ros.writing import (
     cache_folder,
     locked,
     writable_file,
+    writable_files,
     writable_folder,
     write_file,
     written_beside,
@@ -77,6 +78,17 @@ def test_a_place_for_no_file_is_named_at_the_start(name: str, tmp_path: Path) ->
     (tmp_path / "folder").mkdir()
     with pytest.raises(WriteError, match=name.split("/")[0]):
         writable_file(tmp_path / name)
+
+
+def test_a_file_is_not_written_twice_nor_over_what_is_read(tmp_path: Path) -> None:
+    one, link = tmp_path / "one", tmp_path / "link"
+    link.symlink_to(one)
+    writable_files(one, tmp_path / "other", None, read=tmp_path / "third")
+    writable_files(Path("/dev/null"), Path("/dev/null"))
+    with pytest.raises(WriteError, match="something else is written"):
+        writable_files(one, None, link)
+    with pytest.raises(WriteError, match="which is read"):
+        writable_files(one, read=link)
 
 
 def test_asking_leaves_nothing_behind(tmp_path: Path) -> None:

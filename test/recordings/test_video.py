@@ -16,7 +16,9 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from lisa_ros.cli import main
+from lisa_ros.demo.recorded_camera import IMAGE, read_recording
 from lisa_ros.engine.answer import Answer, AnswerStatus, Instance
+from lisa_ros.errors import ServerError
 from lisa_ros.recordings import video
 from lisa_ros.recordings.video import (
     VideoError,
@@ -57,7 +59,7 @@ def answer(*labels: str, score: float = 0.8, mask: np.ndarray | None = None) -> 
 class SeesRed:
     """Engine and follower in one: finds the disc wherever it is red."""
 
-    asked = 0
+    asked, fault = 0, ""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -86,13 +88,10 @@ class SeesRed:
 def clips(tmp_path_factory) -> dict[str, Path]:
     """The same clip as MP4 with long groups of pictures, as Matroska, and as pictures."""
     folder = tmp_path_factory.mktemp("clips")
-    paths = {
-        "mp4": folder / "clip.mp4",
-        "mkv": folder / "clip.mkv",
-        "pictures": folder / "pictures",
-    }
-    for name in ("mp4", "mkv"):
-        with av.open(str(paths[name]), "w") as container:
+    paths = {name: folder / f"clip.{name}" for name in ("mp4", "mkv", "avi", "pictures")}
+    for name in ("mp4", "mkv", "avi"):
+        first = {"movflags": "faststart"} if name == "mp4" else {}
+        with av.open(str(paths[name]), "w", options=first) as container:
             stream = container.add_stream("libx264", rate=20, options={"g": "16", "bf": "2"})
             stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
             for index in range(FRAMES):
@@ -179,14 +178,45 @@ def test_the_command_writes_video_and_run_lengths(clips, tmp_path, monkeypatch, 
     assert "NOT_FOUND" in capsys.readouterr().out
 
 
-def test_a_cut_file_is_followed_as_far_as_it_goes(clips, tmp_path):
-    whole = clips["mkv"].read_bytes()
-    (tmp_path / "cut.mkv").write_bytes(whole[: int(len(whole) * 0.6)])
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "avi"])
+def test_a_cut_file_is_followed_as_far_as_it_goes(clips, kind, tmp_path, monkeypatch, capsys):
+    engine, cut = SeesRed(), tmp_path / f"cut.{kind}"
+    monkeypatch.setattr("lisa_ros.engine.load.load_engine", lambda **_: engine)
+    monkeypatch.setattr("lisa_ros.cli.eval.make_follower", lambda *_: engine)
+    whole = clips[kind].read_bytes()
+    cut.write_bytes(whole[: int(len(whole) * 0.7)])
+    command = ["video", str(cut), "the red disc", "--keys", "3", "--json"]
+    assert main([*command, str(tmp_path / "cut.json")]) == 1
+    data = json.loads((tmp_path / "cut.json").read_text())
+    frames = len(data["frames"])
+    assert 5 < frames < FRAMES and all(one["masks"] for one in data["frames"])
+    [fault] = data["faults"]
+    assert fault.startswith(f"it breaks off after {frames} frames")
+    assert "of 2.0 s" in fault or "frames of 40" in fault
+    assert f"missing   {fault}" in capsys.readouterr().out
+    with open_frames(clips[kind]) as source:
+        source.scan(lambda *_: None)
+    assert not source.faults and len(source.times) == FRAMES
+
+
+def test_what_is_found_is_named_by_the_models_own_words(tmp_path):
+    """The shipped model, about what `lisa-ros demo` plays; the instruction names nothing."""
+    [scene, *_] = read_recording()
+    file = scene.frames[0][IMAGE].data.tobytes()
+    for index in range(4):
+        (tmp_path / f"{index}.jpg").write_bytes(file)
+    data, words = tmp_path / "out.json", "something to drink from"
+    assert main(["video", str(tmp_path), words, "--keys", "2", "--json", str(data)]) == 0
+    found = json.loads(data.read_text())
+    [thing, *_] = found["things"]
+    assert found["text"] and thing["label"] in found["text"] and thing["label"] != words
+
+
+def test_a_server_that_goes_away_is_no_thing_that_is_hidden(clips):
     engine = SeesRed()
-    with open_frames(tmp_path / "cut.mkv") as source:
-        found = follow_video(engine, source, "the red disc", lambda: engine, keys=3)
-    assert 5 < len(found.masks) < FRAMES
-    assert all(found.masks)
+    engine.fault = "the server does not answer"
+    with open_frames(clips["mp4"]) as source, pytest.raises(ServerError, match="does not answer"):
+        follow_video(engine, source, "the red disc", lambda: engine)
 
 
 def test_damaged_and_other_pictures_are_said(clips, tmp_path):
@@ -199,7 +229,7 @@ def test_damaged_and_other_pictures_are_said(clips, tmp_path):
         found = follow_video(engine, source, "the red disc", lambda: engine)
     assert len(found.masks) == 3
     assert any("0.png" in one for one in source.faults)
-    assert any("another size" in one for one in source.faults)
+    assert any("another size" in one for one in source.notes)
 
 
 def no_frames(folder: Path) -> Path:
@@ -296,3 +326,16 @@ def test_options_are_checked_before_the_model_is_loaded(clips, tmp_path, capsys)
     assert main(["video", str(clips["mp4"]), "x", "--out", str(tmp_path / "x.webm")]) == 2
     assert "must end in .mp4 or .gif" in capsys.readouterr().err
     assert main(["video", str(clips["mp4"]), "x", "--keys", "0"]) == 2
+    copy = tmp_path / "clip.mp4"
+    copy.write_bytes(clips["mp4"].read_bytes())
+    same = str(tmp_path / "same.mp4")
+    for options, words in (
+        (["--out", same, "--json", same], "something else is written"),
+        (["--out", str(copy)], "which is read"),
+        (["--sam2", str(tmp_path)], "--tracker sam2 as well"),
+        (["--tracker", "sam2"], "needs --sam2 DIR"),
+        (["--topic", "/camera"], "has no topic /camera"),
+    ):
+        assert main(["video", str(copy), "x", *options]) == 2
+        assert words in capsys.readouterr().err
+    assert copy.read_bytes() == clips["mp4"].read_bytes()

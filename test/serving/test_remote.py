@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import ssl
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from fake_server import (
+    ANSWER,
     COUNTERS,
     HEAD,
     IMAGE,
@@ -27,7 +30,10 @@ from fake_server import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lisa_ros.engine.answer import AnswerStatus, MaskReady, TextDelta
+from lisa_ros.cli import MODES, main
+from lisa_ros.engine import Engine, load_engine
+from lisa_ros.engine.answer import AnswerStatus, Finished, MaskReady, TextDelta
+from lisa_ros.engine.question import Question
 from lisa_ros.errors import (
     BusyError,
     ImageError,
@@ -122,6 +128,49 @@ def test_a_known_image_is_named_and_not_sent_again():
     assert sent[1].frame == sent[2].frame == wire.frame_name(sent[0].file)
     assert len(bodies[1]) < 1000
     assert [one.keep for one in sent] == [True] * 5 + [False]
+
+
+def test_a_batch_is_asked_together_and_answered_in_its_order():
+    together = threading.Barrier(2)
+
+    def answer(connection, path, body):
+        asked = wire.read_question(body)
+        together.wait(60)  # so that one alone would never be answered
+        said = replace(ANSWER, text=asked.instruction, instances=[])
+        connection.sendall(reply(wire.write_event(Finished(said))))
+
+    questions = [Question(IMAGE, f"{mode} {n}", mode, key=n) for n, mode in enumerate(MODES[:6])]
+    with server(answer) as address:
+        answers = RemoteEngine(address).segment_batch(questions)
+    assert [one.text for one in answers] == [one.instruction for one in questions]
+
+
+def test_it_has_what_is_called_of_an_engine():
+    """What only a replica and its trackers call aside; with equal names of all arguments."""
+    for name, method in vars(Engine).items():
+        if callable(method) and name not in ("stream_batch", "sam_features", "decode_masks"):
+            if name.startswith("_"):
+                continue
+            ours = inspect.signature(getattr(RemoteEngine, name)).parameters
+            assert list(ours) == list(inspect.signature(method).parameters), name
+
+
+@pytest.mark.parametrize("command", [["serve"], ["calibrate"]])
+def test_a_server_is_no_model_that_could_be_served_or_taught(command, capsys):
+    assert main([*command, "--model", "http://127.0.0.1:9"]) == 2
+    assert "http://127.0.0.1:9 is an address" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([command[0], "--help"])
+    said = capsys.readouterr().out
+    assert "hub id" in said and "server's address" not in said
+
+
+@pytest.mark.parametrize(
+    "option", [{"device": "cpu"}, {"dtype": "mixed"}, {"quantization": "int8"}]
+)
+def test_how_a_server_loads_its_model_is_not_chosen_here(option):
+    with pytest.raises(LisaError, match=f"{next(iter(option))} can be chosen where"):
+        load_engine("http://127.0.0.1:9", **option)
 
 
 @pytest.mark.parametrize(

@@ -277,7 +277,8 @@ def test_metrics_count_questions(serving, robot):
 def test_rays_own_ports_refuse_who_has_not_its_token(serving):
     address = re.search(r"head is at (\S+);", serving[0].log)[1]
     code = f"import ray; ray.init(address={address!r}, log_to_driver=False); print(ray.nodes())"
-    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 32}
+    ours = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    environment = os.environ | ours | {"RAY_AUTH_TOKEN": "a" * 32}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode != 0 and "uthenticat" in done.stderr
@@ -342,13 +343,18 @@ def test_who_asks_a_server_that_dies_is_told_at_once(certificate, tmp_path, monk
         assert not any(one.is_alive() for one in robots)
 
 
-OPTIONS = {"model": {"device": "cpu"}, "port": 0, "metrics_port": 0}
+OPTIONS = {"model": {"device": "cpu"}, "port": free_port(), "metrics_port": free_port()}
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         ({"host": "0.0.0.0"}, "loopback alone, and not on 0.0.0.0"),
+        ({"replicas": 0}, "--replicas must be from 1"),
+        ({"replicas": 3, "max_replicas": 2}, "--max-replicas must be from 3"),
+        ({"batch": 0}, "--batch must be from 1"),
+        ({"window": float("nan")}, "--window must be from 0"),
+        ({"queue": -1}, "--queue must be from 1"),
         ({"cert": Path("a.pem")}, "both files"),
         ({"cert": Path("a.pem"), "key": Path("b.pem")}, "a.pem cannot be read"),
         ({"cert": Path(__file__), "key": Path(__file__)}, "no certificate and its key"),
@@ -357,6 +363,12 @@ OPTIONS = {"model": {"device": "cpu"}, "port": 0, "metrics_port": 0}
 def test_a_server_that_must_not_start(options, sentence):
     with pytest.raises(LisaError, match=sentence):
         check_options(ServeOptions(**OPTIONS, **options), "")
+
+
+def test_a_port_that_is_none():
+    for port in (0, -1, 70_000):
+        with pytest.raises(LisaError, match="--port must be from 1 to 65535"):
+            check_options(ServeOptions(**OPTIONS | {"port": port}), "")
 
 
 def test_a_port_that_is_taken():

@@ -37,7 +37,7 @@ def begun(things, **limits):
 
 def blind(follower):
     """The tracker cannot find its things by itself."""
-    for thing in follower.tracker.things:
+    for thing in follower.tracker.things.values():
         thing.colors[:] = 0
 
 

@@ -158,7 +158,7 @@ def test_an_answer_is_taken_for_a_lost_thing_only_if_it_looks_like_it():
     tracker, _ = started([(RED, 160, 120)])
     tracker.update(draw([(GREEN, 160, 120)])[0], stamp=5.0)
     image, masks = draw([(GREEN, 160, 120), (RED, 60, 200)])
-    tracker.things[0].colors[:] = 0  # it cannot find it by its colours itself
+    tracker.things[1].colors[:] = 0  # it cannot find it by its colours itself
     (track,) = tracker.update(image, stamp=5.1)
     assert track.state != VISIBLE
     assert tracker.resume(1, image, instance(masks[0]), stamp=5.1) is None
@@ -194,7 +194,7 @@ def test_sam_runs_only_while_something_is_missing_and_the_language_model_never()
     engine.mask = masks[0]  # a wrong guess: not taken, whatever the embedding says
     play(tracker, [draw([(GREEN, 80 + n % 2, 120)])[0] for n in range(30)], first=100)
     assert 0 < engine.runs["sam"] <= 11 and tracker.counters["sam_encodes"] == engine.runs["sam"]
-    assert not tracker.things[0].visible
+    assert not tracker.things[1].visible
 
 
 def test_memory_does_not_grow():
@@ -213,13 +213,13 @@ def test_memory_does_not_grow():
         if n % 200 == 199:
             kept.append(size_of(tracker))
     assert max(kept[1:]) <= 1.5 * kept[0]
-    assert len(tracker.things[0].memory) <= MEMORY and len(tracker.alikes) <= MAX_ALIKES
+    assert len(tracker.things[1].memory) <= MEMORY and len(tracker.alikes) <= MAX_ALIKES
 
 
 def size_of(tracker) -> int:
     """Bytes of all arrays that a tracker holds."""
     total = 0
-    for thing in tracker.things + tracker.alikes:
+    for thing in [*tracker.things.values(), *tracker.alikes]:
         total += sum(v.nbytes for v in vars(thing).values() if isinstance(v, np.ndarray))
         for look in thing.memory:
             total += sum(v.nbytes for v in vars(look).values() if isinstance(v, np.ndarray))
