@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from node_rig import START, picture, wait_for
 from PIL import Image
@@ -282,6 +283,19 @@ def test_rays_own_ports_refuse_who_has_not_its_token(serving):
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode != 0 and "uthenticat" in done.stderr
+
+
+def test_all_but_the_replicas_own_port_is_on_the_loopback(serving):
+    server = psutil.Process(serving[0].process.pid)
+    heard = [
+        (process.name(), place.laddr.ip)
+        for process in (server, *server.children(recursive=True))
+        for place in process.net_connections("inet")
+        if place.status == psutil.CONN_LISTEN
+    ]
+    assert len(heard) > 10
+    outside = {name for name, ip in heard if "127.0.0.1" not in ip}
+    assert all(name.startswith("ray::ServeReplica") for name in outside), outside
 
 
 def descendant(pid: int, name: str) -> int:
