@@ -21,7 +21,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from node_rig import START, picture, wait_for
 from PIL import Image
@@ -286,6 +285,9 @@ def test_rays_own_ports_refuse_who_has_not_its_token(serving):
 
 
 def test_all_but_the_replicas_own_port_is_on_the_loopback(serving):
+    import ray  # noqa: F401  brings psutil along
+    import psutil  # isort: skip
+
     server = psutil.Process(serving[0].process.pid)
     heard = [
         (process.name(), place.laddr.ip)
