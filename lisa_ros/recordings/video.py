@@ -160,7 +160,7 @@ class FileFrames(FrameSource):
                 if stream.codec_context is None:
                     raise VideoError(f"{self.path}: there is no decoder for its video stream here")
                 stream.thread_type = "AUTO"
-                if start:
+                if start and not self.faults:  # of a cut file the index may be lost
                     container.seek(self._stamps[start], stream=stream)
                 self._told = f" of {stream.frames}" if stream.frames else ""
                 for packet in container.demux(stream):
