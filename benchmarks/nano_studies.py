@@ -13,6 +13,7 @@ Each prints a table in Markdown; they are those of docs/nano.md.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,13 +25,14 @@ import yaml
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lisa_ros.text_tables import markdown_table
 from lisa_ros.engine import Engine
 from lisa_ros.engine.question import Question
+from lisa_ros.errors import LisaError
 from lisa_ros.evaluation.evaluate import HIT, union
 from lisa_ros.evaluation.reasonseg import read_dataset
 from lisa_ros.model.checkpoint import Lisa, load
 from lisa_ros.model.network import LisaNetwork
+from lisa_ros.text_tables import markdown_table
 from lisa_tabletop.evaluation.fixed_test_set import drawn_once, look_at
 from lisa_tabletop.language.instructions import compose
 from lisa_tabletop.training.augment import (
@@ -284,8 +286,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--tables", type=int, help="to ask about (default: 40; 2 for nonsense)")
     args = parser.parse_args(arguments)
-    args.tables = args.tables or (2 if args.study == "nonsense" else 40)
-    print(STUDIES[args.study](args))
+    if args.tables is None:
+        args.tables = 2 if args.study == "nonsense" else 40
+    if args.tables < 1:
+        parser.error(f"--tables must be 1 or more, it is {args.tables}")
+    try:
+        print(STUDIES[args.study](args))
+    except (LisaError, OSError) as error:
+        sys.exit(f"{parser.prog}: {error}")
 
 
 if __name__ == "__main__":

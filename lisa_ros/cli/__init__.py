@@ -102,6 +102,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Exception as error:
+        # names and `--ros-args` are first judged by ROS itself, which has several classes for it
+        if not type(error).__module__.startswith("rclpy"):
+            raise
+        lines = str(error).split(", at ")[0].split("\n")
+        sentence = f"ROS cannot use these names or arguments: {' '.join(lines[:2])}"
     print(f"lisa-ros {chosen}: {sentence}", file=sys.stderr)
     return FAULT
 

@@ -38,13 +38,16 @@ def run(args: argparse.Namespace) -> int:
             " with `lisa-ros convert`, and calibrate that"
         )
     writable_file(config)
-    items = read_dataset(args.dataset or tabletop().drawn_once("validation"))
+    ours = None if args.dataset else tabletop()
+    items = read_dataset(args.dataset) if args.dataset else []
     from lisa_ros.cli.eval import ask
     from lisa_ros.engine import Engine
     from lisa_ros.engine.load import load_lisa
     from lisa_ros.evaluation.calibration import figures, fit, store, uncalibrated
 
     lisa = uncalibrated(load_lisa(**model_options(args)))
+    if ours:
+        items = read_dataset(ours.drawn_once("validation"))  # minutes: the model can be used
     engine = Engine(lisa)
     samples = [sample for mode in MODES for sample, _ in ask(engine, items, mode)]
     for image in sorted({str(s.item.image) for s in samples if s.fault}):

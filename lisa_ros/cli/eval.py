@@ -114,19 +114,23 @@ def run(args: argparse.Namespace) -> int:
     if is_video:
         return _run_video(args)
     args.mode = args.mode or ("mask" if args.root else "auto")
-    folder = args.dataset
+    folder, items = args.dataset, []
     if args.root:
         items = _published(args)
-    else:
-        folder = folder or tabletop().drawn_once("benchmark")
+    elif folder:
         items = read_dataset(folder)  # before torch is imported, which takes seconds
+    else:
+        ours = tabletop()
     from lisa_ros.engine.load import load_engine
     from lisa_ros.evaluation import calibration
     from lisa_ros.evaluation.evaluate import report
     from lisa_ros.evaluation.plots import choose, contact_sheet, draw_reliability
 
-    comparable = _comparable(folder) if all(item.ours for item in items) else ""
     engine = load_engine(**model_options(args))
+    if not items:
+        folder = ours.drawn_once("benchmark")  # minutes: what the model lacks has been told by now
+        items = read_dataset(folder)
+    comparable = _comparable(folder) if all(item.ours for item in items) else ""
     chosen = choose(len(items))
     samples, shown = [], []
     for index, (sample, answer) in enumerate(ask(engine, items, args.mode)):

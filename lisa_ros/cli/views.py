@@ -49,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.every >= 0:
         raise LisaError(f"--every must be 0 or more seconds, not {args.every:g}")
     check_instruction(args.query)
+    if args.out.resolve() == args.views.resolve():
+        raise LisaError(f"--out {args.out} is the folder of the views: name another")
     writable_folder(args.out)
     shots, up, notes = read_views(args)
     for note in notes:

@@ -137,8 +137,13 @@ def _llama_2(system: str, rounds: Sequence[Turn]) -> str:
 def check_text(words: str) -> None:
     """Raise `InstructionError` unless words can be written in UTF-8, as tokenizer and ROS do.
 
-    A shell with another code page and JSON's `\\ud800` bring in halves of letters.
+    A shell with another code page and JSON's `\\ud800` bring in halves of letters. ROS ends a text
+    at its first NUL: half an instruction would be asked.
     """
+    if "\0" in words:
+        raise InstructionError(
+            f"the instruction is no text: its character {words.index(chr(0)) + 1} is a NUL"
+        )
     try:
         words.encode()
     except UnicodeEncodeError as error:

@@ -32,7 +32,10 @@ class Speaker(Node):
     """
 
     def __init__(self, command: str = COMMAND, namespace: str = "lisa") -> None:
-        words = shlex.split(command)
+        try:
+            words = shlex.split(command)
+        except ValueError as error:
+            raise SpeakError(f"--command {command!r}: {str(error).lower()}") from None
         if not words or shutil.which(words[0]) is None:
             raise SpeakError(
                 f"there is no program {words[0] if words else command!r} to speak with: "

@@ -326,8 +326,8 @@ def _field(message: dict[str, Any], name: str, kind: type) -> Any:
     if type(value) is not kind:
         raise Misuse(f"`{name}` must be of the type {kind.__name__}")
     if kind is str:
-        # a lone surrogate is no text that ROS could send
-        return value.encode("utf-8", "replace").decode()
+        # a lone surrogate is no text that ROS could send, and it ends a text at a NUL
+        return value.encode("utf-8", "replace").decode().replace("\0", "?")
     return value
 
 

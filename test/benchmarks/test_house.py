@@ -83,9 +83,3 @@ def test_the_dense_files_of_the_engine_are_commented() -> None:
     files = house.sources("lisa_ros")
     for name in house.DENSE:
         assert house.comments(files[f"lisa_ros/engine/{name}.py"]) >= house.LEAST_COMMENTS, name
-
-
-def test_a_query_passes_few_files() -> None:
-    passed = house.files_of_a_query()
-    assert "lisa_ros/engine/engine.py" in passed
-    assert len(passed) <= house.MOST_FILES_OF_A_QUERY, passed

@@ -347,6 +347,7 @@ def test_images_that_cannot_be_used(image: np.ndarray) -> None:
     [
         *("", " \n", "x" * 10_000, "mug " * 490, "the " * 99 + "mug", "Where is the mug? " * 30),
         *("the \udcff mug", "\ud800", "a mug \ud83e and a pot"),  # bytes of no text, half an emoji
+        "the mug\0 that is red",  # ROS would ask the first half
     ],
 )
 def test_instructions_that_cannot_be_used(instruction: str) -> None:

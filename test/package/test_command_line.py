@@ -147,6 +147,13 @@ def test_the_benchmarks_are_found_from_inside_a_checkout(
         (("eval", "--sheet", "{folder}/s.xyz"), "its ending names no picture"),
         (("eval", "--reliability", "{folder}/r.xyz"), "its ending names no picture"),
         (("eval", "--json", "{folder}"), "it is a folder; name a file"),
+        (
+            ("views", "{folder}", "--query", "the mug", "--out", "{folder}"),
+            "the folder of the views",
+        ),
+        (("speak", "--command", 'a "b'), "no closing quotation"),
+        (("speak", "--namespace", "a b!"), "ROS cannot use these names"),
+        (("speak", "--ros-args", "--foo"), "ROS cannot use these names"),
         (("eval", "--clips", "3"), "--clips has no meaning for a set of images"),
         (("train-nano", "--threads", "-3"), "--threads must be at least 1"),
         (("train-nano", "--minutes", "nan"), "--minutes must be above 0"),
