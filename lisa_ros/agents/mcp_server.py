@@ -128,6 +128,7 @@ class Eyes:
             self._shown.clear()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._shown.wait(), FIRST_LOOK)
+                return self._live  # it has just come, whatever the node said a second ago
             state = self.state  # with a fault in it what we still have is of an earlier time
             return b"" if state["node"] or state["camera"] else self._live
 
@@ -392,7 +393,10 @@ def make_server(eyes: Eyes) -> MCPServer:
 
     @server.tool(annotations=SEES)
     async def status() -> CallToolResult:
-        """Whether the perception node is ready, which model it has, and why no image comes."""
+        """Whether the perception node is ready, which model it has, and why no image comes.
+
+        `ready` is about the node alone; `camera` is empty as soon as images come.
+        """
         state = {key: value for key, value in eyes.state.items() if key != "type"}
         words = state["node"] or state["camera"] or f"Ready: {state['model']} on {state['device']}."
         return result(state, words, [])
