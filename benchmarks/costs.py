@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from benchmarks.generated_tables import page_with, put_into_page
+from benchmarks.generated_tables import page_option, show
 from benchmarks.measure import count_flop
 from benchmarks.presets import random_lisa
 from lisa_ros.text_tables import markdown_table
@@ -196,21 +196,11 @@ def _bytes(module: nn.Module) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--write", type=page_with("costs"), help="a page with a place for the table `costs`"
-    )
-    parser.add_argument(
-        "--write-plan", type=page_with("plan"), help="a page with a place for the table `plan`"
-    )
+    page_option(parser, "--write", "costs")
+    page_option(parser, "--write-plan", "plan")
     args = parser.parse_args()
-    text = tables(("lisa-7b", "lisa-13b"))
-    print(text)
-    if args.write:
-        put_into_page(args.write, "costs", text)
-    planned = plan("lisa-7b")
-    print(planned)
-    if args.write_plan:
-        put_into_page(args.write_plan, "plan", planned)
+    show(tables(("lisa-7b", "lisa-13b")), args.write, "costs")
+    show(plan("lisa-7b"), args.write_plan, "plan")
 
 
 if __name__ == "__main__":

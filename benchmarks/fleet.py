@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import psutil
 from lisa_ros.msg import Segmentation
 from PIL import Image
 from rclpy.executors import SingleThreadedExecutor
@@ -34,7 +35,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import String
 
-from benchmarks.generated_tables import page_with, put_into_page
+from benchmarks.generated_tables import page_option, show
 from lisa_ros.demo.client import NodeProcess, own_domain
 from lisa_ros.demo.recorded_camera import (
     IMAGE,
@@ -243,12 +244,6 @@ def drive(sides: list[RobotSide], fleet: Fleet, outage: threading.Event, questio
     executor.shutdown()
 
 
-def resident(process: NodeProcess) -> float:
-    """Megabytes of memory that a process holds."""
-    pages = int(Path(f"/proc/{process.process.pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
 def kill_and_restart(
     folder: Path, port: int, first: NodeProcess, begin: threading.Event, stack: ExitStack
 ) -> tuple[float, float]:
@@ -311,7 +306,7 @@ def run(robots: int, questions: int, folder: Path, stack: ExitStack) -> list[lis
     took = time.monotonic() - began
     outage.set()
     mischief.join()
-    memory = max(resident(node) for node in nodes)
+    memory = max(psutil.Process(node.process.pid).memory_info().rss for node in nodes) / 1e6
 
     # 4. what came of it
     killed, back = moments
@@ -367,9 +362,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--robots", type=int, default=8)
     parser.add_argument("--questions", type=int, default=1000)
-    parser.add_argument(
-        "--write", type=page_with("fleet"), help="page whose table `fleet` is replaced"
-    )
+    page_option(parser, "--write", "fleet")
     args = parser.parse_args()
     began, load = time.monotonic(), os.getloadavg()[0]
     with ExitStack() as stack:
@@ -379,9 +372,7 @@ def main() -> int:
     rows.append(["load of the machine before and after", f"{load:.1f}, {after:.1f}"])
     rows.append(["all of it took", f"{time.monotonic() - began:.0f} s"])
     table = markdown_table((f"{args.robots} robots, one server with nano", ""), rows, words=2)
-    print(table)
-    if args.write:
-        put_into_page(args.write, "fleet", table)
+    show(table, args.write, "fleet")
     return 0 if rows[0][1] == f"{args.questions}, {args.questions}" else 1
 
 

@@ -17,17 +17,17 @@ import sys
 import time
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 from drawn_clip import draw, instance
 from lisa_ros.action import Follow
 from lisa_ros.msg import Segmentation
 from node_rig import Rig, image_message, rig, wait_for
 from rclpy.action import ActionClient
 
-from benchmarks.generated_tables import page_with, put_into_page
+from benchmarks.generated_tables import page_option, show
 from lisa_ros.engine.answer import Instance
 from lisa_ros.text_tables import markdown_table
 from lisa_ros.tracking.tracker import Tracker
@@ -62,8 +62,7 @@ def pictures(things: int, away: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
 def resident() -> float:
     """Megabytes of this process."""
     gc.collect()
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return psutil.Process().memory_info().rss / 1e6
 
 
 # memory
@@ -228,9 +227,7 @@ def measure_node(things: int) -> list[tuple[str, str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--write", type=page_with("following"), metavar="PAGE", help="put the table into this page"
-    )
+    page_option(parser, "--write", "following")
     parser.add_argument("--watch", choices=("lisa", "sam2"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.watch:
@@ -243,9 +240,7 @@ def main() -> None:
         ("load average of the machine before and after", f"{load:.1f}, {os.getloadavg()[0]:.1f}")
     )
     table = markdown_table(("following", ""), rows, words=2)
-    print(table)
-    if args.write:
-        put_into_page(args.write, "following", table)
+    show(table, args.write, "following")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from lisa_ros.node.interfaces import INTERFACES
 from lisa_ros.node.parameters import PARAMETERS, Value
 from lisa_ros.node.status import MEANING
 from lisa_ros.text_tables import markdown_table
-from lisa_ros.writing import writable_file, write_file
+from lisa_ros.writing import reason, writable_file, write_file
 
 ROOT = Path(__file__).resolve().parents[1]
 FROM_ROS = ("ros-", "numpy", "opencv", "pyyaml")  # packages that a ROS installation has its own of
@@ -120,7 +120,8 @@ def find_place(page: Path, name: str) -> str:
     try:
         text = page.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise WriteError(f"cannot put a table into {page}: {error}") from error
+        why = reason(error) if isinstance(error, OSError) else error
+        raise WriteError(f"cannot put a table into {page}: {why}") from error
     for block in _BLOCK.finditer(text):
         if block[2] == name:
             return block[0]
@@ -130,8 +131,8 @@ def find_place(page: Path, name: str) -> str:
     )
 
 
-def page_with(name: str) -> Callable[[str], Path]:
-    """The type of an argument `--write`: a page that has a place for that table."""
+def page_option(parser: argparse.ArgumentParser, option: str, name: str) -> None:
+    """Declare the option for a page to write to; one without a place for the table is refused."""
 
     def page(words: str) -> Path:
         try:
@@ -140,7 +141,15 @@ def page_with(name: str) -> Callable[[str], Path]:
             raise argparse.ArgumentTypeError(str(error)) from None
         return Path(words)
 
-    return page
+    about = f"page whose table `{name}` is brought up to date"
+    parser.add_argument(option, type=page, metavar="PAGE", help=about)
+
+
+def show(text: str, page: Path | None, name: str) -> None:
+    """Print a table and, where a page is given, put it there."""
+    print(text)
+    if page:
+        put_into_page(page, name, text)
 
 
 def put_into_page(page: Path, name: str, part: str, *, by_section: bool = False) -> list[str]:

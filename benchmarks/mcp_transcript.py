@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from mcp import Client, StdioServerParameters
 
-from benchmarks.generated_tables import page_with, put_into_page
+from benchmarks.generated_tables import page_option, show
 from lisa_ros.demo.client import NodeProcess
 from lisa_ros.errors import LisaError
 
@@ -125,9 +125,7 @@ def outcome(result: Any) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--write", type=page_with("transcript"), help="page whose transcript is brought up to date"
-    )
+    page_option(parser, "--write", "transcript")
     args = parser.parse_args()
     first = asyncio.run(over_stdio())
     with tempfile.TemporaryDirectory(prefix="lisa_ros_mcp_") as folder:
@@ -138,10 +136,7 @@ def main() -> None:
     pairs = zip(first, second, strict=True)
     same = sum(outcome(one) == outcome(other) for (_, one), (_, other) in pairs)
     lines.append(f"# over HTTP: {same} of {len(first)} calls ended in the same way")
-    text = "\n".join(["```", *lines, "```"])
-    print(text)
-    if args.write:
-        put_into_page(args.write, "transcript", text)
+    show("\n".join(["```", *lines, "```"]), args.write, "transcript")
 
 
 if __name__ == "__main__":

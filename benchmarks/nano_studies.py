@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -274,24 +274,26 @@ def _best_score(engine: Engine, key: int, image: np.ndarray, text: str) -> float
     return max((instance.score for instance in answer.instances), default=None)
 
 
-STUDIES = {"sizes": sizes, "reading": reading, "refusals": refusals, "nonsense": nonsense}
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("--model", default="nano")
-    parser.add_argument(
+    studies = parser.add_subparsers(dest="study", required=True)
+    rendered = studies.add_parser("sizes")
+    rendered.add_argument(
         "--scenes", type=Path, default=Path("runs/nano/scenes"), help="rendered tables to train on"
     )
-    parser.add_argument("--tables", type=int, help="to ask about (default: 40; 2 for nonsense)")
-    args = parser.parse_args(arguments)
-    if args.tables is None:
-        args.tables = 2 if args.study == "nonsense" else 40
-    if args.tables < 1:
+    rendered.set_defaults(run=sizes)
+    for run, tables in ((reading, 40), (refusals, None), (nonsense, 2)):
+        asked = studies.add_parser(run.__name__)
+        asked.add_argument("--model", default="nano")
+        if tables:
+            about = f"to ask about (default: {tables})"
+            asked.add_argument("--tables", type=int, default=tables, help=about)
+        asked.set_defaults(run=run)
+    args = parser.parse_args()
+    if getattr(args, "tables", 1) < 1:
         parser.error(f"--tables must be 1 or more, it is {args.tables}")
     try:
-        print(STUDIES[args.study](args))
+        print(args.run(args))
     except (LisaError, OSError) as error:
         sys.exit(f"{parser.prog}: {error}")
 

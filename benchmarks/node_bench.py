@@ -17,6 +17,7 @@ from array import array
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import psutil
 import rclpy
 from node_rig import (
     BEST_EFFORT,
@@ -32,7 +33,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from benchmarks.generated_tables import page_with, put_into_page
+from benchmarks.generated_tables import page_option, put_into_page
 from lisa_ros.demo.client import claimed_domain
 from lisa_ros.fastdds import use_large_image_transport
 from lisa_ros.node.status import ANSWERED
@@ -169,18 +170,6 @@ def peer(who: str, domain: int, ask_first: bool):
         robot.close()
 
 
-def processor_share(process: int, seconds: float) -> float:
-    """Percent of one core that a process takes."""
-
-    def used() -> float:
-        fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / 100.0
-
-    before = used()
-    time.sleep(seconds)
-    return 100 * (used() - before) / seconds
-
-
 def idle() -> str:
     """Processor time while a camera runs and nobody asks."""
     shares = {}
@@ -198,7 +187,7 @@ def idle() -> str:
                 ends.callback(robot.close)
                 process = robot.start()
                 time.sleep(1.0)
-            shares[who] = processor_share(process.process.pid, IDLE_SECONDS)
+            shares[who] = psutil.Process(process.process.pid).cpu_percent(IDLE_SECONDS)
     ratio = shares["perception node"] / shares["bare subscriber"]
     rows = [[who, f"{share:.1f} %"] for who, share in shares.items()]
     head = ["1280x720 at 30 Hz, nobody asks", "share of a core"]
@@ -277,16 +266,12 @@ def write_large_model(folder: Path) -> float:
 
 def resident(process: int) -> float:
     """MB of a process that lie in RAM."""
-    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * 4096 / 2**20
+    return psutil.Process(process).memory_info().rss / 2**20
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--write",
-        type=page_with("node bench"),
-        help="a page with a place for the table `node bench`",
-    )
+    page_option(parser, "--write", "node bench")
     parser.add_argument("--role", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
     use_large_image_transport()

@@ -47,7 +47,7 @@ def random_lisa(
     """
     torch.manual_seed(seed)
     tokenizer = _tokenizer()
-    config = _config(preset, tokenizer)
+    config = preset_config(preset)
     before = torch.get_default_dtype()
     try:
         torch.set_default_dtype(dtype)
@@ -111,7 +111,9 @@ def _tokenizer() -> Tokenizer:
     return Tokenizer.create(model.getvalue(), ("[SEG]", "<im_start>", "<im_end>"))
 
 
-def _config(preset: str, tokenizer: Tokenizer) -> LisaConfig:
+def preset_config(preset: str) -> LisaConfig:
+    """The shape of a preset, with the special ids of the small tokenizer."""
+    tokenizer = _tokenizer()
     if preset == "nano":
         return replace(nano_config(), seg_token_id=tokenizer.seg_id)
     llama, clip, sam = _SHAPES[preset]

@@ -14,14 +14,14 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
+import psutil
 from lisa_ros.action import Segment
 from node_rig import Manager, Rig, image_message, picture, rig, wait_for
 from rclpy.action import ActionClient
 
-from benchmarks.generated_tables import page_with, put_into_page
+from benchmarks.generated_tables import page_option, show
 from lisa_ros.node.status import Status
 from lisa_ros.text_tables import markdown_table
 
@@ -149,10 +149,10 @@ def count(report: Report, robot: Rig) -> None:
 
 def measure(report: Report, process: int) -> None:
     """Memory, threads and open files of the node."""
-    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-    report.memory.append((report.queries, pages * 4096 / 2**20))
-    report.threads.append(len(list(Path(f"/proc/{process}/task").iterdir())))
-    report.files.append(len(list(Path(f"/proc/{process}/fd").iterdir())))
+    node = psutil.Process(process)
+    report.memory.append((report.queries, node.memory_info().rss / 2**20))
+    report.threads.append(node.num_threads())
+    report.files.append(node.num_fds())
 
 
 class Program:
@@ -202,9 +202,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--queries", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--write", type=page_with("soak"), help="a page with a place for the table `soak`"
-    )
+    page_option(parser, "--write", "soak")
     args = parser.parse_args()
 
     def tell(report: Report) -> None:
@@ -218,9 +216,7 @@ def main() -> int:
 
     report = soak(args.queries, args.seed, tell)
     print(file=sys.stderr)
-    print(report.markdown())
-    if args.write:
-        put_into_page(args.write, "soak", report.markdown())
+    show(report.markdown(), args.write, "soak")
     whole = report.results == report.queries + report.goals and not report.duplicates
     return 0 if whole else 1
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from numpy.random import default_rng
 
-from benchmarks.generated_tables import put_into_page
+from benchmarks.generated_tables import page_option, show
 from lisa_ros.errors import LisaError
 from lisa_ros.speech import recognizer as recognizers
 from lisa_ros.speech.audio import read_wav
@@ -247,7 +247,7 @@ def main() -> None:
     parser.add_argument("--model", default="", help="folder of a speech model of transformers")
     parser.add_argument("--count", type=int, default=COUNT, help="sentences (default: 200)")
     parser.add_argument("--fit", action="store_true", help="fit the confidence anew and write it")
-    parser.add_argument("--write", type=Path, help="page whose table is brought up to date")
+    page_option(parser, "--write", "speech")
     args = parser.parse_args()
     recognizer = recognizers.load_recognizer(args.model)
     if args.fit:
@@ -257,9 +257,7 @@ def main() -> None:
         return
     rows = list(measure(recognizer, args.count))
     table = markdown_table(list(rows[0]), [list(row.values()) for row in rows])
-    print(table)
-    if args.write:
-        put_into_page(args.write, "speech", table)
+    show(table, args.write, "speech")
 
 
 if __name__ == "__main__":

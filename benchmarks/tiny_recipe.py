@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.generated_tables import put_into_page
+from benchmarks.generated_tables import page_option, show
 from lisa_ros.evaluation.reasonseg import TARGET, Item, outlines, read_dataset, tabletop
 from lisa_ros.model.checkpoint import load
 from lisa_ros.text_tables import markdown_table
@@ -53,7 +53,7 @@ def main() -> int:
     parser.add_argument("--questions", type=int, default=120, help="learnt from")
     parser.add_argument("--held-out", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--write", type=Path, help="a page with a place for the table `tiny`")
+    page_option(parser, "--write", "tiny")
     args = parser.parse_args()
     items = [item for item in read_dataset(tabletop().drawn_once("benchmark"))
              if len(item.ours["targets"]) == 1 and not item.history]  # fmt: skip
@@ -90,10 +90,8 @@ def main() -> int:
         rows.append([str(seed), *(f"{one:.3f}" for one in figures)])
         gains.append(after["giou"] - before["giou"])
         print(" | ".join(rows[-1]), flush=True)
-    table = markdown_table(["seed", "gIoU before", "after", "cIoU before", "after"], rows)
-    print(f"\n{table}")
-    if args.write:
-        put_into_page(args.write, "tiny", table)
+    head = ["seed", "gIoU before", "after", "cIoU before", "after"]
+    show(markdown_table(head, rows), args.write, "tiny")
     return int(min(gains) < LEAST_GAIN)
 
 

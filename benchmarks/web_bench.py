@@ -9,23 +9,25 @@ headless Chromium, all on this machine.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
+import psutil
 from node_rig import Process, wait_for
 from node_rig import rig as made_rig
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 from web_rig import start_web
 
-from benchmarks.generated_tables import page_with, put_into_page
+from benchmarks.generated_tables import page_option, show
 from lisa_ros.demo.recorded_camera import IMAGE, read_questions, read_recording
 from lisa_ros.text_tables import markdown_table
 
+DESKTOP = {"width": 1280, "height": 800}
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -37,16 +39,26 @@ LIMIT = 120.0
 
 def processor_seconds(process: Process) -> float:
     """Processor time that a process has used so far, all its threads."""
-    fields = Path(f"/proc/{process.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    times = psutil.Process(process.process.pid).cpu_times()
+    return times.user + times.system
 
 
 def frames(page: Page) -> int:
     return int(page.evaluate("document.querySelector('#live').dataset.frames ?? 0"))
 
 
-def open_page(browser: object, link: str) -> Page:
-    page = browser.new_page(viewport={"width": 1280, "height": 800})
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Debian's own, without a window."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def open_page(browser: Browser, link: str, **look: object) -> Page:
+    """The page, of the desktop's size unless `look` says otherwise, when it shows the camera."""
+    page = browser.new_page(**{"viewport": DESKTOP, **look})
     page.set_default_timeout(LIMIT * 1000)
     page.goto(link)
     page.wait_for_selector("#state[data-level=good]")
@@ -68,21 +80,18 @@ def overlay_overheads(page: Page, instruction: str) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--write", type=page_with("web"), help="page whose table is brought up to date"
-    )
+    page_option(parser, "--write", "web")
     args = parser.parse_args()
     recorded = read_recording()[0]
     question = next(one for one in read_questions() if one.seed == recorded.seed)
     data = np.asarray(recorded.frames[0][IMAGE].data, np.uint8)
     pixels = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]  # (480, 640, 3) RGB
     rows: list[list[str]] = []
-    with made_rig() as robot, sync_playwright() as playwright:
+    with made_rig() as robot, chromium() as browser:
         robot.film(CAMERA_RATE, np.ascontiguousarray(pixels))
         command = [sys.executable, "-m", "lisa_ros.cli", "node"]
         node = robot.start(command=command, seconds=LIMIT)
         web, link = start_web(robot)
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         pages = [open_page(browser, link) for _ in range(2)]
         before, used, begin = [frames(one) for one in pages], processor_seconds(web), time.time()
         time.sleep(SECONDS)
@@ -106,11 +115,7 @@ def main() -> None:
             waits.append(time.time() - begin)
         text = f"{statistics.median(waits):.1f}, longest {max(waits):.1f}"
         rows.append(["from the restarted node's readiness to a page that is ready, s", text, "3"])
-        browser.close()
-    table = markdown_table(["what", "measured", "promised"], rows)
-    print(table)
-    if args.write:
-        put_into_page(args.write, "web", table)
+    show(markdown_table(["what", "measured", "promised"], rows), args.write, "web")
 
 
 if __name__ == "__main__":

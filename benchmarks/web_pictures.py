@@ -16,17 +16,16 @@ from pathlib import Path
 import numpy as np
 from node_rig import Process, wait_for
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 from web_rig import link_of
 
-from benchmarks.web_bench import CHROMIUM, FLAGS, frames
-from lisa_ros.writing import written_beside
+from benchmarks.web_bench import LIMIT, chromium, frames, open_page
+from lisa_ros.writing import writable_folder, written_beside
 
-DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+PHONE = {"width": 390, "height": 844}
 SMALL = (640, 400)  # of the GIF
 STILL = (960, 600)  # of the desktop's picture
 SHOT_PERIOD = 0.2  # seconds between two images of the GIF
-LIMIT = 120.0
 PENCILS, MUG = (
     "What can I press flat so that all the water drips out?",
     "Pass me the banana, please.",
@@ -77,13 +76,6 @@ class Screencast:
         look = {"append_images": others, "duration": self._durations, "loop": 0}
         with written_beside(path) as beside:
             first.save(beside, format="GIF", save_all=True, optimize=True, **look)
-
-
-def ready(page: Page, link: str) -> None:
-    page.set_default_timeout(LIMIT * 1000)
-    page.goto(link)
-    page.wait_for_selector("#state[data-level=good]")
-    wait_for(lambda: frames(page) > 5, "live pictures", LIMIT)
 
 
 def to_table(page: Page, instruction: str) -> None:
@@ -168,23 +160,17 @@ def phone(page: Page, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?", default=Path("docs/images"))
-    folder = parser.parse_args().folder
+    folder = writable_folder(parser.parse_args().folder)
     command = [sys.executable, "-m", "lisa_ros.cli", "web", "--demo", "--port", "0"]
     process = Process(command, 0)  # the demonstration has a ROS domain of its own
     try:
         link = link_of(process)
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-            page = browser.new_page(viewport=DESKTOP)
-            ready(page, link)
+        with chromium() as browser:
+            page = open_page(browser, link)
             desktop(page, folder)
             page.close()
-            page = browser.new_page(
-                viewport=PHONE, color_scheme="dark", has_touch=True, is_mobile=True
-            )
-            ready(page, link)
-            phone(page, folder)
-            browser.close()
+            look = {"color_scheme": "dark", "has_touch": True, "is_mobile": True}
+            phone(open_page(browser, link, viewport=PHONE, **look), folder)
     finally:
         process.stop()
 

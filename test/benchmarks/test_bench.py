@@ -184,7 +184,7 @@ def test_neighbours_take_processor_time_and_end_with_their_block() -> None:
         ("--study quantization --dtype mixed", "compares mixed anyway"),
         ("--plot new.xyz", "its ending names no picture"),
         ("--json nowhere/new", "there is no folder nowhere"),
-        ("--write nowhere.md", "cannot put a table into nowhere.md"),
+        ("--write nowhere.md", "cannot put a table into nowhere.md: No such file or directory"),
         (
             "--write page.md --dtype bfloat16",
             "no place for this table: put the lines",
