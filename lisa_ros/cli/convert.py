@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert; on failure nothing that looks finished is left."""
-    from lisa_ros.model.convert import convert
+    from lisa_ros.model.checkpoint import convert
 
     convert(
         args.source, args.target, vision_tower=args.vision_tower, conversation=args.conversation

@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what the folder is; with `--verify` also whether its weights are unchanged."""
+    from lisa_ros.model.checkpoint import describe, verify
     from lisa_ros.model.config import find
-    from lisa_ros.model.convert import describe, verify
 
     for heading, words in describe(args.path, args.vision_tower).items():
         print(f"{heading:>15}  {words}")

@@ -14,6 +14,5 @@ from lisa_ros.geometry.depth import without_object
 from lisa_ros.geometry.fusion import Sighting, fuse
 from lisa_ros.geometry.grasp import Grasp, Gripper, parallel_grasps, suction_grasps
 from lisa_ros.geometry.object3d import Object3D, cloud, locate
-from lisa_ros.geometry.plane import Plane
-from lisa_ros.geometry.pointcloud import XYZRGB, colors_at, pack, ply
+from lisa_ros.geometry.pointcloud import XYZRGB, Plane, colors_at, pack, ply
 from lisa_ros.geometry.transforms import quaternion, rigid, transform_points

@@ -10,9 +10,9 @@ import numpy as np
 
 from lisa_ros.errors import DepthError
 from lisa_ros.geometry.camera import Intrinsics, project
-from lisa_ros.geometry.clustering import voxel_keys
 from lisa_ros.geometry.depth import check_depth, depth_discontinuity, dilate, fit_mask, metres
 from lisa_ros.geometry.object3d import LEAST_POINTS, Object3D, locate, make_box
+from lisa_ros.geometry.pointcloud import voxel_keys
 from lisa_ros.geometry.transforms import is_rigid, transform_points
 
 STRAY = 0.15  # cubes with less than this share of the usual number of points

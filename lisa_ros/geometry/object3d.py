@@ -11,7 +11,6 @@ import numpy as np
 from lisa_ros.errors import DepthError
 from lisa_ros.geometry.box import Box, free_box, upright_box
 from lisa_ros.geometry.camera import Intrinsics, rays
-from lisa_ros.geometry.clustering import object_components
 from lisa_ros.geometry.depth import (
     check_depth,
     depth_discontinuity,
@@ -22,7 +21,7 @@ from lisa_ros.geometry.depth import (
     visible_fraction,
     window,
 )
-from lisa_ros.geometry.plane import Plane, support_plane
+from lisa_ros.geometry.pointcloud import Plane, object_components, support_plane
 from lisa_ros.geometry.transforms import transform_points
 
 LEAST_POINTS = 30

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lisa_ros.geometry import Intrinsics, Object3D, locate, quaternion, rigid, transform_points
 from lisa_ros.geometry.depth import fit_mask, visible_fraction
 from lisa_ros.geometry.object3d import make_box
-from lisa_ros.geometry.plane import Plane
+from lisa_ros.geometry.pointcloud import Plane
 
 pytestmark = pytest.mark.filterwarnings("error")
 few = settings(

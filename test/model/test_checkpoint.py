@@ -15,9 +15,8 @@ from torch import Tensor
 
 from lisa_ros.cli import main
 from lisa_ros.errors import CheckpointError, WriteError
-from lisa_ros.model.checkpoint import load, save
+from lisa_ros.model.checkpoint import convert, describe, load, save, verify
 from lisa_ros.model.config import SHIPPED
-from lisa_ros.model.convert import convert, describe, verify
 from lisa_ros.model.hub import sha256
 
 

@@ -177,7 +177,7 @@ def ask(folder: str, tower: str, dtype: str) -> None:
 
 
 def rewrite(folder: str, tower: str, target: str) -> None:
-    from lisa_ros.model.convert import convert
+    from lisa_ros.model.checkpoint import convert
 
     convert(folder, target, vision_tower=tower)
     print(json.dumps(memory()))
