@@ -21,15 +21,20 @@ from typing import Any
 import numpy as np
 from rclpy.node import Node
 
-from lisa_ros.errors import ImageError, LisaError, ServerError
+from lisa_ros.errors import ImageError, LisaError
 from lisa_ros.msg import Segmentation
 from lisa_ros.node.inputs.camera import CameraInput
 from lisa_ros.node.inputs.frame import Frame
 from lisa_ros.node.parameters import Parameters
-from lisa_ros.node.requests.following import FollowedThing, Following
 from lisa_ros.node.requests.query import Outcome, Query
 from lisa_ros.node.results.objects3d import Localizer
-from lisa_ros.node.results.tracks import Places, TrackPublishers, track_message
+from lisa_ros.node.results.tracks import (
+    FollowedThing,
+    Following,
+    Places,
+    TrackPublishers,
+    track_message,
+)
 from lisa_ros.node.status import NotAnswered, Readiness, Status
 from lisa_ros.node.worker import ModelWorker
 from lisa_ros.tracking.follow import FollowConfig, Follower
@@ -87,7 +92,7 @@ class FollowLoop:
                 self._pump.start()
 
     def begin_with_answer(
-        self, one: Following, query: Query, outcome: Outcome, message: Segmentation
+        self, one: Following, query: Query, message: Segmentation, outcome: Outcome
     ) -> None:
         """Follow what a query has found, which must have ended; else end with what it says."""
         one.last = message
@@ -129,14 +134,8 @@ class FollowLoop:
         try:
             frame = self._camera.fresh(lambda: one.ended) if frame is None else frame
             self._begin(one, frame, what)
-        except NotAnswered as reason:
-            self.end(one, reason.status, str(reason))
-        except ServerError as error:
-            self.end(one, Status.NOT_READY, str(error))
-        except LisaError as error:
-            self.end(one, Status.REJECTED, str(error))
         except Exception as error:
-            self._end_by_failure(one, error)
+            self._end_by(one, error)
 
     def _begin(self, one: Following, frame: Frame, what: dict[str, Any]) -> None:
         model, most = self._worker.model, self._parameters["follow.max_things"]
@@ -185,7 +184,7 @@ class FollowLoop:
                     return
             try:
                 frame = self._camera.newest()
-                if frame is None or frame is last or not self._wanted(frame):
+                if frame is None or frame is last or not self._begun_before(frame):
                     time.sleep(POLL)
                 else:
                     last = frame
@@ -198,22 +197,18 @@ class FollowLoop:
                 self._node.get_logger().error(f"following\n{traceback.format_exc()}")
                 self.end_all(Status.MODEL_ERROR, "following has failed; see the node's log")
 
-    def _wanted(self, frame: Frame) -> bool:
-        """Whether anything has begun with an earlier image."""
+    def _begun_before(self, frame: Frame) -> list[Following]:
+        """What has begun with an earlier image."""
         with self._lock:
-            return any(
-                one.frame is not None and one.frame.arrived < frame.arrived
-                for one in self._taken_up
-            )
-
-    def _step(self, frame: Frame) -> None:
-        """One image for everything that is followed; on the model's thread."""
-        with self._lock:
-            followed = [
+            return [
                 one
                 for one in self._taken_up
                 if one.frame is not None and one.frame.arrived < frame.arrived
             ]
+
+    def _step(self, frame: Frame) -> None:
+        """One image for everything that is followed; on the model's thread."""
+        followed = self._begun_before(frame)
         try:
             pixels = frame.pixels(self._parameters["input.max_pixels"])
             self._localizer.prepare(frame, lambda: all(one.ended for one in followed))
@@ -245,10 +240,8 @@ class FollowLoop:
                 self._publish(one, frame, tracks, places, began)
         except ImageError as error:
             one.fault = str(error)  # of this image; the next may be better
-        except LisaError as error:
-            self.end(one, Status.MODEL_ERROR, str(error))
         except Exception as error:
-            self._end_by_failure(one, error)
+            self._end_by(one, error)
 
     def _publish(
         self, one: Following, frame: Frame, tracks: Sequence[Track], places: Places, began: float
@@ -354,6 +347,6 @@ class FollowLoop:
         for one in followed:
             self.end(one, status, reason)
 
-    def _end_by_failure(self, one: Following, error: Exception) -> None:
-        outcome = self._worker.failure(error)
+    def _end_by(self, one: Following, error: Exception) -> None:
+        outcome = self._worker.outcome_of(error)
         self.end(one, outcome.status, outcome.error)

@@ -8,15 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lisa_ros.engine.load import ModelUnavailable, give_memory_back, is_out_of_memory, load_engine
+from lisa_ros.engine.load import ModelUnavailable, load_engine
 from lisa_ros.errors import ServerUnreachable
 
 if TYPE_CHECKING:
     from lisa_ros.engine.engine import Engine
     from lisa_ros.serving.remote import RemoteEngine
     from lisa_ros.tracking.tracker import Tracker
-
-__all__ = ["Loader", "Model", "ModelUnavailable", "give_memory_back", "is_out_of_memory"]
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,9 @@ from lisa_ros.node.inputs.depth import DepthInput
 from lisa_ros.node.inputs.subscription import arrival, reliable_qos
 from lisa_ros.node.loading import Loader, load_model
 from lisa_ros.node.parameters import Parameters
-from lisa_ros.node.requests.follow_action import FollowAction
+from lisa_ros.node.requests.actions import FollowAction, SegmentAction
 from lisa_ros.node.requests.queries import Queries
 from lisa_ros.node.requests.query import Outcome, Query
-from lisa_ros.node.requests.segment_action import SegmentAction
 from lisa_ros.node.requests.self_test import SelfTest
 from lisa_ros.node.requests.standing_query import Prefetch, StandingQuery
 from lisa_ros.node.results.diagnostics import Diagnostics
@@ -65,12 +64,7 @@ class PerceptionNode(LifecycleNode):
         self.depth = DepthInput(self, parameters)
         self.localizer = Localizer(self, self.depth, parameters)
         self.worker = worker = ModelWorker(
-            load,
-            self.camera,
-            self.localizer,
-            parameters,
-            lambda query, outcome: self.queries.finish(query, outcome),
-            self.get_logger(),
+            load, self.camera, self.localizer, parameters, self.get_logger()
         )
         self.outputs = ResultPublishers(self, parameters)
         self.queries = queries = Queries(

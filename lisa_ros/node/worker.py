@@ -6,18 +6,18 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lisa_ros.engine.load import give_memory_back, is_out_of_memory
 from lisa_ros.errors import LisaError, ServerError
 from lisa_ros.msg import Segmentation
 from lisa_ros.node.inputs.camera import CameraInput
 from lisa_ros.node.inputs.frame import Frame
-from lisa_ros.node.loading import Loader, Model, give_memory_back, is_out_of_memory
+from lisa_ros.node.loading import Loader, Model
 from lisa_ros.node.parameters import Parameters
-from lisa_ros.node.requests.query import Outcome, Query
+from lisa_ros.node.requests.query import CANCELLED, Outcome, Query, sure_enough
 from lisa_ros.node.results.objects3d import Localizer
 from lisa_ros.node.status import ANSWERED, NotAnswered, Status
 
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from lisa_ros.engine.answer import Answer, Instance
 
 WARM_UP_TIME = 5.0  # seconds after which the engine shall leave it at that
-ENDED_BY_ENGINE = {
-    Status.CANCELLED: "the query was taken back",
-    Status.TIMEOUT: "the time limit passed before the answer was complete",
-}
 
 
 class FaultyAnswer(Exception):
@@ -44,12 +40,10 @@ class ModelWorker:
         camera: CameraInput,
         localizer: Localizer,
         parameters: Parameters,
-        finish: Callable[[Query, Outcome], None],
         logger: Any,
     ) -> None:
-        """`finish` is called on the model's thread with each query's outcome."""
         self._load, self._camera, self._localizer = load, camera, localizer
-        self._parameters, self._finish, self._logger = parameters, finish, logger
+        self._parameters, self._logger = parameters, logger
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lisa_model")
         self.model: Model | None = None
         self.busy: Query | None = None
@@ -68,13 +62,9 @@ class ModelWorker:
         """Begin to let go of the model and its memory."""
         return self._thread.submit(self._unload_model)
 
-    def ask(self, query: Query) -> None:
-        """Put a query at the end of the queue."""
-        self._thread.submit(self._answer, query)
-
-    def test(self, query: Query, report: Callable[[Outcome], None]) -> None:
-        """Ask outside of the node's queries; `report` is called on the model's thread."""
-        self._thread.submit(lambda: report(self._outcome_of(query)))
+    def ask(self, query: Query, report: Callable[[Query, Outcome], None]) -> None:
+        """Put a query at the end of the queue; `report` is called on the model's thread."""
+        self._thread.submit(self._answer, query, report)
 
     def submit(self, job: Callable[[], None]) -> Future[None]:
         """Have something else done with the model, in its turn among the queries."""
@@ -143,47 +133,36 @@ class ModelWorker:
             return ahead
         return self._camera.fresh(lambda: query.ended)
 
-    def _answer(self, query: Query) -> None:
-        """Bring one query to its end, whatever happens."""
+    def _answer(self, query: Query, report: Callable[[Query, Outcome], None]) -> None:
+        """Bring one query to its end, whatever the model does."""
         if query.ended:
             return
-        self._finish(query, self._outcome_of(query))
-
-    def _outcome_of(self, query: Query) -> Outcome:
-        """What became of a query, whatever the model does; never raises."""
         query.started = time.monotonic()
         self.busy = query
         try:
-            return self._outcome(query)
+            outcome = self._outcome(query)
         except Exception as error:
-            return self.failure(error)
+            outcome = self.outcome_of(error)
         finally:
             self.busy = None
+        report(query, outcome)
 
     def _outcome(self, query: Query) -> Outcome:
-        """Ask the model; an exception that leaves here is the model's fault."""
+        """Ask the model, and place in space what it found."""
         if self.model is None:
-            return Outcome(Status.NOT_READY, "the model is not loaded")
-        try:
-            if query.frame is None:
-                query.frame = self._frame_for(query)
-            began = time.monotonic()
-            pixels = query.frame.pixels(self._parameters["input.max_pixels"])
-            query.convert = time.monotonic() - began
-            self._localizer.prepare(query.frame, query.cancel.is_set)
-            answer = self._ask(query, query.frame, pixels)
-        except NotAnswered as reason:
-            return Outcome(reason.status, str(reason))
-        except ServerError as error:
-            return Outcome(Status.NOT_READY, str(error))
-        except LisaError as error:
-            return Outcome(Status.REJECTED, str(error))
-        status, sentence, answer = sure_enough(answer, self._parameters["score.min"])
-        objects = None
-        if status in ANSWERED:
-            masks = [one.mask for one in answer.instances]
-            objects = self._localizer.objects(query.frame, masks)
-        return Outcome(status, sentence, answer, objects)
+            raise NotAnswered(Status.NOT_READY, "the model is not loaded")
+        if query.frame is None:
+            query.frame = self._frame_for(query)
+        began = time.monotonic()
+        pixels = query.frame.pixels(self._parameters["input.max_pixels"])
+        query.convert = time.monotonic() - began
+        self._localizer.prepare(query.frame, query.cancel.is_set)
+        answer = self._ask(query, query.frame, pixels)
+        outcome = sure_enough(answer, self._parameters["score.min"])
+        if outcome.status in ANSWERED:
+            masks = [one.mask for one in outcome.answer.instances]
+            outcome.objects = self._localizer.objects(query.frame, masks)
+        return outcome
 
     def _ask(self, query: Query, frame: Frame, pixels: np.ndarray) -> Answer:
         """Follow the engine's events, so that masks and words are known before the end."""
@@ -205,7 +184,7 @@ class ModelWorker:
                     _check_instance(one, pixels)
                 return event.answer
             if query.ended:
-                raise NotAnswered(Status.CANCELLED, ENDED_BY_ENGINE[Status.CANCELLED])
+                raise NotAnswered(Status.CANCELLED, CANCELLED)
             if isinstance(event, TextDelta):
                 query.text += event.text
             elif isinstance(event, MaskReady):
@@ -217,8 +196,17 @@ class ModelWorker:
             query.on_progress(query)
         raise FaultyAnswer("the engine stopped without an answer")
 
+    def outcome_of(self, error: Exception) -> Outcome:
+        """How a query ends by an exception."""
+        if isinstance(error, NotAnswered):
+            return Outcome(error.status, str(error))
+        if isinstance(error, LisaError):
+            of_server = isinstance(error, ServerError)
+            return Outcome(Status.NOT_READY if of_server else Status.REJECTED, str(error))
+        return self.failure(error)
+
     def failure(self, error: Exception) -> Outcome:
-        """What is said about an exception; the details go to the log, never on a topic."""
+        """What is said about a fault of the model; its details go to the log, never on a topic."""
         self._logger.error("the model failed\n" + "".join(traceback.format_exception(error)))
         if is_out_of_memory(error):
             error.__traceback__ = None  # it holds the tensors of the failed pass
@@ -232,24 +220,6 @@ class ModelWorker:
                 f"the model failed with {type(error).__name__}; the node's log has the details"
             )
         return Outcome(Status.MODEL_ERROR, sentence)
-
-
-def sure_enough(answer: Answer, least: float) -> tuple[Status, str, Answer]:
-    """An answer without the instances whose score is lower than `least`, the parameter `score.min`.
-
-    Its status comes first, NOT_FOUND if none is left, and then the sentence that says why.
-    """
-    status = Status[answer.status.name]
-    sentence = ENDED_BY_ENGINE.get(status, "")
-    kept = [one for one in answer.instances if one.score >= least]
-    if answer.instances and not kept:
-        best = max(one.score for one in answer.instances)
-        sentence = sentence or (
-            f"nothing was found surely enough: the best mask has a score of {best:.2f}, and the "
-            f"least that is shown (score.min) is {least:g}"
-        )
-        status = Status.NOT_FOUND if status == Status.OK else status
-    return status, sentence, replace(answer, instances=kept)
 
 
 def _check_instance(instance: Instance, pixels: np.ndarray) -> None:

@@ -31,12 +31,11 @@ from lisa_ros.node.inputs.frame import DepthMatch, Frame
 from lisa_ros.node.inputs.image_conversion import to_message
 from lisa_ros.node.loading import Model
 from lisa_ros.node.parameters import BY_NAME
-from lisa_ros.node.requests.query import Outcome, Query
+from lisa_ros.node.requests.query import Outcome, Query, sure_enough
 from lisa_ros.node.results import messages
 from lisa_ros.node.results.objects3d import localize
 from lisa_ros.node.results.overlay import draw_overlay
 from lisa_ros.node.status import ANSWERED, Status
-from lisa_ros.node.worker import sure_enough
 from lisa_ros.recordings.bag import (
     Bag,
     Moment,
@@ -256,10 +255,11 @@ class Annotator:
         words = messages.words(message)
         written: dict[str, Any] = {"/lisa/mask": message, "/lisa/answer": String(data=words)}
         if outcome.answer is not None:
-            found, header = outcome.answer.instances, message.header
-            written["/lisa/mask/image"] = messages.union_image(found, frame.size, header)
-            written["/lisa/mask/labels"] = messages.label_image(found, frame.size, header)
-            masks = [one.mask for one in found]
+            header = message.header
+            written["/lisa/mask/image"] = messages.union_image(message)
+            labels = messages.label_image(message.instances, frame.size, header)
+            written["/lisa/mask/labels"] = labels
+            masks = [one.mask for one in outcome.answer.instances]
             failed = outcome.status is Status.NOT_FOUND
             drawn = draw_overlay(
                 frame.pixels(self._max_pixels), masks, question, words, failed=failed
@@ -294,10 +294,10 @@ class Annotator:
             sentence = f"the model failed with {type(error).__name__}: {said(error)}"
             self.summary.faults.append(f"question {self._asked} has no answer: {sentence}")
             return query, Outcome(Status.MODEL_ERROR, sentence)
-        status, sentence, answer = sure_enough(last.answer, self._least_score)
-        masks = [one.mask for one in answer.instances]
-        objects = localize(masks, frame.match, frame.header, SETTINGS)
-        return query, Outcome(status, sentence, answer, objects)
+        outcome = sure_enough(last.answer, self._least_score)
+        masks = [one.mask for one in outcome.answer.instances]
+        outcome.objects = localize(masks, frame.match, frame.header, SETTINGS)
+        return query, outcome
 
 
 class _Writer(Writer):

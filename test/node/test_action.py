@@ -24,9 +24,9 @@ from PIL import Image as Picture
 from rclpy.action import ActionClient
 
 from lisa_ros.node.inputs.frame import Frame
-from lisa_ros.node.requests import segment_action
+from lisa_ros.node.requests import actions
+from lisa_ros.node.requests.actions import DIALOGUES, TURNS, Dialogues
 from lisa_ros.node.requests.query import Query
-from lisa_ros.node.requests.segment_action import DIALOGUES, TURNS, Dialogues
 from lisa_ros.node.results.messages import run_lengths
 from lisa_ros.node.status import Status
 
@@ -143,9 +143,10 @@ def from_run_lengths(text: str, height: int, width: int) -> np.ndarray:
 
 
 def test_a_mask_goes_out_at_once_and_words_not_too_often(monkeypatch):
-    monkeypatch.setattr(segment_action, "WORDS_PERIOD", 1e9)
+    monkeypatch.setattr(actions, "WORDS_PERIOD", 1e9)
     sent = []
-    progress = segment_action.GoalProgress(SimpleNamespace(publish_feedback=sent.append))
+    handle = SimpleNamespace(publish_feedback=sent.append, request=SimpleNamespace(masks=""))
+    progress = actions.GoalProgress(handle)
     progress._sent = time.monotonic()
     frame = Frame(image_message(picture()), None)
     query = Query("1", "it", "auto", 0, Time(), 1.0, 9, frame, text="Sure")
@@ -160,7 +161,7 @@ def test_a_mask_goes_out_at_once_and_words_not_too_often(monkeypatch):
     query.instances.append(query.instances[0])
     progress(query)
     assert len(sent) == 2, "nothing after the end"
-    monkeypatch.setattr(segment_action, "WORDS_PERIOD", 0.0)
+    monkeypatch.setattr(actions, "WORDS_PERIOD", 0.0)
     query.ended = False
     query.text = "Sure, it"
     progress(query)
@@ -340,8 +341,8 @@ def test_a_result_can_be_fetched_for_a_while_and_then_no_more():
     code = "\n".join(
         [
             "import runpy",
-            "from lisa_ros.node.requests import segment_action",
-            "segment_action.RESULT_KEPT = 3",
+            "from lisa_ros.node.requests import actions",
+            "actions.RESULT_KEPT = 3",
             f"runpy.run_path({FAKE[-1]!r}, run_name='__main__')",
         ]
     )

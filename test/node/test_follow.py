@@ -385,7 +385,7 @@ def test_a_tracker_that_is_no_folder_of_weights_is_told_before_the_model_is_load
 
 
 def test_a_velocity_is_fitted_to_the_last_half_second():
-    from lisa_ros.node.requests.following import FollowedThing
+    from lisa_ros.node.results.tracks import FollowedThing
 
     thing = FollowedThing(1, 1, 0.0, 0.0)
     for step in range(20):

@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
 from depth_rig import COLOR, DEPTH, INFO, SCENE, SEEN, metres
+from fake_engine import instance
 from geometry_scenes import Cuboid, render, upright
 from lisa_ros.msg import Segmentation
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
@@ -169,13 +170,18 @@ def test_the_smaller_mask_is_on_top_in_the_label_image():
     """And its number fits into the image, however many there are."""
     whole, part = np.ones((20, 20), bool), np.zeros((20, 20), bool)
     part[5:10, 5:10] = True
-    instances = [SimpleNamespace(mask=one, area=int(one.sum())) for one in (part, whole)]
-    image = messages.label_image(instances, (20, 20), Header())
+    image = messages.label_image(published(part, whole), (20, 20), Header())
     labels = np.frombuffer(image.data, np.uint8).reshape(20, 20)
     assert (labels[part] == 1).all() and (labels[~part] == 2).all()
-    many = [SimpleNamespace(mask=part, area=25)] * 300
+    many = published(*[part] * 300)
     labels = np.frombuffer(messages.label_image(many, (20, 20), Header()).data, np.uint8)
     assert labels.max() == 255
+
+
+def published(*masks: np.ndarray) -> list:
+    """The masks as they go out."""
+    nowhere = Objects3D.none(len(masks), "")
+    return messages.instance_messages([instance(one, "it") for one in masks], Header(), nowhere)
 
 
 def test_a_summary_fits_a_screen():

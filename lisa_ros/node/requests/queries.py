@@ -14,16 +14,14 @@ from rclpy.node import Node
 
 from lisa_ros.msg import Segmentation
 from lisa_ros.node.parameters import BY_NAME, Parameters
-from lisa_ros.node.requests.query import Outcome, Query
+from lisa_ros.node.requests.query import CANCELLED, Outcome, Query
 from lisa_ros.node.results.publishers import ResultPublishers
 from lisa_ros.node.status import Readiness, Status
 from lisa_ros.node.worker import ModelWorker
 
 GRACE = 0.5  # seconds that the engine has to stop by itself when it is told to or the time is up
 EXPIRY_PERIOD = 0.1  # seconds between two looks for overdue queries while there are any
-CANCELLED = "the query was taken back"
 MODES = BY_NAME["query.mode"].choices
-MASKS = ("image", "png", "rle", "none")
 
 
 class Queries:
@@ -47,7 +45,7 @@ class Queries:
             node: for its logger, clock and a timer.
             parameters: of the node.
             publishers: where results go.
-            worker: has the model; its outcomes come back to `finish`.
+            worker: has the model.
             readiness: whether it can be asked now.
             clock: steady, because with use_sim_time the node's clock can stand still or jump.
             on_result: called with every query and its result, on the thread that published it.
@@ -80,7 +78,7 @@ class Queries:
         if refusal is not None:
             self.finish(query, refusal)
         else:
-            self._worker.ask(query)
+            self._worker.ask(query, self.finish)
             self._expiry.reset()
 
     def _refusal(self, query: Query) -> Outcome | None:
@@ -98,8 +96,6 @@ class Queries:
             )
         elif query.mode not in MODES:
             sentence = f"the mode {query.mode!r:.40} is unknown: use one of {', '.join(MODES)}"
-        elif query.masks not in MASKS:
-            sentence = f"masks {query.masks!r:.40} are unknown: use one of {', '.join(MASKS)}"
         elif self.waiting >= most:
             sentence = f"{most} queries wait already (query.queue_size): ask again later"
         return Outcome(Status.REJECTED, sentence) if sentence else None

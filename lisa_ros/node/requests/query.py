@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rclpy.node import Node
@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from lisa_ros.engine.answer import Answer, Instance
 
 
-@dataclass(frozen=True)
+CANCELLED = "the query was taken back"
+ENDED_BY_ENGINE = {
+    Status.CANCELLED: CANCELLED,
+    Status.TIMEOUT: "the time limit passed before the answer was complete",
+}
+
+
+@dataclass
 class Outcome:
     """How a query ended."""
 
@@ -29,6 +36,22 @@ class Outcome:
     """the engine's answer; None where it gave none, and then the query's own progress counts"""
     objects: Objects3D | None = None
     """the objects of the answer in space; None where the answer is not complete"""
+
+
+def sure_enough(answer: Answer, least: float) -> Outcome:
+    """What an answer comes to without the instances whose score is lower than `least`, which is the
+    parameter `score.min`: NOT_FOUND if none is left."""
+    status = Status[answer.status.name]
+    sentence = ENDED_BY_ENGINE.get(status, "")
+    kept = [one for one in answer.instances if one.score >= least]
+    if answer.instances and not kept:
+        best = max(one.score for one in answer.instances)
+        sentence = sentence or (
+            f"nothing was found surely enough: the best mask has a score of {best:.2f}, and the "
+            f"least that is shown (score.min) is {least:g}"
+        )
+        status = Status.NOT_FOUND if status == Status.OK else status
+    return Outcome(status, sentence, replace(answer, instances=kept))
 
 
 @dataclass(eq=False)
@@ -79,8 +102,6 @@ class Query(EndsOnce):
     frame: Frame | None = None
     """the image it brought along; else the worker sets the one that it took from the camera"""
     history: tuple[tuple[str, str], ...] = ()
-    masks: str = "image"
-    """how masks come back to the client: image, png, rle or none"""
     refusal: str = ""
     """why it cannot be asked, where that is known already"""
     on_progress: Callable[[Query], None] = lambda query: None

@@ -15,11 +15,12 @@ from lisa_ros.node.inputs.frame import Frame
 from lisa_ros.node.inputs.image_conversion import to_message
 from lisa_ros.node.requests.queries import Queries
 from lisa_ros.node.requests.query import Awaited, Outcome, Query
-from lisa_ros.node.status import ANSWERED, Readiness
+from lisa_ros.node.status import ANSWERED, Readiness, Status
 from lisa_ros.node.worker import ModelWorker
 
 INSTRUCTION = "the red ball"
 OVERDUE = 1.0  # seconds beyond the time limit after which a hanging model is given up
+HANGS = "the model does not answer: it is busy or hangs"
 
 
 class SelfTest:
@@ -30,7 +31,7 @@ class SelfTest:
     ) -> None:
         self._node, self._queries, self._worker = node, queries, worker
         self._readiness = readiness
-        self._pending: list[tuple[float, Awaited]] = []
+        self._pending: dict[Query, Awaited] = {}
         # A service that waits would hold up everything else in the node's own callback group.
         group = ReentrantCallbackGroup()
         node.create_service(Trigger, "self_test", self._test, callback_group=group)
@@ -40,28 +41,22 @@ class SelfTest:
             response.message = f"the model is not loaded: {self._readiness.not_ready_reason}"
             return response
         query = self._queries.new(INSTRUCTION, 0, frame=Frame(SAMPLE, None))
-        ended = Awaited(self._node)
-        self._pending.append((query.deadline + OVERDUE, ended))
-        self._worker.test(query, lambda outcome: self._end(ended, (query, outcome)))
-        response.success, response.message = self._verdict(await ended)
+        self._pending[query] = ended = Awaited(self._node)
+        self._worker.ask(query, self._end)
+        response.success, response.message = self._verdict(query, await ended)
         return response
 
     def give_up_if_overdue(self) -> None:
         """End the tests whose model hangs; called once a second."""
-        now = time.monotonic()
-        for deadline, ended in self._pending:
-            if now > deadline and not ended.done():
-                self._end(ended, None)
-        self._pending = [(due, ended) for due, ended in self._pending if not ended.done()]
+        for query in list(self._pending):
+            if time.monotonic() > query.deadline + OVERDUE:
+                self._end(query, Outcome(Status.TIMEOUT, HANGS))
 
-    def _end(self, ended: Awaited, result: tuple[Query, Outcome] | None) -> None:
-        if not ended.done():
-            ended.set_result(result)
+    def _end(self, query: Query, outcome: Outcome) -> None:
+        if query.end():
+            self._pending.pop(query).set_result(outcome)
 
-    def _verdict(self, result: tuple[Query, Outcome] | None) -> tuple[bool, str]:
-        if result is None:
-            return False, "the model does not answer: it is busy or hangs"
-        query, outcome = result
+    def _verdict(self, query: Query, outcome: Outcome) -> tuple[bool, str]:
         took = (time.monotonic() - query.started) * 1e3
         if outcome.status not in ANSWERED:
             return False, f"{outcome.status.name}: {outcome.error}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import numpy as np
 from rclpy.clock import Clock
@@ -14,9 +15,9 @@ from lisa_ros.node.follow_loop import FollowLoop
 from lisa_ros.node.inputs.camera import CameraInput
 from lisa_ros.node.inputs.frame import Frame
 from lisa_ros.node.parameters import Parameters
-from lisa_ros.node.requests.following import Following
 from lisa_ros.node.requests.queries import Queries
 from lisa_ros.node.requests.query import Query
+from lisa_ros.node.results.tracks import Following
 from lisa_ros.node.status import Readiness, Status
 from lisa_ros.node.worker import ModelWorker
 
@@ -85,9 +86,7 @@ class StandingQuery:
             stamp=query.stamp,
             limit=self._parameters["follow.lost_timeout"],
         )
-        query.on_result = lambda message, outcome: self._loop.begin_with_answer(
-            one, query, outcome, message
-        )
+        query.on_result = partial(self._loop.begin_with_answer, one, query)
         self._followed = one
         self._loop.take_up(one)
 

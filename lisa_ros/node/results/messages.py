@@ -251,23 +251,24 @@ def vector_message(values: np.ndarray) -> Vector3:
     return Vector3(**dict(zip("xyz", values.tolist(), strict=True)))
 
 
-def union_image(instances: Sequence[Instance], size: tuple[int, int], header: Header) -> Image:
-    """mono8 of `size` (width, height): 255 where any of the masks is."""
-    union = np.zeros(size[::-1], np.uint8)
-    for instance in instances:
-        union |= instance.mask
-    return to_message(union * 255, "mono8", header)
+def union_image(message: Segmentation) -> Image:
+    """mono8 of the image's size: 255 where any of the masks is."""
+    union = np.zeros((message.height, message.width), np.uint8)
+    for instance in message.instances:
+        paint(union, instance, 255)
+    return to_message(union, "mono8", message.header)
 
 
-def label_image(instances: Sequence[Instance], size: tuple[int, int], header: Header) -> Image:
+def label_image(
+    instances: Sequence[InstanceMessage], size: tuple[int, int], header: Header
+) -> Image:
     """mono8 of `size` (width, height): the number of the mask, 0 beside all of them.
 
     Where two masks overlap, the smaller one is on top: it is the part, the other one the whole.
     """
     labels = np.zeros(size[::-1], np.uint8)
-    order = sorted(range(len(instances)), key=lambda index: -instances[index].area)
-    for index in order:
-        labels[instances[index].mask] = min(index + 1, 255)
+    for one in sorted(instances, key=lambda one: -one.area):
+        paint(labels, one, min(one.id, 255))
     return to_message(labels, "mono8", header)
 
 

@@ -113,20 +113,20 @@ class ResultPublishers:
         if query.frame is None:
             return
         if outcome.status in ANSWERED:
-            self._publish_masks(query, outcome, message)
+            self._publish_masks(message)
             self._publish_inputs(query.frame, outcome.objects, message.header)
             if outcome.objects is not None:
                 self._publish_objects(query, outcome, message)
         if query.frame.decoded is not None and _heard(self._overlay):
             self._drawing.submit("overlay", lambda: self._draw(query, outcome, message))
 
-    def _publish_masks(self, query: Query, outcome: Outcome, message: Segmentation) -> None:
-        found = outcome.answer.instances
-        size, header = query.frame.size, message.header
+    def _publish_masks(self, message: Segmentation) -> None:
         if _heard(self._union):
-            self._union.publish(messages.union_image(found, size, header))
+            self._union.publish(messages.union_image(message))
         if _heard(self._labels):
-            self._labels.publish(messages.label_image(found, size, header))
+            size = message.width, message.height
+            labels = messages.label_image(message.instances, size, message.header)
+            self._labels.publish(labels)
         self._names.publish(String(data=messages.label_names(message)))
         if self._infos is not None:
             self._infos.publish(messages.label_info(message))
