@@ -54,9 +54,13 @@ def run(args: argparse.Namespace) -> int:
         except DatasetError as error:
             state = "missing" if known.sources[0] in absent else "incomplete"
             table.add_row(name, state, "", "", known.licence)
+            text = str(error).removeprefix(f"{name}: ")
             if state == "incomplete":
-                wrong[name] = [str(error).removeprefix(f"{name}: ")]
-            for one in absent or known.sources:
+                wrong[name] = [text]
+            # what is there but at fault is to be got anew: what the sentence names first
+            places = {text.find(str(args.root / one.becomes)): one for one in known.sources}
+            faulty = [places[place] for place in sorted(places) if place >= 0]
+            for one in dict.fromkeys([*absent, *faulty[:1]]) or known.sources:
                 needed.setdefault(one, []).append(name)
             if args.sets or known.group != "lisa_plus" or state == "incomplete":
                 code = 1

@@ -46,18 +46,18 @@ def run(args: argparse.Namespace) -> int:
         raise LisaError(f"{args.output} holds a checkpoint already; name a new folder")
     from lisa_ros.evaluation.reasonseg import read_items, tabletop
 
-    if args.dataset:
-        items = read_items(args.dataset)
-        writable_folder(args.output)
-    else:
-        folder = writable_folder(args.output) / "questions"
-        print(f"drawing {folder}")
-        items = tabletop().implicit_questions(folder, args.questions, args.seed)
-    print(f"{len(items)} questions about {len({item.scene for item in items})} images")
+    tables = None if args.dataset else tabletop()
+    items = read_items(args.dataset) if args.dataset else []
+    writable_folder(args.output)
     from lisa_ros.engine.load import load_lisa
-    from lisa_ros.training.recipe import finetune
 
     lisa = load_lisa(**model_options(args))
+    if tables:  # minutes: what the model lacks has been told by now
+        print(f"drawing {args.output / 'questions'}")
+        items = tables.implicit_questions(args.output / "questions", args.questions, args.seed)
+    print(f"{len(items)} questions about {len({item.scene for item in items})} images")
+    from lisa_ros.training.recipe import finetune
+
     try:
         finetune(lisa, items, args.output, steps=args.steps, lr=args.rate, seed=args.seed)
     except KeyboardInterrupt as stopped:

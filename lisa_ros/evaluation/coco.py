@@ -82,10 +82,9 @@ class CocoFile:
     def drawn(self, annotation: Mapping) -> np.ndarray:
         """The same, for who goes on without it; ValueError in words for "the segmentation"."""
         image = self.images[annotation["image_id"]]
-        try:
-            return decode_mask(annotation["segmentation"], image["height"], image["width"])
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"cannot be drawn: {words(error)}") from error
+        if "segmentation" not in annotation:
+            raise ValueError("is missing")
+        return decode_mask(annotation["segmentation"], image["height"], image["width"])
 
     def place(self, entry: Mapping) -> str:
         """The file of an annotation or of an image's entry, and where in it that stands."""
@@ -112,20 +111,26 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
         for polygon in codes:
             if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
                 raise ValueError("has a polygon of fewer than three corners: it has no area")
-        drawn = masks.frPyObjects(codes, height, width)
-    else:
-        for code in codes:
-            if list(code["size"]) != [height, width]:
-                raise ValueError(
-                    f"is of {code['size'][1]}x{code['size'][0]}, its image of {width}x{height}"
-                )
-        drawn = [
-            masks.frPyObjects(dict(code), height, width)
-            if isinstance(code["counts"], list)
-            else {"size": [height, width], "counts": _bytes(code["counts"])}
-            for code in codes
-        ]
-    return masks.decode(drawn).any(axis=2)
+    try:
+        if not isinstance(codes[0], Mapping):
+            drawn = masks.frPyObjects(codes, height, width)
+        else:
+            drawn = [_run_lengths(code, height, width) for code in codes]
+        return masks.decode(drawn).any(axis=2)
+    except (KeyError, TypeError, IndexError, OverflowError) as error:
+        raise ValueError(f"cannot be drawn: {words(error)}") from error
+
+
+def _run_lengths(code: Mapping, height: int, width: int) -> Mapping:
+    """A code as pycocotools takes it: compressed, in bytes."""
+    size, counts = code["size"], code["counts"]
+    if list(size) != [height, width]:
+        raise ValueError(f"is of {size[1]}x{size[0]}, its image of {width}x{height}")
+    if isinstance(counts, list):
+        if sum(counts) != height * width:  # pycocotools would leave the rest to chance
+            raise ValueError(f"counts {sum(counts)} pixels, its image has {height * width}")
+        return masks.frPyObjects(dict(code), height, width)
+    return {"size": size, "counts": counts.encode() if isinstance(counts, str) else counts}
 
 
 @dataclass(frozen=True)
@@ -210,7 +215,3 @@ def read_plain_pickle(path: Path) -> Any:
         raise DatasetError(f"{path} {error}") from error
     except Exception as error:  # whatever the bytes led the unpickler into
         raise DatasetError(f"{path} is damaged or no pickle") from error
-
-
-def _bytes(counts: str | bytes) -> bytes:
-    return counts if isinstance(counts, bytes) else counts.encode()

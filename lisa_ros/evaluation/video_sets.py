@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,8 +28,9 @@ import numpy as np
 
 from lisa_ros.engine.answer import Instance
 from lisa_ros.errors import ServerUnreachable
-from lisa_ros.evaluation.json_files import DatasetError, read_json
-from lisa_ros.image_files import read_image, read_samples
+from lisa_ros.evaluation.coco import decode_mask
+from lisa_ros.evaluation.json_files import DatasetError, place, read_json, words
+from lisa_ros.image_files import image_size, read_image, read_samples
 from lisa_ros.tracking.tracker import mask_box
 
 if TYPE_CHECKING:
@@ -116,49 +117,41 @@ def _read_davis(folder: Path) -> Iterator[VideoClip]:
     if names is None:
         raise DatasetError(f"{sets[0]} is missing: it names the clips of a set like DAVIS 2017")
     size = "480p" if (folder / "JPEGImages" / "480p").is_dir() else "Full-Resolution"
-    words = folder / "clips.json"
-    ours = read_json(words) if words.is_file() else {"clips": {}}
-    for name in names.read_text(encoding="utf-8").split():
+    ours = folder / "clips.json"
+    content = read_json(ours) if ours.is_file() else {"clips": {}}
+    for name in names.read_text(encoding="utf-8", errors="replace").split():
         frames = sorted((folder / "JPEGImages" / size / name).glob("*.jpg"))
-        said = ours["clips"].get(name, {})
+        try:
+            said, rate = content["clips"].get(name, {}), float(content.get("rate", 24.0))
+            kind, instruction = said.get("kind", "davis"), said.get("instruction", "")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            where = place(ours, name, "clips")
+            raise DatasetError(f"{where} does not say what the clip is: {words(error)}") from error
         # every thing of our clips is annotated apart, the one that is meant as 1
         part, meant = ("Things", (1,)) if said else ("Annotations", ())
         masks = [folder / part / size / name / f"{frame.stem}.png" for frame in frames]
-        yield VideoClip(
-            name,
-            said.get("kind", "davis"),
-            frames,
-            said.get("instruction", ""),
-            float(ours.get("rate", 24.0)),
-            _numbered(masks, meant),
-            joined=False,
-        )
+        truth = _numbered(masks, meant)
+        yield VideoClip(name, kind, frames, instruction, rate, truth, joined=False)
 
 
 def _read_youtube(folder: Path) -> Iterator[VideoClip]:
-    known = False
     for split in ("valid", "test", "train"):
         meta = folder / "meta_expressions" / split / "meta_expressions.json"
         annotations = folder / split / "Annotations"
-        if not meta.is_file() or not annotations.is_dir():
-            continue
-        known = True
-        for video, about in read_json(meta)["videos"].items():
-            frames = [folder / split / "JPEGImages" / video / f"{f}.jpg" for f in about["frames"]]
-            masks = [annotations / video / f"{frame.stem}.png" for frame in frames]
-            for number, said in about["expressions"].items():
-                if "obj_id" not in said or not masks[0].is_file():
-                    continue  # the truth of most of the validation split was never published
-                meant = _whole_numbers(said["obj_id"])
-                yield VideoClip(
-                    f"{video}/{number}", split, frames, said["exp"], RATE, _numbered(masks, meant)
-                )
-        return
-    if not known:
+        if meta.is_file() and annotations.is_dir():
+            break
+    else:
         raise DatasetError(
             f"{folder} has no split with both meta_expressions and Annotations: without published "
             "masks there is nothing to measure; use the split train"
         )
+    for video, names, number, asked, _, meant in _read_expressions(meta, "obj_id"):
+        frames = [folder / split / "JPEGImages" / video / f"{name}.jpg" for name in names]
+        masks = [annotations / video / f"{name}.png" for name in names]
+        # the truth of most of the validation split was never published
+        if meant and masks[0].is_file():
+            truth = _numbered(masks, meant)
+            yield VideoClip(f"{video}/{number}", split, frames, asked, RATE, truth)
 
 
 def _read_mevis(folder: Path) -> Iterator[VideoClip]:
@@ -166,27 +159,52 @@ def _read_mevis(folder: Path) -> Iterator[VideoClip]:
     meta = next((folder / name for name in names if (folder / name).is_file()), None)
     if meta is None:
         raise DatasetError(f"{folder} has a mask_dict.json but none of {', '.join(names)}")
-    masks = read_json(folder / "mask_dict.json")
-    for video, about in read_json(meta)["videos"].items():
-        frames = [folder / "JPEGImages" / video / f"{frame}.jpg" for frame in about["frames"]]
-        for number, said in about["expressions"].items():
-            meant = [str(one) for one in _whole_numbers(said.get("anno_id", []))]
-            missing = [one for one in meant if len(masks.get(one, ())) < len(frames)]
-            if missing:
+    path = folder / "mask_dict.json"
+    masks = read_json(path)
+    if not isinstance(masks, dict):
+        raise DatasetError(f"{path} must be a table of masks by their numbers")
+    for video, names, number, asked, kind, meant in _read_expressions(meta, "anno_id"):
+        frames = [folder / "JPEGImages" / video / f"{name}.jpg" for name in names]
+        runs = {str(thing): masks.get(str(thing)) for thing in meant}
+        for thing, of_frames in runs.items():
+            if not isinstance(of_frames, list) or len(of_frames) < len(frames):
                 raise DatasetError(
-                    f"{folder / 'mask_dict.json'} has no mask {missing[0]} for every frame of "
-                    f"{video}, which {meta.name} speaks of"
+                    f"{place(path, thing) if thing in masks else path} has no mask {thing} for"
+                    f" every frame of {video}, which {meta.name} speaks of"
                 )
-            kind = TYPES_OF_REVOS.get(said.get("type_id"), "expression")
-            runs = [masks[one] for one in meant]
-            yield VideoClip(
-                f"{video}/{number}", kind, frames, said["exp"], RATE, _from_runs(runs, frames)
-            )
+        truth = _from_run_lengths(path, runs, frames)
+        yield VideoClip(f"{video}/{number}", kind, frames, asked, RATE, truth)
 
 
-def _whole_numbers(value: object) -> list[int]:
-    """One number or a list of them, as words or as numbers."""
-    return [int(one) for one in (value if isinstance(value, list) else [value])]
+def _read_expressions(
+    path: Path, field: str
+) -> Iterator[tuple[str, list[str], str, str, str, list[int]]]:
+    """The expressions of a meta_expressions.json: video, its frames, number, words, kind, and the
+    numbers of what is meant, which stand in `field`.
+
+    DatasetError by file, line and key where one is none.
+    """
+    content, where = read_json(path), ("videos",)
+    try:
+        for video, about in content["videos"].items():
+            where = video, "videos"
+            names = about["frames"]
+            if not names or not isinstance(names, list):
+                raise ValueError("frames must be a list of names")
+            for number, said in about["expressions"].items():
+                where = number, "videos", video, "expressions"
+                if not isinstance(said["exp"], str):
+                    raise ValueError("exp must be words")
+                meant = said.get(field, [])
+                meant = [int(one) for one in (meant if isinstance(meant, list) else [meant])]
+                kind = TYPES_OF_REVOS.get(said.get("type_id"), "expression")
+                yield video, names, number, said["exp"], kind, meant
+                where = video, "videos"
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DatasetError(
+            f"{place(path, *where)} is not in the format of meta_expressions.json (videos, each"
+            f" with frames and expressions, each with exp and {field}): {words(error)}"
+        ) from error
 
 
 def _numbered(paths: Sequence[Path], meant: Sequence[int]) -> Callable[[int], Truth]:
@@ -194,30 +212,38 @@ def _numbered(paths: Sequence[Path], meant: Sequence[int]) -> Callable[[int], Tr
     first = [0]
 
     def truth(index: int) -> Truth:
-        numbers = read_samples(paths[index])
-        numbers = np.where(numbers == VOID, 0, numbers).astype(np.uint8)
+        numbers = _read_numbers(paths[index])
         if not meant and first == [0]:
-            start = read_samples(paths[0])
-            first[:] = range(1, int(start[start != VOID].max(initial=0)) + 1)
+            first[:] = range(1, int(_read_numbers(paths[0]).max(initial=0)) + 1)
         wanted = list(meant) or first
-        masks = numbers == np.array(wanted, np.uint8)[:, None, None]  # (N, H, W)
+        masks = numbers == np.array(wanted, int)[:, None, None]  # (N, H, W)
         return Truth(masks, np.where(masks.any(0), 0, numbers))
 
     return truth
 
 
-def _from_runs(runs: Sequence[Sequence], frames: Sequence[Path]) -> Callable[[int], Truth]:
-    """Truth from COCO's run lengths, by instance and frame; None where an instance is not seen."""
-    from pycocotools import mask as coco
+def _read_numbers(path: Path) -> np.ndarray:
+    """The number of the thing at every pixel uint8 (H,W), 0 for none and for VOID."""
+    numbers = read_samples(path)
+    if numbers.ndim != 2:
+        raise DatasetError(f"{path} is no map of things: it must have one channel of numbers")
+    return np.where(numbers == VOID, 0, numbers).astype(np.uint8)
+
+
+def _from_run_lengths(
+    path: Path, runs: Mapping[str, Sequence], frames: Sequence[Path]
+) -> Callable[[int], Truth]:
+    """Truth from the masks of `path` by thing and frame; None where a thing is not seen."""
 
     def truth(index: int) -> Truth:
-        size = next((one[index]["size"] for one in runs if one[index]), None)
-        if size is None:
-            size = read_image(frames[index]).shape[:2]
-        masks = np.zeros((len(runs), *size), bool)
-        for number, one in enumerate(runs):
-            if one[index]:
-                masks[number] = coco.decode(one[index])
+        width, height = image_size(frames[index])
+        masks = np.zeros((len(runs), height, width), bool)
+        for number, (thing, some) in enumerate(runs.items()):
+            try:
+                masks[number] = decode_mask(some[index] or [], height, width)
+            except ValueError as error:
+                where = place(path, index, thing)
+                raise DatasetError(f"{where}: the mask of {frames[index].name} {error}") from error
         return Truth(masks)
 
     return truth
@@ -313,6 +339,12 @@ def score_clip(
     spent = 0.0
     for index in range(max(0, first), len(clip.frames)):
         rgb, truth = read_image(clip.frames[index]), clip.truth(index)
+        if truth.masks.shape[1:] != rgb.shape[:2]:
+            height, width = truth.masks.shape[1:]
+            raise DatasetError(
+                f"{clip.frames[index]} is of {rgb.shape[1]}x{rgb.shape[0]}, its masks are of"
+                f" {width}x{height}"
+            )
         began = clock()
         masks = predict(index, rgb)
         spent += clock() - began

@@ -159,7 +159,15 @@ class Bag:
         _refuse_others(path)
         paths, stated = [path], Counter()
         if path.is_dir():
-            content = yaml.safe_load((path / "metadata.yaml").read_text(encoding="utf-8"))
+            try:
+                content = yaml.safe_load((path / "metadata.yaml").read_bytes())
+            except yaml.YAMLError as error:
+                place = getattr(error, "problem_mark", None)
+                where = f", line {place.line + 1}" if place else ""
+                raise RecordingError(
+                    f"{path / 'metadata.yaml'}{where} cannot be read as YAML: {said(error)};"
+                    f" `ros2 bag reindex {path}` writes it anew"
+                ) from None
             metadata = content["rosbag2_bagfile_information"]
             if metadata["version"] > NEWEST_METADATA:
                 raise RecordingError(f"{path}: metadata version {metadata['version']} is too new")

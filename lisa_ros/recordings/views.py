@@ -147,9 +147,10 @@ def read_folder(path: Path) -> tuple[list[Shot], np.ndarray | None]:
     if file is None:
         raise ViewsError(f"there is none of {', '.join(NAMES)} in {path}")
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is YAML too
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ViewsError(f"{file}: {error}") from None
+        with file.open("rb") as stream:  # of which YAML says the name where it is at fault
+            content = yaml.safe_load(stream)  # JSON is YAML too
+    except (OSError, yaml.YAMLError) as error:
+        raise ViewsError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not isinstance(content.get("views"), list):
         raise ViewsError(f"{file}: `views` must be a list")
     shared = {name: value for name, value in content.items() if name != "views"}

@@ -431,7 +431,8 @@ def _override(given: str) -> tuple[str, Any]:
     try:
         return key, yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise RecipeError(f"{given} is no YAML: {' '.join(str(error).split())}") from error
+        said = " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
+        raise RecipeError(f"{given} is no YAML: {said}") from error
 
 
 def _say_at_last(sentence: str) -> None:

@@ -94,17 +94,22 @@ def read_recipe(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
     if not path.exists() and (PRESETS / f"{path.name.removesuffix('.yaml')}.yaml").exists():
         path = PRESETS / f"{path.name.removesuffix('.yaml')}.yaml"
     try:
-        text = path.read_text(encoding="utf-8")
-        root, values = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text) or {}
+        with path.open("rb") as file:  # in UTF-8 or UTF-16; a fault is said with the file's name
+            loader = yaml.SafeLoader(file)
+            root = loader.get_single_node()
+            values = (loader.construct_document(root) if root else {}) or {}
     except OSError as error:
         known = ", ".join(sorted(one.stem for one in PRESETS.glob("*.yaml")))
         raise RecipeError(f"cannot read {path}: {error.strerror} (presets: {known})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.reader.ReaderError as error:
+        said = " ".join(str(error).split())
+        raise RecipeError(f"{path} is no text in UTF-8: {said}; save it as UTF-8") from error
+    except yaml.YAMLError as error:
         raise RecipeError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"{path} must be a table of keys and values")
     places: dict[Any, str] = {}
-    for key, _ in [] if root is None else root.value:
+    for key, _ in root.value if root else ():
         place = f"{path}, line {key.start_mark.line + 1}"
         if key.value in places:  # YAML would take the last one without a word
             raise RecipeError(f"{place}: {key.value} stands in {places[key.value]} already")

@@ -164,6 +164,66 @@ def test_masks_that_are_fewer_than_frames_are_named(tmp_path):
         read_clips(tmp_path)
 
 
+META, MASKS = "meta_expressions.json", "mask_dict.json"
+EXPRESSION = ("videos", "two-dogs", "expressions", "1")
+
+
+@pytest.mark.parametrize(
+    ("name", "way", "value", "where", "words"),
+    [
+        (META, ("videos",), ["bear"], "", "videos"),
+        (META, ("videos", "bear"), {}, "line 2 (videos[bear])", "it has no 'frames'"),
+        (META, ("videos", "bear", "frames"), [], "line 2 (videos[bear])", "a list of names"),
+        (META, ("videos", "bear", "expressions"), None, "line 2 (videos[bear])", "expressions"),
+        (META, EXPRESSION, {}, "line 2 (expressions[1])", "it has no 'exp'"),
+        (META, (*EXPRESSION, "exp"), 5, "line 2 (expressions[1])", "exp must be words"),
+        (META, (*EXPRESSION, "anno_id"), "?", "line 2 (expressions[1])", "'?'"),
+        (META, (*EXPRESSION, "type_id"), [], "line 2 (expressions[1])", "list"),
+        (MASKS, ("3",), None, "line 2 (3)", "no mask 3 for every frame of two-dogs"),
+        (MASKS, ("2", 1), "??", "line 2 (2[1])", "00001.jpg is neither polygons nor"),
+        (MASKS, ("2", 1), {"size": [72, 96]}, "line 2 (2[1])", "it has no 'counts'"),
+        (MASKS, ("2", 1, "size"), [7, 9], "line 2 (2[1])", "of 9x7, its image of 96x72"),
+        (MASKS, (), [], "", "must be a table of masks"),
+    ],
+)
+def test_an_entry_that_is_none_is_one_sentence_with_its_place(
+    tmp_path, name, way, value, where, words
+):
+    write_mevis(tmp_path)
+    path = tmp_path / name
+    content = {"": json.loads(path.read_text())}
+    parent, key = content, ""
+    for step in way:
+        parent, key = parent[key], step
+    parent[key] = value
+    # line 2 holds the entry that is at fault, line 1 all before it
+    text = json.dumps(content[""])
+    mark = {META: way[3:4] or way[1:2], MASKS: way[:1]}[name]
+    lines = text.split(f'"{mark[0]}": ') if mark else [text]
+    at = len(lines) - 1 if name == META else 1
+    text = "".join(
+        part if n == 0 else f'{chr(10) * (n == at)}"{mark[0]}": {part}'
+        for n, part in enumerate(lines)
+    )
+    path.write_text(text)
+    with pytest.raises(DatasetError) as caught:
+        for clip in read_clips(tmp_path):
+            score_clip(clip, predict(clip), first=-1)
+    assert str(caught.value).startswith(f"{path}, {where}" if where else str(path))
+    assert words in str(caught.value)
+
+
+def test_masks_of_another_size_than_their_picture_are_said(tmp_path):
+    video_samples.write_youtube(tmp_path)
+    path = tmp_path / "train" / "Annotations" / "bear" / "00002.png"
+    for picture, words in ((np.zeros((9, 7), np.uint8), "its masks are of 7x9"),
+                           (np.zeros((72, 96, 3), np.uint8), "is no map of things")):  # fmt: skip
+        cv2.imwrite(str(path), picture)
+        clip = read_clips(tmp_path)[0]
+        with pytest.raises(DatasetError, match=f"00002.*{words}"):
+            score_clip(clip, predict(clip), first=-1)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

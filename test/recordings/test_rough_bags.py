@@ -540,7 +540,7 @@ def test_what_is_written_opens_in_humble(tmp_path, suffix):
         ("killed/metadata.yaml", "does not exist"),
         ("good/metadata.yaml", "name its folder"),
         ("text.mcap", "neither MCAP nor sqlite3"),
-        ("bent", "cannot be read"),
+        ("bent", r"bent.metadata.yaml, line 1 cannot be read as YAML.*ros2 bag reindex"),
         ("lacking", "lacks lacking.mcap"),
     ],
 )

@@ -280,3 +280,11 @@ def test_bad_input_is_said_in_a_sentence(official, questions, tmp_path, capsys):
         assert tune(official, *arguments, "--output", tmp_path / "tuned") == 2
         assert sentence in capsys.readouterr().err
     assert not (tmp_path / "tuned").exists()
+
+
+def test_a_model_that_is_not_there_is_said_before_questions_are_drawn(official, tmp_path, capsys):
+    command = ("--questions", "3", "--output", tmp_path / "new", "--model", tmp_path / "nowhere")
+    assert tune(official, *command) == 2
+    said = capsys.readouterr()
+    assert "nowhere" in said.err and "drawing" not in said.out
+    assert not (tmp_path / "new" / "questions").exists()

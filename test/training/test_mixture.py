@@ -173,6 +173,18 @@ def test_data_check_counts_what_is_there_and_says_where_the_rest_is_to_be_had(
     assert "reasonseg: there is no file" in text
 
 
+def test_data_check_says_where_a_good_copy_of_what_is_damaged_comes_from(root, tmp_path, capsys):
+    folder = shutil.copytree(root, tmp_path / "data")
+    archive, pictures = (one.address for one in CATALOGUE["refcoco"].sources)
+    cut(folder / "refer_seg/refcoco/refs(unc).p", 20)
+    text = check(folder, capsys, "refcoco")[1]
+    assert archive in text and pictures not in text
+    # also where something else is missing
+    shutil.rmtree(folder / "refer_seg/images/mscoco")
+    text = check(folder, capsys, "refcoco")[1]
+    assert archive in text and pictures in text
+
+
 def test_data_check_does_without_lisa_plus_unless_it_is_asked_for(root, tmp_path, capsys):
     folder = shutil.copytree(root, tmp_path / "data")
     shutil.rmtree(folder / "reason_seg_plus")

@@ -325,7 +325,9 @@ def test_presets_are_recipes_and_say_what_the_authors_do():
         ("lr: fast\n", "line 1: lr must be a number, not 'fast'"),
         ("batch: 2\naccumulate: 0\n", "line 2: accumulate must be at least 1"),
         ("decay: sudden\n", "line 1: decay must be one of linear, cosine"),
-        ("a: [1,\n", "is no YAML"),
+        ("a: [1,\n", "is no YAML: while parsing"),
+        ("a: [1,\n", 'mine.yaml", line 2, column 1'),
+        ("lr: \x07\n", "is no text in UTF-8"),
         ("lr: 1\nbatch: 2\nlr: 2\n", "line 3: lr stands in"),
         ("batch: 1\nlr: -1\n", "line 2: lr must be at least 0"),
         ("lora_dropout: 1.5\n", "line 1: lora_dropout must be at most 1"),
@@ -342,6 +344,21 @@ def test_a_recipe_that_cannot_be_is_said_with_file_and_line(text, sentence, tmp_
     with pytest.raises(RecipeError, match=r"mine\.yaml") as error:
         read_recipe(path)
     assert sentence in str(error.value)
+
+
+def test_a_recipe_may_be_in_utf_16_as_editors_of_windows_write_it(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("output: für\nbatch: 3\n", encoding="utf-16")
+    assert (read_recipe(path).output, read_recipe(path).batch) == ("für", 3)
+    for text, encoding, words in (
+        ("output: für\n", "latin-1", "save it as UTF-8"),
+        ("output: a\n", "utf-16-le", "save it as UTF-8"),
+        ("output: [\n", "utf-16", 'mine.yaml", line 2'),
+    ):
+        path.write_bytes(text.encode(encoding))
+        with pytest.raises(RecipeError, match=words) as error:
+            read_recipe(path)
+        assert "unicode string" not in str(error.value)
 
 
 @pytest.mark.parametrize(
