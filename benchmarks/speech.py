@@ -31,7 +31,7 @@ from lisa_ros.speech import recognizer as recognizers
 from lisa_ros.speech.audio import read_wav
 from lisa_ros.text_tables import markdown_table
 from lisa_tabletop.language.instructions import compose, random_record
-from lisa_tabletop.language.patterns import load_patterns
+from lisa_tabletop.language.knowledge import load_patterns
 from lisa_tabletop.language.spoken import WAKE_WORD, spoken_words
 
 OUTSIDE = Path(__file__).with_name("everyday_sentences.txt")

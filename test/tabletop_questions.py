@@ -6,8 +6,7 @@ from itertools import chain
 from numpy.random import default_rng
 
 from lisa_tabletop.language.instructions import compose
-from lisa_tabletop.language.knowledge import load_knowledge
-from lisa_tabletop.language.patterns import load_patterns
+from lisa_tabletop.language.knowledge import load_knowledge, load_patterns
 
 KNOWLEDGE = load_knowledge()
 TRAIN, TEST = load_patterns("train"), load_patterns("test")

@@ -16,19 +16,16 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rich.progress import Progress
 
 from lisa_ros.evaluation.json_files import DatasetError
 from lisa_ros.evaluation.reasonseg import SUMMARY
 from lisa_ros.image_files import read_image, read_samples
-from lisa_ros.writing import locked, written_beside
+from lisa_tabletop.evaluation.fixed_test_set import draw_all, first_difference, new_set
 from lisa_tabletop.training.scenes import TEST_SEEDS
 from lisa_tabletop.world.moving_table import CLIP_KINDS, RATE, SECONDS, Clip
 
@@ -58,22 +55,15 @@ def draw_clips(
     kinds = [kind for _ in range(clips) for kind in CLIP_KINDS][:clips]
     first = FIRST_SEED + series * SEEDS_PER_SERIES
     todo = [(f"{index:02d}-{kind}", first + index, kind) for index, kind in enumerate(kinds)]
-    with locked(folder):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise DatasetError(f"{folder} is there already; name a new folder, or remove it first")
-        # a fork of a process that has drawn before would wait for EGL's threads for ever
-        pool = ProcessPoolExecutor(processes, get_context("spawn"))
-        with written_beside(folder) as beside, pool:
-            for name in ("ImageSets/2017", "Scripts"):
-                (beside / name).mkdir(parents=True)
-            written = pool.map(partial(_write_clip, beside, seconds), todo)
-            with Progress(transient=True) as progress:
-                words = list(progress.track(written, len(todo), description="drawing clips"))
-            names = [name for name, _, _ in todo]
-            (beside / "ImageSets/2017/val.txt").write_text("\n".join(names) + "\n")
-            said = {"rate": RATE, "clips": dict(zip(names, words, strict=True))}
-            (beside / WORDS).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
-            (beside / SUMMARY).write_text(json.dumps(summarise_clips(beside), indent=2) + "\n")
+    with new_set(folder) as beside:
+        for name in ("ImageSets/2017", "Scripts"):
+            (beside / name).mkdir(parents=True)
+        words = draw_all(partial(_write_clip, beside, seconds), todo, processes)
+        names = [name for name, _, _ in todo]
+        (beside / "ImageSets/2017/val.txt").write_text("\n".join(names) + "\n")
+        said = {"rate": RATE, "clips": dict(zip(names, words, strict=True))}
+        (beside / WORDS).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        (beside / SUMMARY).write_text(json.dumps(summarise_clips(beside), indent=2) + "\n")
 
 
 def _write_clip(folder: Path, seconds: float, what: tuple[str, int, str]) -> dict:
@@ -162,21 +152,12 @@ def summarise_clips(folder: Path) -> dict:
 def compare_clips(summary: Mapping) -> str:
     """In words: are the clips of this summary the fixed ones, and if not, what that means."""
     fixed = json.loads(FIXED.read_text())
-    same = {part: summary["sha256"][part] == fixed["sha256"][part] for part in fixed["sha256"]}
-    if all(same.values()):
-        return "These are the fixed clips: script, masks and pictures are the recorded ones."
-    if not same["script"]:
-        total = sum(fixed["clips"].values())
-        return (
-            f"Not the {total} fixed clips: other tables, lengths, words or movements."
-            " Figures cannot be compared with the published ones."
-        )
-    if not same["masks"]:
-        return (
-            "The script is that of the fixed clips, the masks are not: another renderer has moved "
-            "edges of things by a pixel. Figures may differ in the third digit."
-        )
-    return (
-        "Script and masks are those of the fixed clips, the pixels are not: another renderer or "
-        "JPG library shades some of them a little differently. Figures compare."
-    )
+    return {
+        "": "These are the fixed clips: script, masks and pictures are the recorded ones.",
+        "script": f"Not the {sum(fixed['clips'].values())} fixed clips: other tables, lengths, "
+        "words or movements. Figures cannot be compared with the published ones.",
+        "masks": "The script is that of the fixed clips, the masks are not: another renderer has "
+        "moved edges of things by a pixel. Figures may differ in the third digit.",
+        "pictures": "Script and masks are those of the fixed clips, the pixels are not: another "
+        "renderer or JPG library shades some of them a little differently. Figures compare.",
+    }[first_difference(summary, fixed)]

@@ -12,12 +12,13 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -38,6 +39,7 @@ FIXED = Path(__file__).with_name("fixed_test_set.json")  # the SUMMARY of the fi
 IMAGES, QUESTIONS = 150, 4  # pictures of a split, questions about each
 SPARE = 2  # more are drawn, for some are answered in words alone or mean too few things
 QUALITY = 95  # of the JPGs
+T, Drawn = TypeVar("T"), TypeVar("Drawn")
 MASK_TYPES = {name: 1.0 for name in TYPES if name != "text"}  # each kind alike
 
 
@@ -111,21 +113,36 @@ def draw_set(
         DatasetError: the folder holds something already.
         WriteError: nothing can be written there, or no longer.
     """
-    todo = tables(splits, images)
+    with new_set(folder) as beside:
+        for name in splits:
+            (beside / name / "instances").mkdir(parents=True)
+        draw_all(partial(_write_table, beside, splits), tables(splits, images), processes)
+        summary = {"pictures": images, **summarise(beside)}
+        (beside / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def new_set(folder: Path) -> Iterator[Path]:
+    """Where to write what will appear as the new `folder` when it is complete.
+
+    Raises:
+        DatasetError: the folder holds something already.
+        WriteError: nothing can be written there, or no longer.
+    """
     with locked(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise DatasetError(f"{folder} is there already; name a new folder, or remove it first")
-        # a fork of a process that has drawn before would wait for EGL's threads for ever
-        pool = ProcessPoolExecutor(processes, get_context("spawn"))
-        with written_beside(folder) as beside, pool:
-            for name in splits:
-                (beside / name / "instances").mkdir(parents=True)
-            written = pool.map(partial(_write_table, beside, splits), todo)
-            with Progress(transient=True) as progress:
-                for _ in progress.track(written, len(todo), description="drawing tables"):
-                    pass
-            summary = {"pictures": images, **summarise(beside)}
-            (beside / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
+        with written_beside(folder) as beside:
+            yield beside
+
+
+def draw_all(draw: Callable[[T], Drawn], todo: Sequence[T], processes: int | None) -> list[Drawn]:
+    """What `draw` returns for each of `todo`, which several processes draw side by side."""
+    # a fork of a process that has drawn before would wait for EGL's threads for ever
+    pool = ProcessPoolExecutor(processes, get_context("spawn"))
+    with pool, Progress(transient=True) as progress:
+        drawn = pool.map(draw, todo)
+        return list(progress.track(drawn, len(todo), description="drawing tables"))
 
 
 def drawn_once(name: str) -> Path:
@@ -249,23 +266,22 @@ def compare(summary: Mapping) -> str:
             f"Not the fixed test set: it has {fixed['pictures']} pictures a split"
             f" and {total} questions. Figures cannot be compared with the published ones."
         )
-    same = {part: summary["sha256"][part] == fixed["sha256"][part] for part in fixed["sha256"]}
-    if all(same.values()):
-        return "This is the fixed test set: questions, masks and pictures are the recorded ones."
-    if not same["questions"]:
-        return (
-            "Not the fixed test set: other questions or other objects (another version of the "
-            "simulator or of its sentences). Figures cannot be compared with the published ones."
-        )
-    if not same["masks"]:
-        return (
-            "The questions are those of the fixed test set, the masks are not: another renderer "
-            "has moved edges of objects by a pixel. Figures may differ in the third digit."
-        )
-    return (
-        "Questions and masks are those of the fixed test set, the pixels are not: another "
-        "renderer or JPG library shades some of them a little differently. Figures compare."
-    )
+    return {
+        "": "This is the fixed test set: questions, masks and pictures are the recorded ones.",
+        "questions": "Not the fixed test set: other questions or other objects (another version of "
+        "the simulator or of its sentences). Figures cannot be compared with the published ones.",
+        "masks": "The questions are those of the fixed test set, the masks are not: another "
+        "renderer has moved edges of objects by a pixel. Figures may differ in the third digit.",
+        "pictures": "Questions and masks are those of the fixed test set, the pixels are not: "
+        "another renderer or JPG library shades some of them a little differently. Figures "
+        "compare.",
+    }[first_difference(summary, fixed)]
+
+
+def first_difference(summary: Mapping, fixed: Mapping) -> str:
+    """The first part whose SHA-256 is not the recorded one; empty where all are."""
+    recorded = fixed["sha256"].items()
+    return next((part for part, value in recorded if summary["sha256"][part] != value), "")
 
 
 def _said(item: Item) -> list:

@@ -45,7 +45,7 @@ def _absent_kind(context: Context) -> Kind | None:
 def _absent_noun(context: Context, colored: float = 0.6) -> tuple[str, str]:
     """What to ask for ("red cup"), and what to say that there is none of ("red mug")."""
     kind = clear(_absent_kind(context))
-    name = kind.name if context.chance(0.7) else context.pick(kind.names)
+    name = context.name(kind)
     color = f"{context.pick(kind.colors)} " if context.chance(colored) else ""
     return color + name, color + kind.name
 
@@ -65,7 +65,7 @@ def _other_color(context: Context) -> tuple[str, str]:
         colors = near
     demand(bool(colors))
     color = context.pick(colors)
-    name = kind.name if context.chance(0.7) else context.pick(kind.names)
+    name = context.name(kind)
     return f"{color} {name}", f"{color} {kind.name}"
 
 
@@ -108,7 +108,7 @@ def _no_group(context: Context) -> tuple[str, str]:
 
 def _none_of_kind(context: Context) -> tuple[str, str]:
     kind = clear(_absent_kind(context))
-    name = kind.name if context.chance(0.7) else context.pick(kind.names)
+    name = context.name(kind)
     words = context.frame("all_of", one=name, many=kind.plural(name))
     return words, there_is_no(kind.name)
 
@@ -171,7 +171,7 @@ def _anchor(context: Context) -> Draft:
     rel = context.frame(context.pick((*SIDES, "next_to", "nearest")), x=f"the {asked}")
     if context.chance(0.5):
         return Draft(ask_place(context, rel), refusal=there_is_no(said))
-    noun = context.name(context.askable_thing())
+    noun = context.name(context.askable_thing().kind)
     return Draft(context.refer(f"{noun} {rel}"), refusal=there_is_no(said))
 
 

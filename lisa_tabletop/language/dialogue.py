@@ -52,7 +52,7 @@ def _about_one(context: Context) -> Draft:
 def _is_it(context: Context, thing: Referent) -> Draft:
     """'Is the mug red?'"""
     color = thing.color if context.chance(0.5) else context.pick(context.knowledge.colors)
-    instruction = context.frame("is_it", color=color, **noun_slots(context.name(thing)))
+    instruction = context.frame("is_it", color=color, **noun_slots(context.name(thing.kind)))
     return Draft(instruction, text="Yes." if color == thing.color else "No.")
 
 
@@ -65,7 +65,7 @@ def _ask_fact(context: Context, thing: Referent) -> Draft:
     if thing.material != "food":
         facts.append(("what_material", f"The {thing.kind.name} is made of {thing.material}."))
     frame, answer = context.pick(facts)
-    return Draft(context.frame(frame, **noun_slots(context.name(thing))), text=answer)
+    return Draft(context.frame(frame, **noun_slots(context.name(thing.kind))), text=answer)
 
 
 def _what_is_there(context: Context) -> Draft:

@@ -10,9 +10,7 @@ from typing import TypeVar
 
 from numpy.random import Generator
 
-from lisa_tabletop.language.knowledge import Kind, Knowledge, article
-from lisa_tabletop.language.nouns import Vocabulary
-from lisa_tabletop.language.patterns import Patterns, pick
+from lisa_tabletop.language.knowledge import Kind, Knowledge, Patterns, Vocabulary, article, pick
 
 MIN_VISIBLE = 0.4
 MIN_AREA = 0.0015  # of the image
@@ -190,10 +188,9 @@ class Context:
         """One sentence of the frame with that name."""
         return self.pick(self.patterns.frames[name]).render(self.random, **slots)
 
-    def name(self, thing: Referent) -> str:
-        """What an instruction calls the thing's kind: mostly the first name, at times another."""
-        names = thing.kind.names
-        return names[0] if self.chance(0.7) else self.pick(names)
+    def name(self, kind: Kind) -> str:
+        """What an instruction calls things of a kind: mostly the first name, at times another."""
+        return kind.name if self.chance(0.7) else self.pick(kind.names)
 
     def refer(self, noun: str) -> str:
         """An instruction that asks for the one thing that `noun` ("red mug") describes."""
@@ -230,7 +227,7 @@ def unique_noun(context: Context, thing: Referent) -> str | None:
     same_look = [other for other in same_kind if other.color == thing.color]
     if len(same_look) > 1:
         return None
-    name = context.name(thing)
+    name = context.name(thing.kind)
     if len(same_kind) == 1 and context.chance(0.5):
         return name
     return f"{thing.color} {name}"

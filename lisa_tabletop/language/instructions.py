@@ -15,9 +15,15 @@ from numpy.random import Generator
 
 from lisa_tabletop.language import absent, dialogue, reference, spatial, unheard
 from lisa_tabletop.language.draft import Context, Draft, Unclear, named, read_scene
-from lisa_tabletop.language.knowledge import Kind, load_knowledge
-from lisa_tabletop.language.nouns import Vocabulary, held_out_vocabulary
-from lisa_tabletop.language.patterns import Patterns, load_patterns, pick
+from lisa_tabletop.language.knowledge import (
+    Kind,
+    Patterns,
+    Vocabulary,
+    held_out_vocabulary,
+    load_knowledge,
+    load_patterns,
+    pick,
+)
 
 # How each type of question is made, and how often it is asked where the caller doesn't say
 # (0: only where he does).

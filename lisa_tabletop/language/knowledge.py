@@ -1,19 +1,39 @@
-"""What the language knows of the tabletop, as knowledge.yaml has it."""
+"""All that the language knows, which is data beside this file.
 
-from collections.abc import Mapping
+The kinds of things and their uses (1, knowledge.yaml), the sentences that ask for them (2, the
+folder patterns/), and the words for what no table of ours holds (3, unheard.yaml, lists of nouns).
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 
 import yaml
+from numpy.random import Generator
 
 from lisa_ros.errors import LisaError
 
 KNOWLEDGE_FILE = Path(__file__).with_name("knowledge.yaml")
+PATTERN_FOLDER = KNOWLEDGE_FILE.with_name("patterns")
+# Sentences that the fixed test set draws from ("train": met in training; "test": never), those of
+# "train" and of the folder everyday/, which the recogniser of speech knows, and all that training
+# hears: those and the folder training/.
+SPLITS = ("train", "test", "everyday", "training")
+_ADDED_TO = {"everyday": "train", "training": "everyday"}
+_CHOICE = re.compile(r"\(([^()]*)\)")
+UNHEARD_WORDS = KNOWLEDGE_FILE.with_name("unheard.yaml")
+TRAINING_NOUNS = KNOWLEDGE_FILE.with_name("training_nouns.txt")
+HELD_OUT_NOUNS = KNOWLEDGE_FILE.with_name("unheard_nouns.txt")
 
 
 class KnowledgeError(LisaError):
     """knowledge.yaml, a pattern file, or a scene record does not fit the others."""
+
+
+# 1. the kinds of things
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,3 +148,118 @@ def _require(names, known, owner: str, section: str) -> None:
             raise KnowledgeError(
                 f"{KNOWLEDGE_FILE.name}: '{owner}' has '{name}', which is not among the {section}."
             )
+
+
+# 2. the sentences
+
+
+def pick(random: Generator, items):
+    """One of `items` (a sequence), all equally likely."""
+    return items[int(random.random() * len(items))]  # several times faster than random.choice
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A sentence with choices, "(a|b)", and slots, "{np}"."""
+
+    source: str
+    parts: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def parse(cls, source: str) -> "Pattern":
+        pieces = _CHOICE.split(source)
+        if any(mark in piece for piece in pieces[::2] for mark in "()|"):
+            raise KnowledgeError(f'Pattern "{source}": choices are written (a|b) and not nested.')
+        parts = (tuple(piece.split("|")) for piece in pieces)
+        return cls(source, tuple(parts))
+
+    def render(self, random: Generator, **slots: str) -> str:
+        text = "".join(part[0] if len(part) == 1 else pick(random, part) for part in self.parts)
+        return text.format_map(slots) if slots else text
+
+    def every_text(self) -> Iterator[str]:
+        """Each text that the choices allow, slots left as they are."""
+        return ("".join(choice) for choice in product(*self.parts))
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """The patterns of one split: `frames` by name, `uses` by the use that they ask for."""
+
+    frames: Mapping[str, tuple[Pattern, ...]]
+    uses: Mapping[str, tuple[Pattern, ...]]
+
+
+@lru_cache(maxsize=len(SPLITS))
+def load_patterns(split: str) -> Patterns:
+    """The patterns of `split`. ValueError for another split, KnowledgeError for a bad file."""
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {SPLITS}, not '{split}'")
+    if split in _ADDED_TO:
+        return _with_more(load_patterns(_ADDED_TO[split]), PATTERN_FOLDER / split)
+    frames, uses = {}, {}
+    for path in sorted(PATTERN_FOLDER.glob("*.yaml")):
+        for name, entry in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+            is_frame = path.stem == "frames"
+            if not is_frame and name not in load_knowledge().uses:
+                raise KnowledgeError(f"{path.name}: '{name}' is not a use in knowledge.yaml.")
+            texts = entry.get(split) or (entry["train"] if is_frame else ())
+            (frames if is_frame else uses)[name] = tuple(Pattern.parse(text) for text in texts)
+    return Patterns(frames, uses)
+
+
+def _with_more(fewer: Patterns, folder: Path) -> Patterns:
+    """Those and the folder's: lists of texts by the frame or use they add to."""
+    frames, uses = dict(fewer.frames), dict(fewer.uses)
+    for path in sorted(folder.glob("*.yaml")):
+        more = frames if path.stem == "frames" else uses
+        for name, texts in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+            if name not in more:
+                raise KnowledgeError(f"{folder.name}/{path.name}: '{name}' is no frame or use.")
+            more[name] += tuple(Pattern.parse(text) for text in texts)
+    return Patterns(frames, uses)
+
+
+# 3. what no table holds
+
+
+@dataclass(frozen=True)
+class Noun:
+    """`plural` is empty where nobody counts the thing ("rice")."""
+
+    name: str
+    plural: str = ""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What is asked for in vain: nouns, the commonest first, and uses with their sentences."""
+
+    nouns: Sequence[Noun]
+    uses: Sequence[tuple[str, Sequence[Pattern]]]  # ("to iron a shirt with", ...)
+
+
+@lru_cache(maxsize=1)
+def held_out_vocabulary() -> Vocabulary:
+    """What the test asks for and training never hears: whole classes, such as every bird."""
+    return _vocabulary("test", HELD_OUT_NOUNS)
+
+
+@lru_cache(maxsize=1)
+def training_vocabulary() -> Vocabulary:
+    """What training asks for: everyday things before the others."""
+    return _vocabulary("train", TRAINING_NOUNS)
+
+
+def _vocabulary(split: str, list_of_nouns: Path) -> Vocabulary:
+    words = yaml.safe_load(UNHEARD_WORDS.read_text(encoding="utf-8"))
+    entries = words["everyday"].split(", ") if split == "train" else []
+    lines = list_of_nouns.read_text(encoding="utf-8").splitlines()
+    entries += [line for line in lines if not line.startswith("#")]
+    nouns = dict.fromkeys(Noun(*entry.split("|")) for entry in entries)
+    uses = [
+        (to, tuple(map(Pattern.parse, sentences)))
+        for group in words[split].values()
+        for to, sentences in group.items()
+    ]
+    return Vocabulary(tuple(nouns), tuple(uses))

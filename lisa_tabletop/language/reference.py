@@ -18,6 +18,7 @@ from lisa_tabletop.language.draft import (
     unique_noun,
     use_reason,
 )
+from lisa_tabletop.language.knowledge import Pattern
 
 # what is asked for, what it is, why it is all
 Selection = tuple[str, Sequence[Referent] | None, str]
@@ -50,7 +51,7 @@ def _by_material(context: Context, thing: Referent) -> Draft:
         noun = context.frame("thing")
     else:
         demand(sum(other.kind is thing.kind for other in alike) == 1)
-        noun = context.name(thing)
+        noun = context.name(thing.kind)
     adjective = context.knowledge.adjectives[material]
     words = context.frame("material_one", material=material, adjective=adjective, noun=noun)
     return Draft(context.refer(words), [thing], because=f"It is made of {material}.")
@@ -63,7 +64,7 @@ def _by_size(context: Context, thing: Referent) -> Draft:
     # the image must not contradict the sizes: the language model sees nothing else
     demand(larger is relations.most(pair, lambda other: other.area))
     word = "larger" if larger is thing else "smaller"
-    name = context.name(thing)
+    name = context.name(thing.kind)
     noun = context.frame(word, noun=name, many=thing.kind.plural(name))
     return Draft(context.refer(noun), [thing], because=f"It is {word} than the other one.")
 
@@ -79,9 +80,14 @@ def use(context: Context) -> Draft:
 
 def use_instruction(context: Context, use: str) -> str:
     """One of the hand-written sentences for `use`, at times a general frame."""
-    if context.chance(0.15):
-        return context.frame("use", to=context.knowledge.uses[use])
-    sentence = context.pick(context.patterns.uses[use]).render(context.random)
+    return ask_use(context, context.knowledge.uses[use], context.patterns.uses[use], general=0.15)
+
+
+def ask_use(context: Context, to: str, sentences: Sequence[Pattern], general: float) -> str:
+    """One of the sentences that ask by a use, with the share `general` a frame with `to` in it."""
+    if context.chance(general):
+        return context.frame("use", to=to)
+    sentence = context.pick(sentences).render(context.random)
     if context.chance(0.07):
         return f"{context.frame('use_lead')} {sentence}"
     if context.chance(0.07):
@@ -99,7 +105,7 @@ def plural(context: Context) -> Draft:
 
 
 def _all_of_kind(context: Context, thing: Referent) -> Selection:
-    name = context.name(thing)
+    name = context.name(thing.kind)
     words = context.frame("all_of", one=name, many=thing.kind.plural(name))
     targets = context.scene.find(lambda other: other.kind is thing.kind)
     return words, targets, thing.kind.sentence(thing.kind.about)

@@ -186,7 +186,7 @@ def one_class(context: Context) -> Class:
 
 
 def _kind(context: Context, thing: Referent) -> Class:
-    return context.name(thing), [one for one in context.scene.things if one.kind is thing.kind]
+    return context.name(thing.kind), [one for one in context.scene.things if one.kind is thing.kind]
 
 
 def _color(context: Context, thing: Referent) -> Class:

@@ -29,7 +29,7 @@ def _kind_on_side(context: Context) -> Draft:
     direction = context.pick(tuple(SIDES))
     alike = [one for one in context.scene.things if one.kind is thing.kind and one is not other]
     demand(relations.on_side(context.scene, alike, other, direction) == [thing])
-    noun = f"{context.name(thing)} {context.frame(direction, x=words)}"
+    noun = f"{context.name(thing.kind)} {context.frame(direction, x=words)}"
     return Draft(context.refer(noun), [thing], because=f"It is {SIDES[direction]} {words}.")
 
 
@@ -112,7 +112,7 @@ def _one_of_kind(context: Context, thing: Referent, carrier: Referent) -> Draft:
     """'the apple in the bowl'"""
     words = clear(reference(context, carrier))
     clear(context.scene.find_one(lambda one: one.kind is thing.kind and one.on == carrier.id))
-    noun = f"{context.name(thing)} {place(context, carrier, words)}"
+    noun = f"{context.name(thing.kind)} {place(context, carrier, words)}"
     return Draft(context.refer(noun), [thing], because=f"It is {_preposition(carrier)} {words}.")
 
 
@@ -126,7 +126,7 @@ def _carrier(context: Context, thing: Referent, carrier: Referent) -> Draft:
 def _kind_of_carrier(context: Context, thing: Referent, carrier: Referent) -> Draft:
     """'the bowl with the apple in it'"""
     words, prep = clear(reference(context, thing)), _preposition(carrier)
-    noun = context.frame("with_x", noun=context.name(carrier), x=words, prep=prep)
+    noun = context.frame("with_x", noun=context.name(carrier.kind), x=words, prep=prep)
     return Draft(context.refer(noun), [carrier], because=f"{words.capitalize()} is {prep} it.")
 
 

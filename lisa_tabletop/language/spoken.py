@@ -21,7 +21,7 @@ from pathlib import Path
 from numpy.random import Generator, default_rng
 
 from lisa_tabletop.language.instructions import compose, random_record
-from lisa_tabletop.language.patterns import Pattern, Patterns, load_patterns
+from lisa_tabletop.language.knowledge import Pattern, Patterns, load_patterns
 
 MODEL = Path(__file__).resolve().parents[2] / "lisa_ros" / "speech" / "tabletop.lm.gz"
 SEED = 20

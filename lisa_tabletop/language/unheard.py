@@ -23,7 +23,7 @@ from lisa_tabletop.language.draft import (
     noun_slots,
     there_is_no,
 )
-from lisa_tabletop.language.nouns import Noun
+from lisa_tabletop.language.knowledge import Noun
 
 ASIDES_FILE = Path(__file__).with_name("asides.yaml")
 
@@ -95,7 +95,7 @@ def _as_anchor(context: Context) -> Draft:
     place = context.frame(context.pick((*SIDES, "next_to")), x=f"the {noun.name}")
     if context.scene.askable and context.chance(0.4):
         thing = context.pick(context.scene.askable)
-        instruction = context.refer(f"{context.name(thing)} {place}")
+        instruction = context.refer(f"{context.name(thing.kind)} {place}")
     else:
         instruction = ask_place(context, place)
     return Draft(instruction, refusal=there_is_no(noun.name))
@@ -139,15 +139,8 @@ def _follow(context: Context) -> Draft:
 def _for_use(context: Context) -> Draft:
     """'My shirt is full of creases. What helps?', 'something to iron a shirt with'"""
     to, sentences = context.pick(context.vocabulary.uses)
-    refusal = f"There is nothing here {to}."
-    if context.chance(0.4):
-        return Draft(context.frame("use", to=to), refusal=refusal)
-    sentence = context.pick(sentences).render(context.random)
-    if context.chance(0.07):
-        sentence = f"{context.frame('use_lead')} {sentence}"
-    elif context.chance(0.07):
-        sentence = f"{sentence} {context.frame('use_end')}"
-    return Draft(sentence, refusal=refusal)
+    instruction = reference.ask_use(context, to, sentences, general=0.4)
+    return Draft(instruction, refusal=f"There is nothing here {to}.")
 
 
 def _all_for_use(context: Context) -> Draft:

@@ -34,7 +34,7 @@ from lisa_ros.model.tokenizer import MODEL_FILE, Tokenizer
 from lisa_ros.training.loop import STOP_SIGNALS, Schedule, Stage, join_ranks, train
 from lisa_tabletop.language.curriculum import compose_training
 from lisa_tabletop.language.instructions import random_record
-from lisa_tabletop.language.nouns import read_wordnet, training_vocabulary, write_nouns
+from lisa_tabletop.language.knowledge import training_vocabulary
 from lisa_tabletop.training.nano import nano_network, train_tokenizer
 from lisa_tabletop.training.optimizer import Optimizer
 from lisa_tabletop.training.pretrain_language import PretrainLanguage
@@ -103,9 +103,6 @@ def _prepare(args: argparse.Namespace) -> None:
     args.folder.mkdir(parents=True, exist_ok=True)
     Scenes(args.folder / "scenes", args.tables)
     if not {"pretrain_language", "train_joint"}.isdisjoint(args.stages):
-        nouns = args.folder / "nouns.txt"  # may come from a machine that has WordNet
-        if not nouns.exists():
-            write_nouns(read_wordnet()[0], nouns)
         _make_tokenizer(args)
 
 
@@ -262,7 +259,7 @@ def _stage(
         network,
         scenes,
         _tokenizer(args),
-        training_vocabulary(args.folder / "nouns.txt"),
+        training_vocabulary(),
         batch,
         implicit=not args.without_implicit,
     )
@@ -293,7 +290,7 @@ def _make_tokenizer(args: argparse.Namespace) -> None:
 
 def _new_tokenizer(args: argparse.Namespace) -> Tokenizer:
     random = np.random.default_rng(args.seed)
-    vocabulary = training_vocabulary(args.folder / "nouns.txt")
+    vocabulary = training_vocabulary()
     return train_tokenizer(
         text
         for _ in range(CORPUS // 8)
