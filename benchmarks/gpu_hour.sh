@@ -109,7 +109,7 @@ if wanted train; then
     [ -e "$run/checkpoint" ] || "$python" - "$run" <<'PYTHON'
 import pathlib, sys
 import torch
-from lisa_tabletop.training.warm_start import PARTS
+from lisa_tabletop.training.nano import PARTS
 run, state = pathlib.Path(sys.argv[1]), {}
 for name in (*PARTS, "train_joint"):
     if (run / f"{name}.pt").exists():

@@ -45,8 +45,7 @@ from lisa_tabletop.training.augment import (
     sam_pixels,
 )
 from lisa_tabletop.training.concepts import KIND_INDEX, ConceptSpace, coverage, loudness
-from lisa_tabletop.training.pretrain_sam import HARD_KINDS
-from lisa_tabletop.training.pretrain_vision_tower import view_ids, view_shares
+from lisa_tabletop.training.pretrain_towers import HARD_KINDS, view_ids, view_shares
 from lisa_tabletop.training.scenes import VALIDATION_SEEDS, Scenes, classes_of
 from lisa_tabletop.world.camera import SceneView
 

@@ -17,7 +17,7 @@ from torch import distributed
 from lisa_ros.training.loop import Schedule, join_ranks, train
 from lisa_tabletop.training.nano import nano_network
 from lisa_tabletop.training.optimizer import Optimizer
-from lisa_tabletop.training.pretrain_sam import PretrainSam
+from lisa_tabletop.training.pretrain_towers import PretrainSam
 
 
 class Watched(PretrainSam):

@@ -10,14 +10,14 @@ from pathlib import Path
 from lisa_ros.errors import LisaError
 from lisa_ros.writing import writable_folder
 
-PRETRAINING = ("pretrain_sam", "pretrain_vision_tower", "pretrain_language")
-STAGES = ("render", *PRETRAINING, "train_joint")
 STEPS = {
     "pretrain_sam": 8000,
     "pretrain_vision_tower": 14000,
     "pretrain_language": 8000,
     "train_joint": 4000,
 }
+STAGES = ("render", *STEPS)
+PRETRAINING = tuple(STEPS)[:-1]
 
 
 class _StepsAction(argparse.Action):
@@ -99,7 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, or draw what a run has done."""
     if args.curves:
-        from lisa_tabletop.training.curves import draw_curves
+        from lisa_tabletop.training.run_nano import draw_curves
 
         draw_curves(args.folder, args.curves)
         return 0

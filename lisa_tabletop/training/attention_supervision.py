@@ -17,7 +17,7 @@ from transformers.models.llama.modeling_llama import rotate_half
 from lisa_ros.model.network import LisaNetwork
 from lisa_tabletop.training.augment import IDS, Views
 from lisa_tabletop.training.concepts import coverage
-from lisa_tabletop.training.pretrain_vision_tower import view_ids
+from lisa_tabletop.training.pretrain_towers import view_ids
 from lisa_tabletop.training.sequence_packing import Packed
 
 NAMING_LAYERS, CHOOSING_LAYERS = (1, 2), (4, 5, 6, 7)

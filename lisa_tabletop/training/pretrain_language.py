@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from lisa_ros.model.network import LisaNetwork
@@ -23,7 +23,7 @@ from lisa_tabletop.training.concepts import (
     encode_places,
     loudness,
 )
-from lisa_tabletop.training.pretrain_vision_tower import view_ids, view_shares
+from lisa_tabletop.training.pretrain_towers import ViewStage, view_ids, view_shares
 from lisa_tabletop.training.scenes import Scenes, mirror
 from lisa_tabletop.training.sequence_packing import Packed, answer_loss, pack, run_packed
 
@@ -43,7 +43,7 @@ class Example:
     drawn: Tensor
 
 
-class PretrainLanguage(nn.Module):
+class PretrainLanguage(ViewStage):
     """Cross entropy of the answers, distance of mask prompts from the concepts meant, attention."""
 
     def __init__(
@@ -58,12 +58,8 @@ class PretrainLanguage(nn.Module):
     ) -> None:
         """`vocabulary`: what is asked for in vain; `implicit`: questions that do not name what they
         mean are asked, too."""
-        super().__init__()
-        config = network.config
-        self.scenes, self.tokenizer, self.config = scenes, tokenizer, config
-        self.vocabulary, self.batch, self.implicit = vocabulary, batch, implicit
-        self.side = config.clip["image_size"] // config.clip["patch_size"]
-        self.concepts = ConceptSpace(config.prompt_size, config.hidden_size)
+        super().__init__(network, scenes, batch)
+        self.tokenizer, self.vocabulary, self.implicit = tokenizer, vocabulary, implicit
 
     def prepare(self, random: np.random.Generator) -> Example:
         """Views with their questions packed; nobody looks at their pixels."""

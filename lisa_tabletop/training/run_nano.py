@@ -20,29 +20,36 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
 from lisa_ros.errors import LisaError
+from lisa_ros.image_files import figure_format, save_figure
 from lisa_ros.model.checkpoint import Lisa, load, save
 from lisa_ros.model.config import find
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.processor import Processor
 from lisa_ros.model.tokenizer import MODEL_FILE, Tokenizer
 from lisa_ros.training.loop import STOP_SIGNALS, Schedule, Stage, join_ranks, train
+from lisa_ros.writing import writable_file
 from lisa_tabletop.language.curriculum import compose_training
 from lisa_tabletop.language.instructions import random_record
 from lisa_tabletop.language.knowledge import training_vocabulary
-from lisa_tabletop.training.nano import nano_network, train_tokenizer
+from lisa_tabletop.training.nano import (
+    PARTS,
+    begin_with,
+    nano_network,
+    take_over,
+    train_tokenizer,
+)
 from lisa_tabletop.training.optimizer import Optimizer
 from lisa_tabletop.training.pretrain_language import PretrainLanguage
-from lisa_tabletop.training.pretrain_sam import PretrainSam
-from lisa_tabletop.training.pretrain_vision_tower import PretrainVisionTower
+from lisa_tabletop.training.pretrain_towers import PretrainSam, PretrainVisionTower
 from lisa_tabletop.training.scenes import Scenes, render_share
 from lisa_tabletop.training.train_joint import TrainJoint, joint_parts
-from lisa_tabletop.training.warm_start import PARTS, begin_with, take_over
 
 CORPUS = 40_000  # questions from which the tokenizer learns its pieces
 FIRST_TABLES = 10  # rendered before the training begins beside the renderers
@@ -69,7 +76,25 @@ PLANS = {
     # with batches of 8, a higher rate than 4e-5 unlearns what the parts know
     "train_joint": Plan((4e-5, 3e-4), 0.38, (8, 64), (0, 10)),
 }
-STAGES = ("render", *PLANS)
+SHOWN = {
+    "pretrain_sam": {
+        "iou": "IoU of prompted masks",
+        "naming": "patch naming loss",
+        "outline": "outline loss",
+    },
+    "pretrain_vision_tower": {"right": "patches named right", "objects": "view error on objects"},
+    "pretrain_language": {
+        "right": "answer tokens right",
+        "hit": "looks at what is meant",
+        "ce": "cross entropy",
+    },
+    "train_joint": {
+        "iou": "IoU of answered masks",
+        "right": "answer tokens right",
+        "dice": "Dice loss",
+    },
+}
+SMOOTH = 9  # logged points averaged; the raw curve stays behind, paler
 
 
 def train_nano(args: argparse.Namespace) -> None:
@@ -236,7 +261,8 @@ def run_stage(name: str, args: argparse.Namespace, threads: int) -> None:
     if name == "train_joint" and rank.is_main_process:
         half = copy.deepcopy(network).cpu().half()  # it ships with the package
         half.shared_image_embedding.float()
-        lisa = Lisa(half, _tokenizer(args), Processor(network.config), network.config)
+        tokenizer = Tokenizer.from_folder(args.folder / "tokenizer")
+        lisa = Lisa(half, tokenizer, Processor(network.config), network.config)
         save(lisa, args.folder / "checkpoint")
 
 
@@ -258,7 +284,7 @@ def _stage(
     stage = kind(
         network,
         scenes,
-        _tokenizer(args),
+        Tokenizer.from_folder(args.folder / "tokenizer"),
         training_vocabulary(),
         batch,
         implicit=not args.without_implicit,
@@ -299,5 +325,41 @@ def _new_tokenizer(args: argparse.Namespace) -> Tokenizer:
     )
 
 
-def _tokenizer(args: argparse.Namespace) -> Tokenizer:
-    return Tokenizer.from_folder(args.folder / "tokenizer")
+def draw_curves(folder: Path, path: Path) -> None:
+    """One panel a stage, losses and accuracies over steps; LisaError where there is no run."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    figure_format(writable_file(path))
+    if not (folder / "log").is_dir():
+        raise LisaError(f"{folder} holds no training run: it has no log folder")
+    figure, axes = pyplot.subplots(1, len(SHOWN), figsize=(4.2 * len(SHOWN), 3.4))
+    for axis, (stage, curves) in zip(axes, SHOWN.items(), strict=True):
+        if not (folder / "log" / stage).is_dir():
+            continue
+        log = EventAccumulator(str(folder / "log" / stage))
+        log.Reload()
+        for name, label in curves.items():
+            if name not in log.Tags()["scalars"]:
+                continue
+            # a run that was stopped has logged the steps since its checkpoint twice
+            points = sorted({event.step: event.value for event in log.Scalars(name)}.items())
+            steps, values = np.array(points).T
+            (line,) = axis.plot(steps, values, alpha=0.25, linewidth=0.8)
+            axis.plot(steps, _smooth(values), color=line.get_color(), label=label)
+        axis.set(title=stage, xlabel="step", ylim=(0, 1.5))
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    figure.tight_layout()
+    save_figure(figure, path, dpi=90)
+    pyplot.close(figure)
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Running mean that takes fewer points at the ends."""
+    window = np.ones(min(SMOOTH, len(values)))
+    counts = np.convolve(np.ones(len(values)), window, mode="same")
+    return np.convolve(values, window, mode="same") / counts

@@ -27,9 +27,10 @@ from lisa_tabletop.training.pretrain_language import (
     PretrainLanguage,
     concepts_meant,
 )
-from lisa_tabletop.training.pretrain_sam import QUALITY_WEIGHT, masks_loss
-from lisa_tabletop.training.pretrain_vision_tower import (
+from lisa_tabletop.training.pretrain_towers import (
     NAMING_WEIGHT,
+    QUALITY_WEIGHT,
+    masks_loss,
     naming_error,
     patch_weights,
     view_error,

@@ -18,8 +18,7 @@ from lisa_tabletop.training.attention_supervision import (
 from lisa_tabletop.training.augment import load_views, mirrored
 from lisa_tabletop.training.concepts import KIND_INDEX, ConceptSpace
 from lisa_tabletop.training.nano import nano_config, nano_network
-from lisa_tabletop.training.pretrain_sam import offsets_to_centres
-from lisa_tabletop.training.pretrain_vision_tower import view_shares
+from lisa_tabletop.training.pretrain_towers import offsets_to_centres, view_shares
 from lisa_tabletop.training.sequence_packing import nouns_in, pack, run_packed
 
 SIDE = nano_config().clip["image_size"] // nano_config().clip["patch_size"]

@@ -17,8 +17,7 @@ from lisa_tabletop.training.augment import (
 )
 from lisa_tabletop.training.concepts import coverage, loudness
 from lisa_tabletop.training.nano import nano_config
-from lisa_tabletop.training.pretrain_sam import PROMPTS, draw_prompts
-from lisa_tabletop.training.pretrain_vision_tower import patch_weights
+from lisa_tabletop.training.pretrain_towers import PROMPTS, draw_prompts, patch_weights
 from lisa_tabletop.training.scenes import Scenes, mirror
 
 TINTS = torch.tensor([[200.0, 30, 30], [30, 160, 40], [30, 60, 200]])  # of ids 1, 2, 3

@@ -17,8 +17,7 @@ from lisa_tabletop.language.knowledge import held_out_vocabulary
 from lisa_tabletop.training.nano import nano_config, nano_network
 from lisa_tabletop.training.optimizer import Optimizer
 from lisa_tabletop.training.pretrain_language import PretrainLanguage
-from lisa_tabletop.training.pretrain_sam import PretrainSam
-from lisa_tabletop.training.pretrain_vision_tower import PretrainVisionTower
+from lisa_tabletop.training.pretrain_towers import PretrainSam, PretrainVisionTower
 from lisa_tabletop.training.scenes import VIEWS, Scenes
 from lisa_tabletop.training.sequence_packing import pack, run_packed
 

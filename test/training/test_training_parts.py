@@ -15,10 +15,17 @@ from lisa_ros.model.checkpoint import Lisa
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.training.loop import Schedule, train
 from lisa_tabletop.language.knowledge import held_out_vocabulary
-from lisa_tabletop.training.nano import nano_config, nano_network, train_tokenizer
+from lisa_tabletop.training.nano import (
+    PARTS,
+    POSITIONS,
+    begin_with,
+    nano_config,
+    nano_network,
+    take_over,
+    train_tokenizer,
+)
 from lisa_tabletop.training.optimizer import Optimizer
 from lisa_tabletop.training.train_joint import MASKS, TrainJoint, joint_parts
-from lisa_tabletop.training.warm_start import PARTS, POSITIONS, begin_with, take_over
 
 
 @pytest.fixture(scope="module")

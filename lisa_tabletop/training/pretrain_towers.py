@@ -1,6 +1,9 @@
-"""`pretrain_sam`: SAM learns to name and outline what every patch holds and to obey mask prompts.
+"""`pretrain_sam` and `pretrain_vision_tower`: both encoders learn what every patch holds.
 
-No language is involved: a prompt is a vector of the concept space (concepts.py).
+SAM learns to name and outline it and to obey mask prompts (1). No language is involved: a prompt is
+a vector of the concept space (concepts.py). CLIP's tower and the projector learn to say it in that
+space (2). The tower is small beside the rest of the network, and what the language model knows of
+the image is what this tower says; so it gets a stage of its own and many more images.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from lisa_ros.model.network import LisaNetwork
 from lisa_tabletop.training.augment import (
     IDS,
     Views,
+    clip_pixels,
     cut_out,
     load_views,
     mirrored,
@@ -25,9 +29,18 @@ from lisa_tabletop.training.augment import (
     resize_ids,
     sam_pixels,
 )
-from lisa_tabletop.training.concepts import KIND_INDEX, ConceptSpace, coverage, encode_places
+from lisa_tabletop.training.concepts import (
+    KIND_INDEX,
+    VIEW_SCALE,
+    ConceptSpace,
+    cell_sums,
+    coverage,
+    encode_places,
+    loudness,
+)
 from lisa_tabletop.training.scenes import HEIGHT, WIDTH, Scenes
 
+# 1. pretrain_sam
 PROMPTS = 4  # mask prompts drawn per image
 SMALLEST = 60  # pixels of the stored image; smaller objects are not asked for
 FORM_SHARES = (0.9, 0.8, 0.6)  # how often a prompt says kind, colour and place
@@ -36,24 +49,44 @@ FINE = 4  # cells along each side of a patch in which the encoder says what belo
 QUALITY_WEIGHT = 0.1  # of the error of SAM's guess at its own IoU
 HARD_KINDS = ("fork", "knife", "spoon", "wrench", "clock", "scissors", "screwdriver", "pencil")
 HARDER = 2.0  # how many times as often those are asked for
+# 2. pretrain_vision_tower
+NAMING_WEIGHT = 0.1  # of naming kinds and colours, beside the distance of the embeddings
+SHARPNESS = 8.0  # of the names, whose shares lie between 0 and 1
+BACKGROUND = 0.15  # weight of a patch without any object beside one that is full of one
+USUAL_AREA = 0.02  # of the view: objects smaller than that weigh more in each of their patches
+MOST_WEIGHT = 4.0
+CELLS = 8  # along each side of a patch, in which it is counted what it holds
 
 
-class PretrainSam(nn.Module):
-    """The loss of the stage and the heads that only training needs."""
+class ViewStage(nn.Module):
+    """What all stages of nano have: rendered views, and the concept space.
+
+    `side`: patches along each side of the language model's view.
+    """
 
     def __init__(self, network: LisaNetwork, scenes: Scenes, batch: int) -> None:
         super().__init__()
-        config = network.config
-        self.scenes, self.batch = scenes, batch
-        self.size = config.sam_vision["image_size"]
-        self.concepts = ConceptSpace(config.prompt_size, config.hidden_size)
-        self.kind_head = nn.Conv2d(config.prompt_size, len(self.concepts.view_kind), 1)
-        self.color_head = nn.Conv2d(config.prompt_size, len(self.concepts.view_color), 1)
-        self.outline_head = nn.Conv2d(config.prompt_size, 3 * FINE**2, 1)
+        self.config, self.scenes, self.batch = network.config, scenes, batch
+        self.side = self.config.clip["image_size"] // self.config.clip["patch_size"]
+        self.concepts = ConceptSpace(self.config.prompt_size, self.config.hidden_size)
 
     def prepare(self, random: np.random.Generator) -> Views:
         """A batch of views."""
         return load_views(self.scenes, self.scenes.draw(random, self.batch), random)
+
+
+# 1. pretrain_sam
+
+
+class PretrainSam(ViewStage):
+    """The loss of the stage and the heads that only training needs."""
+
+    def __init__(self, network: LisaNetwork, scenes: Scenes, batch: int) -> None:
+        super().__init__(network, scenes, batch)
+        self.size, channels = self.config.sam_vision["image_size"], self.config.prompt_size
+        self.kind_head = nn.Conv2d(channels, len(self.concepts.view_kind), 1)
+        self.color_head = nn.Conv2d(channels, len(self.concepts.view_color), 1)
+        self.outline_head = nn.Conv2d(channels, 3 * FINE**2, 1)
 
     def loss(self, network: LisaNetwork, batch: Views) -> tuple[Tensor, dict[str, Tensor]]:
         """Naming and outlining by patch, and LISA's mask losses on concept prompts."""
@@ -185,3 +218,85 @@ def masks_loss(
         overlap = (found & wanted).sum((1, 2)) / (found | wanted).sum((1, 2)).clamp(min=1)
     bce, dice = mean(bce_loss(logits, truth)), mean(dice_loss(logits, truth))
     return bce, dice, mean((quality.flatten().float() - overlap).square()), mean(overlap)
+
+
+# 2. pretrain_vision_tower
+
+
+class PretrainVisionTower(ViewStage):
+    """Distance of the view's embeddings from what the view holds, in the concept space."""
+
+    def loss(self, network: LisaNetwork, batch: Views) -> tuple[Tensor, dict[str, Tensor]]:
+        views = cut_out(mirrored(batch))
+        said = network.encode_view(
+            clip_pixels(photograph(views.rgb), self.config.clip["image_size"])
+        ).float()
+        kinds, colors = view_shares(self.concepts, views, self.side)
+        weight = patch_weights(views.ids, self.side)
+        view, objects = view_error(self.concepts, said, kinds, colors, weight)
+        naming, right = naming_error(self.concepts, said, kinds, colors, weight)
+        logs = {"view": view, "objects": objects, "naming": naming, "right": right}
+        return view + NAMING_WEIGHT * naming, logs
+
+
+@torch.no_grad()
+def view_shares(concepts: ConceptSpace, views: Views, side: int) -> tuple[Tensor, Tensor]:
+    """Kind and colour shares (B,K,side,side) of the patches of the view, which is all of ids."""
+    ids = view_ids(views.ids, side)
+    return (
+        coverage(ids, views.kinds, len(concepts.view_kind), side),
+        coverage(ids, views.colors, len(concepts.view_color), side),
+    )
+
+
+def view_ids(ids: Tensor, side: int) -> Tensor:
+    """Ids (B,H,W) squashed as the view is, CELLS to a patch: (B,n,n)."""
+    return resize_ids(ids, side * CELLS, side * CELLS)
+
+
+@torch.no_grad()
+def patch_weights(ids: Tensor, side: int) -> Tensor:
+    """What each patch counts, (B,P): more where there are objects, and most where they are small.
+
+    A book covers twenty patches and a fork five; both are one thing to be asked for.
+    """
+    small = view_ids(ids, side)
+    areas, _ = object_areas(small)
+    weights = (USUAL_AREA * small[0].numel() / areas.clamp(min=1)).sqrt().clamp(0.5, MOST_WEIGHT)
+    weights[:, 0] = 0
+    values = weights.gather(1, small.flatten(1))
+    sums = cell_sums(torch.zeros_like(small.flatten(1)), values, small.shape[1:], 1, side)
+    return BACKGROUND + sums.flatten(1) / CELLS**2
+
+
+def view_error(
+    concepts: ConceptSpace, said: Tensor, kinds: Tensor, colors: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """How far embeddings (B,P,H) are from what the view holds, and how far where there are objects.
+
+    kinds and colors: shares of the patches, (B,K,s,s); weight (B,P).
+    """
+    error = (said - concepts.view(loudness(kinds), loudness(colors))).square().mean(-1)
+    covered = 1 - kinds[:, 0].flatten(1)
+    objects = (error * covered).sum() / covered.sum().clamp(min=1)
+    return (error * weight).sum() / weight.sum(), objects
+
+
+def naming_error(
+    concepts: ConceptSpace, said: Tensor, kinds: Tensor, colors: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Cross entropy of the kinds and colours that embeddings (B,P,H) are most like; and how often
+    the likeliest kind of object is the one that covers most of a patch.
+
+    A distance is content with the mean of what a patch may be; this asks which it is.
+    """
+    total, alike = said.new_zeros(()), said
+    for vectors, shared in ((concepts.view_color, colors), (concepts.view_kind, kinds)):
+        alike = said @ vectors.T / (VIEW_SCALE * vectors.square().sum(1))  # (B,P,K)
+        wanted = loudness(shared).flatten(2).transpose(1, 2).clamp(min=0)
+        wanted = wanted / wanted.sum(-1, keepdim=True)
+        total = total - (wanted * (SHARPNESS * alike).log_softmax(-1)).sum(-1)
+    objects = kinds[:, 1:].flatten(2)  # (B,K-1,P), after the loop `alike` is that of the kinds
+    there = (objects.sum(1) > 0.3).float()
+    right = (alike[..., 1:].argmax(-1) == objects.argmax(1)).float()
+    return (total * weight).sum() / weight.sum(), (right * there).sum() / there.sum().clamp(min=1)
