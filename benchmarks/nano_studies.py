@@ -46,8 +46,9 @@ from lisa_tabletop.training.augment import (
 )
 from lisa_tabletop.training.concepts import KIND_INDEX, ConceptSpace, coverage, loudness
 from lisa_tabletop.training.pretrain_towers import HARD_KINDS, view_ids, view_shares
-from lisa_tabletop.training.scenes import VALIDATION_SEEDS, Scenes, classes_of
+from lisa_tabletop.training.scenes import Scenes, classes_of
 from lisa_tabletop.world.camera import SceneView
+from lisa_tabletop.world.tabletop import VALIDATION_SEEDS
 
 SEED = 0
 # 1. sizes: pixels along the image, and along a patch; nano's own numbers of patches stay

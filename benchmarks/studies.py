@@ -20,11 +20,10 @@ from lisa_ros.text_tables import markdown_table
 from lisa_ros.engine import Answer, Engine
 from lisa_ros.evaluation.evaluate import union
 from lisa_tabletop.evaluation.fixed_test_set import views
-from lisa_tabletop.training.scenes import TEST_SEEDS
 from lisa_tabletop.world.camera import TabletopCamera, SceneView
 from lisa_tabletop.language.instructions import compose
 from lisa_tabletop.language.knowledge import load_knowledge
-from lisa_tabletop.world.tabletop import Tabletop
+from lisa_tabletop.world.tabletop import TEST_SEEDS, Tabletop
 
 LEAST_IOU = 0.99  # mean agreement of masks that a quantised model must reach
 QUESTIONS = 6  # of all kinds, about each scene

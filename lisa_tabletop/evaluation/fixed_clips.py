@@ -26,8 +26,8 @@ from lisa_ros.evaluation.json_files import DatasetError
 from lisa_ros.evaluation.reasonseg import SUMMARY
 from lisa_ros.image_files import read_image, read_samples
 from lisa_tabletop.evaluation.fixed_test_set import draw_all, first_difference, new_set
-from lisa_tabletop.training.scenes import TEST_SEEDS
 from lisa_tabletop.world.moving_table import CLIP_KINDS, RATE, SECONDS, Clip
+from lisa_tabletop.world.tabletop import TEST_SEEDS
 
 FIXED = Path(__file__).with_name("fixed_clips.json")  # the SUMMARY of the fixed clips
 CLIPS = 9 * len(CLIP_KINDS)

@@ -30,10 +30,9 @@ from lisa_ros.writing import cache_folder, locked, written_beside
 from lisa_tabletop.language.curriculum import IMPLICIT
 from lisa_tabletop.language.instructions import TYPES, compose
 from lisa_tabletop.language.knowledge import load_knowledge
-from lisa_tabletop.training.scenes import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS
 from lisa_tabletop.world.camera import SceneView, TabletopCamera
 from lisa_tabletop.world.camera_model import simulate
-from lisa_tabletop.world.tabletop import Tabletop
+from lisa_tabletop.world.tabletop import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS, Tabletop
 
 FIXED = Path(__file__).with_name("fixed_test_set.json")  # the SUMMARY of the fixed set
 IMAGES, QUESTIONS = 150, 4  # pictures of a split, questions about each

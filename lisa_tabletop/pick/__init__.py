@@ -1,5 +1,5 @@
 """The simulated pick: a gripper over the tabletop that lifts what an instruction meant.
 
-`hand.py` is the gripper, `scene.py` a table with it, `grasping.py` turns a mask into a grasp,
-`trial.py` asks, picks and judges, `film.py` shows it and `report.py` counts.
+`scene.py` is a table with the gripper of `world/hand.py`, `trial.py` asks, grasps and judges,
+`disturb.py` pushes the thing meanwhile, `film.py` shows it, `series.py` makes many and counts.
 """

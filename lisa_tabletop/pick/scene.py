@@ -9,12 +9,11 @@ import mujoco
 import numpy as np
 
 from lisa_tabletop.language.instructions import compose
-from lisa_tabletop.pick.hand import GRIPPER, Hand, add_hand
 from lisa_tabletop.world.camera import SceneView, TabletopCamera, aim
-from lisa_tabletop.world.tabletop import COLLISION_GROUP, SceneObject, Tabletop
+from lisa_tabletop.world.hand import GRIPPER, Hand, add_hand
+from lisa_tabletop.world.tabletop import COLLISION_GROUP, TEST_SEEDS, SceneObject, Tabletop
 
-# Training draws scenes below 5,000,000, the evaluation from 8,000,000, the demo from 9,000,000.
-FIRST_SEED, SEEDS_PER_RUN, RUNS = 8_500_000, 5_000, 100
+FIRST_SEED, SEEDS_PER_RUN, RUNS = TEST_SEEDS[500_000], 5_000, 100
 KINDS_OF_QUESTION = {
     "plain": 0.25, "attribute": 0.12, "relation": 0.19, "use": 0.25, "two_hop": 0.07, "absent": 0.12
 }  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -24,9 +24,9 @@ from lisa_ros.geometry import (
     without_object,
 )
 from lisa_tabletop.pick.disturb import Disturbance, Moved
-from lisa_tabletop.pick.hand import GRIPPER
 from lisa_tabletop.pick.scene import PickScene
 from lisa_tabletop.world.camera import SceneView
+from lisa_tabletop.world.hand import GRIPPER
 from lisa_tabletop.world.tabletop import SceneObject
 
 LIFTED_HEIGHT = 0.10  # metres above the table
@@ -144,37 +144,18 @@ def choose(target: Target) -> GraspPlan:
     )
 
 
-def locate_target(
-    mask: np.ndarray, depth: np.ndarray, camera: Intrinsics, camera_pose: np.ndarray
-) -> Target:
-    """The thing behind a mask, without a perception node.
-
-    Args:
-        mask: bool (H,W), in pixels of the depth image.
-        depth: (H,W), uint16 millimetres or float32 metres.
-        camera: its intrinsics.
-        camera_pose: (4,4), optical frame to the table's frame.
-    """
-    thing = locate(mask, depth, camera, up=camera_pose[:3, :3].T @ [0.0, 0.0, 1.0])
-    if thing.box is None:
-        return Target(reason=thing.reason)
-    thing = thing.transformed(camera_pose)
-    others = transform_points(cloud(without_object(depth, mask, MARGIN), camera)[0], camera_pose)
-    others = others[others[:, 2] > STANDS_UP]
-    return Target(parallel_grasps(thing, GRIPPER, others), thing.box.size)
-
-
-def in_table_frame(grasp: Grasp, camera_pose: np.ndarray) -> Grasp:
-    """A grasp in the camera's optical frame carried to the table's frame."""
-    return replace(grasp, pose=camera_pose @ grasp.pose)
-
-
 def reply_with(view: SceneView, mask: np.ndarray, answer: str) -> Reply:
-    """A reply with a mask from anywhere; the thing behind it is located here, without a node."""
-    height, width = view.depth.shape
+    """A reply with a mask (H,W) from anywhere; the thing behind it is located without a node."""
+    pose, (height, width) = view.camera_pose, view.depth.shape
     camera = Intrinsics.from_matrix(view.intrinsics, width, height)
-    millimetres = np.round(1000 * view.depth).astype(np.uint16)  # as depth cameras give it
-    target = locate_target(mask, millimetres, camera, view.camera_pose)
+    depth = np.round(1000 * view.depth).astype(np.uint16)  # millimetres, as depth cameras give it
+    thing = locate(mask, depth, camera, up=pose[:3, :3].T @ [0.0, 0.0, 1.0])
+    if thing.box is None:
+        return Reply(mask, answer, target=Target(reason=thing.reason))
+    thing = thing.transformed(pose)
+    others = transform_points(cloud(without_object(depth, mask, MARGIN), camera)[0], pose)
+    others = others[others[:, 2] > STANDS_UP]
+    target = Target(parallel_grasps(thing, GRIPPER, others), thing.box.size)
     return Reply(mask, answer, target=target)
 
 
@@ -248,8 +229,10 @@ def run_trial(
         with disturbance.running(item, perception.following):
             pick(scene, plan.grasp, disturbance)
     outcome, taken = judge(scene, before, meant)
-    if plan.grasp is None:
-        outcome = _outcome_without_grasp(reply)
+    if reply.mask is None:
+        outcome = PickOutcome.REFUSED if reply.status in REFUSALS else PickOutcome.FAILED
+    elif plan.grasp is None:  # the hand did not move
+        outcome = PickOutcome.MISSED
     return Trial(
         seed=scene.seed,
         kind=question["type"],
@@ -311,13 +294,6 @@ def judge(
     if any(new < FALLEN for item, new in zip(items, now, strict=True) if item is not meant):
         return PickOutcome.PUSHED, taken
     return (PickOutcome.LIFTED if taken else PickOutcome.MISSED), taken
-
-
-def _outcome_without_grasp(reply: Reply) -> PickOutcome:
-    """The hand did not move: nothing was shown to it, or it found nowhere to grasp."""
-    if reply.mask is not None:
-        return PickOutcome.MISSED
-    return PickOutcome.REFUSED if reply.status in REFUSALS else PickOutcome.FAILED
 
 
 def _name(item: SceneObject) -> str:

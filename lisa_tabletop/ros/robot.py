@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 from geometry_msgs.msg import Pose, PoseArray
@@ -23,10 +24,10 @@ from lisa_ros.geometry import Grasp, rigid, transform_points
 from lisa_ros.node.results.messages import SCORES, full_mask
 from lisa_ros.node.status import Status
 from lisa_tabletop.pick.disturb import Moved
-from lisa_tabletop.pick.hand import GRIPPER
-from lisa_tabletop.pick.trial import Reply, Target, in_table_frame
+from lisa_tabletop.pick.trial import Reply, Target
 from lisa_tabletop.ros.camera_node import ViewPublisher
 from lisa_tabletop.world.camera import SceneView
+from lisa_tabletop.world.hand import GRIPPER
 
 IMAGE, DEPTH, INFO = "/camera/image_raw", "/camera/depth/image_raw", "/camera/camera_info"
 HAND = (
@@ -106,8 +107,10 @@ class SimRobot(PerceptionClient):
             self._answered_at = Time.from_msg(message.header.stamp)
             mask, target = full_mask(message, first), Target(reason=first.pose_reason)
             if first.has_pose:
-                found = self._grasps_of(message, first.id)
-                grasps = [in_table_frame(grasp, view.camera_pose) for grasp in found]
+                grasps = [
+                    replace(grasp, pose=view.camera_pose @ grasp.pose)
+                    for grasp in self._grasps_of(message, first.id)
+                ]
                 target = Target(grasps, np.array([first.size.x, first.size.y, first.size.z]))
         status = Status(message.status).name
         return Reply(mask, message.answer, status, message.error, seconds, target)

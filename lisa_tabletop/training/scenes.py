@@ -21,9 +21,6 @@ import numpy as np
 
 from lisa_tabletop.training.concepts import COLOR_INDEX, KIND_INDEX
 
-TRAIN_SEEDS = range(0, 5_000_000)
-VALIDATION_SEEDS = range(7_000_000, 8_000_000)
-TEST_SEEDS = range(8_000_000, 9_000_000)
 VIEWS = 6  # of each table, with new colours, light and camera
 WIDTH, HEIGHT = 320, 240
 MAX_OBJECTS = 16
@@ -65,7 +62,7 @@ class Scenes:
         if self.done[table]:
             return
         from lisa_tabletop.world.camera import TabletopCamera
-        from lisa_tabletop.world.tabletop import Tabletop
+        from lisa_tabletop.world.tabletop import TRAIN_SEEDS, Tabletop
 
         scene = Tabletop(TRAIN_SEEDS[table])
         camera = TabletopCamera(scene, WIDTH, HEIGHT)

@@ -17,10 +17,10 @@ from numpy.random import Generator, default_rng
 
 from lisa_ros.errors import LisaError
 from lisa_tabletop.language.instructions import compose
-from lisa_tabletop.pick.hand import Hand, add_hand
 from lisa_tabletop.world.camera import TabletopCamera, aim
 from lisa_tabletop.world.camera_model import simulate
 from lisa_tabletop.world.exact import cos, norm, sin
+from lisa_tabletop.world.hand import Hand, add_hand, minimum_jerk
 from lisa_tabletop.world.tabletop import SceneObject, Tabletop
 
 RATE, SECONDS = 15, 10.0  # frames per second, length of a clip
@@ -380,6 +380,5 @@ def glide(times: np.ndarray, keys: Sequence[tuple[float, float | np.ndarray]]) -
             continue
         before = after - 1
         part = (time - keys[before][0]) / (keys[after][0] - keys[before][0])
-        share = part**3 * (10 - 15 * part + 6 * part**2)
-        result[row] = values[before] + share * (values[after] - values[before])
+        result[row] = values[before] + minimum_jerk(part) * (values[after] - values[before])
     return result

@@ -26,8 +26,8 @@ from lisa_tabletop.evaluation.fixed_test_set import (
     summarise,
     write_questions,
 )
-from lisa_tabletop.training.scenes import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS
 from lisa_tabletop.world.camera import SceneView
+from lisa_tabletop.world.tabletop import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS
 
 
 def reads_reasonseg(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, list[str], bool]:

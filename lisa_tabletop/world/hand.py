@@ -173,10 +173,14 @@ class Hand:
             self._watch(self._data.time)
 
     def _glide(self, start: np.ndarray, goal: np.ndarray, seconds: float) -> None:
-        """Set points from start to goal with smooth acceleration (a minimum-jerk profile)."""
+        """Set points from start to goal with smooth acceleration."""
         steps = max(1, round(seconds / self._model.opt.timestep))
         for part in np.linspace(0, 1, steps + 1)[1:]:
-            share = part**3 * (10 - 15 * part + 6 * part**2)
-            self._data.ctrl[self._motors] = start + share * (goal - start)
+            self._data.ctrl[self._motors] = start + minimum_jerk(part) * (goal - start)
             mujoco.mj_step(self._model, self._data)
             self._watch(self._data.time)
+
+
+def minimum_jerk(part: float) -> float:
+    """The share of a way that is done when `part` of its time is over, both from 0 to 1."""
+    return part**3 * (10 - 15 * part + 6 * part**2)

@@ -12,8 +12,8 @@ if find_spec("mujoco") is None:
 
 from pick_scenes import seen
 
-from lisa_tabletop.pick.hand import GRIPPER, add_hand
 from lisa_tabletop.pick.scene import FIRST_SEED, PickScene
+from lisa_tabletop.world.hand import GRIPPER, add_hand
 from lisa_tabletop.world.kinds import KINDS
 from lisa_tabletop.world.tabletop import COLLISION_GROUP, Tabletop
 
