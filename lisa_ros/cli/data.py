@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
-    from lisa_ros.evaluation.dataset_types import count, faults
+    from lisa_ros.evaluation.dataset_types import faults
     from lisa_ros.evaluation.json_files import DatasetError
     from lisa_ros.evaluation.published import CATALOGUE, Source, open_published
     from lisa_ros.text_tables import plain_table
@@ -66,9 +66,8 @@ def run(args: argparse.Namespace) -> int:
                 code = 1
             continue
         wrong[name] = faults(data, args.pictures)
-        pictures, things = count(data)
         state = f"faults: {len(wrong[name])}" if wrong[name] else "whole"
-        table.add_row(name, state, f"{pictures:,}", f"{things:,}", known.licence)
+        table.add_row(name, state, f"{len({*data.images}):,}", f"{data.things():,}", known.licence)
         code = 1 if wrong[name] else code
     Console(soft_wrap=True).print(table)
     for name, found in wrong.items():

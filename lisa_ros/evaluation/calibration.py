@@ -62,10 +62,13 @@ def figures(samples: Sequence[Sample]) -> dict[str, float | int | None]:
     """
     scores, hits = scores_and_hits(samples)
     good, bad = scores[hits], scores[~hits]
-    higher = (good[:, None] > bad).mean() + 0.5 * (good[:, None] == bad).mean()
+    separation = None
+    if len(good) and len(bad):
+        higher = (good[:, None] > bad).mean() + 0.5 * (good[:, None] == bad).mean()
+        separation = float(higher)
     return {
         "masks": len(scores),
         "right": int(hits.sum()),
         "calibration_error": calibration_error(scores, hits) if len(scores) else None,
-        "separation": float(higher) if len(good) and len(bad) else None,
+        "separation": separation,
     }

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as masks
 
-from lisa_ros.evaluation.json_files import DatasetError, place, read_json, words
+from lisa_ros.evaluation.json_files import DatasetError, entries_of, place, read_json, words
 
 FIELDS = {
     "images": ("id", "file_name", "height", "width"),
@@ -43,7 +43,10 @@ class CocoFile:
         """Raises DatasetError where the file is no COCO file, or an annotation has no image."""
         content, tables = read_json(path), {}
         entry: tuple = ()
-        try:
+        with entries_of(
+            lambda: place(path, *entry) if entry else str(path),
+            "is no file of COCO annotations (images, annotations)",
+        ):
             for key, names in FIELDS.items():
                 entry = ()
                 entries = content[key] if key != "categories" else content.get(key, [])
@@ -52,11 +55,6 @@ class CocoFile:
                     for name in names:
                         one[name]
                 tables[key] = {one["id"]: one for one in entries}
-        except (KeyError, TypeError, AttributeError) as error:
-            where = place(path, *entry) if entry else path
-            raise DatasetError(
-                f"{where} is no file of COCO annotations (images, annotations): {words(error)}"
-            ) from error
         names = {key: one["name"] for key, one in tables["categories"].items()}
         listed, of_image = content["annotations"], defaultdict(list)
         coco = cls(path, tables["images"], names, tables["annotations"], of_image, listed)
@@ -133,55 +131,41 @@ def _run_lengths(code: Mapping, height: int, width: int) -> Mapping:
     return {"size": size, "counts": counts.encode() if isinstance(counts, str) else counts}
 
 
-@dataclass(frozen=True)
-class Refer:
-    """One of REFER's sets (Yu et al., arXiv 1608.00272): sentences, each about one annotation."""
+def read_refer(
+    folder: Path, split_by: str, split: str
+) -> tuple[CocoFile, dict[int, list[tuple[str, int]]]]:
+    """A split of one of REFER's sets (Yu et al., arXiv 1608.00272), in the order of image ids.
 
-    coco: CocoFile
-    refs: list[Mapping]
-
-    @classmethod
-    def read(cls, folder: Path, split_by: str) -> Refer:
-        """Read `refs(SPLIT_BY).p` and `instances.json` of a folder."""
-        path = where = folder / f"refs({split_by}).p"
-        refs, coco = read_plain_pickle(path), CocoFile.read(folder / "instances.json")
-        try:
-            for number, ref in enumerate(refs):
-                where = f"{path} (entry {number})"
-                ref["split"], [sentence["sent"] for sentence in ref["sentences"]]
-                if ref["ann_id"] not in coco.annotations or ref["image_id"] not in coco.images:
-                    raise DatasetError(
-                        f"{where}: reference {ref['ref_id']} is about annotation {ref['ann_id']} of"
-                        f" image {ref['image_id']}, which instances.json does not have"
-                    )
-        except (KeyError, TypeError) as error:
-            raise DatasetError(f"{where} is no reference of REFER: {words(error)}") from error
-        return cls(coco, refs)
-
-    def by_image(self, split: str) -> dict[int, list[Mapping]]:
-        """The references of a split by image, in the order of image ids.
-
-        As REFER reads splits: `testA` takes in what is written `testA`, `testAB`, ...; `test` all
-        tests. DatasetError where the split is not there.
-        """
-        letter = split.removeprefix("test") if split in ("testA", "testB", "testC") else ""
-        found: dict[int, list[Mapping]] = defaultdict(list)
-        for ref in self.refs:
-            own = ref["split"]
-            if (
-                letter in own[4:]
-                if letter
-                else own.startswith("test")
-                if split == "test"
-                else (own == split)
-            ):
-                found[ref["image_id"]].append(ref)
-        if not found:
-            there = ", ".join(sorted({ref["split"] for ref in self.refs}))
-            raise DatasetError(
-                f"{self.coco.path.parent} has no split {split}; it has {there or 'none'}"
-            )
-        return dict(sorted(found.items()))
+    Reads `refs(SPLIT_BY).p` and `instances.json` of a folder. Returns the annotations, and for
+    every image its sentences, each with the annotation that it means. As REFER reads splits:
+    `testA` takes in what is written `testA`, `testAB`, ...; `test` all tests. DatasetError where
+    the split is not there.
+    """
+    path = folder / f"refs({split_by}).p"
+    coco, number = CocoFile.read(folder / "instances.json"), 0
+    letter = split.removeprefix("test") if split in ("testA", "testB", "testC") else ""
+    there: set[str] = set()
+    found: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    with entries_of(lambda: f"{path} (entry {number})", "is no reference of REFER"):
+        for number, ref in enumerate(read_plain_pickle(path)):
+            own, about, image = ref["split"], ref["ann_id"], ref["image_id"]
+            sentences = [(sentence["sent"], about) for sentence in ref["sentences"]]
+            if about not in coco.annotations or image not in coco.images:
+                raise DatasetError(
+                    f"{path} (entry {number}): reference {ref['ref_id']} is about annotation"
+                    f" {about} of image {image}, which instances.json does not have"
+                )
+            there.add(own)
+            if letter:
+                wanted = letter in own[4:]
+            else:
+                wanted = own.startswith("test") if split == "test" else own == split
+            if wanted:
+                found[image] += sentences
+    if not found:
+        listing = ", ".join(sorted(there)) or "none"
+        raise DatasetError(f"{folder} has no split {split}; it has {listing}")
+    return coco, dict(sorted(found.items()))
 
 
 class _Refused(Exception):

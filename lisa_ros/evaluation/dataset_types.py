@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from lisa_ros.errors import ImageError
-from lisa_ros.evaluation.coco import CocoFile, Refer
+from lisa_ros.evaluation.coco import CocoFile
 from lisa_ros.evaluation.json_files import DatasetError
 from lisa_ros.evaluation.reasonseg import Item
 from lisa_ros.image_files import image_size, read_image, read_samples
@@ -22,10 +22,30 @@ UNLABELLED = 255  # in a label map: no class
 
 
 @dataclass(frozen=True)
-class LabelMaps:
-    """Pictures with a class number at every pixel: ADE20K, COCO-Stuff, Mapillary Vistas."""
+class Published:
+    """Pictures by their number, of which one may come several times."""
 
     images: Sequence[Path]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def things(self) -> int:
+        """How many things in the pictures may be asked for."""
+        return len(self)
+
+    def check(self, index: int) -> None:
+        """Compare what belongs to a picture with it: sizes, masks that cannot be drawn.
+
+        Raises:
+            DatasetError, ImageError: what is wrong, and where.
+        """
+
+
+@dataclass(frozen=True)
+class LabelMaps(Published):
+    """Pictures with a class number at every pixel: ADE20K, COCO-Stuff, Mapillary Vistas."""
+
     labels: Sequence[Path]
     classes: Sequence[str]
     shift: int = 0
@@ -33,8 +53,8 @@ class LabelMaps:
     left_out: frozenset[int] = frozenset()
     """classes that are not asked for"""
 
-    def __len__(self) -> int:
-        return len(self.images)
+    def check(self, index: int) -> None:
+        self.label(index)
 
     def label(self, index: int) -> np.ndarray:
         """Class numbers uint8 (H,W) of one picture, UNLABELLED where there is none.
@@ -70,125 +90,89 @@ class LabelMaps:
 
 
 @dataclass(frozen=True)
-class Parts:
+class CocoPictures(Published):
+    """Pictures of a file of annotations; `ids`: of each picture in it."""
+
+    coco: CocoFile
+    ids: Sequence[int]
+
+    def check(self, index: int) -> None:
+        check_size(self.coco, self.ids[index], self.images[index])
+        _check_masks(self.coco, self.coco.of_image[self.ids[index]])
+
+
+@dataclass(frozen=True)
+class Parts(CocoPictures):
     """Objects and their parts in COCO's form: PACO-LVIS, PASCAL-Part.
 
     `names`: by category a name, or (object, part).
     """
 
-    coco: CocoFile
-    folder: Path
     names: Mapping[int, str | tuple[str, str]]
-    ids: Sequence[int]
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def image(self, image_id: int) -> Path:
-        return self.folder / self.coco.images[image_id]["file_name"]
+    def things(self) -> int:
+        return sum(len(self.coco.of_image[one]) for one in self.ids)
 
 
 @dataclass(frozen=True)
-class Referring:
-    """One of REFER's sets, a split of it: pictures, each with references of several sentences."""
+class Referring(CocoPictures):
+    """A split of one of REFER's sets: of each picture sentences, with the annotation meant."""
 
-    refer: Refer
-    folder: Path
-    refs: Mapping[int, Sequence[Mapping]]
-    ids: Sequence[int]
+    sentences: Sequence[Sequence[tuple[str, int]]]
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def image(self, image_id: int) -> Path:
-        return self.folder / self.refer.coco.images[image_id]["file_name"]
+    def things(self) -> int:
+        return sum(map(len, self.sentences))
 
 
 @dataclass(frozen=True)
-class VisualDialogues:
+class VisualDialogues(Published):
     """LLaVA-Instruct: pictures with dialogues of (question, answer), no masks."""
 
-    images: Sequence[Path]
     turns: Sequence[Sequence[tuple[str, str]]]
 
-    def __len__(self) -> int:
-        return len(self.images)
+    def things(self) -> int:
+        return sum(map(len, self.turns))
 
 
 @dataclass(frozen=True)
-class Reasoning:
+class Reasoning(Published):
     """A split of ReasonSeg, with the reasons that there are for some of its answers."""
 
     items: Sequence[Item]
     reasons: Mapping[str, str]
 
-    def __len__(self) -> int:
-        return len(self.items)
+    def things(self) -> int:
+        return sum(len(item.texts) for item in self.items)
+
+    def check(self, index: int) -> None:
+        self.items[index].truth()
 
 
 @dataclass(frozen=True)
-class Grounded:
+class Grounded(VisualDialogues):
     """LISA++'s data: dialogues whose answers hold a [SEG] for each of `annotations`, in order."""
 
     coco: CocoFile
-    images: Sequence[Path]
-    turns: Sequence[Sequence[tuple[str, str]]]
     annotations: Sequence[Sequence[int]]
     groups: Sequence[Sequence[int]]
     """of each of `annotations` the number of its list, within which their order means nothing"""
     instances: bool
     """whether the answers are lists of masks, one an instance, or words with masks in them"""
 
-    def __len__(self) -> int:
-        return len(self.images)
+    def check(self, index: int) -> None:
+        _check_masks(self.coco, [self.coco.annotations[one] for one in self.annotations[index]])
 
 
-Published = LabelMaps | Parts | Referring | VisualDialogues | Reasoning | Grounded
-
-
-def count(data: Published) -> tuple[int, int]:
-    """How many pictures a set has, and how many things in them may be asked for."""
-    match data:
-        case Parts():
-            return len(data), sum(len(data.coco.of_image[one]) for one in data.ids)
-        case Referring():
-            refs = [ref for some in data.refs.values() for ref in some]
-            return len(data), sum(len(ref["sentences"]) for ref in refs)
-        case VisualDialogues() | Grounded():
-            return len({*data.images}), sum(map(len, data.turns))
-        case Reasoning():
-            return len(data), sum(len(item.texts) for item in data.items)
-    return len(data), len(data)
-
-
-def faults(data: Published, most: int = 100) -> list[str]:
+def faults(data: Published, most: int) -> list[str]:
     """What is wrong with `most` pictures, the first and the last among them, a sentence each.
 
-    They are read, and compared with what belongs to them: sizes of label maps and of annotations,
-    masks that cannot be drawn.
+    They are read, and compared with what belongs to them.
     """
-    found, chosen = [], sorted({*np.linspace(0, len(data) - 1, most).astype(int).tolist()})
-    for index in chosen:
+    found = []
+    for index in sorted({*np.linspace(0, len(data) - 1, most).astype(int).tolist()}):
         try:
-            match data:
-                case LabelMaps():
-                    image = data.images[index]
-                    data.label(index)
-                case Parts() | Referring():
-                    coco = data.coco if isinstance(data, Parts) else data.refer.coco
-                    image = data.image(data.ids[index])
-                    check_size(coco, data.ids[index], image)
-                    _check_masks(coco, coco.of_image[data.ids[index]])
-                case Reasoning():
-                    image = data.items[index].image
-                    data.items[index].truth()
-                case Grounded():
-                    image = data.images[index]
-                    known = [data.coco.annotations[one] for one in data.annotations[index]]
-                    _check_masks(data.coco, known)
-                case _:
-                    image = data.images[index]
-            read_image(image)
+            data.check(index)
+            read_image(data.images[index])
         except (DatasetError, ImageError) as error:
             found.append(str(error))
     return found

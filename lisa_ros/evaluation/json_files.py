@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -81,9 +81,28 @@ def place(path: Path, key: str | int, *way: str) -> str:
     return f"{path}, line {line} ({name})" if line else f"{path} ({name})"
 
 
+@contextlib.contextmanager
+def entries_of(where: Callable[[], str], what: str) -> Iterator[None]:
+    """What an entry of a file lacks, or has of another kind, becomes a DatasetError.
+
+    It says where that is, `what` it is not, and why: `x.json, line 12 is no dialogue: it has no
+    'image'`.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise DatasetError(f"{where()} {what}: {words(error)}") from error
+
+
 def words(error: Exception) -> str:
     """What an exception says about an entry."""
     return f"it has no {error}" if isinstance(error, KeyError) else str(error)
+
+
+def require(holds: object, sentence: str) -> None:
+    """Raise ValueError, for whoever says which entry it is about."""
+    if not holds:
+        raise ValueError(sentence)
 
 
 @lru_cache(maxsize=2)  # many faults of one file are looked for one after the other

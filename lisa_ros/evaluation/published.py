@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from lisa_ros.engine.answer import SEG
-from lisa_ros.evaluation.coco import CocoFile, Refer
+from lisa_ros.evaluation.coco import CocoFile, read_refer
 from lisa_ros.evaluation.dataset_types import (
     Grounded,
     LabelMaps,
@@ -28,7 +29,13 @@ from lisa_ros.evaluation.dataset_types import (
     Referring,
     VisualDialogues,
 )
-from lisa_ros.evaluation.json_files import DatasetError, place, read_json, words
+from lisa_ros.evaluation.json_files import (
+    DatasetError,
+    entries_of,
+    place,
+    read_json,
+    require,
+)
 from lisa_ros.evaluation.reasonseg import read_dataset
 
 
@@ -95,12 +102,11 @@ def _mapillary(root: Path) -> LabelMaps:
     folder = root / "mapillary"
     config = folder / "config_v2.0.json"
     content, classes = read_json(config), []
-    try:
+    with entries_of(
+        lambda: place(config, len(classes), "labels"), "gives no readable name of a class"
+    ):
         for one in content["labels"]:
             classes.append(one["readable"].lower())
-    except (KeyError, TypeError, AttributeError) as error:
-        where = place(config, len(classes), "labels")
-        raise DatasetError(f"{where} gives no readable name of a class") from error
     labels = _pictures(folder / "training" / "v2.0" / "labels", ".png")
     images = [folder / "training" / "images" / f"{one.stem}.jpg" for one in labels]
     _all_there(images, lambda n: str(labels[n]))
@@ -130,40 +136,34 @@ def _pascal_part(root: Path) -> Parts:
 
 def _parts(coco: CocoFile, folder: Path, names: Mapping) -> Parts:
     ids = sorted(coco.images)
-    _images_there(coco, folder, ids)
-    return Parts(coco, folder, names, ids)
+    return Parts(_images_of(coco, folder, ids), coco, ids, names)
 
 
 def open_referring(root: Path, name: str, split: str) -> Referring:
     """A split of refCLEF, refCOCO, refCOCO+ (all as UNC cut them) or refCOCOg (UMD)."""
     folder = root / "refer_seg"
-    refer = Refer.read(folder / name, "umd" if name == "refcocog" else "unc")
-    refs = refer.by_image(split)
+    coco, sentences = read_refer(folder / name, "umd" if name == "refcocog" else "unc", split)
     below = "saiapr_tc-12" if name == "refclef" else "mscoco/images/train2014"
-    pictures = folder / "images" / below
-    _images_there(refer.coco, pictures, list(refs))
-    return Referring(refer, pictures, refs, list(refs))
+    images, ids = _images_of(coco, folder / "images" / below, sentences), list(sentences)
+    return Referring(images, coco, ids, list(sentences.values()))
 
 
 def _llava_instruct(root: Path) -> VisualDialogues:
     path = root / "llava_dataset" / "llava_instruct_150k.json"
     images, turns, numbers = [], [], []
-    for number, entry in enumerate(_entries(path)):
-        try:
+    with _entries(path, "is no dialogue") as entries:
+        for number, entry in entries:
             if "image" not in entry:  # the mix of LLaVA-1.5 has dialogues about nothing seen
                 continue
             said = [(one["from"], one["value"].replace("<image>", "").strip())
                     for one in entry["conversations"]]  # fmt: skip
             said = said[bool(said) and said[0][0] != "human" :]
             pairs = list(zip(said[::2], said[1::2], strict=True))
-            if not pairs or any((q[0], a[0]) != ("human", "gpt") for q, a in pairs):
-                raise ValueError("human and gpt do not take turns")
+            in_turns = all((q[0], a[0]) == ("human", "gpt") for q, a in pairs)
+            require(pairs and in_turns, "human and gpt do not take turns")
             images.append(root / "coco" / "train2017" / entry["image"])
             turns.append([(question, answer) for (_, question), (_, answer) in pairs])
             numbers.append(number)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            where = _place(path, number, entry)
-            raise DatasetError(f"{where} is no dialogue: {words(error)}") from error
     _all_there(images, lambda n: place(path, numbers[n]))
     return VisualDialogues(images, turns)
 
@@ -176,13 +176,10 @@ def open_reasonseg(root: Path, split: str, *, explained: bool = False) -> Reason
     items, reasons = read_dataset(folder / split), {}
     if explained:
         path = folder / "explanatory" / "train.json"
-        for number, entry in enumerate(_entries(path)):
-            try:
+        with _entries(path, "has no image and outputs") as entries:
+            for _, entry in entries:
                 reasons[entry["image"]] = str(entry["outputs"])
-            except (KeyError, TypeError) as error:
-                where = _place(path, number, entry)
-                raise DatasetError(f"{where} has no image and outputs") from error
-    return Reasoning(items, reasons)
+    return Reasoning([item.image for item in items], items, reasons)
 
 
 _LISTED = re.compile(r"\[[^\[\]]*?\d[^\[\]]*?\]|[<《]\s*\d+\s*\|[^>》]*[>》]")
@@ -193,53 +190,47 @@ def _lisa_plus_instances(root: Path) -> Grounded:
     path = root / "reason_seg_plus" / "LISA_Plus_Instance_Seg.json"
     coco = CocoFile.read(root / "coco" / "annotations" / "instances_train2017.json")
     images, turns, annotations = [], [], []
-    for number, entry in enumerate(_entries(path)):
-        try:
+    with _entries(path, "is no question") as entries:
+        for number, entry in entries:
             ids = [int(one) for one in entry["ID"]]
             images.append(root / "coco" / "train2017" / Path(entry["img_path"]).name)
             turns.append([(entry["English Question"], _enumerate(len(ids)) + ".")])
-        except (KeyError, TypeError, ValueError) as error:
-            where = _place(path, number, entry)
-            raise DatasetError(f"{where} is no question: {words(error)}") from error
-        annotations.append(_known(ids, coco, path, number, entry))
+            annotations.append(_known(ids, coco, path, number, entry))
     _all_there(images, lambda n: place(path, n))
     groups = [[0] * len(ids) for ids in annotations]  # a list of instances has no order
-    return Grounded(coco, images, turns, annotations, groups, instances=True)
+    return Grounded(images, turns, coco, annotations, groups, instances=True)
 
 
 def _lisa_plus_dialogues(root: Path) -> Grounded:
     path = root / "reason_seg_plus" / "LISA_Plus_Conversations.json"
     coco = CocoFile.read(root / "coco" / "annotations" / "instances_train2017.json")
     images, turns, annotations, groups = [], [], [], []
-    for number, entry in enumerate(_entries(path)):
-        ids: list[int] = []
-        lists: list[int] = []
+    ids: list[int] = []
+    lists: list[int] = []
 
-        def mark(match: re.Match, ids: list[int] = ids, lists: list[int] = lists) -> str:
-            """[<380| remote>, <348| remote>] becomes a [SEG] each."""
-            own = [int(a or b) for a, b in _ID.findall(match[0])]
-            lists.extend([len(ids)] * len(own))
-            ids.extend(own)
-            return _enumerate(len(own)) if own else match[0]
+    def mark(match: re.Match) -> str:
+        """[<380| remote>, <348| remote>] becomes a [SEG] each."""
+        own = [int(a or b) for a, b in _ID.findall(match[0])]
+        lists.extend([len(ids)] * len(own))
+        ids.extend(own)
+        return _enumerate(len(own)) if own else match[0]
 
-        try:
+    with _entries(path, "is no dialogue") as entries:
+        for number, entry in entries:
+            ids, lists = [], []
             said = re.split(r"<(person|robot)>:", entry["output"])[1:]
             people, robots = said[1::4], said[3::4]
-            if said[::4] != ["person"] * len(people) or said[2::4] != ["robot"] * len(people):
-                raise ValueError("person and robot do not take turns")
-            pairs = [
+            takes_turns = said[::2] == ["person", "robot"] * len(people)
+            require(takes_turns, "person and robot do not take turns")
+            turns.append([
                 (_LISTED.sub("", asked).strip(), _LISTED.sub(mark, told).strip())
                 for asked, told in zip(people, robots, strict=True)
-            ]
+            ])  # fmt: skip
             images.append(root / "coco" / "train2017" / Path(entry["img_path"]).name)
-        except (KeyError, TypeError, ValueError) as error:
-            where = _place(path, number, entry)
-            raise DatasetError(f"{where} is no dialogue: {words(error)}") from error
-        turns.append(pairs)
-        annotations.append(_known(ids, coco, path, number, entry))
-        groups.append(lists)
+            annotations.append(_known(ids, coco, path, number, entry))
+            groups.append(lists)
     _all_there(images, lambda n: place(path, n))
-    return Grounded(coco, images, turns, annotations, groups, instances=False)
+    return Grounded(images, turns, coco, annotations, groups, instances=False)
 
 
 def _enumerate(count: int) -> str:
@@ -266,11 +257,21 @@ def _place(path: Path, number: int, entry: object) -> str:
     return place(path, number) + name
 
 
-def _entries(path: Path) -> Iterable[Mapping]:
+@contextmanager
+def _entries(path: Path, what: str) -> Iterator[Iterator[tuple[int, Mapping]]]:
+    """The entries of a list, numbered; `what` one is not, is said with its place (`entries_of`)."""
     entries = read_json(path)
     if not isinstance(entries, list):
         raise DatasetError(f"{path} must be a list of entries")
-    return entries
+    number, entry = 0, None
+
+    def walk() -> Iterator[tuple[int, Mapping]]:
+        nonlocal number, entry
+        for number, entry in enumerate(entries):  # noqa: UP028, it notes where it stands
+            yield number, entry
+
+    with entries_of(lambda: _place(path, number, entry), what):
+        yield walk()
 
 
 def _pictures(folder: Path, ending: str) -> list[Path]:
@@ -283,9 +284,12 @@ def _pictures(folder: Path, ending: str) -> list[Path]:
     return found
 
 
-def _images_there(coco: CocoFile, folder: Path, ids: Sequence[int]) -> None:
+def _images_of(coco: CocoFile, folder: Path, ids: Iterable[int]) -> list[Path]:
+    """The pictures in a folder, each of them there."""
     entries = [coco.images[one] for one in ids]
-    _all_there([folder / one["file_name"] for one in entries], lambda n: coco.place(entries[n]))
+    images = [folder / one["file_name"] for one in entries]
+    _all_there(images, lambda n: coco.place(entries[n]))
+    return images
 
 
 def _all_there(paths: Sequence[Path], needed_by: Callable[[int], str]) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from lisa_ros.errors import ImageError
-from lisa_ros.evaluation.json_files import DatasetError, place, read_json, words
+from lisa_ros.evaluation.json_files import DatasetError, entries_of, place, read_json, require
 from lisa_ros.image_files import image_size, read_image, read_samples
 
 OURS = "lisa_ros"  # the key of a JSON that holds what ReasonSeg has no field for
@@ -179,15 +179,18 @@ def _read_item(path: Path, image: Path, entry: object) -> Item:
             raise
         size = None
     field: tuple = ()  # where it is looked at: a key, or a number and the key of its list
-    try:
+    with entries_of(
+        lambda: place(path, *field) if field else str(path),
+        "is not ReasonSeg's format (text, is_sentence, shapes with label and points)",
+    ):
         text, is_sentence, shapes = entry["text"], entry["is_sentence"], entry["shapes"]
         field = ("text",)
-        _require(isinstance(text, list) and text, "text must be a list of instructions")
-        _require(all(isinstance(t, str) and t.strip() for t in text), "text must hold only words")
+        require(isinstance(text, list) and text, "text must be a list of instructions")
+        require(all(isinstance(t, str) and t.strip() for t in text), "text must hold only words")
         field = ("is_sentence",)
-        _require(isinstance(is_sentence, bool), "is_sentence must be true or false")
+        require(isinstance(is_sentence, bool), "is_sentence must be true or false")
         field = ("shapes",)
-        _require(isinstance(shapes, list), "shapes must be a list")
+        require(isinstance(shapes, list), "shapes must be a list")
         field = (OURS,)
         ours = dict(entry.get(OURS, {}))
         for index, shape in enumerate(shapes):  # those of ours are for other readers
@@ -203,53 +206,42 @@ def _read_item(path: Path, image: Path, entry: object) -> Item:
         if ours:
             field = (OURS,)
             _check_ours(ours, image, size)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        where = place(path, *field) if field else path
-        raise DatasetError(
-            f"{where} is not ReasonSeg's format (text, is_sentence, shapes with label and points):"
-            f" {words(error)}"
-        ) from error
     first = text[0].strip()
     instruction = first if is_sentence else PHRASE.format(first)
     return Item(path.parent.name, image, instruction, shapes, ours, text, is_sentence)
 
 
-def _require(holds: object, sentence: str) -> None:
-    if not holds:
-        raise ValueError(sentence)
-
-
 def _check_shape(shape: Mapping, name: str, size: tuple[int, int] | None) -> None:
     """Raise ValueError, KeyError or TypeError unless `draw` draws the shape as what it is."""
-    _require(isinstance(shape["label"], str), f"{name}.label must be a word")
+    require(isinstance(shape["label"], str), f"{name}.label must be a word")
     if _is_flag(shape):
         return
     kind, points = shape.get("shape_type") or "polygon", shape["points"]
-    _require(
+    require(
         kind in AREAS, f"{name}.shape_type {kind!r} encloses nothing; use one of {', '.join(AREAS)}"
     )
     pairs = isinstance(points, list) and all(
         isinstance(p, list) and len(p) == 2 and all(type(v) in (int, float) for v in p)
         for p in points
     )
-    _require(pairs, f"{name}.points must be pairs [x, y] of numbers")
-    _require(len(points) >= AREAS[kind], f"{name}.points are {len(points)}, too few for a {kind}")
+    require(pairs, f"{name}.points must be pairs [x, y] of numbers")
+    require(len(points) >= AREAS[kind], f"{name}.points are {len(points)}, too few for a {kind}")
     if kind == "mask":
         _decode_mask(shape, name)
     if not points or size is None:
         return
     corners = np.array(points, dtype=float)
-    _require(np.isfinite(corners).all(), f"{name}.points must be finite")
+    require(np.isfinite(corners).all(), f"{name}.points must be finite")
     low, high = corners.min(0), corners.max(0)
     if kind == "circle":
         radius = math.dist(*points[:2])
         low, high = corners[0] - radius, corners[0] + radius
-    _require(
+    require(
         high.max() > 1 or low.min() < 0 or max(size) <= 2,
         f"{name}.points lie between 0 and 1: they must be pixels, not shares of the size",
     )
     inside = np.minimum(high, np.array(size) - 1) - np.maximum(low, 0)
-    _require(
+    require(
         (inside >= 0).all() and (inside * 2 >= high - low).all(),
         f"{name} reaches from {low.tolist()} to {high.tolist()}, outside the image of"
         f" {size[0]}x{size[1]}",
@@ -258,9 +250,9 @@ def _check_shape(shape: Mapping, name: str, size: tuple[int, int] | None) -> Non
 
 def _check_ours(ours: Mapping, image: Path, size: tuple[int, int] | None) -> None:
     for one in ours["targets"]:
-        _require(isinstance(one["id"], int), f"{OURS}.targets must have whole numbers as id")
-    _require(isinstance(ours["answer"], str), f"{OURS}.answer must be a sentence")
-    _require(
+        require(isinstance(one["id"], int), f"{OURS}.targets must have whole numbers as id")
+    require(isinstance(ours["answer"], str), f"{OURS}.answer must be a sentence")
+    require(
         all(isinstance(w, str) for turn in ours.get("history", ()) for w in (turn[0], turn[1])),
         f"{OURS}.history must hold pairs of sentences",
     )
@@ -320,7 +312,7 @@ def _decode_mask(shape: Mapping, name: str) -> np.ndarray:
     try:
         raw = np.frombuffer(base64.b64decode(shape["mask"], validate=True), np.uint8)
         pixels = cv2.imdecode(raw, cv2.IMREAD_GRAYSCALE)
-        _require(pixels is not None, "no PNG")
+        require(pixels is not None, "no PNG")
         return pixels > 0
     except (KeyError, TypeError, ValueError, binascii.Error, cv2.error) as error:
         raise ValueError(f"{name}.mask must be the pixels of the mask, a PNG in base64") from error

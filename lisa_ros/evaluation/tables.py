@@ -92,16 +92,14 @@ def published_items(root: Path, name: str, split: str) -> list[Item]:
             AnnotatedItem(split, image, turns[0][0], (), {}, [turns[0][0]], True, data.coco, ids)
             for image, turns, ids in zip(data.images, data.turns, data.annotations, strict=True)
         ]
-    data, items = open_referring(root, name, split), []
-    for image_id in data.ids:
-        for ref in data.refs[image_id]:
-            for sentence in ref["sentences"]:
-                words = sentence["sent"].strip().lower()
-                items.append(AnnotatedItem(
-                    split, data.image(image_id), PHRASE.format(words), (), {}, [words], False,
-                    data.refer.coco, (ref["ann_id"],),
-                ))  # fmt: skip
-    return items
+    data = open_referring(root, name, split)
+    return [
+        AnnotatedItem(
+            split, image, PHRASE.format(words), (), {}, [words], False, data.coco, (annotation,)
+        )
+        for image, sentences in zip(data.images, data.sentences, strict=True)
+        for words, annotation in ((said.strip().lower(), one) for said, one in sentences)
+    ]
 
 
 def markdown(name: str, model: str, samples: Sequence[Sample]) -> str:

@@ -29,7 +29,7 @@ import numpy as np
 from lisa_ros.engine.answer import Instance
 from lisa_ros.errors import ServerUnreachable
 from lisa_ros.evaluation.coco import decode_mask
-from lisa_ros.evaluation.json_files import DatasetError, place, read_json, words
+from lisa_ros.evaluation.json_files import DatasetError, entries_of, place, read_json, require
 from lisa_ros.image_files import image_size, read_image, read_samples
 from lisa_ros.tracking.tracker import mask_box
 
@@ -121,12 +121,9 @@ def _read_davis(folder: Path) -> Iterator[VideoClip]:
     content = read_json(ours) if ours.is_file() else {"clips": {}}
     for name in names.read_text(encoding="utf-8", errors="replace").split():
         frames = sorted((folder / "JPEGImages" / size / name).glob("*.jpg"))
-        try:
+        with entries_of(lambda: str(ours), "does not say what its clips are"):
             said, rate = content["clips"].get(name, {}), float(content.get("rate", 24.0))
             kind, instruction = said.get("kind", "davis"), said.get("instruction", "")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            where = place(ours, name, "clips")
-            raise DatasetError(f"{where} does not say what the clip is: {words(error)}") from error
         # every thing of our clips is annotated apart, the one that is meant as 1
         part, meant = ("Things", (1,)) if said else ("Annotations", ())
         masks = [folder / part / size / name / f"{frame.stem}.png" for frame in frames]
@@ -185,26 +182,23 @@ def _read_expressions(
     DatasetError by file, line and key where one is none.
     """
     content, where = read_json(path), ("videos",)
-    try:
+    with entries_of(
+        lambda: place(path, *where),
+        "is not in the format of meta_expressions.json (videos, each with frames and expressions,"
+        f" each with exp and {field})",
+    ):
         for video, about in content["videos"].items():
             where = video, "videos"
             names = about["frames"]
-            if not names or not isinstance(names, list):
-                raise ValueError("frames must be a list of names")
+            require(names and isinstance(names, list), "frames must be a list of names")
             for number, said in about["expressions"].items():
                 where = number, "videos", video, "expressions"
-                if not isinstance(said["exp"], str):
-                    raise ValueError("exp must be words")
+                require(isinstance(said["exp"], str), "exp must be words")
                 meant = said.get(field, [])
                 meant = [int(one) for one in (meant if isinstance(meant, list) else [meant])]
                 kind = TYPES_OF_REVOS.get(said.get("type_id"), "expression")
                 yield video, names, number, said["exp"], kind, meant
                 where = video, "videos"
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DatasetError(
-            f"{place(path, *where)} is not in the format of meta_expressions.json (videos, each"
-            f" with frames and expressions, each with exp and {field}): {words(error)}"
-        ) from error
 
 
 def _numbered(paths: Sequence[Path], meant: Sequence[int]) -> Callable[[int], Truth]:

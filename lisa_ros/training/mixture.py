@@ -187,25 +187,17 @@ def _from_parts(data: Parts, index: int, random: Draws) -> Drawn | None:
         masks = np.stack([data.coco.drawn(one) for one in chosen])
     except ValueError:
         return None  # some real ones have no area; `lisa-ros data check` lists them
-    image = data.image(data.ids[index])
-    check_size(data.coco, data.ids[index], image)
-    return Drawn(image, dialogues, masks)
+    check_size(data.coco, data.ids[index], data.images[index])
+    return Drawn(data.images[index], dialogues, masks)
 
 
 def _from_references(data: Referring, index: int, random: Draws) -> Drawn:
-    image_id = data.ids[index]
-    sentences = [
-        (sentence["sent"], ref["ann_id"])
-        for ref in data.refs[image_id]
-        for sentence in ref["sentences"]
-    ]
+    sentences, coco, image = data.sentences[index], data.coco, data.images[index]
     chosen = [sentences[one] for one in _some(len(sentences), random)]
     dialogues = [_asked(words.strip(), random) for words, _ in chosen]
-    coco, image = data.refer.coco, data.image(image_id)
-    check_size(coco, image_id, image)
-    return Drawn(
-        image, dialogues, np.stack([coco.mask(coco.annotations[one]) for _, one in chosen])
-    )
+    check_size(coco, data.ids[index], image)
+    masks = np.stack([coco.mask(coco.annotations[one]) for _, one in chosen])
+    return Drawn(image, dialogues, masks)
 
 
 def _from_reasonseg(data: Reasoning, index: int, random: Draws, explanatory: float) -> Drawn:
@@ -217,15 +209,10 @@ def _from_reasonseg(data: Reasoning, index: int, random: Draws, explanatory: flo
         kind = "words" if words_alone else ("mask", "both")[int(random.integers(2))]
     dialogues: list[Sequence[Turn]] = []
     for text in texts:
-        templates, name = (
-            (LONG_QUESTIONS, text)
-            if item.is_sentence
-            else (
-                SHORT_QUESTIONS,
-                text.lower(),
-            )
-        )
-        question = _one(templates, random).format(escape(name))
+        if item.is_sentence:
+            question = _one(LONG_QUESTIONS, random).format(escape(text))
+        else:
+            question = _one(SHORT_QUESTIONS, random).format(escape(text.lower()))
         if kind == "words":
             question, answer = escape(text), escape(reason)
         else:
