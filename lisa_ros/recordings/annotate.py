@@ -216,7 +216,7 @@ class Annotator:
             stamp=Time(sec=stamp.sec, nanosec=stamp.nanosec), frame_id=message.header.frame_id
         )
         self._images += 1  # stamps repeat, a number never does
-        return Frame(message, ("recording", self._images), match=self._match_for(bag, moment))
+        return Frame(message, key=("recording", self._images), match=self._match_for(bag, moment))
 
     def _match_for(self, bag: Bag, moment: Moment) -> DepthMatch:
         if not self._depth:

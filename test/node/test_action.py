@@ -148,7 +148,7 @@ def test_a_mask_goes_out_at_once_and_words_not_too_often(monkeypatch):
     handle = SimpleNamespace(publish_feedback=sent.append, request=SimpleNamespace(masks=""))
     progress = actions.GoalProgress(handle)
     progress._sent = time.monotonic()
-    frame = Frame(image_message(picture()), None)
+    frame = Frame(image_message(picture()))
     query = Query("1", "it", "auto", 0, Time(), 1.0, 9, frame, text="Sure")
     progress(query)
     assert not sent

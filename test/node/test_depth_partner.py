@@ -76,7 +76,7 @@ def test_a_query_waits_only_while_a_nearer_depth_image_can_come():
             kept.clear()
         found._depths += [Received(Image(header=Header(stamp=later(header, a))), 0.0) for a in away]
         found._infos += [Received(INFO, 0.0)] * info
-        return found._settled(header, 0.0)
+        return found._settled(Received(Image(header=header), 0.0))
 
     assert settled(0.0) and settled(0.05) and settled(-0.05, 0.09)
     assert not settled() and not settled(-0.05) and not settled(0.2)

@@ -216,7 +216,7 @@ def test_agrees_with_cv_bridge():
             continue  # not known to cv_bridge
         layout = image.layout_of(encoding)
         shape = (24, 32, layout.channels)
-        samples = rng.integers(0, 2**layout.bits, shape).astype(f"u{layout.bits // 8}")
+        samples = rng.integers(0, np.iinfo(layout.dtype).max, shape, layout.dtype, endpoint=True)
         source = message(encoding, samples)
         ours = image.to_rgb(source, PIXELS)
         # cv_bridge converts no encoding without a meaning: it is asked about what we take it for

@@ -85,7 +85,7 @@ def test_a_result_does_not_wait_for_overlay_markers_and_clouds(monkeypatch, erro
     node = SimpleNamespace(create_publisher=create_publisher, get_logger=lambda: logger)
     settings = {name: parameter.default for name, parameter in BY_NAME.items()}
     outputs = ResultPublishers(node, settings)
-    frame = Frame(image_message(COLOR), ("camera", 1), match=DepthMatch(metres(), INFO))
+    frame = Frame(image_message(COLOR), key=("camera", 1), match=DepthMatch(metres(), INFO))
     frame.pixels(settings["input.max_pixels"])
     found = [Instance(SEEN == 0, 0.9, 0.9, "it", (0, 0, 9, 9), int((SEEN == 0).sum()))]
     objects = objects3d.localize([found[0].mask], frame.match, frame.header, settings)

@@ -70,7 +70,7 @@ class CameraInput:
                 message, details = taken
                 self._count(details.get("publication_sequence_number"))
                 # Stamps repeat (bag loops, cameras without a clock); our own count never does.
-                self.last = Frame(message, ("camera", self.looked_at), arrival(details))
+                self.last = Frame(message, arrival(details), ("camera", self.looked_at))
             return self.last
 
     def _count(self, number: int | None) -> None:

@@ -5,19 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from lisa_ros.node.inputs.frame import (
-    DepthMatch,
-    Received,
-    has_stamp,
-    nearest_in_time,
-    stamp_difference,
-)
+from lisa_ros.node.inputs.frame import DepthMatch, Received
 from lisa_ros.node.inputs.subscription import OnDemandSubscription, arrival
 from lisa_ros.node.parameters import Parameters
 
@@ -80,43 +73,35 @@ class DepthInput:
             # of camera_info may have sent it once and for all
             subscription.follow_publishers(self._collect)
 
-    def match_for(self, header: Any, arrived: float, ended: Callable[[], bool]) -> DepthMatch:
+    def match_for(self, image: Received, ended: Callable[[], bool]) -> DepthMatch:
         """What belongs to an image, which is the nearest by stamp; without stamps, by arrival.
 
         If it may still be on its way it is waited for, until `depth.slop` after the image arrived;
-        the very first one longer, for the subscription may only just have been made.
-
-        Args:
-            header: of the image.
-            arrived: when the image came, by `time.monotonic()`.
-            ended: true once nobody waits for the answer any more.
+        the very first one longer, for the subscription may only just have been made. `ended`: true
+        once nobody waits for the answer any more.
         """
-        slop = self._parameters["depth.slop"]
-        while True:
-            self._collect()
-            if (
-                self._settled(header, arrived)
-                or time.monotonic() >= self._latest(arrived + slop)
-                or ended()
-            ):
-                break
+        self._collect()
+        while not (self._settled(image) or time.monotonic() >= self._latest(image) or ended()):
             time.sleep(POLL)
+            self._collect()
         with self._lock:
-            depth = nearest_in_time(self._depths, header, arrived)
-            info = nearest_in_time(self._infos, header, arrived)
-        reason = self._why_not(depth, header, arrived, slop)
-        self.reason = reason
-        self.matched, self.missed = self.matched + (not reason), self.missed + bool(reason)
-        if not reason:
-            self._notice_stamps(header, depth.message.header)
+            depth, info = (_nearest(kept, image) for kept in (self._depths, self._infos))
+        self.reason = self._why_not(depth, image)
+        if self.reason:
+            self.missed += 1
+        else:
+            self.matched += 1
+            self._notice_stamps(image, depth)
         return DepthMatch(
-            None if reason else depth.message, None if info is None else info.message, reason
+            None if self.reason else depth.message,
+            None if info is None else info.message,
+            self.reason,
         )
 
-    def _notice_stamps(self, image: Any, depth: Any) -> None:
+    def _notice_stamps(self, image: Received, depth: Received) -> None:
         """Say in the log, once, and in the diagnostics that stamps are missing."""
-        headers = {"image": image, "depth": depth}
-        missing = " and ".join(name for name, one in headers.items() if not has_stamp(one))
+        both = {"image": image, "depth": depth}
+        missing = " and ".join(name for name, one in both.items() if not one.has_stamp)
         note = (
             f"the stamps on {missing} are zero, so depth images are matched by the time at which "
             "they arrive: have the driver set header.stamp"
@@ -128,45 +113,38 @@ class DepthInput:
 
     def _collect(self) -> None:
         """Take what has come; what is from before a jump of time backwards is dropped."""
-        slop = self._parameters["depth.slop"]
         with self._lock:
             for source, kept in ((self.depth, self._depths), (self.info, self._infos)):
                 while (taken := source.take()) is not None:
                     message, details = taken
-                    jumped = (
-                        kept
-                        and has_stamp(message.header)
-                        and stamp_difference(message, kept[-1].message.header) < -slop
-                    )
-                    if jumped:
+                    new = Received(message, arrival(details))
+                    if kept and new.later_than(kept[-1]) < -self._parameters["depth.slop"]:
                         kept.clear()
-                    kept.append(Received(message, arrival(details)))
+                    kept.append(new)
 
-    def _settled(self, header: Any, arrived: float) -> bool:
+    def _settled(self, image: Received) -> bool:
         """Whether nothing that could still arrive would be nearer."""
         if not self.depth.has_publishers:
             return True
         slop = self._parameters["depth.slop"]
         with self._lock:
-            later = any(0 <= one.later_than(header, arrived) <= slop for one in self._depths)
+            later = any(0 <= one.later_than(image) <= slop for one in self._depths)
             has_info = bool(self._infos)
         return later and (has_info or not self.info.has_publishers)
 
-    def _latest(self, usual: float) -> float:
-        """Until when a depth image is waited for; `usual` if any has come so far."""
-        with self._lock:
-            if self._depths:
-                return usual
-        return max(usual, self.depth.since + DISCOVERY)
+    def _latest(self, image: Received) -> float:
+        """Until when a depth image is waited for; longer if none has come so far."""
+        usual = image.arrived + self._parameters["depth.slop"]
+        return usual if self._depths else max(usual, self.depth.since + DISCOVERY)
 
-    def _why_not(self, depth: Received | None, header: Any, arrived: float, slop: float) -> str:
-        topic = self.depth.topic
+    def _why_not(self, depth: Received | None, image: Received) -> str:
+        topic, slop = self.depth.topic, self._parameters["depth.slop"]
         if depth is None and not self.depth.has_publishers:
             return f"no depth image: nobody publishes {topic}"
         if depth is None:
             return f"no depth image has arrived on {topic} yet"
-        seconds = depth.later_than(header, arrived)
-        stamped = has_stamp(header) and has_stamp(depth.message.header)
+        seconds = depth.later_than(image)
+        stamped = image.has_stamp and depth.has_stamp
         clock = "its stamp" if stamped else "its arrival (there is no stamp)"
         if abs(seconds) <= slop:
             return ""
@@ -174,3 +152,8 @@ class DepthInput:
             f"no depth image within {slop:g} s of the image (depth.slop): by {clock} the "
             f"nearest one is {abs(seconds):.3g} s {'younger' if seconds > 0 else 'older'}"
         )
+
+
+def _nearest(received: Sequence[Received], image: Received) -> Received | None:
+    """What is nearest to an image in time, of equally near ones the last."""
+    return min(reversed(received), key=lambda one: abs(one.later_than(image)), default=None)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,34 +32,46 @@ class DepthMatch:
 NO_MATCH = DepthMatch()
 
 
-class Frame:
-    """One image message; it is decoded when the pixels are first needed."""
+@dataclass(eq=False)
+class Received:
+    """A message of a sensor with the moment at which it came."""
 
-    def __init__(
-        self,
-        message: Any,
-        key: Hashable | None,
-        arrived: float | None = None,
-        match: DepthMatch = NO_MATCH,
-    ) -> None:
-        """
-        Args:
-            message: Image or CompressedImage.
-            key: names the frame for the engine's cache, None: do not keep it there.
-            arrived: when it reached this machine, by `time.monotonic()`; None: now.
-            match: its depth image and camera_info, as far as somebody has looked for them.
-        """
-        self.message = message
-        self.key = key
-        self.arrived = time.monotonic() if arrived is None else arrived
-        self.match = match
-        self.decoded: np.ndarray | None = None
-        """the pixels, once somebody has needed them"""
+    message: Any
+    arrived: float = field(default_factory=time.monotonic)
+    """when it reached this machine, by `time.monotonic()`"""
 
     @property
     def header(self) -> Any:
         """The header of the message itself, never a changed copy."""
         return self.message.header
+
+    @property
+    def has_stamp(self) -> bool:
+        """False for a stamp of zero, which means that the driver has set none."""
+        stamp = self.header.stamp
+        return bool(stamp.sec or stamp.nanosec)
+
+    def later_than(self, other: Received) -> float:
+        """Seconds by which it is younger than another one.
+
+        By the stamps; where one of the two has none, by the moments of arrival.
+        """
+        if self.has_stamp and other.has_stamp:
+            one, before = self.header.stamp, other.header.stamp
+            return (one.sec - before.sec) + (one.nanosec - before.nanosec) * 1e-9
+        return self.arrived - other.arrived
+
+
+@dataclass(eq=False)
+class Frame(Received):
+    """One image message, Image or CompressedImage; decoded when the pixels are first needed."""
+
+    key: Hashable | None = None
+    """names the frame for the engine's cache, None: do not keep it there"""
+    match: DepthMatch = NO_MATCH
+    """its depth image and camera_info, as far as somebody has looked for them"""
+    decoded: np.ndarray | None = None
+    """the pixels, once somebody has needed them"""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -77,46 +89,10 @@ class Frame:
     def seconds(self) -> float:
         """Its moment: the stamp, or the arrival where there is none."""
         stamp = self.header.stamp
-        return stamp.sec + stamp.nanosec * 1e-9 if has_stamp(self.header) else self.arrived
+        return stamp.sec + stamp.nanosec * 1e-9 if self.has_stamp else self.arrived
 
     def pixels(self, max_pixels: int) -> np.ndarray:
         """uint8 (H, W, 3) RGB. Raises `ImageError` for an image that cannot be used."""
         if self.decoded is None:
             self.decoded = to_rgb(self.message, max_pixels)
         return self.decoded
-
-
-def stamp_difference(message: Any, header: Any) -> float:
-    """Seconds by which a message is younger than a header says."""
-    one, other = message.header.stamp, header.stamp
-    return (one.sec - other.sec) + (one.nanosec - other.nanosec) * 1e-9
-
-
-@dataclass(frozen=True)
-class Received:
-    """A message of a sensor with the moment at which it came."""
-
-    message: Any
-    arrived: float
-    """by `time.monotonic()`"""
-
-    def later_than(self, header: Any, arrived: float) -> float:
-        """Seconds by which it is younger than an image with this header that came at `arrived`.
-
-        By the stamps; where one of the two has none (zero), by the moments of arrival.
-        """
-        if has_stamp(header) and has_stamp(self.message.header):
-            return stamp_difference(self.message, header)
-        return self.arrived - arrived
-
-
-def has_stamp(header: Any) -> bool:
-    """False for a stamp of zero, which means that the driver has set none."""
-    return bool(header.stamp.sec or header.stamp.nanosec)
-
-
-def nearest_in_time(received: Sequence[Received], header: Any, arrived: float) -> Received | None:
-    """What is nearest to an image in time, of equally near ones the last."""
-    return min(
-        reversed(received), key=lambda one: abs(one.later_than(header, arrived)), default=None
-    )

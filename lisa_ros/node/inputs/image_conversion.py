@@ -20,12 +20,11 @@ from lisa_ros.errors import ImageError
 from lisa_ros.geometry import DepthError
 
 SMALLEST_SIDE = 16  # pixels; less shows nothing
-COLOR_ORDERS = {"rgb": (0, 1, 2), "bgr": (2, 1, 0), "rgba": (0, 1, 2), "bgra": (2, 1, 0)}
+# By the order of the colours, the conversion of OpenCV; rgb needs none.
+COLORS = {"mono": "GRAY2RGB", "rgb": "", "bgr": "BGR2RGB", "rgba": "RGBA2RGB", "bgra": "BGRA2RGB"}
 # OpenCV's numeric encodings carry no meaning; in ROS they are understood as OpenCV's own order.
 ALIASES = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8"}
 ALIASES |= {"16UC3": "bgr16", "16UC4": "bgra16"}
-DEPTH = {"16UC1", "32FC1"}
-MILLIMETRES, METRES = ("16UC1", "mono16"), ("32FC1",)
 # compressedDepth: an integer and two floats that say how metres were made whole numbers, then a PNG
 DEPTH_HEADER = struct.Struct("<iff")
 # ROS names a Bayer pattern after its first two rows, OpenCV after the pixel one down and one right.
@@ -34,7 +33,7 @@ BAYER = {"rggb": "BG", "bggr": "RG", "gbrg": "GR", "grbg": "GB"}
 YUV422 = {"yuv422": "UYVY", "uyvy": "UYVY", "yuv422_yuy2": "YUY2", "yuyv": "YUY2"}
 YUV420 = {"nv12": "NV12", "nv21": "NV21"}
 SUPPORTED = (
-    *(f"{order}{bits}" for bits in (8, 16) for order in ("mono", *COLOR_ORDERS)),
+    *(f"{order}{bits}" for bits in (8, 16) for order in COLORS),
     *(f"bayer_{pattern}{bits}" for bits in (8, 16) for pattern in BAYER),
     *YUV422,
     *YUV420,
@@ -44,14 +43,19 @@ SUPPORTED = (
 
 @dataclass(frozen=True)
 class Layout:
-    """How the samples of an encoding lie in memory."""
+    """How the samples of an encoding lie in memory, and what makes RGB of them."""
 
-    kind: str
-    """color, bayer, yuv422, yuv420 or depth"""
-    name: str
-    """order of the colours, Bayer pattern, or OpenCV's name of the YUV layout"""
     channels: int
-    bits: int
+    dtype: str
+    """of a sample for NumPy, without the order of the bytes"""
+    conversion: str = ""
+    """of OpenCV, without its `COLOR_`; empty: none is needed"""
+    block: tuple[int, int] = (1, 1)
+    """columns and rows of neighbours that share their colour"""
+
+
+DEPTH = {"16UC1": Layout(1, "u2"), "mono16": Layout(1, "u2"), "32FC1": Layout(1, "f4")}
+"""millimetres, millimetres, metres"""
 
 
 def layout_of(encoding: str) -> Layout:
@@ -62,14 +66,14 @@ def layout_of(encoding: str) -> Layout:
     """
     name = ALIASES.get(encoding, encoding)
     if name in YUV422:
-        return Layout("yuv422", YUV422[name], 2, 8)
+        return Layout(2, "u1", f"YUV2RGB_{YUV422[name]}", (2, 1))
     if name in YUV420:
-        return Layout("yuv420", YUV420[name], 1, 8)
-    stem, bits = (name[:-2], 16) if name.endswith("16") else (name.removesuffix("8"), 8)
+        return Layout(1, "u1", f"YUV2RGB_{YUV420[name]}", (2, 2))
+    stem, dtype = (name[:-2], "u2") if name.endswith("16") else (name.removesuffix("8"), "u1")
     if name in SUPPORTED and stem.startswith("bayer_"):
-        return Layout("bayer", stem.removeprefix("bayer_"), 1, bits)
+        return Layout(1, dtype, f"Bayer{BAYER[stem.removeprefix('bayer_')]}2RGB")
     if name in SUPPORTED:
-        return Layout("color", stem, 1 if stem == "mono" else len(stem), bits)
+        return Layout(1 if stem == "mono" else len(stem), dtype, COLORS[stem])
     if name in DEPTH:
         raise ImageError(
             f"the encoding {name} is a depth image: connect `image` to a colour camera"
@@ -97,12 +101,13 @@ def to_rgb(message: Any, max_pixels: int) -> np.ndarray:
         return _decompress(message, max_pixels)
     check_size(message.width, message.height, max_pixels)
     layout = layout_of(message.encoding)
-    samples = samples_of(message, layout)
-    if layout.kind == "color":
-        return _from_color(samples, layout)
-    if layout.kind == "bayer":
-        return _from_bayer(samples, layout)
-    return _from_yuv(samples, layout)
+    pixels = np.ascontiguousarray(_to_8_bit(samples_of(message, layout)))
+    if not layout.conversion:
+        return pixels
+    import cv2
+
+    # OpenCV's loops are several times faster here than NumPy's fancy indexing.
+    return cv2.cvtColor(pixels, getattr(cv2, f"COLOR_{layout.conversion}"))
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
@@ -118,20 +123,16 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def samples_of(message: Any, layout: Layout, kind: str = "u") -> np.ndarray:
-    """View of the buffer, (rows, W, channels), that skips what pads the rows.
-
-    `kind`: "u" for whole numbers, "f" for floating point.
-    """
-    rows = message.height * 3 // 2 if layout.kind == "yuv420" else message.height
-    odd_width = layout.kind in ("yuv422", "yuv420") and message.width % 2
-    odd_height = layout.kind == "yuv420" and message.height % 2
-    if odd_width or odd_height:  # neighbours share their colour, there is no half pair
+def samples_of(message: Any, layout: Layout) -> np.ndarray:
+    """View of the buffer, (rows, W, channels), that skips what pads the rows."""
+    if message.width % layout.block[0] or message.height % layout.block[1]:  # there is no half one
         raise ImageError(
             f"an image of encoding {message.encoding} must have even sides; "
             f"this one is {message.width}x{message.height}"
         )
-    size = layout.bits // 8
+    # below the brightness of all pixels lie the colours, two samples for each block of four
+    rows = message.height * 3 // 2 if layout.block == (2, 2) else message.height
+    size = np.dtype(layout.dtype).itemsize
     row_bytes = message.width * layout.channels * size
     if message.step < row_bytes:
         raise ImageError(
@@ -148,7 +149,7 @@ def samples_of(message: Any, layout: Layout, kind: str = "u") -> np.ndarray:
     order = ">" if message.is_bigendian else "<"
     return np.ndarray(
         (rows, message.width, layout.channels),
-        dtype=f"{order}{kind}{size}",
+        dtype=order + layout.dtype,
         buffer=buffer,
         strides=(message.step, layout.channels * size, size),
     )
@@ -159,33 +160,6 @@ def _to_8_bit(samples: np.ndarray) -> np.ndarray:
     if samples.dtype.itemsize == 1:
         return samples
     return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _from_color(samples: np.ndarray, layout: Layout) -> np.ndarray:
-    pixels = _to_8_bit(samples)
-    if layout.name == "mono":
-        return np.repeat(pixels, 3, axis=2)
-    if layout.name == "rgb":
-        return np.ascontiguousarray(pixels)
-    import cv2
-
-    # OpenCV's loops are several times faster here than NumPy's fancy indexing.
-    code = f"COLOR_{layout.name.upper()}2RGB"
-    return cv2.cvtColor(np.ascontiguousarray(pixels), getattr(cv2, code))
-
-
-def _from_bayer(samples: np.ndarray, layout: Layout) -> np.ndarray:
-    import cv2
-
-    code = f"COLOR_Bayer{BAYER[layout.name]}2RGB"
-    return cv2.cvtColor(np.ascontiguousarray(_to_8_bit(samples)[..., 0]), getattr(cv2, code))
-
-
-def _from_yuv(samples: np.ndarray, layout: Layout) -> np.ndarray:
-    import cv2
-
-    pixels = np.ascontiguousarray(samples if layout.kind == "yuv422" else samples[..., 0])
-    return cv2.cvtColor(pixels, getattr(cv2, f"COLOR_YUV2RGB_{layout.name}"))
 
 
 def _decompress(message: Any, max_pixels: int) -> np.ndarray:
@@ -228,19 +202,15 @@ def to_depth(message: Any, max_pixels: int) -> np.ndarray:
         if hasattr(message, "format"):
             return _decompress_depth(message, max_pixels)
         check_size(message.width, message.height, max_pixels)
-        kind, bits = _depth_samples(message.encoding)
-        samples = samples_of(message, Layout("depth", "", 1, bits), kind)[..., 0]
+        samples = samples_of(message, _depth_layout(message.encoding))[..., 0]
     except ImageError as error:
         raise DepthError(f"the depth image cannot be used: {error}") from None
     return np.ascontiguousarray(samples.astype(samples.dtype.newbyteorder("="), copy=False))
 
 
-def _depth_samples(encoding: str) -> tuple[str, int]:
-    """NumPy's letter for the samples, and their bits."""
-    if encoding in MILLIMETRES:
-        return "u", 16
-    if encoding in METRES:
-        return "f", 32
+def _depth_layout(encoding: str) -> Layout:
+    if encoding in DEPTH:
+        return DEPTH[encoding]
     raise DepthError(
         f"the depth image has the encoding {encoding[:40]!r}: 16UC1 (millimetres) or 32FC1 "
         "(metres) is needed. Connect `depth` to a depth camera"
@@ -257,7 +227,7 @@ def _decompress_depth(message: Any, max_pixels: int) -> np.ndarray:
             f"the compressed depth image has the format {message.format[:60]!r}: only "
             "compressedDepth with PNG is understood"
         )
-    kind, _ = _depth_samples(encoding.strip())
+    layout = _depth_layout(encoding.strip())
     data = bytes(message.data)
     try:
         _, quantum, offset = DEPTH_HEADER.unpack_from(data)
@@ -268,7 +238,7 @@ def _decompress_depth(message: Any, max_pixels: int) -> np.ndarray:
         raise DepthError(f"the compressed depth image is damaged: {error}") from None
     if whole.ndim != 2:
         raise DepthError("the compressed depth image has colours")
-    if kind == "u":
+    if layout.dtype == "u2":
         return whole
     with np.errstate(divide="ignore"):
         depth = np.float32(quantum) / (whole.astype(np.float32) - np.float32(offset))

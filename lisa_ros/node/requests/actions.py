@@ -144,7 +144,7 @@ class SegmentAction(GoalServer):
             limit = self._parameters["query.max_new_tokens"]
             details["max_new_tokens"] = min(goal.max_new_tokens, limit)
         if goal.image.data or goal.image.width:
-            details["frame"] = Frame(goal.image, None, match=_own_match(goal))
+            details["frame"] = Frame(goal.image, match=_own_match(goal))
         elif goal.depth.data or goal.depth.width or goal.camera_info.width:
             details["refusal"] = (
                 "the goal brings a depth image or a camera_info but no image that they belong to"

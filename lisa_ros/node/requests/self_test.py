@@ -40,7 +40,7 @@ class SelfTest:
         if self._worker.model is None:
             response.message = f"the model is not loaded: {self._readiness.not_ready_reason}"
             return response
-        query = self._queries.new(INSTRUCTION, 0, frame=Frame(SAMPLE, None))
+        query = self._queries.new(INSTRUCTION, 0, frame=Frame(SAMPLE))
         self._pending[query] = ended = Awaited(self._node)
         self._worker.ask(query, self._end)
         response.success, response.message = self._verdict(query, await ended)

@@ -177,7 +177,7 @@ class Localizer:
         """
         if frame.key is None or frame.match.complete:
             return  # the image of a goal has what the goal brought along
-        found = self._depth.match_for(frame.header, frame.arrived, ended)
+        found = self._depth.match_for(frame, ended)
         if frame.match.depth is not None:  # only the camera_info was missing
             found = replace(found, depth=frame.match.depth, reason="")
         frame.match = found

@@ -117,8 +117,8 @@ class ResultPublishers:
             self._publish_inputs(query.frame, outcome.objects, message.header)
             if outcome.objects is not None:
                 self._publish_objects(query, outcome, message)
-        if query.frame.decoded is not None and _heard(self._overlay):
-            self._drawing.submit("overlay", lambda: self._draw(query, outcome, message))
+        if query.frame.decoded is not None:
+            self._publish_drawn("overlay", self._overlay, lambda: _overlay(query, outcome, message))
 
     def _publish_masks(self, message: Segmentation) -> None:
         if _heard(self._union):
@@ -158,35 +158,24 @@ class ResultPublishers:
         header = Header(stamp=message.header.stamp, frame_id=found.frame_id)
         masks = [one.mask for one in outcome.answer.instances]
 
-        def points() -> None:
-            cloud = objects3d.object_cloud(found, rgb)
-            self._points.publish(messages.cloud_message(cloud, header))
+        def points() -> PointCloud2:
+            return messages.cloud_message(objects3d.object_cloud(found, rgb), header)
 
-        def markers() -> None:
+        def markers() -> Any:
             labels = [one.label for one in message.instances]
-            self._markers.publish(messages.marker_array(found.objects, labels, header))
+            return messages.marker_array(found.objects, labels, header)
 
-        def scene() -> None:
-            cloud = objects3d.scene_cloud(found, rgb, masks)
-            self._scene.publish(messages.cloud_message(cloud, header))
+        def scene() -> PointCloud2:
+            return messages.cloud_message(objects3d.scene_cloud(found, rgb, masks), header)
 
-        if _heard(self._points):
-            self._drawing.submit("points", points)
-        if self._markers is not None and _heard(self._markers):
-            self._drawing.submit("markers", markers)
-        if _heard(self._scene):
-            self._drawing.submit("scene", scene)
+        self._publish_drawn("points", self._points, points)
+        self._publish_drawn("markers", self._markers, markers)
+        self._publish_drawn("scene", self._scene, scene)
 
-    def _draw(self, query: Query, outcome: Outcome, message: Segmentation) -> None:
-        found = outcome.answer.instances if outcome.answer else query.instances
-        drawn = draw_overlay(
-            query.frame.decoded,
-            [one.mask for one in found],
-            query.instruction,
-            message.error or message.answer,
-            failed=outcome.status not in (Status.OK, Status.TEXT_ONLY),
-        )
-        self._overlay.publish(to_message(drawn, "rgb8", message.header))
+    def _publish_drawn(self, name: str, publisher: Any, make: Callable[[], Any]) -> None:
+        """Send out what `make` makes while someone listens; the next query does not wait for it."""
+        if publisher is not None and _heard(publisher):
+            self._drawing.submit(name, lambda: publisher.publish(make()))
 
     def close(self, seconds: float) -> None:
         """Wait until the results have arrived wherever they are awaited, at most so long."""
@@ -251,6 +240,18 @@ class NewestWins:
     def close(self) -> None:
         """Take nothing more; what waits is dropped."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _overlay(query: Query, outcome: Outcome, message: Segmentation) -> Image:
+    found = outcome.answer.instances if outcome.answer else query.instances
+    drawn = draw_overlay(
+        query.frame.decoded,
+        [one.mask for one in found],
+        query.instruction,
+        message.error or message.answer,
+        failed=outcome.status not in (Status.OK, Status.TEXT_ONLY),
+    )
+    return to_message(drawn, "rgb8", message.header)
 
 
 def _heard(*publishers: Any) -> bool:
