@@ -27,7 +27,7 @@ from lisa_ros.node.inputs.frame import Frame
 from lisa_ros.node.requests import actions
 from lisa_ros.node.requests.actions import DIALOGUES, TURNS, Dialogues
 from lisa_ros.node.requests.query import Query
-from lisa_ros.node.results.messages import run_lengths
+from lisa_ros.node.results.messages import coco_counts
 from lisa_ros.node.status import Status
 
 
@@ -196,8 +196,8 @@ def test_run_lengths_say_the_mask(seed):
     masks = [chance.random((37, 53)) < share for share in (0, 0.01, 0.5, 0.99, 1)]
     masks.append(np.repeat(np.arange(300) < 200, 400).reshape(300, 400))
     for mask in masks:
-        assert np.array_equal(from_run_lengths(run_lengths(mask), *mask.shape), mask)
-    assert run_lengths(np.zeros((2, 3), bool)) == "6" and run_lengths(np.ones((1, 1), bool)) == "01"
+        assert np.array_equal(from_run_lengths(coco_counts(mask), *mask.shape), mask)
+    assert coco_counts(np.zeros((2, 3), bool)) == "6" and coco_counts(np.ones((1, 1), bool)) == "01"
 
 
 def test_feedback_has_no_mask_that_the_model_is_not_sure_of(client):

@@ -38,12 +38,6 @@ class OnDemand(CallbackGroup):
     def can_execute(self, entity: Any) -> bool:
         return False
 
-    def beginning_execution(self, entity: Any) -> bool:
-        return False
-
-    def ending_execution(self, entity: Any) -> None:
-        pass
-
 
 class OnDemandSubscription:
     """One topic, its last messages waiting to be taken.

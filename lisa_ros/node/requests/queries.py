@@ -12,6 +12,8 @@ from typing import Any
 from rclpy.clock import Clock
 from rclpy.node import Node
 
+from lisa_ros.engine.question import check_instruction
+from lisa_ros.errors import InstructionError
 from lisa_ros.msg import Segmentation
 from lisa_ros.node.parameters import BY_NAME, Parameters
 from lisa_ros.node.requests.query import CANCELLED, Outcome, Query
@@ -87,9 +89,7 @@ class Queries:
             return Outcome(Status.NOT_READY, self._readiness.not_ready_reason)
         longest, most = self._parameters["query.max_length"], self._parameters["query.queue_size"]
         sentence = query.refusal
-        if not query.instruction.strip():
-            sentence = "the instruction is empty: say what to look for"
-        elif len(query.instruction) > longest:
+        if len(query.instruction) > longest:
             sentence = (
                 f"the instruction has {len(query.instruction)} characters, more than the limit of "
                 f"{longest} (query.max_length): say it shorter"
@@ -98,6 +98,11 @@ class Queries:
             sentence = f"the mode {query.mode!r:.40} is unknown: use one of {', '.join(MODES)}"
         elif self.waiting >= most:
             sentence = f"{most} queries wait already (query.queue_size): ask again later"
+        else:
+            try:
+                check_instruction(query.instruction)
+            except InstructionError as error:
+                sentence = str(error)
         return Outcome(Status.REJECTED, sentence) if sentence else None
 
     @property

@@ -26,6 +26,7 @@ from lisa_ros.node.requests.query import Outcome, Query
 from lisa_ros.node.results.objects3d import Objects3D
 from lisa_ros.node.results.overlay import COLORS
 from lisa_ros.node.status import Status
+from lisa_ros.serving.wire import run_lengths
 
 if TYPE_CHECKING:
     from lisa_ros.engine.answer import Instance
@@ -158,7 +159,7 @@ def _with_mask(one: InstanceMessage, form: str, whole: Any) -> InstanceMessage:
         changed.mask_text = base64.b64encode(file.getvalue()).decode()
     else:
         mask = full_mask(whole, one)
-        changed.mask_text = json.dumps({"size": list(mask.shape), "counts": run_lengths(mask)})
+        changed.mask_text = json.dumps({"size": list(mask.shape), "counts": coco_counts(mask)})
     return changed
 
 
@@ -182,18 +183,13 @@ def _cut_mask(instance: InstanceMessage) -> np.ndarray:
     return np.frombuffer(cut.data, np.uint8).reshape(cut.height, cut.step)[:, : cut.width]
 
 
-def run_lengths(mask: np.ndarray) -> str:
+def coco_counts(mask: np.ndarray) -> str:
     """A mask, bool (H,W), as COCO writes it: its runs column by column, the first of background.
 
     From the third on the difference to the run before the last is written, in groups of five bits,
     the lowest first; a sixth bit says that more follow, and 48 makes a letter of it.
     """
-    flat = np.concatenate([[False], mask.T.ravel(), [False]])  # (H*W+2,)
-    edges = np.flatnonzero(flat[1:] != flat[:-1])  # where runs of the object begin and end
-    runs = np.diff(np.concatenate([[0], edges, [mask.size]])).tolist()
-    if runs[-1] == 0:
-        runs.pop()
-    letters = []
+    runs, letters = run_lengths(mask.T), []
     for index, run in enumerate(runs):
         rest = run - runs[index - 2] if index > 2 else run
         more = True

@@ -132,7 +132,6 @@ class Localizer:
 
     def __init__(self, node: Node, depth: DepthInput, parameters: Parameters) -> None:
         self._node, self._depth, self._parameters = node, depth, parameters
-        self._target = ""
         self._buffer: Any = None
         self._listener: Any = None
         self._faults: tuple[type[Exception], ...] = ()
@@ -160,7 +159,7 @@ class Localizer:
                 "ros-$ROS_DISTRO-tf2-ros-py and source the installation, or leave target_frame "
                 "empty to get everything in the camera's frame"
             ) from None
-        self._target, self._buffer = target, tf2_ros.Buffer()
+        self._buffer = tf2_ros.Buffer()
         self._faults = tf2_ros.TransformException, ValueError  # the latter for stamps before 0
         self._listener = tf2_ros.TransformListener(self._buffer, self._node, spin_thread=False)
 
@@ -198,18 +197,19 @@ class Localizer:
         Raises:
             TransformError: tf does not know it, also not a moment later.
         """
-        buffer, give_up = self._buffer, time.monotonic() + LONGEST_WAIT
+        buffer, target = self._buffer, self._parameters["target_frame"]
+        give_up = time.monotonic() + LONGEST_WAIT
         if buffer is None:
             raise TransformError("the node no longer listens to tf")
         while True:
             try:
                 stamp = Time.from_msg(header.stamp)
-                found = buffer.lookup_transform(self._target, header.frame_id, stamp).transform
+                found = buffer.lookup_transform(target, header.frame_id, stamp).transform
                 break
             except self._faults as error:
                 if time.monotonic() > give_up:
                     raise TransformError(
-                        f"no transform from {header.frame_id[:60]!r} to {self._target!r} at the "
+                        f"no transform from {header.frame_id[:60]!r} to {target!r} at the "
                         f"stamp of the image: {str(error)[:200]}"
                     ) from None
             time.sleep(POLL)
