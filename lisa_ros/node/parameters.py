@@ -68,12 +68,8 @@ class Parameter:
     def allowed(self) -> str:
         """Range or choices in words; empty if anything of the type is allowed."""
         if self.low is not None:
-            return f"{_plain(self.low)} .. {_plain(self.high)}"
+            return f"{self.low:.15g} .. {self.high:.15g}"
         return ", ".join(self.choices)
-
-
-def _plain(number: float) -> str:
-    return str(int(number)) if number == int(number) else str(number)
 
 
 # One parameter after the other as in a table: head, then text.

@@ -28,7 +28,7 @@ from lisa_ros.node.requests.actions import FollowAction, SegmentAction
 from lisa_ros.node.requests.queries import Queries
 from lisa_ros.node.requests.query import Outcome, Query
 from lisa_ros.node.requests.self_test import SelfTest
-from lisa_ros.node.requests.standing_query import Prefetch, StandingQuery
+from lisa_ros.node.requests.standing_query import StandingQuery
 from lisa_ros.node.results.diagnostics import Diagnostics
 from lisa_ros.node.results.objects3d import Localizer
 from lisa_ros.node.results.publishers import ResultPublishers
@@ -76,10 +76,7 @@ class PerceptionNode(LifecycleNode):
         watchdog = CameraWatchdog(self, self.camera, self.depth, parameters)
         self.diagnostics = Diagnostics(self, watchdog, queries, self.following, worker, readiness)
         self.standing = StandingQuery(
-            self, parameters, self.camera, queries, self.following, readiness, steady
-        )
-        self.prefetch = Prefetch(
-            self, parameters, queries, self.following, worker, readiness, steady
+            self, parameters, self.camera, queries, self.following, worker, readiness, steady
         )
         self.self_test = SelfTest(self, queries, worker, readiness)
         self.action = SegmentAction(self, parameters, queries, requests)
@@ -245,7 +242,6 @@ class PerceptionNode(LifecycleNode):
             self.camera.subscription.follow_publishers()
             self.depth.follow_publishers()
         self.standing.wake()
-        self.prefetch.wake()
         self.self_test.give_up_if_overdue()
         self.diagnostics.publish_if_due()
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from lisa_ros import image_files
 from lisa_ros.errors import ImageError
 from lisa_ros.geometry import DepthError
 
@@ -172,10 +173,7 @@ def _decompress(message: Any, max_pixels: int) -> np.ndarray:
         # Only these two: every further format would be one more parser open to the network.
         with Image.open(io.BytesIO(message.data), formats=("JPEG", "PNG")) as pil:
             check_size(*pil.size, max_pixels)
-            if pil.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
-                grey = _to_8_bit(np.asarray(pil).astype("<u2")[..., None])
-                return np.repeat(grey, 3, axis=2)
-            return np.asarray(pil.convert("RGB"))
+            return image_files.to_rgb(pil)
     except UnidentifiedImageError:
         raise ImageError(
             f"the compressed image (format {message.format[:40]!r}) is neither JPEG nor PNG"

@@ -29,7 +29,8 @@ CHANGED = 4.0  # mean difference of these samples, of 255, that is more than a c
 class StandingQuery:
     """Asks `standing.instruction` every `standing.period` seconds, or for every changed image.
 
-    It gives way: while any query waits or is being answered it does not ask.
+    It gives way: while any query waits or is being answered it does not ask. Likewise it has the
+    newest image encoded ahead (`model.prepare_frames`) whenever the model would be idle.
     """
 
     def __init__(
@@ -39,25 +40,37 @@ class StandingQuery:
         camera: CameraInput,
         queries: Queries,
         following: FollowLoop,
+        worker: ModelWorker,
         readiness: Readiness,
         clock: Clock,
     ) -> None:
         self._parameters, self._camera, self._queries = parameters, camera, queries
-        self._loop, self._readiness = following, readiness
+        self._loop, self._worker, self._readiness = following, worker, readiness
         self._followed: Following | None = None
         self._asked = 0.0
         self._seen: np.ndarray | None = None
         self._timer = node.create_timer(LOOK_PERIOD, self._look, clock=clock)
 
+    @property
+    def _encodes_ahead(self) -> bool:
+        return self._parameters["model.prepare_frames"] and self._worker.can_prepare
+
     def wake(self) -> None:
-        """Look anew whether there is an instruction; called once a second."""
-        if self._parameters["standing.instruction"]:
+        """Look anew whether there is anything to do; called once a second."""
+        if not self._parameters["standing.instruction"]:
+            self._end_following()
+        if self._parameters["standing.instruction"] or self._encodes_ahead:
             self._timer.reset()
         else:
-            self._end_following()
             self._timer.cancel()  # ten wake-ups a second would be most of what an idle node costs
 
     def _look(self) -> None:
+        self._ask_if_due()
+        idle = self._queries.idle and self._loop.idle
+        if self._encodes_ahead and self._readiness.state == "active" and idle:
+            self._worker.prepare_newest()
+
+    def _ask_if_due(self) -> None:
         instruction = self._parameters["standing.instruction"]
         if self._followed is not None and not self._followed.ended:
             if self._parameters["standing.follow"] and self._followed.instruction == instruction:
@@ -109,37 +122,3 @@ class StandingQuery:
             return False
         self._seen = samples
         return True
-
-
-class Prefetch:
-    """Has the model's thread encode the newest image whenever it would be idle."""
-
-    def __init__(
-        self,
-        node: Node,
-        parameters: Parameters,
-        queries: Queries,
-        following: FollowLoop,
-        worker: ModelWorker,
-        readiness: Readiness,
-        clock: Clock,
-    ) -> None:
-        self._parameters, self._queries, self._worker = parameters, queries, worker
-        self._loop, self._readiness = following, readiness
-        self._timer = node.create_timer(LOOK_PERIOD, self._look, clock=clock)
-
-    @property
-    def _wanted(self) -> bool:
-        return self._parameters["model.prepare_frames"] and self._worker.can_prepare
-
-    def wake(self) -> None:
-        """Look anew whether it is wanted; called once a second."""
-        if self._wanted:
-            self._timer.reset()
-        else:
-            self._timer.cancel()  # so that an idle node sleeps
-
-    def _look(self) -> None:
-        idle = self._queries.idle and self._loop.idle
-        if self._wanted and self._readiness.state == "active" and idle:
-            self._worker.prepare_newest()

@@ -6,9 +6,8 @@ import base64
 import io
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -39,17 +38,11 @@ SCORES = ("score", "width", "instance")
 TRANSPARENT, OPAQUE = 0.35, 1.0
 LETTERS = 0.03  # metres, height of a label
 AXES = np.eye(3)
-NO_REASONS: Mapping[int, str] = MappingProxyType({})
 UNFINISHED = "objects are placed in space once the answer is complete"
 
 
-def segmentation(
-    query: Query, outcome: Outcome, model: str, grasps_reasons: Mapping[int, str] = NO_REASONS
-) -> Segmentation:
-    """The one result of a query, but for `timings.total`, which is set when it goes out.
-
-    `grasps_reasons`: by the number of an instance, why there are no grasps for it.
-    """
+def segmentation(query: Query, outcome: Outcome, model: str) -> Segmentation:
+    """The one result of a query, but for `timings.total`, which is set when it goes out."""
     answer, frame = outcome.answer, query.frame
     # What a failing model said before it failed is not worth anything.
     partial = outcome.status in (Status.CANCELLED, Status.TIMEOUT)
@@ -72,8 +65,6 @@ def segmentation(
     found = answer.instances if answer else query.instances if partial else []
     objects = outcome.objects or Objects3D.none(len(found), UNFINISHED)
     message.instances = instance_messages(found, message.header, objects)
-    for one in message.instances:
-        one.grasps_reason = grasps_reasons.get(one.id, "")
     for name in COUNTERS:
         setattr(message, name, answer.counters.get(name, 0) if answer else 0)
     return message

@@ -81,11 +81,13 @@ class ResultPublishers:
 
     def publish_result(self, query: Query, outcome: Outcome, model: str) -> Segmentation:
         """Send the result of a query out; returns it."""
-        began, reasons, grasps = time.monotonic(), messages.NO_REASONS, None
+        message, grasps = messages.segmentation(query, outcome, model), None
         if outcome.objects is not None and _heard(self._grasps, self._scores):
+            began = time.monotonic()
             grasps, reasons = self._look_for_grasps(outcome)
-        message = messages.segmentation(query, outcome, model, reasons)
-        message.timings.grasps = 0.0 if grasps is None else (time.monotonic() - began) * 1e3
+            for one in message.instances:
+                one.grasps_reason = reasons.get(one.id, "")
+            message.timings.grasps = (time.monotonic() - began) * 1e3
         message.timings.total = messages.since(query)
         self._result.publish(message)
         if grasps is not None:
