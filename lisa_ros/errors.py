@@ -37,5 +37,12 @@ class ServerUnreachable(ServerError):
     """Nobody answers at the server's address, or he broke off: this may pass by itself."""
 
 
+class RemoteFailure(Exception):
+    """The model failed on the server, in whose log the details are; nothing here can mend it.
+
+    The command line prints its text as that of a `LisaError`; to the node it is the model's fault.
+    """
+
+
 class TrackingError(LisaError):
     """A thing cannot be followed: nothing or too much to begin with, or no such track."""

@@ -21,6 +21,7 @@ import numpy as np
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult, ImageContent, TextContent, Tool, ToolAnnotations
+from pycocotools import mask as coco
 from pydantic import Field, ValidationError
 
 from lisa_ros.node.results.overlay import mark_masks
@@ -156,7 +157,8 @@ class Eyes:
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(call.ended.wait(), seconds)
                     return call
-                call.taken_back = call.taken_back or f"the {seconds:g} s are over"
+                over = "is over" if seconds == 1 else "are over"
+                call.taken_back = call.taken_back or f"the {seconds:g} s {over}"
                 self._node.stop(name)
                 await self._end_of(name, call, ANSWER_LIMIT)
                 return call
@@ -199,32 +201,13 @@ def rejected(instruction: str) -> Call:
     return call
 
 
-def decode_rle(text: str) -> np.ndarray:
-    """COCO's compressed run lengths as in `Instance.mask_text`; bool (H, W)."""
-    run_lengths = json.loads(text)
-    height, width = run_lengths["size"]
-    counts: list[int] = []
-    value = shift = 0
-    for code in run_lengths["counts"].encode():
-        part = code - 48
-        value |= (part & 31) << shift
-        shift += 5
-        if not part & 32:
-            if part & 16:
-                value -= 1 << shift
-            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-            value = shift = 0
-    flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-    return flat.reshape(width, height).T
-
-
 def picture(jpeg: bytes, instances: list[dict[str, Any]]) -> list[ImageContent]:
     """The image with its masks as one picture of at most `MOST_BYTES`; none without an image."""
     pixels = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) if jpeg else None
     if pixels is None:
         return []
-    masks = [decode_rle(one["mask"]) for one in instances if one["mask"]]
-    masks = [mask for mask in masks if mask.any()]
+    masks = [coco.decode(json.loads(one["mask"])) for one in instances if one["mask"]]
+    masks = [mask.astype(bool) for mask in masks if mask.any()]
     if masks and masks[0].shape != pixels.shape[:2]:  # a live picture may have been made smaller
         size = (pixels.shape[1], pixels.shape[0])
         masks = [
@@ -345,7 +328,11 @@ def allowed(schema: dict[str, Any]) -> str:
 
 SEES = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 Words = Annotated[str, Field(min_length=1, max_length=1000, description="plain words")]
-Seconds = Annotated[float, Field(gt=0, le=LONGEST_FOLLOW, description="how long to watch it")]
+Seconds = Annotated[
+    float,
+    # strict: neither "2" nor True is a number
+    Field(gt=0, le=LONGEST_FOLLOW, strict=True, description="how long to watch it"),
+]
 
 
 def make_server(eyes: Eyes) -> MCPServer:

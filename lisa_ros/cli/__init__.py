@@ -1,11 +1,15 @@
-"""The `lisa-ros` command: one sub-command a module, imported only when it is asked for."""
+"""The `lisa-ros` command: its sub-commands, each imported only when it is asked for.
+
+A module here has for each of its commands `add_NAME_arguments` and `run_NAME`; those of the
+tabletop and the benchmarks have one command each, `add_arguments` and `run`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -14,7 +18,7 @@ from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree
 
-from lisa_ros.errors import LisaError
+from lisa_ros.errors import LisaError, RemoteFailure
 from lisa_ros.resources import shared_file
 
 COMMANDS: dict[str, str] = {
@@ -44,8 +48,16 @@ COMMANDS: dict[str, str] = {
     "bench": "measure the engine beside the reference schedule",
 }
 
-TABLETOP = {"sim", "sim-pick", "sim-benchmark", "sim-clips", "train-nano"}
-"""Sub-commands of `lisa_tabletop`, which join by the entry points `lisa_ros.commands`."""
+MODULES = {
+    **dict.fromkeys(("segment", "bag", "video", "views"), "ask"),
+    **dict.fromkeys(("node", "demo", "serve"), "node"),
+    **dict.fromkeys(("web", "mcp", "listen", "speak"), "clients"),
+    **dict.fromkeys(("eval", "data"), "eval"),
+    **dict.fromkeys(("info", "convert", "calibrate", "finetune"), "models"),
+    "fetch": "fetch",
+}
+"""Where each sub-command is found here. All others but `bench` are those of `lisa_tabletop`, which
+join by the entry points `lisa_ros.commands`."""
 
 EXTRAS = {
     **dict.fromkeys(("mujoco", "trimesh"), "sim"),
@@ -81,9 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             about = text[0].upper() + text[1:] + "."
             command = commands.add_parser(name, help=text, description=about)
             if name == chosen:
-                module = _module(name)
-                module.add_arguments(command)
-                command.set_defaults(run=module.run)
+                add_arguments, run = _command(name)
+                add_arguments(command)
+                command.set_defaults(run=run)
         args = parser.parse_args(arguments)
         code = args.run(args)
         sys.stdout.flush()
@@ -92,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Who read our output has seen enough. Python's own flush at exit must not complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except LisaError as error:
+    except (LisaError, RemoteFailure) as error:
         sentence = str(error)
     except OSError as error:
         sentence = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
@@ -136,27 +148,34 @@ def _how_to_install(module: str) -> str:
     )
 
 
-def _module(name: str) -> ModuleType:
-    """The module of a sub-command."""
+def _command(name: str) -> tuple[Callable[[argparse.ArgumentParser], None], Callable[..., int]]:
+    """What adds the arguments of a sub-command, and what runs it."""
+    if name in MODULES:
+        module = import_module(f"lisa_ros.cli.{MODULES[name]}")
+        return getattr(module, f"add_{name}_arguments"), getattr(module, f"run_{name}")
     if name == "bench":
-        # Run from a checkout, never installed: ours if this is one, else the one we stand in.
-        for checkout in (Path(__file__).resolve().parents[2], Path.cwd()):
-            if (checkout / "benchmarks" / "bench.py").is_file():
-                sys.path[:0] = [str(checkout), str(checkout / "test")]
-                return import_module("benchmarks.bench")
+        module = _benchmarks()
+    elif entries := entry_points(group="lisa_ros.commands", name=name):
+        module = next(iter(entries)).load()
+    elif find_spec("lisa_tabletop"):  # a checkout that nobody has installed
+        module = import_module(f"lisa_tabletop.cli.{name.replace('-', '_')}")
+    else:
         raise LisaError(
-            "the benchmarks are not installed: run this in a checkout of the repository, whose "
-            "folder benchmarks/ has them"
+            "the simulated tabletop is not installed here (colcon installs the robot's package "
+            "alone): pip install 'lisa_ros[sim]'"
         )
-    if name not in TABLETOP:
-        return import_module(f"lisa_ros.cli.{name.replace('-', '_')}")
-    for entry in entry_points(group="lisa_ros.commands", name=name):
-        return entry.load()
-    if find_spec("lisa_tabletop"):  # a checkout that nobody has installed
-        return import_module(f"lisa_tabletop.cli.{name.replace('-', '_')}")
+    return module.add_arguments, module.run
+
+
+def _benchmarks() -> ModuleType:
+    """Run from a checkout, never installed: ours if this is one, else the one we stand in."""
+    for checkout in (Path(__file__).resolve().parents[2], Path.cwd()):
+        if (checkout / "benchmarks" / "bench.py").is_file():
+            sys.path[:0] = [str(checkout), str(checkout / "test")]
+            return import_module("benchmarks.bench")
     raise LisaError(
-        "the simulated tabletop is not installed here (colcon installs the robot's package alone): "
-        "pip install 'lisa_ros[sim]'"
+        "the benchmarks are not installed: run this in a checkout of the repository, whose "
+        "folder benchmarks/ has them"
     )
 
 

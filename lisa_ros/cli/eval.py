@@ -1,6 +1,7 @@
 """`lisa-ros eval`: gIoU, cIoU, refusals, AP50 and names on our test set, or on the papers'.
 
 Of sets of video it reports J, F, id switches and what else a robot asks of a tracker.
+`lisa-ros data check`: which of the papers' sets are there and whole.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ STILL_OPTIONS = ("mode", "sheet", "reliability", "markdown", "split")
 VIDEO_OPTIONS = ("begin", "tracker", "sam2", "clips")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add_model_arguments(parser)
     add(
@@ -75,8 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " own evaluation does (default with --root); semantic: one mask for a category (LISA++)",
     )
     add("--json", type=Path, metavar="FILE", help="write the figures as JSON")
-    add("--sheet", type=Path, metavar="FILE", help="draw 40 answers as they fall (PNG or JPG)")
-    add("--reliability", type=Path, metavar="PNG", help="draw how far scores can be trusted")
+    add("--sheet", type=Path, metavar="FILE", help="draw 40 answers as they fall (PNG, JPG, SVG)")
+    add("--reliability", type=Path, metavar="FILE", help="draw how far scores can be trusted")
     video = parser.add_argument_group("video")
     video.add_argument(
         "--begin",
@@ -96,7 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     video.add_argument("--clips", type=int, metavar="N", help="only the first N clips")
 
 
-def run(args: argparse.Namespace) -> int:
+def run_eval(args: argparse.Namespace) -> int:
     """Ask, print the table, write what was asked for; 1 if there was what could not be asked."""
     if (args.split or args.markdown) and not args.root:
         raise LisaError("--split and --markdown are for published sets: give --root ROOT as well")
@@ -335,18 +336,18 @@ def check_trackers(trackers: Sequence[str], folder: str | None) -> None:
 
 def make_follower(engine: Engine, tracker: str, folder: str | None) -> Follower:
     """A follower with a tracker of its own: `lisa`, or `sam2` from a folder."""
+    from lisa_ros.node.loading import new_tracker
     from lisa_ros.serving.remote import RemoteEngine
-    from lisa_ros.serving.remote_tracker import RemoteTracker
     from lisa_ros.tracking.follow import Follower
-    from lisa_ros.tracking.lisa import LisaTracker
+    from lisa_ros.tracking.tracker import MAX_TRACKS
 
-    is_remote = isinstance(engine, RemoteEngine)
+    sam2 = None
     if tracker == "sam2":
         from lisa_ros.tracking.sam2 import load_sam2_tracker
 
-        device = "cpu" if is_remote else engine.device
-        return Follower(engine, load_sam2_tracker(folder, device=device))
-    return Follower(engine, (RemoteTracker if is_remote else LisaTracker)(engine))
+        device = "cpu" if isinstance(engine, RemoteEngine) else engine.device
+        sam2 = load_sam2_tracker(folder, device=device).model
+    return Follower(engine, new_tracker(engine, sam2)(MAX_TRACKS))
 
 
 def _print_video(results: dict[str, dict]) -> None:
@@ -359,3 +360,78 @@ def _print_video(results: dict[str, dict]) -> None:
         whole = {**row, "milliseconds": round(row["milliseconds"])}
         table.add_row(kind, *(_cell(whole[name]) for name in VIDEO_COLUMNS.values()))
     Console().print(table)
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("action", choices=("check",))
+    add("root", type=Path, metavar="ROOT", help="the folder that LISA's authors call dataset/")
+    add("sets", nargs="*", metavar="SET", help="look for these alone (default: all)")
+    add(
+        "--pictures",
+        type=int,
+        default=100,
+        metavar="N",
+        help="of each set, draw the masks of N pictures spread over it (default: 100)",
+    )
+
+
+def run_data(args: argparse.Namespace) -> int:
+    """Print the table and what to get where; 1 unless every set is whole.
+
+    Those of LISA++ may be missing, where they are not asked for by name: LISA does without.
+    """
+    from rich.console import Console
+
+    from lisa_ros.evaluation.dataset_types import faults
+    from lisa_ros.evaluation.json_files import DatasetError
+    from lisa_ros.evaluation.published import CATALOGUE, Source, open_published
+    from lisa_ros.text_tables import plain_table
+
+    if not args.root.is_dir():
+        raise LisaError(f"there is no folder {args.root}")
+    if args.pictures < 1:
+        raise LisaError(f"--pictures must be at least 1, not {args.pictures}")
+    if unknown := [name for name in args.sets if name not in CATALOGUE]:
+        raise LisaError(f"there is no set {unknown[0]}; there are {', '.join(CATALOGUE)}")
+    table = plain_table(("data set", "is", "pictures", "asked for"))
+    table.columns[1].justify = "left"
+    table.add_column("licence")
+    wrong: dict[str, list[str]] = {}
+    needed: dict[Source, list[str]] = {}  # what is to be got, and for which sets
+    code = 0
+    for name in args.sets or CATALOGUE:
+        known = CATALOGUE[name]
+        absent = [one for one in known.sources if not (args.root / one.becomes).exists()]
+        try:
+            data = open_published(args.root, name)
+        except DatasetError as error:
+            state = "missing" if known.sources[0] in absent else "incomplete"
+            table.add_row(name, state, "", "", known.licence)
+            text = str(error).removeprefix(f"{name}: ")
+            if state == "incomplete":
+                wrong[name] = [text]
+            # what is there but at fault is to be got anew: what the sentence names first
+            places = {text.find(str(args.root / one.becomes)): one for one in known.sources}
+            faulty = [places[place] for place in sorted(places) if place >= 0]
+            for one in dict.fromkeys([*absent, *faulty[:1]]) or known.sources:
+                needed.setdefault(one, []).append(name)
+            if args.sets or known.group != "lisa_plus" or state == "incomplete":
+                code = 1
+            continue
+        wrong[name] = faults(data, args.pictures)
+        state = f"faults: {len(wrong[name])}" if wrong[name] else "whole"
+        table.add_row(name, state, f"{len({*data.images}):,}", f"{data.things():,}", known.licence)
+        code = 1 if wrong[name] else code
+    Console(soft_wrap=True).print(table)
+    for name, found in wrong.items():
+        for sentence in found[:10]:
+            print(f"{name}: {sentence}")
+        if len(found) > 10:
+            print(f"{name}: and {len(found) - 10} faults more")
+    if needed:
+        print(f"\nto get, for {args.root}:")
+    for one, names in needed.items():
+        print(f"{one.what} as {one.becomes}: for {', '.join(names)}; {one.licence}")
+        print(f"  {one.address}")
+    return code

@@ -68,12 +68,12 @@ class Listing:
         return self.folder / "snapshots" / self.commit / file.rfilename
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_fetch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", help="owner/name on the hub, for example xinlai/LISA-7B-v1")
     parser.add_argument("--revision", help="branch, tag or commit (default: main)")
 
 
-def run(args: argparse.Namespace) -> int:
+def run_fetch(args: argparse.Namespace) -> int:
     """Look, say what comes, download, check, tell the line that starts the node."""
     wanted = args.id if args.revision is None else f"{args.id}@{args.revision}"
     parsed = parse_id(wanted)

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,12 @@ class NodeProcess:
     @property
     def alive(self) -> bool:
         return self.process.poll() is None
+
+    def tell(self, line: str) -> None:
+        """Write a line to its standard input. One that has ended hears nothing: see `check`."""
+        with suppress(OSError):
+            self.process.stdin.write(f"{line}\n")
+            self.process.stdin.flush()
 
     def tail(self) -> str:
         """The last lines of its log."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -147,6 +149,30 @@ def _keep_image(kept: OrderedDict[int, CompressedImage], message: CompressedImag
         kept.popitem(last=False)
 
 
+@contextmanager
+def started(
+    model: str, folder: Path, namespace: str = "lisa"
+) -> Iterator[tuple[int, NodeProcess, NodeProcess]]:
+    """The number of a ROS domain, and in it the perception node and its camera, until the end.
+
+    Args:
+        folder: for their logs.
+    """
+    node = ["lisa_ros.cli", "node", "--image", IMAGE, "--namespace", namespace, "--model", model]
+    camera = ["lisa_ros.demo.recorded_camera"]
+    with (
+        own_domain() as domain,
+        NodeProcess([sys.executable, "-m", *node], folder / "perception_node.log") as perception,
+        NodeProcess(
+            [sys.executable, "-m", *camera],
+            folder / "recorded_camera.log",
+            name="recorded camera",
+            talks=True,
+        ) as player,
+    ):
+        yield domain, perception, player
+
+
 def ask_all(model: str, folder: Path, console: Console) -> list[DemoReply]:
     """Start both processes and put all questions; overlays are written as they come.
 
@@ -154,16 +180,7 @@ def ask_all(model: str, folder: Path, console: Console) -> list[DemoReply]:
         NoAnswer: a process has ended, or an answer did not come.
     """
     questions = read_questions()
-    python = [sys.executable, "-m"]
-    node = [*python, *f"lisa_ros.cli node --image {IMAGE} --model".split(), model]
-    camera = [*python, "lisa_ros.demo.recorded_camera"]
-    with (
-        own_domain() as domain,
-        NodeProcess(node, folder / "perception_node.log") as perception,
-        NodeProcess(
-            camera, folder / "recorded_camera.log", name="recorded camera", talks=True
-        ) as player,
-    ):
+    with started(model, folder) as (domain, perception, player):
         client = DemoClient(perception, player)
         with console.status("starting the recorded camera and the perception node ..."):
             try:
@@ -226,15 +243,11 @@ def follow_one(
 
 def show_scene(player: NodeProcess, seed: int) -> int:
     """Let the recorded camera show a scene; returns the stamp of its first image, nanoseconds."""
-    try:
-        player.process.stdin.write(f"{seed}\n")
-        player.process.stdin.flush()
-        for line in player.process.stdout:
-            shown, stamp = line.split()
-            if int(shown) == seed:
-                return int(stamp)
-    except BrokenPipeError:
-        pass
+    player.tell(str(seed))
+    for line in player.process.stdout:
+        shown, stamp = line.split()
+        if int(shown) == seed:
+            return int(stamp)
     player.process.wait()
     player.check()
     raise AssertionError("check raises, as the camera has ended")

@@ -39,6 +39,7 @@ from lisa_ros.errors import (
     ImageError,
     InstructionError,
     LisaError,
+    RemoteFailure,
     ServerError,
     ServerUnreachable,
     TrackingError,
@@ -91,10 +92,6 @@ REFUSED = {
 }
 HTTP_BUSY = 503  # Ray Serve's own answer where too many questions wait
 HTTP_BROKEN = (500, 502, 504)  # its own, or a load balancer's, where a replica has ended
-
-
-class RemoteFailure(Exception):
-    """The model failed on the server; the details are in the server's log."""
 
 
 def is_address(model: str | os.PathLike) -> bool:

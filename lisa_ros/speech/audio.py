@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import gcd
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from lisa_ros.errors import LisaError
 
 RATE = 16_000  # samples per second, of the recogniser and the speech detector
 LOWEST_RATE = 8_000  # below this a voice cannot be understood
+HIGHEST_RATE = 384_000  # above this it is no rate but a damaged number
 BLOCK = 512  # samples that the speech detector takes at a time, 32 ms
 UNKNOWN_LENGTH = 2**31 - 2**16  # bytes from which on a length says that the file came by a pipe
 TAPS = 24  # of the low-pass of the resampler, on each side, in samples of the lower rate
@@ -20,6 +22,14 @@ TAPS = 24  # of the low-pass of the resampler, on each side, in samples of the l
 
 class AudioError(LisaError):
     """No sound can be had, or it cannot be used."""
+
+
+def check_sound(rate: int = RATE, channels: int = 1) -> None:
+    """Raise `AudioError` for sound that no voice could be understood in."""
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise AudioError(f"sound of {rate} samples a second cannot be used: 8,000 is the least")
+    if channels < 1:
+        raise AudioError(f"sound of {channels} channels cannot be used: 1 is the least")
 
 
 class Resampler:
@@ -30,8 +40,7 @@ class Resampler:
     """
 
     def __init__(self, rate: int) -> None:
-        if not LOWEST_RATE <= rate <= 384_000:
-            raise AudioError(f"sound of {rate} samples a second cannot be used: 8,000 is the least")
+        check_sound(rate)
         common = gcd(rate, RATE)
         self._up, self._down = RATE // common, rate // common
         cut = min(1.0, RATE / rate)  # of the input's band that survives
@@ -73,60 +82,67 @@ def resample(samples: np.ndarray, rate: int) -> np.ndarray:
     return np.concatenate([step(samples), step(tail)])[: round(len(samples) * RATE / rate)]
 
 
-def mono(data: bytes | np.ndarray, channels: int = 1) -> np.ndarray:
-    """Interleaved signed 16-bit samples as float32 (N,), the mean of all channels."""
-    if channels < 1:
-        raise AudioError(f"sound of {channels} channels cannot be used: 1 is the least")
-    values = np.frombuffer(data, "<i2") if not isinstance(data, np.ndarray) else data
+def mono(values: np.ndarray, channels: int = 1) -> np.ndarray:
+    """Interleaved samples as float32 (N,) from -1 to 1, the mean of all channels.
+
+    Unsigned ones have their silence in the middle of their range, as WAV's 8 bits do.
+    """
+    check_sound(channels=channels)
     values = values[: len(values) - len(values) % channels]
-    scale = 32768.0 if values.dtype.kind == "i" else 1.0
-    return values.reshape(-1, channels).astype(np.float32).mean(1) / np.float32(scale)
+    samples = values.reshape(-1, channels).astype(np.float32).mean(1)
+    if values.dtype.kind == "f":
+        return samples
+    half = np.float32(2 ** (8 * values.dtype.itemsize - 1))
+    return samples / half - (values.dtype.kind == "u")
 
 
-def read_wav(path: Path) -> tuple[np.ndarray, int]:
+def read_wav(source: Path | BinaryIO, name: str = "") -> tuple[np.ndarray, int]:
     """Samples, float32 (N,), and their rate, of a WAV file with 8 to 32 bits.
 
+    Args:
+        name: what sentences call an opened file; a path is its own name.
+
     Raises:
-        AudioError: it is no WAV file, has no sound in it, or is cut off: of half an instruction
-            nobody knows what the other half said.
+        AudioError: it is no WAV file, has no sound in it that can be used, or is cut off: of half
+            an instruction nobody knows what the other half said.
     """
+    name = name or str(source)
     try:
-        with wave.open(str(path)) as file:
+        with wave.open(str(source) if isinstance(source, Path) else source) as file:
             width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
             promised = file.getnframes()
             data = file.readframes(promised)
     except (wave.Error, EOFError) as error:
         reason = str(error) or "it ends too early"
         raise AudioError(
-            f"{path} is no WAV file that can be read ({reason}): "
-            f"make one with `ffmpeg -i FILE -ac 1 -ar 16000 {path.stem}.wav`"
+            f"{name} is no WAV file that can be read ({reason}): "
+            "make one with `ffmpeg -i FILE -ac 1 -ar 16000 NEW.wav`"
         ) from None
     data = data[: len(data) - len(data) % (width * channels)]
     if not data:
-        raise AudioError(f"{path} has no sound in it: its length is zero")
+        raise AudioError(f"{name} has no sound in it: its length is zero")
     frames = len(data) // (width * channels)
     if frames < promised and promised * width * channels < UNKNOWN_LENGTH:
         raise AudioError(
-            f"{path} is cut off: {frames / rate:.1f} s of the {promised / rate:.1f} s that its "
+            f"{name} is cut off: {frames / rate:.1f} s of the {promised / rate:.1f} s that its "
             "beginning promises are there; copy or record it again"
         )
-    if width == 1:  # unsigned, as only 8 bits are
-        return (mono(np.frombuffer(data, np.uint8).astype(np.float32), channels) - 128) / 128, rate
-    if width == 3:
-        packed = np.frombuffer(data, np.uint8).reshape(-1, 3)
-        values = np.zeros((len(packed), 4), np.uint8)
-        values[:, 1:] = packed
-        return mono(values.view("<i4")[:, 0].astype(np.float32) / 2**31, channels), rate
-    if width == 4:
-        return mono(np.frombuffer(data, "<i4").astype(np.float32) / 2**31, channels), rate
-    return mono(data, channels), rate
+    check_sound(rate)
+    if width == 3:  # as the upper bytes of 32 bits
+        parts = np.zeros((frames * channels, 4), np.uint8)
+        parts[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
+        return mono(parts.view("<i4")[:, 0], channels), rate
+    return mono(np.frombuffer(data, {1: "u1", 2: "<i2", 4: "<i4"}[width]), channels), rate
 
 
-def blocks(samples: np.ndarray, size: int = BLOCK) -> Iterator[np.ndarray]:
-    """A recording in blocks; the last is filled up with silence."""
-    for start in range(0, len(samples), size):
-        block = samples[start : start + size]
-        yield block if len(block) == size else np.pad(block, (0, size - len(block)))
+def blocks(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Pieces of sound, float32 (any,), as blocks (512,); what is left at the end is dropped."""
+    left = np.zeros(0, np.float32)
+    for piece in pieces:
+        left = np.concatenate([left, piece])
+        while len(left) >= BLOCK:
+            yield left[:BLOCK]
+            left = left[BLOCK:]
 
 
 def sound_device():  # the module `sounddevice`
@@ -148,53 +164,40 @@ def sound_device():  # the module `sounddevice`
     return sounddevice
 
 
-class Microphone:
-    """A microphone as an iterator of blocks, float32 (512,) at 16 kHz.
+def microphone(name: str = "") -> Iterator[np.ndarray]:
+    """The blocks of a microphone, float32 (512,) at 16 kHz, as they come.
 
     Args:
         name: number or part of the name of a device, as `python -m sounddevice` lists them; empty:
             the system's own choice.
 
     Raises:
-        AudioError: there is none, or it gives no sound.
+        AudioError: there is none, it gives no sound, or has been unplugged.
     """
+    device = sound_device()
+    chosen = int(name) if name.isdigit() else name or None
+    try:
+        about = device.query_devices(chosen, "input")
+        rate = int(about["default_samplerate"])
+        at_16_khz = Resampler(rate)
+        stream = device.InputStream(samplerate=rate, device=chosen, channels=1, dtype="float32")
+        stream.start()
+    except (device.PortAudioError, ValueError) as error:
+        raise AudioError(
+            f"no microphone{f' {name}' if name else ''} can be opened ({error}): "
+            "`python -m sounddevice` lists what there is; --wav and --topic need none"
+        ) from None
 
-    def __init__(self, name: str = "") -> None:
-        device = sound_device()
-        self._error = device.PortAudioError
-        chosen = int(name) if name.isdigit() else name or None
-        try:
-            about = device.query_devices(chosen, "input")
-            rate = int(about["default_samplerate"])
-            self._resample = Resampler(rate)
-            self._stream = device.InputStream(
-                samplerate=rate, device=chosen, channels=1, dtype="float32"
-            )
-            self._stream.start()
-        except (device.PortAudioError, ValueError) as error:
-            raise AudioError(
-                f"no microphone{f' {name}' if name else ''} can be opened ({error}): "
-                "`python -m sounddevice` lists what there is; --wav and --topic need none"
-            ) from None
-        self._wanted = max(1, rate // 32)
-        self._left = np.zeros(0, np.float32)
+    def heard() -> Iterator[np.ndarray]:
+        while True:
+            samples, _ = stream.read(max(1, rate // 32))
+            yield at_16_khz(samples[:, 0])
 
-    def read(self) -> np.ndarray:
-        """The next block; waits for it.
-
-        Raises:
-            AudioError: it has been unplugged.
-        """
-        while len(self._left) < BLOCK:
-            try:
-                heard, _ = self._stream.read(self._wanted)
-            except self._error as error:
-                raise AudioError(
-                    f"the microphone gives no sound any more ({error}): is it still there?"
-                ) from None
-            self._left = np.concatenate([self._left, self._resample(heard[:, 0])])
-        block, self._left = self._left[:BLOCK], self._left[BLOCK:]
-        return block
-
-    def close(self) -> None:
-        self._stream.close()
+    try:
+        yield from blocks(heard())
+    except device.PortAudioError as error:
+        raise AudioError(
+            f"the microphone gives no sound any more ({error}): is it still there?"
+        ) from None
+    finally:
+        stream.close()

@@ -9,10 +9,8 @@ import numpy as np
 
 from lisa_ros.speech.audio import BLOCK, RATE
 
-BEGIN, END = (
-    0.5,
-    0.35,
-)  # probability of speech where an utterance begins, and below which it may end
+BEGIN = 0.5  # probability of speech where an utterance begins
+END = 0.35  # below which it may end
 SILENCE = 0.8  # seconds that end an utterance; a speaker takes a breath between two sentences
 LEAD = 0.3  # seconds kept from before the beginning: the first sound is softer than the vowel
 SHORTEST = 0.25  # seconds of speech; what is shorter is a click

@@ -5,8 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Bool, String
 
-from lisa_ros.speech.audio import (
-    BLOCK,
-    RATE,
-    AudioError,
-    Microphone,
-    Resampler,
-    blocks,
-    mono,
-    read_wav,
-    resample,
-)
+from lisa_ros.speech.audio import BLOCK, RATE, AudioError, Resampler, blocks, mono
 from lisa_ros.speech.endpointer import Endpointer, load_detector
 from lisa_ros.speech.recognizer import Heard, Recognizer
 
@@ -65,6 +55,8 @@ class Listener(Node):
         self.create_subscription(Bool, "speech/speaking", self._on_speaking, LATCHED)
         self._speaking, self._quiet_since = False, 0.0
         self._told = False
+        self.asked = 0
+        """utterances that were sure enough to be asked"""
         self.stopping = threading.Event()
 
     def _on_speaking(self, message: Bool) -> None:
@@ -109,6 +101,7 @@ class Listener(Node):
         if heard.sure and instruction:
             self.get_logger().info(f"heard ({heard.confidence:.2f}): {heard.text}")
             self._query.publish(String(data=instruction))
+            self.asked += 1
         else:
             self.get_logger().info(f"not sure ({heard.confidence:.2f}): {heard.text}")
             self._say.publish(String(data=AGAIN))
@@ -125,46 +118,42 @@ class Listener(Node):
 
     # --- where sound comes from --------------------------------------------------------------
 
-    def file(self, path: Path) -> Iterator[np.ndarray]:
-        """The blocks of a WAV file, as fast as they are taken, once somebody hears `query`.
+    def recording(self, sound: np.ndarray) -> Iterator[np.ndarray]:
+        """The blocks of a recording, float32 (N,) at 16 kHz, once somebody hears `query`.
 
         Raises:
-            AudioError: the file cannot be used, or there is nobody to ask.
+            AudioError: there is nobody to ask.
         """
-        samples, rate = read_wav(path)
-        sound = resample(samples, rate)
         end = time.monotonic() + ASKED_LIMIT
         while not self._query.get_subscription_count() and time.monotonic() < end:
             time.sleep(0.05)
         if not self._query.get_subscription_count():
             raise AudioError(
-                f"nobody hears {self._query.topic_name}, so that nothing in {path} can be asked: "
-                "start `lisa-ros node` first"
+                f"nobody hears {self._query.topic_name}, so that nothing that was said can be "
+                "asked: start `lisa-ros node` first"
             )
-        return blocks(sound)
-
-    def microphone(self, name: str) -> Iterator[np.ndarray]:
-        """The blocks of a microphone until the end."""
-        source = Microphone(name)
-        self.get_logger().info("listening")
-        try:
-            while not self.stopping.is_set():
-                yield source.read()
-        finally:
-            source.close()
+        return blocks([sound, np.zeros(BLOCK - 1, np.float32)])  # the last one is filled up
 
     def topic(self, name: str, rate: int, channels: int) -> Iterator[np.ndarray]:
         """The blocks of an audio topic until the end.
 
         Args:
             rate, channels: of messages that do not say it themselves (ros-drivers' AudioData).
+
+        Raises:
+            AudioError: nobody publishes there, or no sound.
         """
         kind = self._audio_type(name)
         arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.create_subscription(kind, name, arrived.put, 50)
         self.get_logger().info(f"listening to {self.resolve_topic_name(name)} ({kind.__name__})")
-        bring: tuple[int, Callable] | None = None
-        left = np.zeros(0, np.float32)
+        return blocks(self._pieces(arrived, rate, channels))
+
+    def _pieces(
+        self, arrived: queue.SimpleQueue[Any], rate: int, channels: int
+    ) -> Iterator[np.ndarray]:
+        """The sound of messages at 16 kHz; one of another rate begins a new sound."""
+        bring: tuple[int, Resampler] | None = None
         while not self.stopping.is_set():
             try:
                 message = arrived.get(timeout=0.2)
@@ -173,10 +162,7 @@ class Listener(Node):
             samples, own_rate = samples_of(message, rate, channels)
             if bring is None or bring[0] != own_rate:
                 bring = (own_rate, Resampler(own_rate))
-            left = np.concatenate([left, bring[1](samples)])
-            while len(left) >= BLOCK:
-                yield left[:BLOCK]
-                left = left[BLOCK:]
+            yield bring[1](samples)
 
     def _audio_type(self, name: str) -> type:
         """The message class of an audio topic, by what its publisher says."""
@@ -204,7 +190,7 @@ def audio_class(kind: str) -> type:
             f"{kind} is no sound that can be heard: {', '.join(AUDIO_TYPES)} of {AUDIO_PACKAGE} are"
         )
     try:
-        module = __import__(f"{AUDIO_PACKAGE}.msg", fromlist=["msg"])
+        module = import_module(f"{AUDIO_PACKAGE}.msg")
     except ModuleNotFoundError:
         raise AudioError(
             f"the package {AUDIO_PACKAGE} is not installed here: apt install "
@@ -226,17 +212,11 @@ def samples_of(message: Any, rate: int = RATE, channels: int = 1) -> tuple[np.nd
     """
     audio = getattr(message, "audio", message)
     if hasattr(audio, "info"):  # AudioStamped: it says what it is
-        info, data = audio.info, audio.audio_data
-        for values, kind, scale in (
-            (data.float32_data, np.float32, 1.0),
-            (data.int32_data, np.int32, 2.0**31),
-            (data.int16_data, np.int16, 2.0**15),
-            (data.int8_data, np.int8, 2.0**7),
-        ):
-            if len(values):
-                floats = np.asarray(values, kind).astype(np.float32) / np.float32(scale)
-                return mono(floats, info.channels or 1), info.rate or rate
-        floats = (np.asarray(data.uint8_data, np.uint8).astype(np.float32) - 128) / 128
-        return mono(floats, info.channels or 1), info.rate or rate
+        info, values = audio.info, np.zeros(0, np.float32)
+        for kind in ("float32", "int32", "int16", "int8", "uint8"):
+            if len(given := getattr(audio.audio_data, f"{kind}_data")):
+                values = np.asarray(given, kind)
+                break
+        return mono(values, info.channels or 1), info.rate or rate
     data = bytes(audio.data)
-    return mono(data[: len(data) // 2 * 2], channels), rate
+    return mono(np.frombuffer(data[: len(data) // 2 * 2], "<i2"), channels), rate

@@ -46,7 +46,8 @@ class Speaker(Node):
         self._speaking = self.create_publisher(Bool, "speech/speaking", LATCHED)
         self._changed = threading.Condition()
         self._next = ""
-        self._listening = self._closing = False
+        self._listening = False
+        self.stopping = threading.Event()
         self._process: subprocess.Popen | None = None
         self.create_subscription(String, "answer", self._on_text, 10)
         self.create_subscription(String, "speech/say", self._on_text, 10)
@@ -76,9 +77,9 @@ class Speaker(Node):
         while True:
             with self._changed:
                 self._changed.wait_for(
-                    lambda: self._closing or (self._next and not self._listening)
+                    lambda: self.stopping.is_set() or (self._next and not self._listening)
                 )
-                if self._closing:
+                if self.stopping.is_set():
                     return
                 text, self._next = self._next, ""
                 self._speaking.publish(Bool(data=True))
@@ -97,7 +98,7 @@ class Speaker(Node):
     def close(self) -> None:
         """Fall silent."""
         with self._changed:
-            self._closing = True
+            self.stopping.set()
             self._hush()
             self._changed.notify()
         self._thread.join(2.0)

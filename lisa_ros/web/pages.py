@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import secrets
 import socket
 import struct
-import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -54,7 +54,8 @@ class Demo:
 
     tables: list[tuple[int, list[str]]]
     """seed and instructions of each"""
-    show: Callable[[int], None]
+    show: Callable[[str], None]
+    """tells the camera a seed"""
     present: int = 0
 
     @property
@@ -63,7 +64,7 @@ class Demo:
 
     def next_table(self) -> None:
         self.present = (self.present + 1) % len(self.tables)
-        self.show(self.tables[self.present][0])
+        self.show(str(self.tables[self.present][0]))
 
 
 class Misuse(Exception):
@@ -217,19 +218,13 @@ class WebServer:
 
     def _recognise(self, wav: bytes) -> Any:
         """What was said in a WAV file."""
-        from lisa_ros.speech.audio import AudioError, read_wav
+        from lisa_ros.speech.audio import read_wav
         from lisa_ros.speech.recognizer import load_recognizer
 
+        samples, rate = read_wav(io.BytesIO(wav), "the recording")
         if self._recognizer is None:
             self._recognizer = load_recognizer(self._speech_model)
-        with tempfile.TemporaryDirectory(prefix="lisa_ros_web_") as folder:
-            path = Path(folder) / "recording.wav"
-            path.write_bytes(wav)
-            try:
-                samples, rate = read_wav(path)
-            except AudioError as error:
-                raise AudioError(str(error).replace(str(path), "the recording")) from None
-            return self._recognizer.recognise(samples, rate)
+        return self._recognizer.recognise(samples, rate)
 
     # --- the socket --------------------------------------------------------------------------
 

@@ -55,6 +55,16 @@ WRONG = (
     ),
     (
         "follow",
+        {"instruction": "the mug", "seconds": "2"},
+        f"`seconds` of follow must be {SECONDS}, not '2'",
+    ),
+    (
+        "follow",
+        {"instruction": "the mug", "seconds": True},
+        f"`seconds` of follow must be {SECONDS}, not True",
+    ),
+    (
+        "follow",
         {"instruction": "the mug", "for": 3},
         f"follow takes no 'for'; it takes `instruction`, {WORDS} and `seconds`, {SECONDS}",
     ),
@@ -131,10 +141,10 @@ async def call_every_tool(client: Client) -> None:
     assert not followed.is_error, followed
     images = followed.structured_content["images"]
     assert images > 0
-    assert followed.structured_content["reason"] == "the 1 s are over"
+    assert followed.structured_content["reason"] == "the 1 s is over"
     said = followed.content[0].text.splitlines()
     assert said[0].startswith(f"Seen in {images} of ")
-    assert said[0].endswith(" images, then following ended: the 1 s are over")
+    assert said[0].endswith(" images, then following ended: the 1 s is over")
     assert said[1].startswith("1. it: score 0.80, box x ")
 
     assert (await client.call_tool("stop", {})).structured_content == {"stopped": 0}

@@ -126,7 +126,7 @@ def test_values_that_cannot_be_used_get_a_reason(name, value, words):
 def words_of(line: str) -> list[str]:
     """What `lisa-ros node LINE` hands to ROS."""
     parser = argparse.ArgumentParser()
-    node.add_arguments(parser)
+    node.add_node_arguments(parser)
     return node.ros_arguments(parser.parse_args(shlex.split(line)))
 
 

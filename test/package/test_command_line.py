@@ -7,19 +7,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from lisa_ros import cli, demo
 from lisa_ros.cli import main
+from lisa_ros.errors import RemoteFailure
 
 
 def command(run, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The words of a command that does what `run` does."""
-    module = SimpleNamespace(add_arguments=lambda parser: None, run=run)
-    monkeypatch.setattr(cli, "_module", lambda name: module)
+    monkeypatch.setattr(cli, "_command", lambda name: (lambda parser: None, run))
     return ["info"]
 
 
@@ -36,6 +35,7 @@ def failing(error: BaseException):
         (OSError(errno.ENOSPC, "No space left on device", "a.png"), "No space left on device: a.p"),
         (PermissionError(errno.EACCES, "Permission denied", "/out"), "Permission denied: /out"),
         (OSError("cannot identify it"), "cannot identify it"),
+        (RemoteFailure("http://robot:8000: the model failed"), "http://robot:8000: the model"),
         (ModuleNotFoundError("no", name="peft.tuners"), "pip install 'lisa_ros[train]'"),
         (ModuleNotFoundError("no", name="torch"), "the package torch is missing from"),
         (ModuleNotFoundError("no", name="lisa_ros.msg"), "ROS messages are not built"),

@@ -75,7 +75,7 @@ def test_tables_are_read_as_tables_and_lose_no_cell(page: Path) -> None:
 @cache
 def options_of(command: str) -> frozenset[str]:
     parser = argparse.ArgumentParser()
-    cli._module(command).add_arguments(parser)
+    cli._command(command)[0](parser)
     return frozenset(parser._option_string_actions)
 
 

@@ -123,6 +123,19 @@ def test_the_command_writes_cloud_and_box(tmp_path, monkeypatch, capsys):
     assert "view 1.png    the red box" in printed and "of 4 views" in printed
 
 
+def test_the_command_overwrites_what_it_has_written_and_nothing_else(tmp_path, monkeypatch, capsys):
+    test_the_command_writes_cloud_and_box(tmp_path, monkeypatch, capsys)
+    again = ["views", str(tmp_path), "--query", "the red box", "--out", str(tmp_path / "out")]
+    assert main(again) == 0, "a second time into its own folder"
+    (tmp_path / "mine").mkdir()
+    for name in ("view_01.png", "object.json"):
+        (tmp_path / "mine" / name).write_bytes(b"[]")
+        assert main([*again[:-1], str(tmp_path / "mine")]) == 2
+        assert f"{name} is not of an earlier `lisa-ros views`" in capsys.readouterr().err
+        assert (tmp_path / "mine" / name).read_bytes() == b"[]"
+        (tmp_path / "mine" / name).unlink()
+
+
 def test_the_command_says_when_nothing_is_there(tmp_path, monkeypatch, capsys):
     write_folder(tmp_path, shots())
     blind = Oracle(blind=(1, 2, 3, 4))

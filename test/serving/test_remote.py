@@ -39,11 +39,12 @@ from lisa_ros.errors import (
     ImageError,
     InstructionError,
     LisaError,
+    RemoteFailure,
     ServerError,
     ServerUnreachable,
 )
 from lisa_ros.serving import remote, wire
-from lisa_ros.serving.remote import RemoteEngine, RemoteFailure, is_address
+from lisa_ros.serving.remote import RemoteEngine, is_address
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32))

@@ -61,18 +61,24 @@ def test_stereo_of_8_khz_is_read(tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_sound_are_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     empty = write(tmp_path / "empty.wav", np.zeros(0), 16_000)
     (tmp_path / "words.wav").write_text("hello")
     whole = write(tmp_path / "whole.wav", tone(500, 8_000), 8_000).read_bytes()
     (tmp_path / "cut.wav").write_bytes(whole[:-12_000])
     (tmp_path / "head.wav").write_bytes(whole[:40])
+
+    def load_recognizer(model: str) -> None:
+        raise AssertionError("a model was loaded for a file that cannot be heard")
+
+    monkeypatch.setattr("lisa_ros.speech.recognizer.load_recognizer", load_recognizer)
     for path, reason in (
         (tmp_path / "cut.wav", "is cut off: 0.2 s of the 1.0 s"),
         (tmp_path / "head.wav", "is no WAV file"),
         (empty, "has no sound in it"),
         (tmp_path / "words.wav", "is no WAV file"),
+        (write(tmp_path / "slow.wav", tone(500, 4_000), 4_000), "4000 samples a second"),
         (tmp_path / "none.wav", "No such file"),
     ):
         assert main(["listen", "--wav", str(path)]) == 2
@@ -112,7 +118,7 @@ def test_no_microphone_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     device = SimpleNamespace(PortAudioError=PortAudioError, query_devices=none)
     monkeypatch.setattr(audio, "sound_device", lambda: device)
     with pytest.raises(AudioError, match="no microphone can be opened"):
-        audio.Microphone()
+        next(audio.microphone())
 
 
 def test_a_microphone_that_is_unplugged_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,16 +137,20 @@ def test_a_microphone_that_is_unplugged_is_one_sentence(monkeypatch: pytest.Monk
                 raise PortAudioError("Unanticipated host error")
             return self.blocks.pop(), False
 
+        def close(self) -> None:
+            closed.append(True)
+
+    closed: list[bool] = []
     device = SimpleNamespace(
         PortAudioError=PortAudioError,
         query_devices=lambda *_: {"default_samplerate": 16_000.0},
         InputStream=Stream,
     )
     monkeypatch.setattr(audio, "sound_device", lambda: device)
-    microphone = audio.Microphone()
     with pytest.raises(AudioError, match="gives no sound any more"):
-        for _ in range(5):
-            assert len(microphone.read()) == audio.BLOCK
+        for block in audio.microphone():
+            assert len(block) == audio.BLOCK
+    assert closed == [True]
 
 
 def test_both_packages_of_audio_messages_are_understood() -> None:
@@ -180,7 +190,7 @@ def test_two_utterances_are_cut_apart_by_loudness() -> None:
     room[RATE : 2 * RATE] += tone(300, RATE)
     room[int(3.5 * RATE) : 4 * RATE] += tone(300, RATE, 0.5)
     cut = Endpointer(Energy())
-    found = [cut(block) for block in audio.blocks(room)]
+    found = [cut(block) for block in audio.blocks([room])]
     found = [one for one in [*found, cut.flush()] if one is not None]
     assert len(found) == 2
     assert 1.0 < len(found[0]) / RATE < 2.4 and 0.5 < len(found[1]) / RATE < 1.9
@@ -191,5 +201,5 @@ def test_noise_and_silence_are_no_utterance(detector: type) -> None:
     cut = Endpointer(detector())
     noise = np.random.default_rng(0).normal(0, 0.05, 3 * RATE).astype("f4")
     for sound in (noise, np.zeros(2 * RATE, "f4")):
-        assert all(cut(block) is None for block in audio.blocks(sound))
+        assert all(cut(block) is None for block in audio.blocks([sound]))
         assert cut.flush() is None

@@ -314,7 +314,8 @@ function onAnswer(turn, message) {
   turn.button.dataset.firstMask = message.timings.first_mask;
   turn.button.dataset.total = message.timings.total;
   turn.took.textContent = turn.source + (message.timings.total ? `${Math.round(message.timings.total)} ms · ${message.model}` : "");
-  endTurn(turn, [MEANINGS[message.status], message.error].filter(Boolean).join(" "));
+  const reason = message.error.charAt(0).toUpperCase() + message.error.slice(1);
+  endTurn(turn, [MEANINGS[message.status], reason].filter(Boolean).join(" "));
 }
 
 // --- follow ----------------------------------------------------------------------------------

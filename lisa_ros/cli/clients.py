@@ -1,0 +1,276 @@
+"""`lisa-ros web`, `mcp`, `listen`, `speak`: who asks a running perception node, and is told."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lisa_ros.errors import LisaError
+from lisa_ros.fastdds import use_large_image_transport
+
+if TYPE_CHECKING:
+    from lisa_ros.speech.listen import Listener
+    from lisa_ros.speech.speak import Speaker
+    from lisa_ros.web.pages import Demo
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")  # what `mcp` guards against pages of other origins
+
+
+def _add_node_arguments(parser: argparse.ArgumentParser, *, demo: bool = False) -> None:
+    """Where the perception node is; with `demo`, that one may be brought along."""
+    add = parser.add_argument
+    if demo:
+        add("--demo", action="store_true", help="bring a node and a recorded camera along")
+        add("--model", default="nano", help="model of --demo (default: nano)")
+    add("--namespace", default="lisa", help="of the node (default: lisa)")
+    add("--ros-args", nargs=argparse.REMAINDER, default=[], help="as of `ros2 run`")
+
+
+def _node_names(args: argparse.Namespace) -> tuple[str, list[str]]:
+    """The namespace, and what `rclpy.init` is given."""
+    return args.namespace.strip("/"), ["--ros-args", *args.ros_args]
+
+
+# --- with a camera's picture ---------------------------------------------------------------------
+
+
+def add_web_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--port", type=int, default=8080, help="default: 8080; 0: any free one")
+    add(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (default: this machine alone); 0.0.0.0: everybody who has the "
+        "link with the token",
+    )
+    add("--tls", action="store_true", help="HTTPS with a certificate of our own (microphone)")
+    add("--tls-cert", type=Path, metavar="PEM", help="HTTPS with this certificate")
+    add("--tls-key", type=Path, metavar="PEM", help="and its key")
+    add(
+        "--speech-model", default="", help="of the page's microphone, as --model of lisa-ros listen"
+    )
+    _add_node_arguments(parser, demo=True)
+
+
+def run_web(args: argparse.Namespace) -> int:
+    """Print the link, serve until SIGINT or SIGTERM."""
+    from lisa_ros.web import access
+    from lisa_ros.web.pages import WebServer
+
+    certificate, key = args.tls_cert, args.tls_key
+    if (certificate is None) != (key is None):
+        raise access.WebError("--tls-cert and --tls-key belong together: name both or neither")
+    address = access.own_address(args.host)
+    if certificate is not None:
+        access.check_certificate(certificate, key)
+    elif args.tls:
+        certificate = key = access.self_signed(address)
+    listening = access.listen(args.host, args.port)
+    port = listening.getsockname()[1]
+    token = "" if access.is_loopback(args.host) else access.new_token()
+    with _demonstration(args) as demo:
+        server = WebServer(*_node_names(args), token, port, demo, args.speech_model)
+        link = f"http{'s' if certificate else ''}://{address}:{port}/"
+        if token:
+            link += f"?token={token}"
+            _show_qr(link)
+        print(f"The page: {link}", flush=True)
+        if certificate:
+            print(f"SHA-256 of its certificate: {access.fingerprint(certificate)}", flush=True)
+        elif token:
+            print("Over plain http browsers give no microphone; --tls makes it https.", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve(listening, certificate, key)
+    return 0
+
+
+def _show_qr(link: str) -> None:
+    """The link as a QR code of block letters."""
+    import segno
+
+    encoding = (getattr(sys.stdout, "encoding", "") or "").lower()
+    if "utf" in encoding:  # other terminals have no such letters
+        segno.make(link, error="l").terminal(compact=True)
+
+
+def add_mcp_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--http",
+        action="store_true",
+        help="serve streamable HTTP at /mcp (default: standard input and output)",
+    )
+    add(
+        "--host",
+        default=LOOPBACK[0],
+        help=f"of --http: one of {', '.join(LOOPBACK)} (default: %(default)s)",
+    )
+    add("--port", type=int, default=8001, help="of --http (default: 8001); 0: any free one")
+    _add_node_arguments(parser, demo=True)
+
+
+def run_mcp(args: argparse.Namespace) -> int:
+    """Serve until the agent hangs up, SIGINT or SIGTERM."""
+    from lisa_ros.agents.mcp_server import Eyes, serve
+    from lisa_ros.web.access import listen, own_address
+
+    port = args.port
+    if args.http:
+        if args.host not in LOOPBACK:
+            raise LisaError(
+                "whoever reaches this server sees what the robot sees, and it has no password: "
+                f"--host takes {', '.join(LOOPBACK)}; from elsewhere reach it by "
+                f"`ssh -L {port}:127.0.0.1:{port} ROBOT`"
+            )
+        with listen(args.host, port) as free:  # what is wrong with them is said before all else
+            port = free.getsockname()[1]
+    with _demonstration(args):
+        eyes = Eyes(*_node_names(args))
+        if args.http:
+            place = f"{own_address(args.host)}:{port}"
+            print(f"MCP server: http://{place}/mcp", file=sys.stderr, flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            serve(eyes, "http" if args.http else "stdio", args.host, port)
+    return 0
+
+
+@contextlib.contextmanager
+def _demonstration(args: argparse.Namespace) -> Iterator[Demo | None]:
+    """With `--demo` a recorded camera and a perception node that looks at it, until the end."""
+    use_large_image_transport()
+    # uvicorn raises a signal once more when it has ended; what --demo has started must end too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if not args.demo:
+        yield None
+        return
+    from lisa_ros.demo.demonstration import started
+    from lisa_ros.demo.recorded_camera import read_questions
+    from lisa_ros.web.pages import Demo
+
+    tables: dict[int, list[str]] = {}
+    for question in read_questions():
+        tables.setdefault(question.seed, []).append(question.instruction)
+    with (
+        tempfile.TemporaryDirectory(prefix="lisa_ros_demo_") as folder,
+        started(args.model, Path(folder), args.namespace) as (domain, _, camera),
+    ):
+        # standard output belongs to the protocol of `mcp`
+        print(f"Look on with ROS_DOMAIN_ID={domain}.", file=sys.stderr, flush=True)
+        yield Demo(list(tables.items()), camera.tell)
+
+
+# --- with a voice --------------------------------------------------------------------------------
+
+
+def add_listen_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--wav", type=Path, help="hear this file and end")
+    source.add_argument("--topic", help="hear an audio topic (audio_common_msgs)")
+    source.add_argument("--device", default="", help="number or name of a microphone")
+    add("--rate", type=int, default=16_000, help="of a topic of AudioData")
+    add("--channels", type=int, default=1, help="of a topic of AudioData")
+    add(
+        "--model",
+        default="",
+        help="folder or hub id of a Whisper or Moonshine (default: pocketsphinx, the tabletop's "
+        "sentences)",
+    )
+    add("--wake-word", default="", help="what an instruction must begin with")
+    _add_node_arguments(parser)
+
+
+def run_listen(args: argparse.Namespace) -> int:
+    """Listen until the file ends, SIGINT or SIGTERM; 1 where nothing in a file was asked."""
+    from lisa_ros.speech import audio
+    from lisa_ros.speech.recognizer import load_recognizer
+
+    # what cannot be is said before anything is loaded
+    if args.wav:
+        recorded = audio.resample(*audio.read_wav(args.wav))
+    elif args.topic:
+        audio.check_sound(args.rate, args.channels)
+    else:
+        audio.sound_device()
+    recognizer = load_recognizer(args.model)
+
+    from lisa_ros.speech.listen import Listener
+
+    namespace, ros_arguments = _node_names(args)
+    with _spinning(lambda: Listener(recognizer, args.wake_word, namespace), ros_arguments) as node:
+        if args.wav:
+            sound = node.recording(recorded)
+        elif args.topic:
+            sound = node.topic(args.topic, args.rate, args.channels)
+        else:
+            sound = audio.microphone(args.device)
+        count = node.hear(sound)
+        if not args.wav or node.asked:
+            return 0
+        what = (
+            "nothing was understood surely enough to be asked" if count else "nobody says anything"
+        )
+        node.get_logger().warning(f"{what} in {args.wav}")
+        return 1
+
+
+def add_speak_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--command",
+        dest="voice",
+        default="espeak-ng --stdin",
+        help="a program that says what it reads on its standard input (default: %(default)s)",
+    )
+    _add_node_arguments(parser)
+
+
+def run_speak(args: argparse.Namespace) -> int:
+    """Speak until SIGINT or SIGTERM."""
+    from lisa_ros.speech.speak import Speaker
+
+    namespace, ros_arguments = _node_names(args)
+    with _spinning(lambda: Speaker(args.voice, namespace), ros_arguments) as node:
+        node.stopping.wait()
+        node.close()
+    return 0
+
+
+@contextlib.contextmanager
+def _spinning(
+    make: Callable[[], Listener | Speaker], ros_arguments: list[str]
+) -> Iterator[Listener | Speaker]:
+    """A node on a thread of its own; SIGINT and SIGTERM set its `stopping`."""
+    import rclpy
+    from rclpy.executors import ExternalShutdownException
+    from rclpy.signals import SignalHandlerOptions
+
+    rclpy.init(args=ros_arguments, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = make()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: node.stopping.set())
+
+        def spin() -> None:
+            try:
+                rclpy.spin(node)
+            except ExternalShutdownException:
+                pass
+            finally:
+                node.stopping.set()
+
+        spinning = threading.Thread(target=spin, daemon=True)
+        spinning.start()
+        try:
+            yield node
+        finally:
+            rclpy.try_shutdown()
+            spinning.join(2.0)
+    finally:
+        rclpy.try_shutdown()
