@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 
 from lisa_ros.engine.answer import Instance
-from lisa_ros.tracking.tracker import mask_box
 
 RED, BLUE = (190, 40, 40), (40, 70, 180)
 
@@ -41,4 +40,4 @@ def draw(things: list[tuple[tuple[int, int, int], float, float]], size: int = 46
 
 def instance(mask: np.ndarray, label: str = "it", score: float = 0.9) -> Instance:
     """As an engine would have found it."""
-    return Instance(mask, score, 1.0, label, mask_box(mask), int(mask.sum()))
+    return Instance(mask, score, 1.0, label)

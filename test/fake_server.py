@@ -17,7 +17,7 @@ from lisa_ros.serving import wire
 IMAGE = picture()
 MASK = np.zeros(IMAGE.shape[:2], bool)
 MASK[10:20, 5:30] = True
-INSTANCE = Instance(MASK, 0.9, 0.8, "the mug", (5, 10, 25, 10), 250, {"bias": 1.0})
+INSTANCE = Instance(MASK, 0.9, 0.8, "the mug", {"bias": 1.0})
 COUNTERS = {"sam_encodes": 1, "clip_encodes": 1, "forwards": 1, "tokens": 3}
 ANSWER = Answer("It is here.", AnswerStatus.OK, [INSTANCE], {"total": 1.0}, COUNTERS, "end", "It")
 EVENTS = [TextDelta("It is"), MaskReady(INSTANCE), TextDelta(" here."), Finished(ANSWER)]

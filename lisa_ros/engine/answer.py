@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
+import cv2
 import numpy as np
 
 SEG = "[SEG]"
@@ -51,15 +53,21 @@ class Instance:
     """0..1: the probability that the language model gave to `[SEG]` at this place"""
     label: str
     """the words of the answer that this mask belongs to, or the instruction where there are none"""
-    box: tuple[int, int, int, int]
-    """x, y, width, height in pixels; zeros for an empty mask"""
-    area: int
-    """pixels of the mask"""
     evidence: Mapping[str, float] = field(default_factory=dict)
     """what a calibrated score was made from (request_state.py); empty where it is not calibrated"""
     seg_embedding: np.ndarray | None = None
     """(C,) float32, the `[SEG]` embedding as SAM's prompt, by which `Engine.decode_masks` finds the
     thing in other images; None for a mask that no model made"""
+
+    @cached_property
+    def box(self) -> tuple[int, int, int, int]:
+        """x, y, width, height in pixels; zeros for an empty mask."""
+        return mask_box(self.mask)
+
+    @cached_property
+    def area(self) -> int:
+        """Pixels of the mask."""
+        return np.count_nonzero(self.mask)
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,11 @@ class Answer:
     def truncated(self) -> bool:
         """Whether the answer reached its longest length and was cut there."""
         return self.stopped_by == "tokens"
+
+
+def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """x, y, width, height of a mask (H, W) bool in pixels; zeros for an empty one."""
+    return tuple(cv2.boundingRect(mask.view(np.uint8)))
 
 
 def plain_text(raw: str) -> str:

@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -171,15 +170,9 @@ def measure(logits: Tensor, label: str, seg_probability: float) -> Instance:
     if not logits.isfinite().all():
         raise FloatingPointError(f"mask logits are not finite: {BROKEN_NUMBERS}")
     inside = logits > 0
-    area = int(inside.sum())
-    mask = inside.cpu().numpy()
-    if not area:
-        return Instance(mask, 0.0, seg_probability, label, (0, 0, 0, 0), 0)
-    score = float(torch.sigmoid(logits[inside]).mean())
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    x, y = int(columns[0]), int(rows[0])
-    box = (x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1)
-    return Instance(mask, score, seg_probability, label, box, area)
+    probabilities = torch.sigmoid(logits[inside])  # (area,)
+    score = float(probabilities.mean()) if len(probabilities) else 0.0
+    return Instance(inside.cpu().numpy(), score, seg_probability, label)
 
 
 def evidence(mask_probability: float, word_probability: float | None) -> dict[str, float]:

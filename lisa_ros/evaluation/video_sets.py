@@ -26,12 +26,11 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from lisa_ros.engine.answer import Instance
+from lisa_ros.engine.answer import Instance, mask_box
 from lisa_ros.errors import ServerUnreachable
 from lisa_ros.evaluation.coco import decode_mask
 from lisa_ros.evaluation.json_files import DatasetError, entries_of, place, read_json, require
 from lisa_ros.image_files import image_size, read_image, read_samples
-from lisa_ros.tracking.tracker import mask_box
 
 if TYPE_CHECKING:
     from lisa_ros.tracking.follow import Asks, Follower
@@ -429,9 +428,7 @@ def follow(follower: Follower, clip: VideoClip, first: int) -> Predict:
         stamp, key = index / clip.rate, (clip.name, index)
         if index == first:
             given = clip.truth(index).masks
-            instances = [
-                Instance(m, 1.0, 1.0, clip.name, (0, 0, 0, 0), int(m.sum())) for m in given
-            ]
+            instances = [Instance(mask, 1.0, 1.0, clip.name) for mask in given]
             tracks = follower.begin(
                 rgb, stamp=stamp, key=key, instances=instances, instruction=clip.instruction
             )

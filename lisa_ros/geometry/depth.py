@@ -167,12 +167,11 @@ def window(mask: np.ndarray, share: float, least: int) -> tuple[slice, slice]:
 
     The mask must not be empty.
     """
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     slices = []
-    for axis, size in ((1, mask.shape[0]), (0, mask.shape[1])):
-        used = np.flatnonzero(mask.any(axis=axis))
-        low, high = int(used[0]), int(used[-1]) + 1
-        margin = max(least, round(share * (high - low)))
-        slices.append(slice(max(0, low - margin), min(size, high + margin)))
+    for low, used, size in ((y, height, mask.shape[0]), (x, width, mask.shape[1])):
+        margin = max(least, round(share * used))
+        slices.append(slice(max(0, low - margin), min(size, low + used + margin)))
     return slices[0], slices[1]
 
 

@@ -40,7 +40,7 @@ from lisa_ros.serving.wire import (
     write_refusal,
 )
 from lisa_ros.tracking.lisa import LisaTracker
-from lisa_ros.tracking.tracker import LOST_AFTER, MAX_TRACKS, Track, Tracker, mask_box
+from lisa_ros.tracking.tracker import LOST_AFTER, MAX_TRACKS, Track, Tracker
 
 if TYPE_CHECKING:
     from lisa_ros.engine.engine import Engine
@@ -106,17 +106,13 @@ def read_call(body: bytes) -> tuple[dict[str, Any], list[Instance], bytes]:
             if not 0 < height * width <= MOST_PIXELS:
                 raise ValueError(f"a mask of {width}x{height} pixels")
             mask = mask_of(one["runs"], (height, width))
-            things.append(_instance(mask, str(one["label"]), embedding_of(one["embedding"])))
+            embedding = embedding_of(one["embedding"])
+            things.append(Instance(mask, 1.0, 1.0, str(one["label"]), seg_embedding=embedding))
         kinds = {"session": str, "stamp": float, "track": int, "most": int}
         known = {name: kind(fields[name]) for name, kind in kinds.items()}
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise WireError(f"the request cannot be understood: {error!r:.100}") from None
     return known | {"call": fields["call"]}, things, file
-
-
-def _instance(mask: np.ndarray, label: str, embedding: np.ndarray | None) -> Instance:
-    box, area = mask_box(mask), int(mask.sum())
-    return Instance(mask, 1.0, 1.0, label, box, area, seg_embedding=embedding)
 
 
 # the robot's side
@@ -229,7 +225,10 @@ class RemoteTracker(Tracker):
             file = kept[0].file
             group = [one for one in kept if one.file is file]
             kept = [one for one in kept if one.file is not file]
-            things = [_instance(one.mask, one.label, one.embedding) for one in group]
+            things = [
+                Instance(one.mask, 1.0, 1.0, one.label, seg_embedding=one.embedding)
+                for one in group
+            ]
             shown = self._exchange(session, call, group[0].stamp, things, file=file)
             if isinstance(shown, Refusal):
                 raise self.engine.refused(shown)

@@ -185,16 +185,12 @@ class EventReader:
             raise WireError(f"a line of the answer cannot be understood: {error!r:.100}") from None
 
     def _instance(self, fields: Mapping[str, Any]) -> Instance:
-        mask = mask_of(fields["runs"], self.hw)
         evidence = {str(name): float(value) for name, value in fields["evidence"].items()}
-        x, y, width, height = (int(side) for side in fields["box"])
         return Instance(
-            mask=mask,
+            mask=mask_of(fields["runs"], self.hw),
             score=float(fields["score"]),
             seg_probability=float(fields["seg_probability"]),
             label=str(fields["label"]),
-            box=(x, y, width, height),
-            area=int(mask.sum()),
             evidence=evidence,
             seg_embedding=embedding_of(fields.get("embedding")),
         )

@@ -22,7 +22,6 @@ from lisa_ros.tracking.tracker import (
     Track,
     Tracker,
     TrackState,
-    mask_box,
     mask_iou,
 )
 
@@ -277,4 +276,4 @@ def instance_at(
         _, parts = cv2.connectedComponents(cut.astype(np.uint8))
         cut &= parts == parts[y, x]
     mask = cut if cut.any() else whole
-    return Instance(mask, 1.0, 1.0, label, mask_box(mask), int(mask.sum()))
+    return Instance(mask, 1.0, 1.0, label)

@@ -12,7 +12,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from lisa_ros.tracking.tracker import mask_box
+from lisa_ros.engine.answer import mask_box
 
 FEWEST = 30  # points that an affine motion is fitted to; fewer give a shift alone
 MOST_POINTS = 400  # of a thing, that its motion is fitted to

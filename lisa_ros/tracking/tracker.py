@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from lisa_ros.engine.answer import Instance
+from lisa_ros.engine.answer import Instance, mask_box
 from lisa_ros.engine.question import check_image
 from lisa_ros.errors import TrackingError
 
@@ -209,15 +209,6 @@ def check_things(image: np.ndarray, instances: Sequence[Instance], room: int, mo
             )
         if not instance.mask.any():
             raise TrackingError(f"the mask of '{instance.label}' is empty: nothing to follow")
-
-
-def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """x, y, width, height of a mask (H, W) bool in pixels; zeros for an empty one."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return (0, 0, 0, 0)
-    x, y = int(columns[0]), int(rows[0])
-    return (x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1)
 
 
 def mask_iou(first: np.ndarray, second: np.ndarray) -> float:

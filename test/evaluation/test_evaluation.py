@@ -69,7 +69,7 @@ class Scripted:
         self.asked.append((instruction, mode, history, key))
         transcript, masks = self.answers[instruction]
         terms = evidence(0.8, 0.5)
-        found = [Instance(m, self.score, 1.0, "", (0, 0, 1, 1), int(m.sum()), terms) for m in masks]
+        found = [Instance(m, self.score, 1.0, "", terms) for m in masks]
         text = transcript.replace(" [SEG]", "")
         status = AnswerStatus.OK if masks else AnswerStatus.NOT_FOUND
         return Answer(text, status, found, transcript=transcript)

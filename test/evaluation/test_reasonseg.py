@@ -202,7 +202,7 @@ class Answering:
         self.asked.append((instruction, mode))
         mask = np.zeros(image.shape[:2], np.uint8)
         cv2.rectangle(mask, SQUARE[0], SQUARE[2], 1, -1)
-        found = [Instance(mask > 0, 0.9, 1.0, "", (0, 0, 1, 1), 1, {})]
+        found = [Instance(mask > 0, 0.9, 1.0, "")]
         return Answer("", AnswerStatus.OK, found, transcript="[SEG].")
 
 

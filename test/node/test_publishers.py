@@ -87,7 +87,7 @@ def test_a_result_does_not_wait_for_overlay_markers_and_clouds(monkeypatch, erro
     outputs = ResultPublishers(node, settings)
     frame = Frame(image_message(COLOR), key=("camera", 1), match=DepthMatch(metres(), INFO))
     frame.pixels(settings["input.max_pixels"])
-    found = [Instance(SEEN == 0, 0.9, 0.9, "it", (0, 0, 9, 9), int((SEEN == 0).sum()))]
+    found = [Instance(SEEN == 0, 0.9, 0.9, "it")]
     objects = objects3d.localize([found[0].mask], frame.match, frame.header, settings)
     outcome = Outcome(Status.OK, "", Answer("It is it.", AnswerStatus.OK, found), objects)
     query = Query("1", "it", "auto", 1, Time(), 30.0, 9, frame)

@@ -50,7 +50,7 @@ def red(rgb: np.ndarray) -> np.ndarray:
 
 def answer(*labels: str, score: float = 0.8, mask: np.ndarray | None = None) -> Answer:
     mask = np.ones((2, 2), bool) if mask is None else mask
-    found = [Instance(mask, score, 1.0, one, (0, 0, 2, 2), int(mask.sum())) for one in labels]
+    found = [Instance(mask, score, 1.0, one) for one in labels]
     status = AnswerStatus.OK if found else AnswerStatus.NOT_FOUND
     text = f"It is {labels[0]} [SEG]." if labels else "There is none."
     return Answer(text, status, found)

@@ -48,7 +48,7 @@ class Oracle:
             mask = np.roll(mask, 100, axis=1)
         if self.asked in self.blind:
             return Answer("", AnswerStatus.NOT_FOUND, [])
-        one = Instance(mask, 0.9, 0.9, "the red box", (0, 0, 1, 1), int(mask.sum()))
+        one = Instance(mask, 0.9, 0.9, "the red box")
         return Answer("", AnswerStatus.OK, [one])
 
 
@@ -586,7 +586,7 @@ def test_the_simulated_table():
 
     def segment(image, instruction, *, mode):
         mask = next(answers) == number
-        one = Instance(mask, 1.0, 1.0, "it", (0, 0, 1, 1), int(mask.sum()))
+        one = Instance(mask, 1.0, 1.0, "it")
         return Answer("", AnswerStatus.OK, [one])
 
     seen = ask_views(SimpleNamespace(segment=segment), views, "it", up=UP)

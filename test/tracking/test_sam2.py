@@ -14,7 +14,7 @@ from sam2_samples import small_edgetam, small_sam2
 from lisa_ros.engine.answer import Instance
 from lisa_ros.errors import CheckpointError, TrackingError
 from lisa_ros.tracking.sam2 import Sam2Tracker, load_sam2_tracker, preprocess
-from lisa_ros.tracking.tracker import TrackState, mask_box
+from lisa_ros.tracking.tracker import TrackState
 
 FRAMES = 40
 
@@ -33,7 +33,7 @@ def frame(index: int) -> np.ndarray:
 
 
 def instance(mask: np.ndarray) -> Instance:
-    return Instance(mask, 1.0, 1.0, "the red thing", mask_box(mask), int(mask.sum()))
+    return Instance(mask, 1.0, 1.0, "the red thing")
 
 
 def first() -> Instance:

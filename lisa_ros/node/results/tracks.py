@@ -157,10 +157,7 @@ def track_message(
         places.of(track.mask) if seen else replace(NOWHERE, reason=NOT_VISIBLE)
         for track, seen in zip(tracks, visible, strict=True)
     ]
-    found = [
-        Instance(track.mask, track.score, 0.0, track.label, track.box, int(track.mask.sum()))
-        for track in tracks
-    ]
+    found = [Instance(track.mask, track.score, 0.0, track.label) for track in tracks]
     space = Objects3D(tuple(objects), places.frame_id)
     message.instances = messages.instance_messages(found, frame.header, space)
     for instance, track in zip(message.instances, tracks, strict=True):
