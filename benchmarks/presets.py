@@ -108,7 +108,7 @@ def _tokenizer() -> Tokenizer:
         unk_id=0,
         minloglevel=2,
     )
-    return Tokenizer.create(model.getvalue(), ("[SEG]", "<im_start>", "<im_end>"))
+    return Tokenizer(model.getvalue(), {}, ("[SEG]", "<im_start>", "<im_end>"))
 
 
 def preset_config(preset: str) -> LisaConfig:

@@ -37,7 +37,7 @@ def small_tokenizer(kind: str = "bpe") -> Tokenizer:
         hard_vocab_limit=False,
         minloglevel=2,
     )
-    return Tokenizer.create(model.getvalue())
+    return Tokenizer(model.getvalue(), {}, ("[SEG]",))
 
 
 def small_lisa(seed: int = 0) -> Lisa:

@@ -11,8 +11,6 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-SEG = "[SEG]"
-
 # The openings that LISA's answers begin with; they say nothing about which thing is meant.
 _LEAD_IN = re.compile(
     r"^(?:(?:sure|yes|and|or|it is|they are|the segmentation result is|here (?:is|are))\b"

@@ -144,8 +144,7 @@ class Engine:
                 # what was broken off or ran in circles is no good guess
                 if best.stopped_by in ("end", "tokens"):
                     self.drafter.remember(best.question, best.ids)
-                answer = best.answer(group, self.lisa.tokenizer, timer.timings())
-                yield index, Finished(answer)
+                yield index, Finished(best.answer(group, timer.timings()))
         finally:
             self.features.trim()
             self.turn.release()
@@ -295,8 +294,7 @@ class Engine:
             propose=self.drafter.propose,
             question=question,
             features=features,
-            refusal=self.lisa.config.refusal_prefix,
-            calibration=self.lisa.config.score_calibration,
+            lisa=self.lisa,
             keep_empty_masks=self.config.keep_empty_masks,
         )
 
@@ -319,13 +317,13 @@ class Engine:
                 break
             masks = self._decode_masks(steps, timer)
             for step, logits in zip(steps, masks, strict=True):
-                for event in step.sequence.events(self.lisa.tokenizer, step, logits):
+                for event in step.sequence.events(step, logits):
                     if isinstance(event, MaskReady):
                         timer.mark("first_mask")
                     yield step.sequence, event
             stage = "decode"
         for request in requests:
-            for event in request.flush(self.lisa.tokenizer):
+            for event in request.flush():
                 yield request, event
 
     def _keep_prefixes(self, requests: list[RequestState]) -> None:
@@ -353,7 +351,7 @@ class Engine:
         """Full-size mask logits (H, W) and SAM prompts (C,) for every step, by the index of the
         state they come from."""
         masks: list[dict[int, tuple[Tensor, Tensor]]] = [{} for _ in steps]
-        places = [step.sequence.seg_places(step, self.criteria.seg_id) for step in steps]
+        places = [step.sequence.seg_places(step) for step in steps]
         flat = [(n, place) for n, group in enumerate(places) for place in group]
         if flat:
             # SAM is only run where there is a [SEG]: words alone cost no encoder

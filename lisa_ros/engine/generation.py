@@ -57,6 +57,11 @@ class Sequence:
     drafted: int = 0
     accepted: int = 0
 
+    def is_single_pass(self, ids: list[int]) -> bool:
+        """Whether an answer that begins with these ids is over after the first pass."""
+        begins = self.single_pass_unless
+        return begins is not None and (not begins or ids[: len(begins)] != begins)
+
 
 @dataclass
 class Step:
@@ -209,8 +214,7 @@ def _until_end(sequence: Sequence, tokens: list[int], criteria: StoppingCriteria
             sequence.stopped_by = "repetition"
         if sequence.stopped_by:
             return tokens[:count]
-    begins = sequence.single_pass_unless
-    if begins is not None and (not begins or ids[: len(begins)] != begins):
+    if sequence.is_single_pass(ids):
         sequence.stopped_by = "end"
     return tokens
 

@@ -43,10 +43,8 @@ class ImageFeatures:
     @property
     def nbytes(self) -> int:
         """Bytes that this object keeps alive."""
-        tensors = [*self.views, *self.prefix_kv]
-        if self.sam is not None:
-            tensors.append(self.sam)
-        return sum(t.element_size() * t.numel() for t in tensors)
+        tensors = (*self.views, *self.prefix_kv, self.sam)
+        return sum(t.nbytes for t in tensors if t is not None)
 
 
 class ImageFeatureCache:

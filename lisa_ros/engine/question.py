@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypedDict, get_args
 
 import numpy as np
 
-from lisa_ros.engine.answer import SEG
 from lisa_ros.errors import ImageError, InstructionError
-from lisa_ros.model.config import IMAGE_TOKEN, ClipView, LisaConfig
+from lisa_ros.model.config import IMAGE_TOKEN, SEG, ClipView, LisaConfig
 from lisa_ros.model.prompt import (
     Turn,
     build_prompt,

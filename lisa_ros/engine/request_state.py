@@ -29,9 +29,10 @@ from lisa_ros.engine.answer import (
 from lisa_ros.engine.generation import BROKEN_NUMBERS, Sequence, Step
 from lisa_ros.engine.image_features import ImageFeatures
 from lisa_ros.engine.question import Question
-from lisa_ros.model.tokenizer import Tokenizer
+from lisa_ros.model.checkpoint import Lisa
 
 LEAST = 1e-4  # how far from 0 and 1 a probability stays before its logarithm is taken
+_SUMMED = ("sam_encodes", "clip_encodes", "forwards", "drafted", "accepted")  # over all views
 _ABORTED = {"cancel": AnswerStatus.CANCELLED, "deadline": AnswerStatus.TIMEOUT}
 
 
@@ -44,11 +45,7 @@ class RequestState(Sequence):
 
     question: Question
     features: ImageFeatures
-    refusal: str
-    """words with which the model says that a thing is not there, "There is no" for example, with
-    which "There is nothing here to cut with" begins as well; empty: it never does"""
-    calibration: Mapping[str, float] | None = None
-    """what turns evidence into the score of a mask; None: the model has no such thing"""
+    lisa: Lisa
     keep_empty_masks: bool = False
     instances: list[Instance] = field(default_factory=list)
     text: str = ""
@@ -61,27 +58,25 @@ class RequestState(Sequence):
     @property
     def forced(self) -> bool:
         """Whether the mask is taken from the prompt's last state and nothing is generated."""
-        begins = self.single_pass_unless
-        return begins is not None and (not begins or self.ids[: len(begins)] != begins)
+        return self.is_single_pass(self.ids)
 
-    def seg_places(self, step: Step, seg_id: int) -> list[int]:
+    def seg_places(self, step: Step) -> list[int]:
         """Which states of a step a mask must be decoded from."""
         if self.question.mode == "text":
             return []
         if self.forced:
             return [0]
-        return [i for i, token in enumerate(step.tokens) if token == seg_id]
+        return [i for i, token in enumerate(step.tokens) if token == self.lisa.tokenizer.seg_id]
 
-    def events(
-        self, tokenizer: Tokenizer, step: Step, masks: dict[int, tuple[Tensor, Tensor]]
-    ) -> Iterator[Event]:
+    def events(self, step: Step, masks: dict[int, tuple[Tensor, Tensor]]) -> Iterator[Event]:
         """What a step brings, in the order of the answer.
 
         `masks`: full-size logits (H, W), and the SAM prompt (C,) that they were decoded from, by
         the index of the state that predicts their `[SEG]`.
         """
+        tokenizer = self.lisa.tokenizer
         before = len(self.ids) - len(step.tokens)  # tokens of earlier steps
-        if self.calibration is not None:
+        if self.lisa.config.score_calibration is not None:
             self.probabilities += token_probabilities(step.logits, step.tokens)
         for place, (logits, prompt) in masks.items():
             raw = tokenizer.decode(self.ids[: before + place])
@@ -102,62 +97,56 @@ class RequestState(Sequence):
 
     def _calibrated(self, instance: Instance, words: list[float]) -> Instance:
         """The instance with its score; `words`: probabilities of the tokens before its `[SEG]`."""
-        if self.calibration is None:
+        weights = self.lisa.config.score_calibration
+        if weights is None:
             return instance
         terms = evidence(instance.score, min(words, default=None))
-        return replace(instance, score=probability(terms, self.calibration), evidence=terms)
+        return replace(instance, score=probability(terms, weights), evidence=terms)
 
-    def flush(self, tokenizer: Tokenizer) -> Iterator[Event]:
+    def flush(self) -> Iterator[Event]:
         """The words held back so far, of an answer that was broken off between two steps."""
         if not self.forced:
-            yield from self._advance_text(plain_text(tokenizer.decode(self.ids)))
+            yield from self._advance_text(plain_text(self.lisa.tokenizer.decode(self.ids)))
 
     def _advance_text(self, text: str) -> Iterator[Event]:
         if len(text) > len(self.text):
             delta, self.text = text[len(self.text) :], text
             yield TextDelta(delta)
 
-    def answer(
-        self, group: list[RequestState], tokenizer: Tokenizer, timings: dict[str, float]
-    ) -> Answer:
+    def answer(self, group: list[RequestState], timings: dict[str, float]) -> Answer:
         """The answer as it stands; `group`: all views that were asked for it, itself included."""
-        counters = {
-            "sam_encodes": sum(request.sam_encodes for request in group),
-            "clip_encodes": sum(request.clip_encodes for request in group),
-            "forwards": sum(request.forwards for request in group),
-            "tokens": 0 if self.forced else len(self.ids),
-            "drafted": sum(request.drafted for request in group),
-            "accepted": sum(request.accepted for request in group),
-        }
+        counters = {name: sum(getattr(one, name) for one in group) for name in _SUMMED}
+        # a forced state stands for a [SEG]: a dialogue shall know that a mask was given
+        given = self.forced and self.forwards
         return Answer(
             text=self.text,
-            status=self._status(tokenizer.seg_id),
-            # a forced state stands for a [SEG]: a dialogue shall know that a mask was given
-            transcript=f"{SEG}." if self.forced and self.forwards else tokenizer.decode(self.ids),
+            status=self._status(),
+            transcript=f"{SEG}." if given else self.lisa.tokenizer.decode(self.ids),
             instances=self.instances,
             timings=timings,
-            counters=counters,
+            counters={**counters, "tokens": 0 if self.forced else len(self.ids)},
             stopped_by=self.stopped_by,
         )
 
-    def _status(self, seg_id: int) -> AnswerStatus:
+    def _status(self) -> AnswerStatus:
         if self.stopped_by in _ABORTED:
             return _ABORTED[self.stopped_by]
         mode = self.question.mode
         if mode == "text":
             return AnswerStatus.TEXT_ONLY
-        if self.refusal and self.text.startswith(self.refusal):
+        # "There is no" for example, with which "There is nothing here to cut with" begins as well
+        refusal = self.lisa.config.refusal_prefix
+        if refusal and self.text.startswith(refusal):
             return AnswerStatus.NOT_FOUND
         if any(instance.area for instance in self.instances):
             return AnswerStatus.OK
-        wanted = mode not in ("auto", "chain_of_thought") or seg_id in self.ids
+        wanted = mode not in ("auto", "chain_of_thought") or self.lisa.tokenizer.seg_id in self.ids
         return AnswerStatus.NOT_FOUND if wanted else AnswerStatus.TEXT_ONLY
 
 
 def aborted_answer(reason: str) -> Answer:
     """The answer to a question that was broken off before it began."""
-    names = ("sam_encodes", "clip_encodes", "forwards", "tokens", "drafted", "accepted")
-    counters = dict.fromkeys(names, 0)
+    counters = dict.fromkeys((*_SUMMED, "tokens"), 0)
     return Answer("", _ABORTED[reason], [], counters=counters, stopped_by=reason)
 
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from lisa_ros.engine import Answer, Engine
-from lisa_ros.engine.answer import SEG, label_of
+from lisa_ros.engine.answer import label_of
 from lisa_ros.engine.load import is_out_of_memory
 from lisa_ros.engine.question import Mode
 from lisa_ros.errors import LisaError
 from lisa_ros.evaluation.reasonseg import IGNORED, TARGET, Item
+from lisa_ros.model.config import SEG
 
 ALL = "all"
 HIT = 0.5  # IoU above which a mask shows what was meant

@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lisa_ros.engine.answer import SEG
 from lisa_ros.evaluation.coco import CocoFile, read_refer
 from lisa_ros.evaluation.dataset_types import (
     Grounded,
@@ -37,6 +36,7 @@ from lisa_ros.evaluation.json_files import (
     require,
 )
 from lisa_ros.evaluation.reasonseg import read_dataset
+from lisa_ros.model.config import SEG
 
 
 def _names(text: str) -> list[str]:

@@ -57,6 +57,14 @@ class CheckedFolder:
     network: LisaNetwork
     """without memory for its weights"""
 
+    def read(
+        self, dtype: torch.dtype, device: torch.device, sam_dtype: torch.dtype | None = None
+    ) -> Lisa:
+        """The model with its weights, ready for inference; arguments as those of `load`."""
+        fill(self.network, self.shards, dtype, device, sam_dtype)
+        self.network.eval().requires_grad_(False)
+        return Lisa(self.network, self.tokenizer, Processor(self.config), self.config)
+
 
 def load(
     path: str | Path,
@@ -78,18 +86,15 @@ def load(
     with which the model fits into the memory that is free.
     Raises CheckpointError; nothing is half loaded.
     """
-    source = open_checkpoint(path, vision_tower)
-    network, device = source.network, torch.device(device)
+    source, device = open_checkpoint(path, vision_tower), torch.device(device)
     if quantization == "auto":
-        quantization = choose(network, dtype, device)
-    place = device if quantization is None else torch.device("cpu")
-    fill(network, source.shards, dtype, place, sam_dtype)
-    network.eval().requires_grad_(False)
+        quantization = choose(source.network, dtype, device)
+    lisa = source.read(dtype, device if quantization is None else torch.device("cpu"), sam_dtype)
     if quantization is not None:
-        quantize(network, quantization, device)
+        quantize(lisa.network, quantization, device)
     elif not multiplies_natively(dtype, device):
-        upcast(network)
-    return Lisa(network, source.tokenizer, Processor(source.config), source.config)
+        upcast(lisa.network)
+    return lisa
 
 
 def open_checkpoint(path: str | Path, vision_tower: str | Path | None = None) -> CheckedFolder:
@@ -102,7 +107,17 @@ def open_checkpoint(path: str | Path, vision_tower: str | Path | None = None) ->
     else:
         config, shards = LisaConfig.from_json(folder / CONFIG_FILE), [Shard(folder / WEIGHTS_FILE)]
         tokenizer = Tokenizer.from_folder(folder)
-    _check_vocabulary(config, tokenizer, folder, exact=official)
+    rows = config.llama["vocab_size"]
+    if tokenizer.size > rows or (official and tokenizer.size != rows):
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {tokenizer.size} ids, the model {rows} embedding rows;"
+            " they do not belong together"
+        )
+    if tokenizer.seg_id != config.seg_token_id:
+        raise CheckpointError(
+            f"{folder}: [SEG] is {tokenizer.seg_id} for the tokenizer,"
+            f" {config.seg_token_id} in {CONFIG_FILE}"
+        )
     network = empty_network(config)
     check(network, shards, folder)
     kind = "native" if not official else "official LISA++" if config.mask_instances else "official"
@@ -180,7 +195,9 @@ def describe(path: str | Path, vision_tower: str | Path | None = None) -> dict[s
         f" {sam['num_hidden_layers']} layers of {sam['hidden_size']}",
         "[SEG]": f"id {config.seg_token_id}",
         "conversation": config.conversation,
-        "files": ", ".join(f"{_short(s.path)} ({_size(s.path)})" for s in source.shards),
+        "files": ", ".join(
+            f"{_short(s.path)} ({s.path.stat().st_size / 1e6:,.1f} MB)" for s in source.shards
+        ),
     }
 
 
@@ -193,22 +210,6 @@ def verify(folder: Path) -> bool:
         )
     written = json.loads(record.read_text())["written"]
     return all(sha256(folder / name) == digest for name, digest in written.items())
-
-
-def _check_vocabulary(
-    config: LisaConfig, tokenizer: Tokenizer, folder: Path, *, exact: bool
-) -> None:
-    rows = config.llama["vocab_size"]
-    if tokenizer.size > rows or (exact and tokenizer.size != rows):
-        raise CheckpointError(
-            f"{folder}: the tokenizer has {tokenizer.size} ids, the model {rows} embedding rows;"
-            " they do not belong together"
-        )
-    if tokenizer.seg_id != config.seg_token_id:
-        raise CheckpointError(
-            f"{folder}: [SEG] is {tokenizer.seg_id} for the tokenizer,"
-            f" {config.seg_token_id} in {CONFIG_FILE}"
-        )
 
 
 def _write_safetensors(path: Path, shards: list[Shard]) -> None:
@@ -241,7 +242,3 @@ def _all_tensors(shards: list[Shard]) -> Iterator[tuple[str, Tensor]]:
 
 def _short(path: Path) -> str:
     return f"{model_name(path.parent)}/{path.name}"
-
-
-def _size(path: Path) -> str:
-    return f"{path.stat().st_size / 1e6:,.1f} MB"

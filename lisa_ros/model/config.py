@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from lisa_ros.errors import CheckpointError
 from lisa_ros.model.hub import find_cached, parse_id
 
+SEG = "[SEG]"
 IMAGE_TOKEN = -200
 """Stands in a list of ids where the view goes; no row of the embedding table."""
 

@@ -112,11 +112,13 @@ def tower_name(settings: dict[str, Any]) -> str:
 
 def tower_folder(given: str | Path) -> Path:
     """The folder of a CLIP tower that the user has named, by path or by hub id."""
-    if Path(given).is_dir():
-        return Path(given)
-    if parse_id(str(given)):
-        return find_cached(str(given))
-    raise CheckpointError(f"{given} is no CLIP tower: there is no folder {given}")
+    if not Path(given).is_dir():
+        if parse_id(str(given)):
+            return find_cached(str(given))
+        raise CheckpointError(f"{given} is no CLIP tower: there is no folder {given}")
+    if not (Path(given) / "config.json").is_file():
+        raise CheckpointError(f"{given} is no CLIP tower: it has no config.json")
+    return Path(given)
 
 
 def sha256(path: Path) -> str:

@@ -6,7 +6,6 @@ vocabulary, their rows and the projection of [SEG] are drawn at random.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,14 +14,13 @@ from torch import Tensor, nn
 
 from lisa_ros.errors import CheckpointError
 from lisa_ros.model.checkpoint import Lisa
-from lisa_ros.model.config import LisaConfig
+from lisa_ros.model.config import SEG, LisaConfig
 from lisa_ros.model.hf_checkpoint import config_of, find_tower, rename, rename_sam, rename_tower
 from lisa_ros.model.hub import read_settings, shard_files
 from lisa_ros.model.processor import Processor
-from lisa_ros.model.tokenizer import ADDED_FILE, MODEL_FILE, SEG, Tokenizer
+from lisa_ros.model.tokenizer import Tokenizer
 from lisa_ros.model.weights import Shard, empty_network, precision
 
-MARKS = ("<im_start>", "<im_end>")
 ROW_STD = 0.02  # of rows added to the tables of words, transformers' own for Llama
 
 
@@ -40,7 +38,8 @@ def from_llava(
         CheckpointError: something is missing or does not fit.
     """
     torch.manual_seed(seed)
-    tokenizer = _with_seg(llava)
+    # in the order in which the authors add them
+    tokenizer = Tokenizer.from_folder(llava, (SEG, "<im_start>", "<im_end>"))
     if not sam.is_file():
         raise CheckpointError(f"there is no file {sam} with SAM's weights")
     tensors: dict[str, Tensor] = {}
@@ -54,21 +53,6 @@ def from_llava(
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     config = config_of(llava, settings, shapes, tower, tokenizer.seg_id)
     return Lisa(_filled(config, tensors, dtype, llava), tokenizer, Processor(config), config)
-
-
-def _with_seg(folder: Path) -> Tokenizer:
-    """LLaVA's tokenizer with what it lacks of [SEG] and the marks, in the order of the authors."""
-    path = folder / ADDED_FILE
-    added = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    try:
-        model = (folder / MODEL_FILE).read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"cannot read {folder / MODEL_FILE}: {error.strerror}") from error
-    size = max(Tokenizer.create(model).size - 1, *(i + 1 for i in added.values()), 0)
-    for word in (SEG, *MARKS):
-        if word not in added:
-            added[word], size = size, size + 1
-    return Tokenizer(model, added)
 
 
 def _add_parts(tensors: dict[str, Tensor], tokenizer: Tokenizer, folder: Path) -> None:

@@ -9,35 +9,42 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sentencepiece import SentencePieceProcessor
 
 from lisa_ros.errors import CheckpointError
-from lisa_ros.model.config import IMAGE_TOKEN
+from lisa_ros.model.config import IMAGE_TOKEN, SEG
 from lisa_ros.model.prompt import IMAGE_PLACEHOLDER, check_text
 from lisa_ros.writing import write_file
 
 MODEL_FILE = "tokenizer.model"
 ADDED_FILE = "added_tokens.json"
-SEG = "[SEG]"
 
 
 class Tokenizer:
     """A sentencepiece model and the tokens added to it."""
 
-    def __init__(self, model: bytes, added_tokens: dict[str, int]) -> None:
-        """`model` is the content of a `tokenizer.model`; `added_tokens` maps text to id."""
+    def __init__(
+        self, model: bytes, added_tokens: Mapping[str, int], new: Sequence[str] = ()
+    ) -> None:
+        """`model` is the content of a `tokenizer.model`; `added_tokens` maps text to id.
+
+        `new`: tokens that get the next ids behind all others, unless they are there already.
+        """
         self._model = model
         self._pieces = SentencePieceProcessor(model_proto=model)
-        self.added_tokens = dict(sorted(added_tokens.items(), key=lambda item: item[1]))
+        size = max([len(self._pieces), *(i + 1 for i in added_tokens.values())])
+        lacking = [text for text in new if text not in added_tokens]
+        added = {**added_tokens, **{text: size + i for i, text in enumerate(lacking)}}
+        self.added_tokens = dict(sorted(added.items(), key=lambda item: item[1]))
+        self.size = size + len(lacking)
         self.bos_id: int = self._pieces.bos_id()
         self.eos_id: int = self._pieces.eos_id()
         self.unk_id: int = self._pieces.unk_id()
         self.pad_id = self.unk_id
         self.seg_id = self.added_tokens[SEG]
-        self.size = max(len(self._pieces), *(i + 1 for i in self.added_tokens.values()))
         self._silent = {self.bos_id, self.eos_id, self.unk_id}
         control = {self._pieces.id_to_piece(i): i for i in self._silent}
         self._words = control | self.added_tokens
@@ -46,21 +53,18 @@ class Tokenizer:
         self._cuts_added_only = _alternatives(self.added_tokens)
 
     @classmethod
-    def from_folder(cls, folder: Path) -> Tokenizer:
-        """Read `tokenizer.model` and `added_tokens.json`, official or native."""
-        added = _added_tokens(folder / ADDED_FILE)
+    def from_folder(cls, folder: Path, new: Sequence[str] = ()) -> Tokenizer:
+        """Read `tokenizer.model` and `added_tokens.json`, official or native, and add `new` ones.
+
+        Without `new` the folder must give an id for [SEG].
+        """
+        added = _added_tokens(folder / ADDED_FILE, new)
         try:
-            return cls((folder / MODEL_FILE).read_bytes(), added)
+            return cls((folder / MODEL_FILE).read_bytes(), added, new)
         except OSError as error:
             raise CheckpointError(f"cannot read {folder / MODEL_FILE}: {error.strerror}") from error
         except RuntimeError as error:
             raise CheckpointError(f"{folder / MODEL_FILE} is no sentencepiece model") from error
-
-    @classmethod
-    def create(cls, model: bytes, added: Iterable[str] = (SEG,)) -> Tokenizer:
-        """Add tokens behind the pieces of a freshly trained sentencepiece model."""
-        first = SentencePieceProcessor(model_proto=model).get_piece_size()
-        return cls(model, {text: first + i for i, text in enumerate(added)})
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.model` and `added_tokens.json`."""
@@ -136,7 +140,9 @@ def _join(left: str, right: str) -> str:
     return left + glue + right
 
 
-def _added_tokens(path: Path) -> dict[str, int]:
+def _added_tokens(path: Path, new: Sequence[str]) -> dict[str, int]:
+    if SEG in new and not path.exists():
+        return {}
     try:
         added = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -145,6 +151,6 @@ def _added_tokens(path: Path) -> dict[str, int]:
         ) from error
     except (OSError, json.JSONDecodeError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
-    if not isinstance(added, dict) or not isinstance(added.get(SEG), int):
+    if not isinstance(added, dict) or not (SEG in new or isinstance(added.get(SEG), int)):
         raise CheckpointError(f"{path} gives no id for {SEG}")
     return added

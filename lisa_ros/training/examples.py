@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lisa_ros.engine.answer import SEG
 from lisa_ros.evaluation.reasonseg import TARGET, Item
 from lisa_ros.model.checkpoint import Lisa
-from lisa_ros.model.config import LisaConfig
+from lisa_ros.model.config import SEG, LisaConfig
 from lisa_ros.model.processor import Processor
 from lisa_ros.model.prompt import MODE_SUFFIXES, Turn, encode_turns, escape, mode_suffixes
 from lisa_ros.training.feature_cache import FeatureCache

@@ -41,8 +41,7 @@ from lisa_ros.evaluation.reasonseg import Item, read_dataset, read_items
 from lisa_ros.model.checkpoint import WEIGHTS_FILE, Lisa, open_checkpoint, save
 from lisa_ros.model.hf_checkpoint import unlike_official, write_official
 from lisa_ros.model.network import LisaNetwork
-from lisa_ros.model.processor import Processor
-from lisa_ros.model.weights import fill, precision
+from lisa_ros.model.weights import precision
 from lisa_ros.training.examples import Pictures, Questions, validation_example
 from lisa_ros.training.feature_cache import GB, FeatureCache, bytes_of_a_picture
 from lisa_ros.training.loop import (
@@ -128,9 +127,7 @@ def start(recipe: Recipe) -> Lisa:
             f"{recipe.model} cannot be written in the released layout ({reason}): set official: "
             "false, which leaves the native one"
         )
-    fill(source.network, source.shards, dtype, torch.device("cpu"))
-    source.network.eval().requires_grad_(False)
-    return Lisa(source.network, source.tokenizer, Processor(source.config), source.config)
+    return source.read(dtype, torch.device("cpu"))
 
 
 def run(

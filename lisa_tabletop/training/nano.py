@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lisa_ros.errors import LisaError
 from lisa_ros.model.checkpoint import Lisa
-from lisa_ros.model.config import LisaConfig
+from lisa_ros.model.config import SEG, LisaConfig
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.tokenizer import Tokenizer
 
@@ -110,7 +110,7 @@ def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
         pad_id=-1,
         minloglevel=2,
     )
-    return Tokenizer.create(model.getvalue())
+    return Tokenizer(model.getvalue(), {}, (SEG,))
 
 
 def begin_with(network: LisaNetwork, earlier: Lisa, prefixes: tuple[str, ...]) -> str:

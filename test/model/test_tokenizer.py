@@ -149,3 +149,24 @@ def test_a_missing_or_broken_tokenizer_model_is_named(
         CheckpointError, match=rf"tokenizer\.model.*{sentence}|{sentence}.*tokenizer\.model"
     ):
         Tokenizer.from_folder(tmp_path)
+
+
+def test_new_tokens_come_behind_all_others_and_once(tmp_path: Path) -> None:
+    """As a LLaVA becomes a LISA, whatever of the tokens it has already."""
+    model = (FOLDER / "tokenizer.model").read_bytes()
+    (tmp_path / "tokenizer.model").write_bytes(model)
+    pieces = Tokenizer(model, {}, ("[SEG]",)).seg_id
+    new = ("[SEG]", "<im_start>", "<im_end>")
+    assert Tokenizer.from_folder(tmp_path, new).added_tokens == {
+        "[SEG]": pieces, "<im_start>": pieces + 1, "<im_end>": pieces + 2
+    }  # fmt: skip
+    added = tmp_path / "added_tokens.json"
+    added.write_text(json.dumps({"<im_start>": pieces + 1, "<im_end>": pieces}))
+    tokenizer = Tokenizer.from_folder(tmp_path, new)
+    assert tokenizer.added_tokens == {
+        "<im_end>": pieces, "<im_start>": pieces + 1, "[SEG]": pieces + 2
+    }  # fmt: skip
+    assert tokenizer.size == pieces + 3
+    added.write_text("{")
+    with pytest.raises(CheckpointError, match="cannot read"):
+        Tokenizer.from_folder(tmp_path, new)
