@@ -65,7 +65,7 @@ class Instance:
     @cached_property
     def area(self) -> int:
         """Pixels of the mask."""
-        return np.count_nonzero(self.mask)
+        return int(np.count_nonzero(self.mask))
 
 
 @dataclass(frozen=True)
