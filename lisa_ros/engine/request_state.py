@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from lisa_ros.engine.answer import (
-    SEG,
     Answer,
     AnswerStatus,
     Event,
@@ -30,6 +29,7 @@ from lisa_ros.engine.generation import BROKEN_NUMBERS, Sequence, Step
 from lisa_ros.engine.image_features import ImageFeatures
 from lisa_ros.engine.question import Question
 from lisa_ros.model.checkpoint import Lisa
+from lisa_ros.model.config import SEG
 
 LEAST = 1e-4  # how far from 0 and 1 a probability stays before its logarithm is taken
 _SUMMED = ("sam_encodes", "clip_encodes", "forwards", "drafted", "accepted")  # over all views

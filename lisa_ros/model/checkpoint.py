@@ -208,7 +208,7 @@ def verify(folder: Path) -> bool:
         raise CheckpointError(
             f"{folder} has no {RECORD_FILE}; it was not converted, nothing to check"
         )
-    written = json.loads(record.read_text())["written"]
+    written = read_settings(record)["written"]
     return all(sha256(folder / name) == digest for name, digest in written.items())
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lisa_ros.errors import CheckpointError
-from lisa_ros.model.hub import find_cached, parse_id
+from lisa_ros.model.hub import find_cached, parse_id, read_settings
 
 SEG = "[SEG]"
 IMAGE_TOKEN = -200
@@ -90,13 +90,11 @@ class LisaConfig:
     @classmethod
     def from_json(cls, path: Path) -> LisaConfig:
         """Read `config.json` of a native checkpoint; raise CheckpointError if it is not one."""
+        values = read_settings(path)
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
             return cls(**values)
-        except (OSError, json.JSONDecodeError) as error:
-            raise CheckpointError(f"cannot read {path}: {error}") from error
         except TypeError as error:
-            kind = values.get("model_type") if isinstance(values, dict) else None
+            kind = values.get("model_type")
             raise CheckpointError(
                 f"{path} is not that of a LISA{f' but of a {kind}' if kind else ''}: {error}"
             ) from error
