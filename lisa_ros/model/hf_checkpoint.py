@@ -34,7 +34,13 @@ Shapes = Mapping[str, torch.Size]
 DECODER_HEADS = 8
 """The one size of SAM that leaves no trace in the tensors; no published SAM has another."""
 
-_SAM_NAMES = [  # how names of Meta's SAM begin, and of transformers'; # is a number
+_LLAVA_NAMES = [  # how names behind "model." begin in the released layout, and in a `LisaNetwork`
+    ("embed_tokens.", "language_model.embed_tokens."),
+    ("layers.", "language_model.layers."),
+    ("norm.", "language_model.norm."),
+    ("text_hidden_fcs.0.", "text_hidden_fcs."),
+]
+_SAM_NAMES = [  # the same of Meta's SAM, and of transformers'; # is a number
     ("image_encoder.patch_embed.proj.", "image_encoder.patch_embed.projection."),
     ("image_encoder.blocks.#.norm#.", "image_encoder.layers.#.layer_norm#."),
     ("image_encoder.blocks.", "image_encoder.layers."),
@@ -170,13 +176,9 @@ def official_name(name: str) -> str:
     """The other way round than `rename`."""
     if name == "lm_head.weight":
         return name
-    if name.startswith("text_hidden_fcs."):
-        return "model.text_hidden_fcs.0." + name.removeprefix("text_hidden_fcs.")
-    if name.startswith("language_model."):
-        return "model." + name.removeprefix("language_model.")
-    if not name.startswith(("image_encoder.", "mask_decoder.", "no_mask_", "shared_image_")):
-        return "model." + name
-    return "model.visual_model." + _renamed(name, ((ours, sam) for sam, ours in _SAM_NAMES))
+    if name.startswith(("image_encoder.", "mask_decoder.", "no_mask_", "shared_image_")):
+        return "model.visual_model." + _renamed(name, ((ours, sam) for sam, ours in _SAM_NAMES))
+    return "model." + _renamed(name, ((ours, theirs) for theirs, ours in _LLAVA_NAMES))
 
 
 def rename(name: str) -> str | None:
@@ -185,18 +187,12 @@ def rename(name: str) -> str | None:
     # rotary frequencies are computed exactly; the stored ones are rounded to bfloat16
     if name.endswith("rotary_emb.inv_freq"):
         return None
-    if name == "lm_head.weight":
-        return name
     rest = name.removeprefix("model.")
     if rest.startswith(TOWER):
         return rename_tower(rest.removeprefix(TOWER).removeprefix(TOWER))
     if rest.startswith("visual_model."):
         return rename_sam(rest.removeprefix("visual_model."))
-    if rest.startswith("text_hidden_fcs.0."):
-        return "text_hidden_fcs." + rest.removeprefix("text_hidden_fcs.0.")
-    if rest.startswith(("embed_tokens.", "layers.", "norm.")):
-        return "language_model." + rest
-    return rest
+    return _renamed(rest, _LLAVA_NAMES)
 
 
 def rename_tower(name: str) -> str | None:
