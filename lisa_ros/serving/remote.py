@@ -36,24 +36,22 @@ from lisa_ros.engine.question import (
 )
 from lisa_ros.errors import (
     BusyError,
-    ImageError,
-    InstructionError,
     LisaError,
     RemoteFailure,
     ServerError,
     ServerUnreachable,
-    TrackingError,
 )
 from lisa_ros.serving.wire import (
     INFO,
     LOSSLESS,
     PREPARE,
+    REFUSALS,
     SEGMENT,
     SESSION_HEADER,
     UNKNOWN_FRAME,
     VERSION_HEADER,
     EventReader,
-    Refusal,
+    Refused,
     ServerInfo,
     WireError,
     WireQuestion,
@@ -84,12 +82,6 @@ KEPT_CONNECTIONS = TOGETHER
 KEPT_FRAMES = 256  # names of images that the server may still have
 ENDED_BY = {"cancel": AnswerStatus.CANCELLED, "deadline": AnswerStatus.TIMEOUT}
 NEVER = Interruption()
-REFUSED = {
-    "image": ImageError,
-    "instruction": InstructionError,
-    "busy": BusyError,
-    "tracking": TrackingError,
-}
 HTTP_BUSY = 503  # Ray Serve's own answer where too many questions wait
 HTTP_BROKEN = (500, 502, 504)  # its own, or a load balancer's, where a replica has ended
 
@@ -139,12 +131,9 @@ class RemoteEngine:
                 "much to do"
             )
         try:
-            info = ServerInfo.read(line)
-        except WireError as error:
-            raise ServerError(f"the server {self.address}: {error}") from None
-        if isinstance(info, Refusal):
-            raise self.refused(info)
-        self.name = info.model
+            self.name = ServerInfo.read(line).model
+        except (WireError, Refused) as error:
+            raise self.explained(error) from None
 
     def segment(self, image: np.ndarray, instruction: str, **options: Unpack[AskOptions]) -> Answer:
         """As `Engine.segment`; also raises `ServerError` and `RemoteFailure`."""
@@ -228,11 +217,12 @@ class RemoteEngine:
             )
             self.bytes_up += len(body)
             for line in self.server.lines("POST", path, body, interrupted):
-                event = self._read(reader, line)
-                if isinstance(event, Refusal):
-                    if event.kind == UNKNOWN_FRAME and frame:
+                try:
+                    event = reader.read(line)
+                except (WireError, Refused) as error:
+                    if frame and isinstance(error, Refused) and error.kind == UNKNOWN_FRAME:
                         break
-                    raise self.refused(event)
+                    raise self.explained(error) from None
                 if file and key is not None:
                     self._remember(key, frame_name(file))
                 yield event
@@ -247,19 +237,15 @@ class RemoteEngine:
         while len(self._frames) > KEPT_FRAMES:
             self._frames.popitem(last=False)
 
-    def _read(self, reader: EventReader, line: bytes) -> Event | Refusal:
-        try:
-            return reader.read(line)
-        except WireError as error:
-            raise ServerError(f"the server {self.address}: {error}") from None
-
-    def refused(self, refusal: Refusal) -> Exception:
-        """The exception for what the server has refused."""
-        if refusal.kind in REFUSED:
-            return REFUSED[refusal.kind](refusal.sentence)
-        if refusal.kind == "model":
-            return RemoteFailure(f"{self.address}: {refusal.sentence}")
-        return ServerError(f"the server {self.address}: {refusal.sentence}")
+    def explained(self, error: WireError | Refused) -> Exception:
+        """The exception for what the server has refused, or has said and cannot be understood."""
+        if isinstance(error, Refused):
+            if error.kind == "model":
+                return RemoteFailure(f"{self.address}: {error}")
+            for fault, (_, kind) in REFUSALS.items():
+                if kind == error.kind:
+                    return fault(str(error))
+        return ServerError(f"the server {self.address}: {error}")
 
 
 class _Server:

@@ -23,21 +23,21 @@ import numpy as np
 
 from lisa_ros.engine.answer import Instance
 from lisa_ros.engine.question import Interruption
-from lisa_ros.errors import ImageError, ServerError, ServerUnreachable, TrackingError
+from lisa_ros.errors import BusyError, LisaError, ServerError, ServerUnreachable, TrackingError
 from lisa_ros.serving.remote import RemoteEngine
 from lisa_ros.serving.wire import (
-    VERSION,
-    Refusal,
+    Refused,
     WireError,
     decode_image,
     embedding_as_json,
     embedding_of,
     encode_image,
+    join_body,
     mask_of,
-    read_line,
-    refusal_of,
+    read_answer,
+    refusal,
     run_lengths,
-    write_refusal,
+    split_body,
 )
 from lisa_ros.tracking.lisa import LisaTracker
 from lisa_ros.tracking.tracker import LOST_AFTER, MAX_TRACKS, Track, Tracker
@@ -69,7 +69,6 @@ def write_call(
 ) -> bytes:
     """The body of a request; `track`: the server's id of the one that the call is about."""
     fields = {
-        "version": VERSION,
         "session": session,
         "call": call,
         "stamp": stamp,
@@ -85,20 +84,14 @@ def write_call(
             for one in things
         ],
     }
-    return json.dumps(fields).encode() + b"\n" + file
+    return join_body(fields, file)
 
 
 def read_call(body: bytes) -> tuple[dict[str, Any], list[Instance], bytes]:
     """The other way: fields, things, image file. Raises `WireError`."""
-    head, newline, file = body.partition(b"\n")
-    if not newline or len(head) > LONGEST_CALL:
-        raise WireError("the request does not begin with a line of JSON; was it cut off?")
-    fields = read_line(head)
-    if fields.get("version") != VERSION or fields.get("call") not in CALLS:
-        raise WireError(
-            f"the robot says {fields.get('call')!r:.20} of version {fields.get('version')!r:.20}, "
-            f"and this server speaks {VERSION}: install the same lisa_ros on both"
-        )
+    fields, file = split_body(body, LONGEST_CALL)
+    if fields.get("call") not in CALLS:
+        raise WireError(f"there is no call {fields.get('call')!r:.20} of a tracker")
     try:
         things = []
         for one in fields["things"]:
@@ -230,8 +223,6 @@ class RemoteTracker(Tracker):
                 for one in group
             ]
             shown = self._exchange(session, call, group[0].stamp, things, file=file)
-            if isinstance(shown, Refusal):
-                raise self.engine.refused(shown)
             for one, remote in zip(group, shown, strict=False):
                 one.remote = remote
             call = "add"
@@ -253,15 +244,15 @@ class RemoteTracker(Tracker):
             if self.engine.server.lost:  # while a replica starts, Ray holds its calls back
                 self.engine.connect()
             for _ in range(2):
-                if not self.session:
-                    self._begin_again()
-                track = thing.remote if thing else 0
-                shown = self._exchange(self.session, call, stamp, things, track=track, file=file)
-                if not isinstance(shown, Refusal):
-                    return shown
-                if shown.kind != UNKNOWN_SESSION:
-                    raise self.engine.refused(shown)
-                self.session = ""
+                try:
+                    if not self.session:
+                        self._begin_again()
+                    track = thing.remote if thing else 0
+                    return self._exchange(self.session, call, stamp, things, track=track, file=file)
+                except Refused as refused:
+                    if refused.kind != UNKNOWN_SESSION:
+                        raise self.engine.explained(refused) from None
+                    self.session = ""
         except ServerUnreachable as error:
             self.not_before, self.fault = time.monotonic() + RETRY, str(error)
             raise
@@ -276,8 +267,8 @@ class RemoteTracker(Tracker):
         *,
         track: int = 0,
         file: bytes,
-    ) -> dict[int, Any] | Refusal:
-        """One request and its answer."""
+    ) -> dict[int, Any]:
+        """One request and its answer. Raises `Refused`."""
         address = self.engine.address
         body = write_call(
             session, call, stamp, things, track=track, most=self.max_tracks, file=file
@@ -290,9 +281,7 @@ class RemoteTracker(Tracker):
             self.engine.server.lost = True
             raise ServerUnreachable(f"the server {address} does not answer")
         try:
-            fields = read_line(line)
-            if "error" in fields:
-                return refusal_of(fields)
+            fields = read_answer(line)
             self.counters.update({str(k): int(v) for k, v in fields["counters"].items()})
             return {int(one["id"]): one for one in fields["tracks"]}
         except (WireError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -337,20 +326,14 @@ class TrackSessions:
             fields, things, file = read_call(body)
             session = self._session(fields)
             if session is None:
-                return 404, write_refusal(UNKNOWN_SESSION, "nothing is followed under this name")
+                raise Refused(UNKNOWN_SESSION, "nothing is followed under this name", 404)
             image = decode_image(file, self.max_pixels) if fields["call"] != "drop" else None
             with session.lock:
                 before = Counter(session.tracker.counters)
                 tracks = self._run(session.tracker, fields, things, image)
                 counters = session.tracker.counters - before
-        except WireError as error:
-            return 400, write_refusal("request", str(error))
-        except _Full as error:
-            return 429, write_refusal("busy", str(error))
-        except ImageError as error:
-            return 422, write_refusal("image", str(error))
-        except TrackingError as error:
-            return 422, write_refusal("tracking", str(error))
+        except LisaError as error:
+            return refusal(error)
         counters.pop("frames", None)  # the robot counts its own
         shown = [
             {"id": one.id, "score": one.score, "runs": run_lengths(one.mask)} for one in tracks
@@ -364,7 +347,7 @@ class TrackSessions:
                 del self.sessions[other]
             if fields["call"] == "start":
                 if len(self.sessions) >= MOST_SESSIONS:
-                    raise _Full(
+                    raise BusyError(
                         f"the server follows for {MOST_SESSIONS} goals already: end one of them"
                     )
                 most = min(max(1, fields["most"]), MOST_THINGS)
@@ -394,7 +377,3 @@ class TrackSessions:
             return [] if again is None else [again]
         begin = tracker.start if call == "start" else tracker.add
         return begin(image, things, stamp=stamp)
-
-
-class _Full(Exception):
-    """No more sessions."""

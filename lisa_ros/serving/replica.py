@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from lisa_ros.engine.answer import Finished
 from lisa_ros.engine.load import load_engine
 from lisa_ros.engine.question import EngineConfig, Question, check_question
-from lisa_ros.errors import ImageError, InstructionError, LisaError
+from lisa_ros.errors import BusyError, LisaError
 from lisa_ros.serving.remote import TOKEN
 from lisa_ros.serving.remote_tracker import TRACK, TrackSessions
 from lisa_ros.serving.wire import (
@@ -35,14 +35,14 @@ from lisa_ros.serving.wire import (
     UNKNOWN_FRAME,
     VERSION,
     VERSION_HEADER,
+    Refused,
     ServerInfo,
-    WireError,
     WireQuestion,
     decode_image,
     frame_name,
     read_question,
+    refusal,
     write_event,
-    write_refusal,
 )
 
 LONGEST_FILE = 32 * 2**20  # bytes of an image
@@ -114,7 +114,7 @@ class EngineReplica:
             if self.token and not hmac.compare_digest(
                 given.encode(), f"Bearer {self.token}".encode()
             ):
-                raise Refused(401, "token", f"wrong token: set {TOKEN} to the server's own")
+                raise Refused("token", f"wrong token: set {TOKEN} to the server's own", 401)
             route = (request.method, request.url.path)
             if route == ("GET", INFO):
                 return self._reply(200, self.info.write())
@@ -123,18 +123,16 @@ class EngineReplica:
                 loop = asyncio.get_running_loop()
                 return self._reply(*await loop.run_in_executor(None, self.tracks.answer, body))
             if route not in (("POST", SEGMENT), ("POST", PREPARE)):
-                raise Refused(404, "path", f"there is no {' '.join(route)[:80]} here")
+                raise Refused("path", f"there is no {' '.join(route)[:80]} here", 404)
             robot = request.headers.get(SESSION_HEADER, "")
             if self.open[robot] >= ROBOT_QUESTIONS:
-                raise Refused(
-                    429, "busy", f"{self.open[robot]} questions of this robot are being answered"
-                )
+                raise BusyError(f"{self.open[robot]} questions of this robot are being answered")
             asked = self._asked(await self._body(request), prepare=route[1] == PREPARE)
             return self._reply(200, self._answer(asked, robot))
-        except Refused as refused:
-            return self._reply(refused.code, write_refusal(refused.kind, str(refused)))
+        except LisaError as error:
+            return self._reply(*refusal(error))
         except ClientDisconnect:
-            return self._reply(400, write_refusal("body", "the request ended early"))
+            return self._reply(*refusal(Refused("body", "the request ended early")))
 
     @property
     def info(self) -> ServerInfo:
@@ -160,26 +158,19 @@ class EngineReplica:
                 if length > most:
                     break
         if length > most:
-            raise Refused(413, "image", f"the image takes more than {LONGEST_FILE} bytes as a file")
+            raise Refused("image", f"the image takes more than {LONGEST_FILE} bytes as a file", 413)
         if length:
             self.bytes_up.inc(length)
         return b"".join(parts)
 
     def _asked(self, body: bytes, prepare: bool) -> Asked:
         """The question that a body holds, with its image."""
-        try:
-            wire = read_question(body)
-            image, key = self._image(wire)
-            question = Question(
-                image, wire.instruction, wire.mode, wire.history, key, wire.max_new_tokens
-            )
-            check_question(question, self.engine.config, self.engine.prompts.suffixes)
-        except WireError as error:
-            raise Refused(400, "request", str(error)) from None
-        except ImageError as error:
-            raise Refused(422, "image", str(error)) from None
-        except InstructionError as error:
-            raise Refused(422, "instruction", str(error)) from None
+        wire = read_question(body)
+        image, key = self._image(wire)
+        question = Question(
+            image, wire.instruction, wire.mode, wire.history, key, wire.max_new_tokens
+        )
+        check_question(question, self.engine.config, self.engine.prompts.suffixes)
         deadline = None if wire.time_left is None else time.monotonic() + wire.time_left
         return Asked(question, deadline, prepare)
 
@@ -199,7 +190,7 @@ class EngineReplica:
         else:
             name = wire.frame
             if name not in self.images:
-                raise Refused(404, UNKNOWN_FRAME, "this image is not kept here: send it")
+                raise Refused(UNKNOWN_FRAME, "this image is not kept here: send it", 404)
         self.images.move_to_end(name)
         return self.images[name], name
 
@@ -260,12 +251,11 @@ class EngineReplica:
                 if len(group) > 1 and not begun:
                     groups += [[one] for one in group]
                     continue
-                kind, sentence = "instruction", str(error)
                 if not isinstance(error, LisaError):
                     log.exception("the model failed")
-                    kind, sentence = "model", f"the model failed with {type(error).__name__}"
+                    error = Refused("model", f"the model failed with {type(error).__name__}")
                 for one in group:  # those who have their answer do not hear it any more
-                    say(one, write_refusal(kind, sentence), last=True)
+                    say(one, refusal(error)[1], last=True)
 
     def _ask_engine(self, group: list[Asked], say: Callable[..., None], begun: set[Asked]) -> None:
         """One pass of the engine over a group; every line is said as soon as it is there."""
@@ -315,11 +305,3 @@ class _AllGone:
 
     def is_set(self) -> bool:
         return all(one.gone.is_set() for one in self.group)
-
-
-class Refused(Exception):
-    """A request that is not answered: HTTP's code, our kind, and the sentence."""
-
-    def __init__(self, code: int, kind: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.code, self.kind = code, kind

@@ -13,7 +13,7 @@ import io
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import cv2
@@ -29,7 +29,13 @@ from lisa_ros.engine.answer import (
     MaskReady,
     TextDelta,
 )
-from lisa_ros.errors import ImageError, LisaError
+from lisa_ros.errors import (
+    BusyError,
+    ImageError,
+    InstructionError,
+    LisaError,
+    TrackingError,
+)
 from lisa_ros.image_files import to_rgb
 
 VERSION = 1
@@ -44,6 +50,23 @@ UNKNOWN_FRAME = "unknown_frame"  # the kind of refusal after which the image is 
 
 class WireError(LisaError):
     """Bytes that are not what robot and server have agreed on."""
+
+
+REFUSALS = {  # HTTP's code, and the kind by which the robot raises the same again
+    ImageError: (422, "image"),
+    InstructionError: (422, "instruction"),
+    TrackingError: (422, "tracking"),
+    BusyError: (429, "busy"),
+}
+
+
+class Refused(LisaError):
+    """A request that is not answered: on the server as it is raised, on the robot as it is read."""
+
+    def __init__(self, kind: str, sentence: str, code: int = 400) -> None:
+        """`code`: HTTP's."""
+        super().__init__(sentence)
+        self.kind, self.code = kind, code
 
 
 @dataclass(frozen=True)
@@ -94,18 +117,17 @@ def decode_image(file: bytes, max_pixels: int) -> np.ndarray:
         raise ImageError(f"the image sent cannot be read as JPEG or PNG: {error}") from None
 
 
-def write_question(question: WireQuestion) -> bytes:
+def join_body(fields: Mapping[str, Any], file: bytes) -> bytes:
     """The body of a request."""
-    fields = {name: value for name, value in vars(question).items() if name != "file"}
-    return json.dumps({"version": VERSION, **fields}).encode() + b"\n" + question.file
+    return json.dumps({"version": VERSION, **fields}).encode() + b"\n" + file
 
 
-def read_question(body: bytes) -> WireQuestion:
-    """The other way. Raises `WireError`."""
+def split_body(body: bytes, longest: int) -> tuple[dict[str, Any], bytes]:
+    """Fields (of `longest` bytes at most) and image file of a body. Raises `WireError`."""
     head, newline, file = body.partition(b"\n")
-    if not newline or len(head) > LONGEST_HEAD:
+    if not newline or len(head) > longest:
         raise WireError(
-            f"the request does not begin with a line of JSON of at most {LONGEST_HEAD} bytes; "
+            f"the request does not begin with a line of JSON of at most {longest} bytes; "
             "was it cut off?"
         )
     fields = read_line(head)
@@ -115,6 +137,18 @@ def read_question(body: bytes) -> WireQuestion:
             f"the robot speaks version {version!r:.20} of the format and this server {VERSION}: "
             "install the same lisa_ros on both"
         )
+    return fields, file
+
+
+def write_question(question: WireQuestion) -> bytes:
+    """The body of a request."""
+    fields = {name: value for name, value in vars(question).items() if name != "file"}
+    return join_body(fields, question.file)
+
+
+def read_question(body: bytes) -> WireQuestion:
+    """The other way. Raises `WireError`."""
+    fields, file = split_body(body, LONGEST_HEAD)
     try:
         question = WireQuestion(**fields, file=file)
         history = tuple((str(asked), str(said)) for asked, said in question.history)
@@ -126,7 +160,7 @@ def read_question(body: bytes) -> WireQuestion:
     tokens, left = question.max_new_tokens, question.time_left
     _check(tokens is None or type(tokens) is int, "max_new_tokens is no whole number")
     _check(left is None or _is_number(left), "time_left is no number")
-    return WireQuestion(**{**vars(question), "history": history})
+    return replace(question, history=history)
 
 
 def write_event(event: Event) -> bytes:
@@ -152,12 +186,24 @@ def write_refusal(kind: str, sentence: str) -> bytes:
     return json.dumps({"error": {"kind": kind, "sentence": sentence}}).encode() + b"\n"
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """What `write_refusal` wrote."""
+def refusal(fault: LisaError) -> tuple[int, bytes]:
+    """HTTP's code and the line for what was wrong with a request."""
+    code, kind = REFUSALS.get(type(fault), (400, "request"))
+    if isinstance(fault, Refused):
+        code, kind = fault.code, fault.kind
+    return code, write_refusal(kind, str(fault))
 
-    kind: str
-    sentence: str
+
+def read_answer(line: bytes) -> dict[str, Any]:
+    """One line that a server says. Raises `WireError`, or `Refused` if it is a refusal."""
+    fields = read_line(line)
+    if "error" not in fields:
+        return fields
+    try:
+        refused = Refused(str(fields["error"]["kind"]), str(fields["error"]["sentence"])[:500])
+    except (KeyError, TypeError) as error:
+        raise WireError(f"a refusal cannot be understood: {error!r:.100}") from None
+    raise refused
 
 
 class EventReader:
@@ -167,19 +213,17 @@ class EventReader:
         """`hw`: height and width of the image that was asked about."""
         self.hw, self.instances = hw, []
 
-    def read(self, line: bytes) -> Event | Refusal:
-        """One line. Raises `WireError` for what is not complete, or is not ours."""
+    def read(self, line: bytes) -> Event:
+        """One line. Raises `WireError` for what is not complete or not ours, and `Refused`."""
         if not line.endswith(b"\n"):
             raise WireError("the answer breaks off in the middle of a line")
-        fields = read_line(line)
+        fields = read_answer(line)
         try:
             if "text" in fields:
                 return TextDelta(str(fields["text"]))
             if "mask" in fields:
                 self.instances.append(self._instance(fields["mask"]))
                 return MaskReady(self.instances[-1])
-            if "error" in fields:
-                return refusal_of(fields)
             return Finished(self._answer(fields["answer"]))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise WireError(f"a line of the answer cannot be understood: {error!r:.100}") from None
@@ -223,11 +267,9 @@ class ServerInfo:
         return json.dumps(asdict(self)).encode() + b"\n"
 
     @staticmethod
-    def read(line: bytes) -> ServerInfo | Refusal:
-        """The other way. Raises `WireError`."""
-        fields = read_line(line)
-        if "error" in fields:
-            return refusal_of(fields)
+    def read(line: bytes) -> ServerInfo:
+        """The other way. Raises `WireError`, `Refused`."""
+        fields = read_answer(line)
         version = fields.get("version")
         if version != VERSION:
             raise WireError(
@@ -295,14 +337,6 @@ def read_line(line: bytes) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise WireError(f"{line[:60]!r} is not what lisa_ros says")
     return fields
-
-
-def refusal_of(fields: Mapping[str, Any]) -> Refusal:
-    """What `write_refusal` wrote, of a line that was read. Raises `WireError`."""
-    try:
-        return Refusal(str(fields["error"]["kind"]), str(fields["error"]["sentence"])[:500])
-    except (KeyError, TypeError) as error:
-        raise WireError(f"a refusal cannot be understood: {error!r:.100}") from None
 
 
 def _is_number(value: Any) -> bool:
