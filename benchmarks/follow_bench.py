@@ -123,7 +123,8 @@ def memory_row(way: str) -> tuple[str, str]:
 
 def milliseconds(things: int, goals: int) -> float:
     """Processor time of an image for trackers of so many goals, in which the things are shared."""
-    from lisa_ros.tracking.lisa import LisaTracker, SharedMotion
+    from lisa_ros.tracking.lisa import LisaTracker
+    from lisa_ros.tracking.motion import SharedMotion
 
     frames, shared = pictures(things), SharedMotion()
     found = [instance(mask) for mask in frames[0][1]]

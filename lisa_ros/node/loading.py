@@ -80,7 +80,8 @@ def new_tracker(engine: Engine | RemoteEngine, sam2: Any) -> Callable[[int], Tra
     """Makes trackers: SAM 2's way where its network is given, else `lisa`, where the engine is."""
     from lisa_ros.serving.remote import RemoteEngine
     from lisa_ros.serving.remote_tracker import RemoteTracker
-    from lisa_ros.tracking.lisa import LisaTracker, SharedMotion
+    from lisa_ros.tracking.lisa import LisaTracker
+    from lisa_ros.tracking.motion import SharedMotion
 
     if sam2 is not None:
         from lisa_ros.tracking.sam2 import Sam2Tracker

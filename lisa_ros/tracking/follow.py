@@ -8,7 +8,7 @@ interval; the answer is taken for the old id only if the tracker finds that it l
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import cv2
@@ -17,13 +17,7 @@ import numpy as np
 from lisa_ros.engine.answer import Answer, Instance
 from lisa_ros.engine.question import check_image
 from lisa_ros.errors import BusyError, ServerUnreachable, TrackingError
-from lisa_ros.tracking.tracker import (
-    LOST_AFTER,
-    Track,
-    Tracker,
-    TrackState,
-    mask_iou,
-)
+from lisa_ros.tracking.tracker import Track, Tracker, TrackState, mask_iou
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -148,7 +142,7 @@ class Follower:
             tracks = self.tracker.update(image, stamp=stamp, key=key)
         except (ServerUnreachable, BusyError) as error:
             self.fault = str(error)
-            tracks = [_unseen(track, image, passed) for track in self.tracks]
+            tracks = [self._unseen(track, image, passed) for track in self.tracks]
         missing = [t for t in tracks if self._is_doubtful(t)]
         if self.instruction and missing and not self.fault and self._may_ask():
             try:
@@ -166,6 +160,18 @@ class Follower:
         self.tracker.drop(track_id)
         self.places.pop(track_id, None)
         self.tracks = [track for track in self.tracks if track.id != track_id]
+
+    def _unseen(self, track: Track, image: np.ndarray, passed: float) -> Track:
+        """The same track in an image in which nothing could be looked for, some seconds later."""
+        return replace(
+            track,
+            mask=np.zeros(image.shape[:2], bool),
+            box=(0, 0, 0, 0),
+            score=0.0,
+            state=self.tracker.hidden_state(track.unseen + passed),
+            unseen=track.unseen + passed,
+            age=track.age + passed,
+        )
 
     def _is_doubtful(self, track: Track) -> bool:
         return track.state != TrackState.VISIBLE or track.score < self.config.doubtful_below
@@ -218,16 +224,6 @@ class Follower:
                 place = locate(track.mask)
                 if place is not None:
                     self.places[track.id] = place
-
-
-def _unseen(track: Track, image: np.ndarray, passed: float) -> Track:
-    """The same track in an image in which nothing could be looked for, some seconds later."""
-    unseen = track.unseen + passed
-    state = TrackState.LOST if unseen > LOST_AFTER else TrackState.OCCLUDED
-    nothing = np.zeros(image.shape[:2], bool)
-    return Track(
-        track.id, track.label, nothing, (0, 0, 0, 0), 0.0, state, unseen, track.age + passed
-    )
 
 
 def instance_at(

@@ -18,7 +18,6 @@ SAM's encoder runs only while something is doubtful; the language model never.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,8 +25,7 @@ import cv2
 import numpy as np
 
 from lisa_ros.engine.answer import Instance
-from lisa_ros.tracking.appearance import histogram, log_ratio
-from lisa_ros.tracking.motion import Motion, warp
+from lisa_ros.tracking.motion import SharedMotion, warp
 from lisa_ros.tracking.thing import (
     MARGIN,
     PRIOR,
@@ -35,6 +33,9 @@ from lisa_ros.tracking.thing import (
     Thing,
     View,
     clean,
+    contrast_of,
+    histogram,
+    log_ratio,
     signed_distance,
     snapped,
     work_mask,
@@ -60,29 +61,6 @@ SEARCH_EVERY = 3  # images from one run of SAM to the next while something is mi
 ALIKES_EVERY = 15  # images between two looks for look-alikes
 MAX_ALIKES = 4
 SLOPE = 0.9  # log odds per pixel of distance to an outline
-
-
-class SharedMotion:
-    """Views and motion of the newest images: computed once for all trackers of one camera."""
-
-    def __init__(self) -> None:
-        self.dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        self.views: deque[tuple[Hashable, View]] = deque(maxlen=2)
-        self.newest: tuple[View, View, Motion] | None = None
-
-    def view(self, image: np.ndarray, key: Hashable | None) -> View:
-        """The image at work size; without a key nothing tells whether it is known."""
-        for known, view in self.views:
-            if key is not None and known == key and view.hw == image.shape[:2]:
-                return view
-        self.views.append((key, View.of(image)))
-        return self.views[-1][1]
-
-    def between(self, last: View, view: View) -> Motion:
-        """From one view to the next."""
-        if self.newest is None or self.newest[0] is not last or self.newest[1] is not view:
-            self.newest = last, view, Motion.between(self.dis, last.gray, view.gray)
-        return self.newest[2]
 
 
 class LisaTracker(Tracker):
@@ -278,8 +256,7 @@ class LisaTracker(Tracker):
         ring = (shape < -1) & (shape > -MARGIN) & ~mask
         covered = (shape > 0) & ~mask & (prob < 0.3)
         thing.around = 0.8 * thing.around + 0.2 * histogram(part.bins[ring | covered])
-        likely = log_ratio(thing.colors, thing.around)[part.bins] > 0
-        contrast = float(likely[mask].mean() - likely[ring].mean()) if ring.any() else 1.0
+        contrast = contrast_of(part, mask, ring, thing.colors, thing.around)
         thing.contrast += 0.2 * (min(1.0, max(0.0, contrast)) - thing.contrast)
         if WHOLE < share < 1 / WHOLE and like > SAME:
             rate = 0.2 + 0.3 * thing.contrast

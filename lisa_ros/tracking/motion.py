@@ -6,6 +6,8 @@ covered or came out.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,6 +15,7 @@ import cv2
 import numpy as np
 
 from lisa_ros.engine.answer import mask_box
+from lisa_ros.tracking.thing import View
 
 FEWEST = 30  # points that an affine motion is fitted to; fewer give a shift alone
 MOST_POINTS = 400  # of a thing, that its motion is fitted to
@@ -63,6 +66,29 @@ class Motion:
         there, here = self.source[here[:, 1], here[:, 0]], here.astype(np.float32)
         shift = here.mean(0) - _apply(self.camera, there.mean(0))
         return fit_affine(there, here), shift
+
+
+class SharedMotion:
+    """Views and motion of the newest images: computed once for all trackers of one camera."""
+
+    def __init__(self) -> None:
+        self.dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self.views: deque[tuple[Hashable, View]] = deque(maxlen=2)
+        self.newest: tuple[View, View, Motion] | None = None
+
+    def view(self, image: np.ndarray, key: Hashable | None) -> View:
+        """The image at work size; without a key nothing tells whether it is known."""
+        for known, view in self.views:
+            if key is not None and known == key and view.hw == image.shape[:2]:
+                return view
+        self.views.append((key, View.of(image)))
+        return self.views[-1][1]
+
+    def between(self, last: View, view: View) -> Motion:
+        """From one view to the next."""
+        if self.newest is None or self.newest[0] is not last or self.newest[1] is not view:
+            self.newest = last, view, Motion.between(self.dis, last.gray, view.gray)
+        return self.newest[2]
 
 
 def _length(flow: np.ndarray) -> np.ndarray:

@@ -180,14 +180,16 @@ class Tracker(ABC):
             raise TrackingError(f"there is no track {track_id}: it was dropped, or never begun")
         return self.things[track_id]
 
+    def hidden_state(self, unseen: float) -> TrackState:
+        """Of a thing that was not seen for so many seconds."""
+        return TrackState.LOST if unseen > self.lost_after else TrackState.OCCLUDED
+
     def _shown(self, thing: Any, mask: np.ndarray, score: float) -> Track:
         """A thing as it is handed out; its mask (H, W) is empty where it is not seen."""
         unseen = 0.0 if mask.any() else float(self.clock - thing.last_seen)
-        hidden = TrackState.LOST if unseen > self.lost_after else TrackState.OCCLUDED
-        return Track(
-            thing.id, thing.label, mask, mask_box(mask), float(score),
-            TrackState.VISIBLE if mask.any() else hidden, unseen, float(self.clock - thing.began),
-        )  # fmt: skip
+        state = TrackState.VISIBLE if mask.any() else self.hidden_state(unseen)
+        age = float(self.clock - thing.began)
+        return Track(thing.id, thing.label, mask, mask_box(mask), float(score), state, unseen, age)
 
 
 def check_things(image: np.ndarray, instances: Sequence[Instance], room: int, most: int) -> None:

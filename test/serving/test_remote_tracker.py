@@ -125,6 +125,17 @@ def test_a_server_that_dies_and_returns_goes_on_from_the_last_mask():
     assert engine.runs <= 2 and follower.tracker.counters["sessions"] == 3
 
 
+def test_a_thing_whose_server_is_away_is_lost_after_the_trackers_own_limit():
+    serving, _ = new_server()
+    image, masks = scene(0)
+    with serving as address:
+        tracker = RemoteTracker(RemoteEngine(address), lost_after=0.5)
+        follower = Follower(None, tracker)
+        follower.begin(image, stamp=0.0, instances=[instance(masks[0])])
+    states = [follower.update(image, stamp=stamp)[0].state for stamp in (0.4, 0.6)]
+    assert states == [OCCLUDED, LOST]
+
+
 @pytest.mark.parametrize(
     ("said", "sentence"),
     [
