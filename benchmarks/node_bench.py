@@ -35,8 +35,8 @@ from std_msgs.msg import String
 
 from benchmarks.generated_tables import page_option, put_into_page
 from lisa_ros.demo.client import claimed_domain
-from lisa_ros.fastdds import use_large_image_transport
 from lisa_ros.node.status import ANSWERED
+from lisa_ros.resources import use_large_image_transport
 from lisa_ros.text_tables import markdown_table
 
 SIZES = ((640, 480), (1280, 720))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lisa_ros.errors import LisaError
-from lisa_ros.fastdds import use_large_image_transport
+from lisa_ros.resources import use_large_image_transport
 
 if TYPE_CHECKING:
     from lisa_ros.speech.listen import Listener

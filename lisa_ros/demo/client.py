@@ -231,7 +231,7 @@ def own_domain() -> Iterator[int]:
     It takes the place of an exported `ROS_DOMAIN_ID`: in that domain a robot's perception node
     would answer our questions, and ours the robot's.
     """
-    from lisa_ros.fastdds import use_large_image_transport
+    from lisa_ros.resources import use_large_image_transport
 
     use_large_image_transport()
     with claimed_domain() as domain:

@@ -136,7 +136,7 @@ def camera_info(recorded: Any, now: Time) -> CameraInfo:
 
 
 def main() -> None:
-    from lisa_ros.fastdds import use_large_image_transport
+    from lisa_ros.resources import use_large_image_transport
 
     use_large_image_transport()
     import rclpy

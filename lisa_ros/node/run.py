@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lisa_ros.errors import LisaError
-from lisa_ros.fastdds import use_large_image_transport
 from lisa_ros.node.loading import Loader, load_model, missing
+from lisa_ros.resources import use_large_image_transport
 
 if TYPE_CHECKING:
     from rclpy.executors import SingleThreadedExecutor

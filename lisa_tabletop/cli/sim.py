@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Publish /camera/image_raw, /camera/depth/image_raw and /camera/camera_info until ctrl-C."""
     from lisa_ros.errors import LisaError
-    from lisa_ros.fastdds import use_large_image_transport
+    from lisa_ros.resources import use_large_image_transport
 
     if not args.rate > 0 or args.seed < 0:
         raise LisaError("--rate must be above 0, --seed must not be negative")

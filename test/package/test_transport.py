@@ -8,8 +8,7 @@ import sys
 
 import pytest
 
-from lisa_ros.fastdds import PROFILE_VARIABLES, use_large_image_transport
-from lisa_ros.resources import shared_file
+from lisa_ros.resources import PROFILE_VARIABLES, shared_file, use_large_image_transport
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
@@ -18,7 +17,7 @@ from lisa_ros.demo.client import claimed_domain
 FRAMES = 30
 SENDER = """
 import sys, time
-from lisa_ros.fastdds import use_large_image_transport
+from lisa_ros.resources import use_large_image_transport
 use_large_image_transport()
 import rclpy
 from array import array
