@@ -87,7 +87,7 @@ def _causal(lisa: Lisa) -> LlamaForCausalLM:
 
 def _masks(lisa: Lisa, image: np.ndarray, states: Tensor) -> Tensor:
     network, processor = lisa.network, lisa.processor
-    pixels, resized_hw = processor.sam_pixels(image)
+    pixels = processor.sam_pixels(image)
     frame = network.encode_frame(pixels[None].to(states.device))
     low_res, _ = network.decode_masks(frame, network.seg_embeddings(states)[None])
-    return processor.full_size_masks(low_res[0], resized_hw, image.shape[:2])
+    return processor.full_size_masks(low_res[0], image.shape[:2])

@@ -135,7 +135,7 @@ def measure_stages(engine: Engine, image: np.ndarray, prompt: list[int]) -> list
     network, processor, decoder = engine.network, engine.lisa.processor, engine.decoder
     device = engine.device
     clip = processor.clip_pixels(image)[None].to(device)
-    pixels, resized_hw = processor.sam_pixels(image)
+    pixels = processor.sam_pixels(image)
     view, frame = network.encode_view(clip)[0], network.encode_frame(pixels[None].to(device))
     embeds = network.embed_prompt(torch.tensor(prompt, device=device), view)[None]
     behind = len(prompt) - prompt.index(IMAGE_TOKEN) - 1
@@ -145,7 +145,7 @@ def measure_stages(engine: Engine, image: np.ndarray, prompt: list[int]) -> list
     def masks() -> Tensor:
         prompts = network.seg_embeddings(embeds[0, -1:])[None]
         low_res, _ = network.decode_masks(frame, prompts)
-        return processor.full_size_masks(low_res[0], resized_hw, image.shape[:2]) > 0
+        return processor.full_size_masks(low_res[0], image.shape[:2]) > 0
 
     def step() -> Tensor:
         return decoder.head(decoder.forward(ForwardBatch(embeds[:, -1:], [length])))

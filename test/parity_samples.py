@@ -102,7 +102,7 @@ def golden_ious(lisa: Lisa) -> dict[str, float]:
 @torch.no_grad()
 def image_case(case: Case, lisa: Lisa) -> dict[str, Tensor]:
     clip = lisa.processor.clip_pixels(case.images[0])[None]
-    sam, resized_hw = lisa.processor.sam_pixels(case.images[0])
+    sam = lisa.processor.sam_pixels(case.images[0])
     features = []
     hook = lisa.network.mm_projector.register_forward_pre_hook(lambda _, x: features.append(x[0]))
     projected = lisa.network.encode_view(clip)
@@ -110,7 +110,7 @@ def image_case(case: Case, lisa: Lisa) -> dict[str, Tensor]:
     return {
         "clip_pixel_values": clip,
         "sam_pixel_values": sam[None],
-        "resized_hw": torch.tensor(resized_hw),
+        "resized_hw": torch.tensor(lisa.processor.sam_hw(case.images[0].shape[:2])),
         "clip_patch_features": features[0],
         "projected_image_features": projected,
         "sam_image_embeddings": lisa.network.encode_frame(sam[None]),
@@ -129,14 +129,14 @@ def forward_case(case: Case, lisa: Lisa, ids: Tensor, *, generated: bool) -> dic
     kept = states[:, :-1] if generated else states
     positions = label_positions(ids, ids == seg_id, view.shape[1])
     prompts = network.seg_embeddings(states[positions[:, 0], positions[:, 1]])
-    sam, resized_hw = lisa.processor.sam_pixels(image)
+    sam = lisa.processor.sam_pixels(image)
     low_res, quality = network.decode_masks(network.encode_frame(sam[None]), prompts[None])
     result = {
         "seg_positions": positions,
         "seg_embeddings": prompts,
         "low_res_masks": low_res[0, :, None],
         "iou_predictions": quality[0, :, None],
-        "pred_masks": lisa.processor.full_size_masks(low_res[0], resized_hw, image.shape[:2]),
+        "pred_masks": lisa.processor.full_size_masks(low_res[0], image.shape[:2]),
         "last_hidden_state": kept,
         "logits": network.lm_head(kept),
         "inputs_embeds": network.embed_prompt(ids[0], view[0])[None],
@@ -179,9 +179,9 @@ def train_case(case: Case, lisa: Lisa) -> dict[str, Tensor]:
     for i, image in enumerate(case.images):
         mine = segs[(segs[:, 0] >= offset[i]) & (segs[:, 0] < offset[i + 1])]
         prompts = network.seg_embeddings(states[mine[:, 0], mine[:, 1]])
-        sam, resized_hw = lisa.processor.sam_pixels(image)
+        sam = lisa.processor.sam_pixels(image)
         low_res, _ = network.decode_masks(network.encode_frame(sam[None]), prompts[None])
-        masks.append(lisa.processor.full_size_masks(low_res[0], resized_hw, image.shape[:2]))
+        masks.append(lisa.processor.full_size_masks(low_res[0], image.shape[:2]))
         truth.append(tensors[f"input.gt_masks.{i}"])
         result[f"low_res_masks.{i}"] = low_res[0, :, None].detach()
     targets = labels[:, 1:][labels[:, 1:] != IGNORE]

@@ -32,8 +32,6 @@ class ImageFeatures:
     """height and width of the image"""
     sam: Tensor | None = None
     """(C, g, g) SAM embedding"""
-    resized_hw: tuple[int, int] = (0, 0)
-    """height and width of the image inside SAM's padded square"""
     views: list[Tensor] = field(default_factory=list)
     """(P, H) projected CLIP tokens, one tensor per view of the image"""
     prefix_kv: list[Tensor] = field(default_factory=list)
@@ -148,7 +146,7 @@ class Vision:
         self, entries: Sequence[ImageFeatures], images: Sequence[np.ndarray], timer: StageTimer
     ) -> None:
         """Fill `sam` of features that have none; on a GPU `join` before it is read."""
-        pixels, sizes = zip(*(self.processor.sam_pixels(image) for image in images), strict=True)
+        pixels = [self.processor.sam_pixels(image) for image in images]
         batch = torch.stack(pixels).to(self.device)  # (B, 3, S, S)
         if self.side_stream is not None:
             self.side_stream.wait_stream(torch.cuda.current_stream(self.device))
@@ -158,8 +156,8 @@ class Vision:
             encoded = self.sam_encoder(batch).to(self.dtype, copy=True)  # (B, C, g, g)
         if self.side_stream is not None:
             encoded.record_stream(torch.cuda.current_stream(self.device))
-        for features, embedding, size in zip(entries, encoded, sizes, strict=True):
-            features.sam, features.resized_hw = embedding, size
+        for features, embedding in zip(entries, encoded, strict=True):
+            features.sam = embedding
 
     def join(self) -> None:
         """Let the current stream wait for the SAM features that are under way."""
@@ -174,7 +172,7 @@ class Vision:
         with timer.stage("mask"):
             low_res = self.low_res(torch.stack([features.sam for features in entries]), prompts)
             return [
-                self.processor.full_size_masks(mask, features.resized_hw, features.hw)[0]
+                self.processor.full_size_masks(mask, features.hw)[0]
                 for features, mask in zip(entries, low_res, strict=True)
             ]
 

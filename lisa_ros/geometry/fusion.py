@@ -76,10 +76,12 @@ def fuse(
             found.append(obj)
     if not found:
         why = "; ".join(faults) or "the object was found in none of them"
-        return Object3D(reason=f"no view shows the object in space ({why})", views=0)
+        reason = f"no view shows the object in space ({why})"
+        return Object3D(reason=reason, viewpoints=np.zeros((0, 3)))
     # 2. Every view votes about every cube.
     middles = _cubes(np.concatenate([obj.points for obj in found]), voxel)
     votes = np.array([witness.votes(middles, voxel) for witness in witnesses])  # (V, N)
+    viewpoints = np.array([witness.viewpoint for witness in witnesses])
     in_favour, against = (votes > 0).sum(axis=0), (votes < 0).sum(axis=0)
     keep = in_favour > against
     if keep.sum() < LEAST_POINTS:
@@ -87,7 +89,7 @@ def fuse(
             "the views disagree: what one of them shows as the object is something else in "
             "the others"
         )
-        return Object3D(reason=reason, views=len(witnesses), agreement=0.0)
+        return Object3D(reason=reason, viewpoints=viewpoints, agreement=0.0)
     # 3. What stays is the object; it stands on the plane of the view that saw most of it.
     points = middles[keep].astype(np.float32)
     support = max(found, key=lambda obj: (obj.support is not None, len(obj.points))).support
@@ -99,8 +101,7 @@ def fuse(
         up=against_gravity,
         depth_fraction=float(np.mean([obj.depth_fraction for obj in found])),
         visible_fraction=max(obj.visible_fraction for obj in found),
-        viewpoints=np.array([witness.viewpoint for witness in witnesses]),
-        views=len(witnesses),
+        viewpoints=viewpoints,
         agreement=float(in_favour[keep].sum() / (in_favour + against)[keep].sum()),
     )
 

@@ -51,7 +51,6 @@ class Object3D:
         visible_fraction: 0..1, part of the mask's outline that is not cut off by something nearer
             or by the border of the image.
         viewpoints: (V,3), where the cameras stood.
-        views: number of camera views that the points come from.
         agreement: 0..1, part of the views that agree on the object; 1 for a single view.
     """
 
@@ -65,8 +64,12 @@ class Object3D:
     depth_fraction: float = 0.0
     visible_fraction: float = 0.0
     viewpoints: np.ndarray = field(default_factory=lambda: np.zeros((1, 3)))
-    views: int = 1
     agreement: float = 1.0
+
+    @property
+    def views(self) -> int:
+        """Number of camera views that the points come from."""
+        return len(self.viewpoints)
 
     def transformed(self, pose: np.ndarray) -> Object3D:
         """The object carried by a 4x4 transform, for example from the optical to another frame."""

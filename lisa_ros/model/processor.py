@@ -59,35 +59,36 @@ class Processor:
         pixels = (pixels / 255 - CLIP_MEAN) / CLIP_STD
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
-    def sam_pixels(self, image: np.ndarray) -> tuple[Tensor, tuple[int, int]]:
-        """What SAM sees: the whole image, (3, S, S), and its (height, width) in there.
+    def sam_hw(self, hw: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of an image inside SAM's square, whose side its longer one becomes."""
+        scale = self.sam_size / max(hw)
+        return max(1, int(hw[0] * scale + 0.5)), max(1, int(hw[1] * scale + 0.5))
 
-        The longer side becomes S; what is left over on the right and below is zero, that is
-        the mean colour, because padding follows normalising.
+    def sam_pixels(self, image: np.ndarray) -> Tensor:
+        """What SAM sees: the whole image, (3, S, S).
+
+        What is left over on the right and below is zero, that is the mean colour, because padding
+        follows normalising.
         """
-        size = self.sam_size
         check_rgb(image)
-        height, width = image.shape[:2]
-        scale = size / max(height, width)
-        resized_hw = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
-        resized = Image.fromarray(image).resize(resized_hw[::-1], Image.Resampling.BILINEAR)
+        height, width = self.sam_hw(image.shape[:2])
+        resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
         pixels = (np.asarray(resized, dtype=np.float32) - SAM_MEAN) / SAM_STD
-        padded = torch.zeros(3, size, size)
-        padded[:, : resized_hw[0], : resized_hw[1]] = torch.from_numpy(pixels).permute(2, 0, 1)
-        return padded, resized_hw
+        padded = torch.zeros(3, self.sam_size, self.sam_size)
+        padded[:, :height, :width] = torch.from_numpy(pixels).permute(2, 0, 1)
+        return padded
 
-    def full_size_masks(
-        self, low_res: Tensor, resized_hw: tuple[int, int], original_hw: tuple[int, int]
-    ) -> Tensor:
+    def full_size_masks(self, low_res: Tensor, hw: tuple[int, int]) -> Tensor:
         """Scale mask logits (N, m, m) to the image: (N, H, W) float32; a mask is `> 0`.
 
         Bilinear twice, as the reference does: to SAM's square, and, after cutting off the padding,
-        to the original size.
+        to the size of the image.
         """
         if len(low_res) == 0:
-            return low_res.new_zeros(0, *original_hw, dtype=torch.float32)
+            return low_res.new_zeros(0, *hw, dtype=torch.float32)
         square = _bilinear(low_res.float(), (self.sam_size, self.sam_size))
-        return _bilinear(square[:, : resized_hw[0], : resized_hw[1]], original_hw)
+        height, width = self.sam_hw(hw)
+        return _bilinear(square[:, :height, :width], hw)
 
 
 def _bilinear(masks: Tensor, size: tuple[int, int]) -> Tensor:

@@ -45,7 +45,7 @@ class Pictures:
     def example(self, drawn: Drawn) -> PictureExample:
         """ImageError, DatasetError: the picture is damaged, or its masks do not fit."""
         size = drawn.size()
-        view, frame, resized, keep = looked_at(drawn.image, drawn.rgb, self.processor, self.cache)
+        view, frame, keep = looked_at(drawn.image, drawn.rgb, self.processor, self.cache)
         ids, learnt, kept, first = [], [], [], 0
         for turns in drawn.dialogues:
             row, marks = encoded(turns, self.encode, self.config)
@@ -57,7 +57,7 @@ class Pictures:
         masks = drawn.masks if len(drawn.masks) else np.zeros((0, *size), bool)
         truth = torch.from_numpy(masks[kept])
         groups = tuple(drawn.groups[one] for one in kept) if drawn.groups else ()
-        return PictureExample(view, frame, resized, tuple(ids), tuple(learnt), truth, groups, keep)
+        return PictureExample(view, frame, tuple(ids), tuple(learnt), truth, groups, keep)
 
 
 @dataclass(frozen=True)
@@ -85,18 +85,18 @@ class Questions:
         """Ask the frozen parts about each picture, and lay out every form of every question."""
         network, processor = lisa.network, lisa.processor
         device = network.no_mask_embed.weight.device
-        seen: dict[Hashable, tuple[Tensor, Tensor, tuple[int, int]]] = {}
+        seen: dict[Hashable, tuple[Tensor, Tensor]] = {}
         questions = []
         for item in items:
             if item.scene not in seen:
-                view, frame, resized, keep = looked_at(item.image, item.rgb, processor, cache)
+                view, frame, keep = looked_at(item.image, item.rgb, processor, cache)
                 view, frame = view.to(device), frame.to(device)
                 if view.dim() == 3:
                     view = network.encode_view(view[None])[0]
                     frame = network.encode_frame(frame[None])[0]
                 if keep is not None:
-                    cache.keep(keep, view, frame, resized)
-                seen[item.scene] = view, frame.float(), resized
+                    cache.keep(keep, view, frame)
+                seen[item.scene] = view, frame.float()
             answer, masks = _answer(item, lisa.config.mask_instances)
             truth, forms = torch.from_numpy(masks), []
             for suffix, said in _forms(lisa, item, answer):
@@ -112,15 +112,14 @@ def looked_at(
     read: Callable[[], np.ndarray],
     processor: Processor,
     cache: FeatureCache | None,
-) -> tuple[Tensor, Tensor, tuple[int, int], Path | None]:
-    """`view`, `frame` and `resized` of a PictureExample: what a cache has, else pixels, and then
+) -> tuple[Tensor, Tensor, Path | None]:
+    """`view` and `frame` of a PictureExample: what a cache has, else pixels, and then
     where what is said of them is to be kept."""
     keep, known = cache.find(image) if cache is not None else (None, None)
     if known is not None:
         return *known, None
     rgb = read()
-    frame, resized = processor.sam_pixels(rgb)
-    return processor.clip_pixels(rgb), frame, resized, keep
+    return processor.clip_pixels(rgb), processor.sam_pixels(rgb), keep
 
 
 def encoded(
@@ -143,11 +142,11 @@ def validation_example(
 ) -> tuple[PictureExample, np.ndarray]:
     """A question as LISA's authors put it in validation, its answer given; and its truth."""
     truth, _ = item.truth()
-    view, frame, resized, keep = looked_at(item.image, item.rgb, lisa.processor, cache)
+    view, frame, keep = looked_at(item.image, item.rgb, lisa.processor, cache)
     question = f" {escape(item.instruction)}{MODE_SUFFIXES['mask']}"
     ids, learnt = encoded([(question, f"{SEG}.")], lisa.tokenizer.encode, lisa.config)
     example = PictureExample(
-        view.to(device), frame.to(device), resized, (ids.to(device),), (learnt.to(device),),
+        view.to(device), frame.to(device), (ids.to(device),), (learnt.to(device),),
         torch.from_numpy(truth == TARGET)[None].to(device), keep=keep,
     )  # fmt: skip
     return example, truth

@@ -27,8 +27,8 @@ from lisa_ros.writing import writable_folder, written_beside
 GB = 1e9
 SHARE_OF_DISK = 0.9  # of what is free: checkpoints may lie on the same one
 
-Features = tuple[Tensor, Tensor, tuple[int, int]]
-"""The view (P,H), SAM's features (C,g,g), and the picture's (height, width) among its pixels"""
+Features = tuple[Tensor, Tensor]
+"""The view (P,H) and SAM's features (C,g,g)"""
 
 
 @dataclass
@@ -62,19 +62,18 @@ class FeatureCache:
         path = self.folder / name[:2] / f"{name}.safetensors"
         try:
             kept = load_file(path)
-            height, width = kept["resized"].tolist()
-            return path, (kept["view"], kept["frame"], (height, width))
-        except (OSError, SafetensorError, KeyError, ValueError):
+            return path, (kept["view"], kept["frame"])
+        except (OSError, SafetensorError, KeyError):
             return path, None  # not there, or not what was written: it is computed and written anew
 
-    def keep(self, path: Path, view: Tensor, frame: Tensor, resized: tuple[int, int]) -> None:
+    def keep(self, path: Path, view: Tensor, frame: Tensor) -> None:
         """Write features, while there is room; a disk that is full ends the writing alone."""
         size = view.nbytes + frame.nbytes
         if path.exists() and path.stat().st_size > size:
             return  # the same picture stood twice in a batch, or another process was faster
         if size > self.left:
             return self._end("is as large as it may be")
-        tensors = {"view": view, "frame": frame, "resized": torch.tensor(resized)}
+        tensors = {"view": view, "frame": frame}
         try:
             path.parent.mkdir(exist_ok=True)
             with written_beside(path) as beside:

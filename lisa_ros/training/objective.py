@@ -26,15 +26,14 @@ class PictureExample:
     """A picture and the dialogues about it, in the model's terms.
 
     view: what CLIP sees (3,h,w), or what it made of that (P,H); frame: the same for SAM, (3,S,S)
-    or (C,g,g), in which the picture takes `resized` (height, width). ids: (T,) for each dialogue,
-    learnt: the same in bool. truth (N,H,W) bool, a mask for every [SEG] that is learnt. groups: of
-    each mask, the number of its group, within which their order means nothing (LISA++), or nothing
-    at all. keep: where a cache is to keep what the frozen encoders will say of the pixels.
+    or (C,g,g). ids: (T,) for each dialogue, learnt: the same in bool. truth (N,H,W) bool, at the
+    size of the picture, a mask for every [SEG] that is learnt. groups: of each mask, the number of
+    its group, within which their order means nothing (LISA++), or nothing at all. keep: where a
+    cache is to keep what the frozen encoders will say of the pixels.
     """
 
     view: Tensor
     frame: Tensor
-    resized: tuple[int, int]
     ids: tuple[Tensor, ...]
     learnt: tuple[Tensor, ...]
     truth: Tensor
@@ -75,7 +74,7 @@ class Objective(nn.Module):
         for index, one in enumerate(examples):
             low, _ = network.decode_masks(frames[index], prompts[picture == index][None])
             size = tuple(one.truth.shape[1:])
-            masks.append(self.processor.full_size_masks(low[0], one.resized, size))
+            masks.append(self.processor.full_size_masks(low[0], size))
             order = match_instances(masks[-1], one.truth, one.groups) if one.groups else slice(None)
             truth.append(one.truth[order])
         loss = lisa_loss(logits, ids[:, 1:][learnt[:, 1:]], masks, truth)
@@ -104,7 +103,7 @@ class Objective(nn.Module):
         for one in examples:
             view, frame = (one.view, one.frame[None]) if one.view.dim() == 2 else next(rest)
             if self.cache is not None and one.keep is not None:
-                self.cache.keep(one.keep, view, frame[0], one.resized)
+                self.cache.keep(one.keep, view, frame[0])
             found.append((view, frame.float()))
         return torch.stack([view for view, _ in found]), [frame for _, frame in found]
 
@@ -112,4 +111,4 @@ class Objective(nn.Module):
         clip, sam = self.processor.clip_size, self.processor.sam_size
         view, frame = torch.zeros(3, clip, clip), torch.zeros(3, sam, sam)
         none = torch.zeros(0, 1, 1)
-        return PictureExample(view.to(device), frame.to(device), (sam, sam), (), (), none)
+        return PictureExample(view.to(device), frame.to(device), (), (), none)

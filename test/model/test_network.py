@@ -22,7 +22,7 @@ def lisa():
 def pixels(lisa, count: int = 2):
     images = [noise_image(60, 80, seed) for seed in range(count)]
     views = torch.stack([lisa.processor.clip_pixels(image) for image in images])
-    return views, torch.stack([lisa.processor.sam_pixels(image)[0] for image in images])
+    return views, torch.stack([lisa.processor.sam_pixels(image) for image in images])
 
 
 @pytest.mark.parametrize("select", [-1, -2, -3])

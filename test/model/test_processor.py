@@ -51,14 +51,15 @@ def test_center_view_is_what_clips_own_processor_makes(height: int, width: int) 
 def test_sams_longer_side_fills_the_square(
     processor: Processor, hw: tuple[int, int], resized: tuple[int, int]
 ) -> None:
-    pixels, resized_hw = processor.sam_pixels(noise_image(*hw))
-    assert resized_hw == resized
+    assert processor.sam_hw(hw) == resized
+    pixels = processor.sam_pixels(noise_image(*hw))
     assert pixels.shape == (3, SAM, SAM)
+    assert pixels[:, resized[0] :].eq(0).all() and pixels[:, :, resized[1] :].eq(0).all()
 
 
 def test_sam_pads_with_the_mean_colour_on_the_right_and_below(processor: Processor) -> None:
     white = np.full((40, 80, 3), 255, np.uint8)
-    pixels, _ = processor.sam_pixels(white)
+    pixels = processor.sam_pixels(white)
     assert (pixels[:, 40:] == 0).all()
     expected = torch.from_numpy((255 - SAM_MEAN) / SAM_STD)[:, None, None].expand(3, 40, 80)
     torch.testing.assert_close(pixels[:, :40], expected)
@@ -113,25 +114,23 @@ def test_a_mask_returns_to_the_place_it_was_seen_at(
     truth = torch.zeros(height, width, dtype=torch.bool)
     truth[top:bottom, left:right] = True
     picture = np.where(truth[..., None].numpy(), 255, 0).astype(np.uint8).repeat(3, 2)
-    pixels, resized_hw = processor.sam_pixels(picture)
+    pixels = processor.sam_pixels(picture)
     side = SAM * 4 // CONFIG.sam_vision["patch_size"]
     low_res = torch.nn.functional.interpolate(pixels[None, :1], (side, side), mode="bilinear")[0]
-    mask = processor.full_size_masks(low_res, resized_hw, hw)[0] > 0
+    mask = processor.full_size_masks(low_res, hw)[0] > 0
     assert (mask & truth).sum() / (mask | truth).sum() > 0.75
 
 
 def test_half_precision_logits_are_scaled_in_float32(processor: Processor) -> None:
     low_res = torch.randn(2, 32, 32, generator=torch.manual_seed(0))
-    full = processor.full_size_masks(low_res.bfloat16(), (60, 80), (480, 640))
+    full = processor.full_size_masks(low_res.bfloat16(), (480, 640))
     assert full.dtype == torch.float32
     assert full.shape == (2, 480, 640)
-    assert torch.equal(
-        full, processor.full_size_masks(low_res.bfloat16().float(), (60, 80), (480, 640))
-    )
+    assert torch.equal(full, processor.full_size_masks(low_res.bfloat16().float(), (480, 640)))
 
 
 def test_no_masks_stay_no_masks(processor: Processor) -> None:
-    assert processor.full_size_masks(torch.zeros(0, 32, 32), (60, 80), (480, 640)).shape == (
+    assert processor.full_size_masks(torch.zeros(0, 32, 32), (480, 640)).shape == (
         0,
         480,
         640,

@@ -147,7 +147,7 @@ def states_and_mask(lisa: checkpoint.Lisa) -> tuple[torch.Tensor, torch.Tensor]:
         view = network.encode_view(processor.clip_pixels(NOISE)[None])
         ids = torch.tensor([lisa.tokenizer.encode("<image> the red mug")])
         states = network(ids, view)
-        frame = network.encode_frame(processor.sam_pixels(NOISE)[0][None])
+        frame = network.encode_frame(processor.sam_pixels(NOISE)[None])
         return states, network.decode_masks(frame, network.seg_embeddings(states[:, -1:]))[0]
 
 

@@ -114,7 +114,7 @@ def test_towers_see_in_training_what_they_see_of_a_camera(scenes):
     processor, config = Processor(nano_config()), nano_config()
     image = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
     rgb = torch.from_numpy(image).permute(2, 0, 1)[None].float()
-    sam, _ = processor.sam_pixels(image)
+    sam = processor.sam_pixels(image)
     clip = processor.clip_pixels(image)
     assert (sam_pixels(rgb, config.sam_vision["image_size"])[0] - sam).abs().max() < 0.03
     # Pillow also rounds and cuts off what overshoots between its two passes

@@ -52,9 +52,8 @@ def test_loss_and_gradients_of_a_batch_are_those_of_the_authors():
     examples = []
     for index, image in enumerate(case.images):
         rows = range(offset[index], offset[index + 1])
-        frame, resized = lisa.processor.sam_pixels(image)
         examples.append(PictureExample(
-            lisa.processor.clip_pixels(image), frame, resized,
+            lisa.processor.clip_pixels(image), lisa.processor.sam_pixels(image),
             tuple(ids[row][known[row]] for row in rows),
             tuple((labels[row] != -100)[known[row]] for row in rows),
             case.tensors[f"input.gt_masks.{index}"].bool(),
