@@ -52,7 +52,9 @@ class Processor:
         if clip_view == "squash":
             squares = [pil.resize((size, size), Image.Resampling.BICUBIC)]
         else:
-            scale_to = _shorter_side(height, width, size)
+            # the shorter side becomes `size`; the longer is truncated, not rounded
+            longer = int(size * max(height, width) / min(height, width))
+            scale_to = (size, longer) if height <= width else (longer, size)
             resized = pil.resize(scale_to[::-1], Image.Resampling.BICUBIC)
             squares = [resized.crop(box) for box in _squares(scale_to, size, clip_view)]
         pixels = np.stack([np.asarray(square, dtype=np.float32) for square in squares])
@@ -93,13 +95,6 @@ class Processor:
 
 def _bilinear(masks: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(masks[:, None], size, mode="bilinear", align_corners=False)[:, 0]
-
-
-def _shorter_side(height: int, width: int, size: int) -> tuple[int, int]:
-    """(height, width) with the shorter side at `size`; the longer is truncated, not rounded."""
-    short, long = sorted((height, width))
-    longer = int(size * long / short)
-    return (size, longer) if height <= width else (longer, size)
 
 
 def _squares(
