@@ -10,9 +10,7 @@ import numpy as np
 from lisa_ros.action import Follow
 from lisa_ros.msg import Segmentation
 from node_rig import Rig, image_message, wait_for
-from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
-from rclpy.parameter import Parameter
 
 RED, BLUE, GREEN = (255, 0, 0), (0, 0, 255), (0, 255, 0)
 CANCELED, ABORTED = 5, 6  # action_msgs/GoalStatus
@@ -69,8 +67,6 @@ class Stage:
         self.client = ActionClient(robot.node, Follow, "follow")
         assert self.client.wait_for_server(20)
         self.message = image_message(scene())
-        self._set = robot.node.create_client(SetParameters, "perception/set_parameters")
-        assert self._set.wait_for_service(20)
 
     def show(self, image: np.ndarray) -> None:
         """From now on the camera sees this, and the node knows it."""
@@ -93,14 +89,7 @@ class Stage:
         return goal
 
     def set(self, **values: Any) -> None:
-        parameters = [
-            Parameter(name.replace("__", "."), value=value).to_parameter_msg()
-            for name, value in values.items()
-        ]
-        call = self.robot.do(
-            lambda: self._set.call_async(SetParameters.Request(parameters=parameters))
-        )
-        assert all(one.successful for one in wait_for(call.result, "the parameters").results)
+        assert self.robot.set(**values).successful
 
 
 @contextmanager

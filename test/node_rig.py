@@ -20,10 +20,12 @@ import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from lisa_ros.msg import Segmentation
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import SetParameters
+from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
@@ -106,6 +108,7 @@ class Rig:
         """the second of the last stamp of `film`"""
         self._camera_stop = threading.Event()
         self._camera: threading.Thread | None = None
+        self._clients: dict[str, Client] = {}
         deep = QoSProfile(depth=5000)
         self.voice = self.node.create_publisher(String, "query", deep)
         self.mask = self.node.create_subscription(Segmentation, "mask", self.results.append, deep)
@@ -193,6 +196,24 @@ class Rig:
         wait_for(task.done, "the executor of the test")
         return task.result()
 
+    def call(self, kind: type, name: str, request: Any) -> Any:
+        """The response of a service."""
+        if name not in self._clients:
+            self._clients[name] = self.do(lambda: self.node.create_client(kind, name))
+            assert self._clients[name].wait_for_service(20)
+        response = self.do(lambda: self._clients[name].call_async(request))
+        return wait_for(response.result, f"the response of {name}")
+
+    def set(self, **values: Any) -> SetParametersResult:
+        """Set parameters of the node, `__` for the dot; how the first refused one ended, or all."""
+        parameters = [
+            Parameter(name.replace("__", "."), value=value).to_parameter_msg()
+            for name, value in values.items()
+        ]
+        request = SetParameters.Request(parameters=parameters)
+        results = self.call(SetParameters, "perception/set_parameters", request).results
+        return next((one for one in results if not one.successful), results[0])
+
     def use_camera(self, profile: QoSProfile) -> None:
         """Another publisher of images instead of the one there was."""
         self.cut()
@@ -253,28 +274,20 @@ class Manager:
     """What a lifecycle manager does, over the node's services."""
 
     def __init__(self, robot: Rig) -> None:
-        create = robot.node.create_client
-        self._change = create(ChangeState, "perception/change_state")
-        self._state = create(GetState, "perception/get_state")
-        self._set = create(SetParameters, "perception/set_parameters")
-        for client in (self._change, self._state, self._set):
-            assert client.wait_for_service(20)
+        self._robot = robot
 
-    def change(self, name: str, seconds: float = 20) -> bool:
+    def change(self, name: str) -> bool:
         number = getattr(Transition, f"TRANSITION_{name.upper()}")
         request = ChangeState.Request(transition=Transition(id=number))
-        return wait_for(self._change.call_async(request).result, name, seconds).success
+        return self._robot.call(ChangeState, "perception/change_state", request).success
 
     @property
     def state(self) -> str:
-        return wait_for(
-            self._state.call_async(GetState.Request()).result, "state"
-        ).current_state.label
+        request = GetState.Request()
+        return self._robot.call(GetState, "perception/get_state", request).current_state.label
 
-    def set_path(self, path: str):
-        value = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=path)
-        request = SetParameters.Request(parameters=[Parameter(name="model.path", value=value)])
-        return wait_for(self._set.call_async(request).result, "set").results[0]
+    def set_path(self, path: str) -> SetParametersResult:
+        return self._robot.set(model__path=path)
 
 
 @contextmanager

@@ -33,9 +33,7 @@ from geometry_msgs.msg import PoseArray
 from lisa_ros.action import Segment
 from lisa_ros.msg import Segmentation
 from node_rig import BEST_EFFORT, Rig, image_message, rig, wait_for
-from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
-from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32MultiArray, Header
 from visualization_msgs.msg import Marker
@@ -266,7 +264,7 @@ def test_grasps_are_for_the_hand_of_the_parameter(camera):
         camera.robot.hearing(Float32MultiArray, "grasps/scores") as scores,
     ):
         for hand in ("suction", "parallel"):
-            choose_hand(camera.robot, hand)
+            assert camera.robot.set(grasp__hand=hand).successful
             poses.clear(), scores.clear()
             result = camera.ask(depth=metres())
             wait_for(
@@ -282,13 +280,13 @@ def test_why_there_are_no_grasps_is_said(camera):
     robot = camera.robot
     assert camera.ask(depth=metres()).instances[0].grasps_reason == "", "nobody listens"
     with robot.hearing(PoseArray, "grasps") as poses:
-        change(robot, "grasp.opening", 0.03)
+        assert robot.set(grasp__opening=0.03).successful
         result = camera.ask(depth=metres())
         wait_for(lambda: poses and poses[-1].header == result.header, "an empty list of grasps")
         reason = result.instances[0].grasps_reason
         assert not poses[-1].poses and result.timings.grasps > 0
         assert "m wide where it is narrowest, and the hand opens 0.03 m (grasp.opening)" in reason
-        change(robot, "grasp.opening", 0.08)
+        assert robot.set(grasp__opening=0.08).successful
         reason = camera.ask().instances[0].grasps_reason
         assert reason.startswith("its place in space is not known: no depth image")
         assert camera.ask(depth=metres()).instances[0].grasps_reason == ""
@@ -305,20 +303,6 @@ def test_everything_has_a_frame_also_when_there_is_nothing_in_it(camera):
             headers = [heard[name][-1].header for name in names[:3]]
             assert [one.header for one in markers] == [result.header], "it takes the others away"
         assert headers == [result.header] * 3 and result.header.frame_id == FRAME
-
-
-def choose_hand(robot: Rig, hand: str) -> None:
-    change(robot, "grasp.hand", hand)
-
-
-def change(robot: Rig, name: str, value: str | float) -> None:
-    client = robot.node.create_client(SetParameters, "perception/set_parameters")
-    assert client.wait_for_service(20)
-    parameter = Parameter(name, value=value).to_parameter_msg()
-    request = SetParameters.Request(parameters=[parameter])
-    changed = robot.do(lambda: client.call_async(request))
-    assert wait_for(changed.result, "the parameter").results[0].successful
-    robot.do(lambda: robot.node.destroy_client(client))
 
 
 def check_cup(poses: PoseArray, scores: Float32MultiArray, query_id: str) -> None:

@@ -110,11 +110,10 @@ def test_two_robots_side_by_side(tmp_path, domain):
         heard = len(robots[1].results)
         robots[0].ask("only for the first")
         assert len(robots[1].results) == heard
-        client = robots[1].node.create_client(GetParameters, "/robot2/perception/get_parameters")
-        assert client.wait_for_service(10)
         names = ["model.path", "model.vision_tower", "autostart", "use_sim_time"]
-        future = client.call_async(GetParameters.Request(names=names))
-        path, tower, autostart, sim_time = wait_for(future.result, "the parameters").values
+        request = GetParameters.Request(names=names)
+        got = robots[1].call(GetParameters, "/robot2/perception/get_parameters", request)
+        path, tower, autostart, sim_time = got.values
         assert (path.string_value, tower.string_value) == ("two", "/clip")
         assert autostart.bool_value and not sim_time.bool_value
         for topic in ("depth/compressedDepth", "depth/camera_info"):

@@ -13,8 +13,7 @@ pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lisa_ros.msg import Segmentation
 from node_rig import picture, rig, wait_for
-from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
-from rclpy.parameter import Parameter
+from rcl_interfaces.srv import DescribeParameters, GetParameters
 from std_srvs.srv import Trigger
 
 from lisa_ros.node.inputs.camera_watchdog import CameraWatchdog
@@ -34,26 +33,10 @@ def robot():
         yield robot
 
 
-def call(robot, kind: type, name: str, request):
-    client = robot.node.create_client(kind, name)
-    assert client.wait_for_service(20)
-    return wait_for(client.call_async(request).result, name)
-
-
-def change(robot, **values):
-    """Set parameters (`__` for the dot); the result of the last."""
-    parameters = [
-        Parameter(name.replace("__", "."), value=value).to_parameter_msg()
-        for name, value in values.items()
-    ]
-    request = SetParameters.Request(parameters=parameters)
-    return call(robot, SetParameters, "perception/set_parameters", request).results[-1]
-
-
 def test_descriptors(robot):
     names = [parameter.name for parameter in PARAMETERS]
     request = DescribeParameters.Request(names=names)
-    described = call(robot, DescribeParameters, "perception/describe_parameters", request)
+    described = robot.call(DescribeParameters, "perception/describe_parameters", request)
     for descriptor in described.descriptors:
         parameter = BY_NAME[descriptor.name]
         assert descriptor.description == parameter.text
@@ -77,23 +60,22 @@ def test_descriptors(robot):
     ],
 )
 def test_unusable_changes_are_refused_with_a_reason(robot, name, value, words):
-    result = change(robot, **{name: value})
+    result = robot.set(**{name: value})
     assert not result.successful and words in result.reason
     assert robot.ask("hello").status == Status.OK
 
 
 def test_changes_take_effect_at_once(robot):
-    assert change(robot, query__max_length=5).successful
+    assert robot.set(query__max_length=5).successful
     assert "limit of 5" in robot.ask("too long").error
-    assert change(robot, query__max_length=1000, query__mode="explain").successful
+    assert robot.set(query__max_length=1000, query__mode="explain").successful
     assert robot.ask("hello").mode == "explain"
-    assert change(robot, query__mode="auto", query__timeout=1).successful
+    assert robot.set(query__mode="auto", query__timeout=1).successful
     assert robot.ask("endless").status == Status.TIMEOUT
-    assert change(robot, query__timeout=30).successful
+    assert robot.set(query__timeout=30).successful
     names = ["query.timeout"]
-    got = call(
-        robot, GetParameters, "perception/get_parameters", GetParameters.Request(names=names)
-    )
+    request = GetParameters.Request(names=names)
+    got = robot.call(GetParameters, "perception/get_parameters", request)
     assert got.values[0].integer_value == 30, "a whole number stands where a float is meant"
 
 
@@ -101,11 +83,11 @@ def test_changes_while_busy(robot):
     before = len(robot.results)
     robot.say("long:60")
     time.sleep(0.1)
-    assert change(robot, query__timeout=20.0, input__max_age=2.0).successful
-    assert not change(robot, model__device="cuda").successful
+    assert robot.set(query__timeout=20.0, input__max_age=2.0).successful
+    assert not robot.set(model__device="cuda").successful
     wait_for(lambda: len(robot.results) > before, "the result")
     assert robot.results[before].status == Status.OK
-    assert change(robot, query__timeout=30.0, input__max_age=1.0).successful
+    assert robot.set(query__timeout=30.0, input__max_age=1.0).successful
 
 
 PARTS = ("model", "camera", "depth", "queries")
@@ -221,7 +203,7 @@ def test_the_image_of_the_self_test_shows_the_red_ball_that_is_asked_for():
 
 def test_self_test_does_not_answer_on_the_result_topic(robot):
     before = len(robot.results)
-    result = call(robot, Trigger, "self_test", Trigger.Request())
+    result = robot.call(Trigger, "self_test", Trigger.Request())
     assert result.success and result.message.startswith("fake on cpu answered 'the red ball' in ")
     assert "OK, 1 masks" in result.message
     assert robot.ask("hello").status == Status.OK
@@ -231,25 +213,25 @@ def test_self_test_does_not_answer_on_the_result_topic(robot):
 def test_self_test_says_what_is_wrong():
     with rig() as robot:
         robot.start("-p", "autostart:=false", ready=False)
-        result = call(robot, Trigger, "self_test", Trigger.Request())
+        result = robot.call(Trigger, "self_test", Trigger.Request())
         assert not result.success and "not configured" in result.message
 
 
 def test_self_test_gives_a_hanging_model_up(robot):
-    assert change(robot, query__timeout=0.5).successful
+    assert robot.set(query__timeout=0.5).successful
     robot.say("stall:4")
     time.sleep(0.1)
-    result = call(robot, Trigger, "self_test", Trigger.Request())
+    result = robot.call(Trigger, "self_test", Trigger.Request())
     assert not result.success and "busy or hangs" in result.message
-    assert change(robot, query__timeout=30.0).successful
+    assert robot.set(query__timeout=30.0).successful
     wait_for(lambda: robot.ask("hello").status == Status.OK, "the model to come back")
 
 
 def test_standing_query_by_the_clock(robot):
     before = len(robot.results)
-    assert change(robot, standing__period=0.2, standing__instruction="watch the door").successful
+    assert robot.set(standing__period=0.2, standing__instruction="watch the door").successful
     wait_for(lambda: len(robot.results) >= before + 4, "four answers")
-    assert change(robot, standing__instruction="").successful
+    assert robot.set(standing__instruction="").successful
     results = robot.results[before:]
     assert {one.query for one in results} == {"watch the door"}
     assert {one.source for one in results} == {results[0].SOURCE_STANDING}
@@ -264,10 +246,10 @@ def test_standing_query_on_every_image_that_differs(robot):
     robot.film(pixels=picture(seed=1))
     time.sleep(0.3)
     before = len(robot.results)
-    assert change(robot, standing__period=0, standing__instruction="what is new").successful
+    assert robot.set(standing__period=0, standing__instruction="what is new").successful
     for seed in (2, 3):
         time.sleep(1.0)
         robot.film(pixels=picture(seed=seed))
     time.sleep(1.0)
-    assert change(robot, standing__instruction="").successful
+    assert robot.set(standing__instruction="").successful
     assert len(robot.results) - before == 3, "one for each picture, none for its repetitions"
