@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from lisa_ros.engine.answer import Answer, AnswerStatus, Finished, Instance, MaskReady, TextDelta
+from lisa_ros.engine.load import ModelUnavailable
 from lisa_ros.errors import CheckpointError, ImageError
-from lisa_ros.node.loading import Model, ModelUnavailable
+from lisa_ros.node.loading import Model
 from lisa_ros.tracking.tracker import Track, TrackState
 
 WORDS_ALONE = {"words", "warm", "history", "transcripts", "key"}

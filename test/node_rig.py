@@ -19,9 +19,11 @@ import numpy as np
 import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from lisa_ros.action import Segment
 from lisa_ros.msg import Segmentation
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import SetParameters
+from rclpy.action import ActionClient
 from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -288,6 +290,42 @@ class Manager:
 
     def set_path(self, path: str) -> SetParametersResult:
         return self._robot.set(model__path=path)
+
+
+class SegmentClient:
+    """A program that sends goals and collects what comes back."""
+
+    def __init__(self, robot: Rig) -> None:
+        self._do = robot.do
+        self._client = ActionClient(robot.node, Segment, "segment")
+        assert self._client.wait_for_server(20)
+        self.feedback: list[Segment.Feedback] = []
+
+    def send(self, instruction: str, **fields):
+        goal = Segment.Goal(instruction=instruction, **fields)
+        heard = self.feedback
+
+        def send():
+            return self._client.send_goal_async(
+                goal, lambda message: heard.append(message.feedback)
+            )
+
+        future = self._do(send)
+        handle = wait_for(future.result, "the goal to be accepted")
+        assert handle.accepted
+        return handle
+
+    def end(self, handle, seconds: float = 20):
+        """Status of the goal and the Segmentation in its result."""
+        response = wait_for(self._do(handle.get_result_async).result, "the result", seconds)
+        return response.status, response.result.segmentation
+
+    def cancel(self, handle) -> bool:
+        response = wait_for(self._do(handle.cancel_goal_async).result, "the cancel response")
+        return bool(response.goals_canceling)
+
+    def ask(self, instruction: str, **fields):
+        return self.end(self.send(instruction, **fields))
 
 
 @contextmanager

@@ -18,10 +18,8 @@ from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Time
 from fake_engine import instance as fake_instance
 from fake_engine import middle
-from lisa_ros.action import Segment
-from node_rig import FAKE, image_message, picture, rig, wait_for
+from node_rig import FAKE, SegmentClient, image_message, picture, rig, wait_for
 from PIL import Image as Picture
-from rclpy.action import ActionClient
 
 from lisa_ros.node.inputs.frame import Frame
 from lisa_ros.node.requests import actions
@@ -29,42 +27,6 @@ from lisa_ros.node.requests.actions import DIALOGUES, TURNS, Dialogues
 from lisa_ros.node.requests.query import Query
 from lisa_ros.node.results.messages import coco_counts
 from lisa_ros.node.status import Status
-
-
-class Client:
-    """A program that sends goals and collects what comes back."""
-
-    def __init__(self, robot) -> None:
-        self._do = robot.do
-        self._client = ActionClient(robot.node, Segment, "segment")
-        assert self._client.wait_for_server(20)
-        self.feedback: list[Segment.Feedback] = []
-
-    def send(self, instruction: str, **fields):
-        goal = Segment.Goal(instruction=instruction, **fields)
-        heard = self.feedback
-
-        def send():
-            return self._client.send_goal_async(
-                goal, lambda message: heard.append(message.feedback)
-            )
-
-        future = self._do(send)
-        handle = wait_for(future.result, "the goal to be accepted")
-        assert handle.accepted
-        return handle
-
-    def end(self, handle, seconds: float = 20):
-        """Status of the goal and the Segmentation in its result."""
-        response = wait_for(self._do(handle.get_result_async).result, "the result", seconds)
-        return response.status, response.result.segmentation
-
-    def cancel(self, handle) -> bool:
-        response = wait_for(self._do(handle.cancel_goal_async).result, "the cancel response")
-        return bool(response.goals_canceling)
-
-    def ask(self, instruction: str, **fields):
-        return self.end(self.send(instruction, **fields))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +41,7 @@ def robot():
 
 @pytest.fixture
 def client(robot):
-    return Client(robot)
+    return SegmentClient(robot)
 
 
 def test_result_is_the_message_on_mask(robot, client):
@@ -350,7 +312,7 @@ def test_a_result_can_be_fetched_for_a_while_and_then_no_more():
         process = robot.start(command=[sys.executable, "-c", code])
         robot.film()
         wait_for(lambda: robot.ask("ready").status == Status.OK, "the first image")
-        client = Client(robot)
+        client = SegmentClient(robot)
         before = len(robot.results)
         handle = client.send("the mug")
         wait_for(lambda: len(robot.results) > before, "the answer on mask")
@@ -364,7 +326,7 @@ def test_a_result_can_be_fetched_for_a_while_and_then_no_more():
 
 
 def test_goal_whose_client_has_gone(robot):
-    client = Client(robot)
+    client = SegmentClient(robot)
     before = len(robot.results)
     client.send("long:5 orphan")
     robot.do(client._client.destroy)

@@ -30,10 +30,7 @@ from depth_rig import (
 )
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseArray
-from lisa_ros.action import Segment
-from lisa_ros.msg import Segmentation
-from node_rig import BEST_EFFORT, Rig, image_message, rig, wait_for
-from rclpy.action import ActionClient
+from node_rig import BEST_EFFORT, SegmentClient, image_message, rig, wait_for
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32MultiArray, Header
 from visualization_msgs.msg import Marker
@@ -179,39 +176,28 @@ def test_without_usable_depth_the_mask_stands_and_says_why(camera, name):
     check_is_the_thing(camera.ask(depth=millimetres()).instances[0])
 
 
-def send_goal(robot: Rig, **fields: Any) -> tuple[Segmentation, list[Any]]:
-    """The result of a goal and its feedback."""
-    client = ActionClient(robot.node, Segment, "segment")
-    assert client.wait_for_server(10)
-    goal, feedback = Segment.Goal(instruction="it", **fields), []
-    sent = robot.do(lambda: client.send_goal_async(goal, feedback.append))
-    handle = wait_for(sent.result, "the goal to be accepted")
-    ended = robot.do(handle.get_result_async)
-    result = wait_for(ended.result, "the result").result.segmentation
-    robot.do(client.destroy)
-    return result, feedback
-
-
 def test_the_image_of_a_goal_has_not_the_camera_s_depth(camera):
     camera.ask(depth=millimetres())
-    result, feedback = send_goal(camera.robot, image=image_message(COLOR))
+    client = SegmentClient(camera.robot)
+    _, result = client.ask("it", image=image_message(COLOR))
     assert "came with the question" in result.instances[0].pose_reason
-    wait_for(lambda: feedback, "the progress")
-    assert "once the answer is complete" in feedback[0].feedback.instances[0].pose_reason
+    wait_for(lambda: client.feedback, "the progress")
+    assert "once the answer is complete" in client.feedback[0].instances[0].pose_reason
 
 
 def test_the_depth_image_that_a_goal_brings_along(camera):
     """Whatever the camera shows meanwhile, and whatever the stamps are."""
     camera.ask(depth=millimetres(2 * DEPTH))
     own = {"image": image_message(COLOR), "depth": millimetres(), "camera_info": INFO}
-    result, _ = send_goal(camera.robot, **own)
+    client = SegmentClient(camera.robot)
+    _, result = client.ask("it", **own)
     check_is_the_thing(result.instances[0])
     assert result.instances[0].pose.header == own["image"].header
     del own["camera_info"]
-    reason = send_goal(camera.robot, **own)[0].instances[0].pose_reason
+    reason = client.ask("it", **own)[1].instances[0].pose_reason
     assert "no camera_info" in reason
     for alone in ({"depth": millimetres()}, {"camera_info": INFO}):
-        refused, _ = send_goal(camera.robot, **alone)
+        _, refused = client.ask("it", **alone)
         assert refused.status == Status.REJECTED and "no image" in refused.error
 
 

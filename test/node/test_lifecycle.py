@@ -14,7 +14,7 @@ pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lisa_ros.action import Follow, Segment
-from node_rig import START, WAIT, Manager, Process, Rig, rig, wait_for
+from node_rig import START, WAIT, Manager, Process, Rig, SegmentClient, rig, wait_for
 from rclpy.action import ActionClient
 from std_msgs.msg import String
 
@@ -209,11 +209,8 @@ def test_a_signal_brings_goals_in_flight_their_results():
         process = robot.start()
         robot.film()
         wait_for(lambda: robot.ask("hello").status == Status.OK, "an answer")
-        client = ActionClient(robot.node, Segment, "segment")
-        assert client.wait_for_server(20)
-        goals = [Segment.Goal(instruction=text) for text in ("endless", "waiting")]
-        sent = [robot.do(lambda g=goal: client.send_goal_async(g)) for goal in goals]
-        handles = [wait_for(one.result, "acceptance") for one in sent]
+        client = SegmentClient(robot)
+        handles = [client.send(words) for words in ("endless", "waiting")]
         results = [robot.do(handle.get_result_async) for handle in handles]
         time.sleep(0.3)
         assert process.stop() == 0
