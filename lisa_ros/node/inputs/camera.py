@@ -14,6 +14,7 @@ from lisa_ros.node.inputs.subscription import OnDemandSubscription, arrival
 from lisa_ros.node.parameters import Parameters
 from lisa_ros.node.status import NotAnswered, Status
 
+TRANSPORTS = {"raw": (Image, "image"), "compressed": (CompressedImage, "image/compressed")}
 POLL = 0.002  # seconds between two looks for an image while a query waits for one
 
 
@@ -25,7 +26,6 @@ class CameraInput:
     """
 
     def __init__(self, node: Node, parameters: Parameters) -> None:
-        self._node = node
         self._parameters = parameters
         self._lock = threading.Lock()
         self.subscription = OnDemandSubscription(node, parameters, "input.qos", kept=1)
@@ -40,20 +40,14 @@ class CameraInput:
         """images that nobody asked about while the node was active, or that were lost"""
 
     @property
-    def type(self) -> type:
-        return CompressedImage if self._parameters["input.transport"] == "compressed" else Image
-
-    @property
     def topic(self) -> str:
-        """The resolved name, remappings applied."""
-        return self._node.resolve_topic_name(
-            "image/compressed" if self.type is CompressedImage else "image"
-        )
+        """The resolved name, once it has been open."""
+        return self.subscription.topic
 
     def open(self) -> None:
         """Subscribe."""
         self.opened = time.monotonic()
-        self.subscription.open(self.type, self.topic)
+        self.subscription.open(*TRANSPORTS[self._parameters["input.transport"]])
 
     def close(self) -> None:
         """Unsubscribe and forget the last image."""

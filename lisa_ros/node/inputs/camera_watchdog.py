@@ -63,7 +63,7 @@ class CameraWatchdog:
         """Whether depth images belong to the images, and why the last one had none."""
         depth = self._depth
         values = {
-            "topic": depth.topic,
+            "topic": depth.depth.topic,
             "images with depth": depth.matched,
             "images without": depth.missed,
         }
@@ -71,7 +71,7 @@ class CameraWatchdog:
             return DiagnosticStatus.OK, CLOSED, values
         values["reliability"] = depth.depth.reliability
         if not depth.depth.has_publishers:
-            told = f"nobody publishes {depth.topic}: answers have no 3-D part"
+            told = f"nobody publishes {depth.depth.topic}: answers have no 3-D part"
             return DiagnosticStatus.OK, told, values
         for one in (depth.depth, depth.info):
             problem = self._misfit(one) or self._wrong_type(one)

@@ -14,6 +14,7 @@ from lisa_ros.node.inputs.frame import DepthMatch, Received
 from lisa_ros.node.inputs.subscription import OnDemandSubscription, arrival
 from lisa_ros.node.parameters import Parameters
 
+TRANSPORTS = {"raw": (Image, "depth"), "compressed": (CompressedImage, "depth/compressedDepth")}
 # Between an image and the question about it lie one or two periods of the camera, and drivers hand
 # colour out later than depth: a quarter of a second at 30 Hz. The middleware holds them meanwhile.
 KEPT = 8
@@ -43,20 +44,10 @@ class DepthInput:
         self.note = ""
         """what is to be known about the last match that there was"""
 
-    @property
-    def type(self) -> type:
-        return CompressedImage if self._parameters["depth.transport"] == "compressed" else Image
-
-    @property
-    def topic(self) -> str:
-        """The resolved name of the depth topic."""
-        name = "depth/compressedDepth" if self.type is CompressedImage else "depth"
-        return self._node.resolve_topic_name(name)
-
     def open(self) -> None:
         """Subscribe."""
-        self.depth.open(self.type, self.topic)
-        self.info.open(CameraInfo, self._node.resolve_topic_name("camera_info"))
+        self.depth.open(*TRANSPORTS[self._parameters["depth.transport"]])
+        self.info.open(CameraInfo, "camera_info")
 
     def close(self) -> None:
         """Unsubscribe and forget what came."""

@@ -84,8 +84,8 @@ class OnDemandSubscription:
             return is_open and self._node.count_publishers(self.topic) > 0
 
     def open(self, kind: type, topic: str) -> None:
-        """Subscribe to `topic`, a resolved name."""
-        self.kind, self.topic = kind, topic
+        """Subscribe to `topic`, remappings applied."""
+        self.kind, self.topic = kind, self._node.resolve_topic_name(topic)
         self._subscribe(self._wanted())
 
     def close(self) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import time
 from collections.abc import Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import cv2
 import numpy as np
-import PIL.Image
 from geometry_msgs.msg import Point, Pose, PoseArray, PoseStamped, Quaternion, Vector3
 from sensor_msgs.msg import Image, PointCloud2, PointField, RegionOfInterest
 from std_msgs.msg import ColorRGBA, Float32MultiArray, Header, MultiArrayDimension
@@ -145,9 +144,7 @@ def _with_mask(one: InstanceMessage, form: str, whole: Any) -> InstanceMessage:
     if form == "none" or not one.area:
         return changed
     if form == "png":
-        file = io.BytesIO()
-        PIL.Image.fromarray(_cut_mask(one)).save(file, "PNG")
-        changed.mask_text = base64.b64encode(file.getvalue()).decode()
+        changed.mask_text = base64.b64encode(cv2.imencode(".png", _cut_mask(one))[1]).decode()
     else:
         mask = full_mask(whole, one)
         changed.mask_text = json.dumps({"size": list(mask.shape), "counts": coco_counts(mask)})
