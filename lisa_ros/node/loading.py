@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lisa_ros.engine.load import ModelUnavailable, load_engine
+from lisa_ros.engine.question import EngineConfig
 from lisa_ros.errors import ServerUnreachable
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ def load_model(parameters: Mapping[str, Any]) -> Model:
     A model of our own imports torch, which takes seconds, and reads no network. A server that does
     not answer now may do so later: each query tries anew, and says what is the matter.
     """
-    from lisa_ros.engine.question import EngineConfig
     from lisa_ros.serving.remote import RemoteEngine, is_address
 
     quantization = parameters["model.quantization"]

@@ -6,10 +6,11 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from lisa_ros.engine.answer import Answer, Finished, Instance, MaskReady, TextDelta
 from lisa_ros.engine.load import give_memory_back, is_out_of_memory
 from lisa_ros.errors import LisaError, ServerError
 from lisa_ros.msg import Segmentation
@@ -20,9 +21,6 @@ from lisa_ros.node.parameters import Parameters
 from lisa_ros.node.requests.query import CANCELLED, Outcome, Query, sure_enough
 from lisa_ros.node.results.objects3d import Localizer
 from lisa_ros.node.status import ANSWERED, NotAnswered, Status
-
-if TYPE_CHECKING:
-    from lisa_ros.engine.answer import Answer, Instance
 
 WARM_UP_TIME = 5.0  # seconds after which the engine shall leave it at that
 
@@ -81,11 +79,8 @@ class ModelWorker:
 
     def _load_model(self) -> None:
         # Imported now, so that the first query does not pay for them.
-        import cv2  # noqa: F401
         import PIL.JpegImagePlugin
         import PIL.PngImagePlugin  # noqa: F401
-
-        import lisa_ros.engine.answer  # noqa: F401
 
         self._unload_model()
         model = self._load(self._parameters)
@@ -166,8 +161,6 @@ class ModelWorker:
 
     def _ask(self, query: Query, frame: Frame, pixels: np.ndarray) -> Answer:
         """Follow the engine's events, so that masks and words are known before the end."""
-        from lisa_ros.engine.answer import Finished, MaskReady, TextDelta
-
         events = self.model.engine.stream(
             pixels,
             query.instruction,

@@ -14,6 +14,7 @@ from array import array
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 
 from lisa_ros import image_files
@@ -105,8 +106,6 @@ def to_rgb(message: Any, max_pixels: int) -> np.ndarray:
     pixels = np.ascontiguousarray(_to_8_bit(samples_of(message, layout)))
     if not layout.conversion:
         return pixels
-    import cv2
-
     # OpenCV's loops are several times faster here than NumPy's fancy indexing.
     return cv2.cvtColor(pixels, getattr(cv2, f"COLOR_{layout.conversion}"))
 

@@ -6,18 +6,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rclpy.node import Node
 from rclpy.task import Future
 
+from lisa_ros.engine.answer import Answer, Instance
 from lisa_ros.node.inputs.frame import Frame
 from lisa_ros.node.results.objects3d import Objects3D
 from lisa_ros.node.status import Status
-
-if TYPE_CHECKING:
-    from lisa_ros.engine.answer import Answer, Instance
-
 
 CANCELLED = "the query was taken back"
 ENDED_BY_ENGINE = {

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from sensor_msgs.msg import Image, PointCloud2, PointField, RegionOfInterest
 from std_msgs.msg import ColorRGBA, Float32MultiArray, Header, MultiArrayDimension
 
 from lisa_ros.action import Segment
+from lisa_ros.engine.answer import Instance
 from lisa_ros.geometry import XYZRGB, Grasp, Object3D, quaternion
 from lisa_ros.msg import Instance as InstanceMessage
 from lisa_ros.msg import Segmentation, Timings
@@ -25,9 +26,6 @@ from lisa_ros.node.results.objects3d import Objects3D
 from lisa_ros.node.results.overlay import COLORS
 from lisa_ros.node.status import Status
 from lisa_ros.serving.wire import run_lengths
-
-if TYPE_CHECKING:
-    from lisa_ros.engine.answer import Instance
 
 WithInstances = TypeVar("WithInstances", Segmentation, Segment.Feedback)
 ENGINE_STAGES = ("clip", "sam", "prefill", "decode", "mask")

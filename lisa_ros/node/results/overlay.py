@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -59,8 +60,6 @@ def mark_masks(image: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
 
     Filled last, a thin thing is not hidden under its own contour.
     """
-    import cv2
-
     canvas = cv2.convertScaleAbs(image, alpha=DIM)
     width = max(1, round(min(canvas.shape[:2]) / 240))
     for index, mask in enumerate(masks):
@@ -91,8 +90,6 @@ def _color(index: int) -> tuple[int, int, int]:
 
 def _badge(canvas: Image.Image, mask: np.ndarray, index: int) -> None:
     """The number of the mask in the middle of its thickest part."""
-    import cv2
-
     padded = np.pad(mask.astype(np.uint8), 1)
     _, _, _, (x, y) = cv2.minMaxLoc(cv2.distanceTransform(padded, cv2.DIST_L2, 3))
     size = _font_size(canvas)

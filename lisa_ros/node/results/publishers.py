@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PoseArray
+from rclpy.duration import Duration
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Float32MultiArray, Header, String
@@ -181,8 +182,6 @@ class ResultPublishers:
 
     def close(self, seconds: float) -> None:
         """Wait until the results have arrived wherever they are awaited, at most so long."""
-        from rclpy.duration import Duration
-
         self._drawing.close()
         self._result.wait_for_all_acked(Duration(seconds=seconds))
 
