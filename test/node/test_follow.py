@@ -160,6 +160,7 @@ BAD = {
     "unsure": ({"instruction": "score:0.1"}, Status.NOT_FOUND, "nothing was found surely enough"),
     "words": ({"instruction": "words"}, Status.TEXT_ONLY, "Sure, it is here."),
     "fault": ({"instruction": "exception"}, Status.MODEL_ERROR, "failed with RuntimeError"),
+    "no message": ({"instruction": "label"}, Status.MODEL_ERROR, "cannot be published"),
 }
 
 

@@ -29,9 +29,6 @@ class DepthMatch:
         return self.depth is not None and self.info is not None
 
 
-NO_MATCH = DepthMatch()
-
-
 @dataclass(eq=False)
 class Received:
     """A message of a sensor with the moment at which it came."""
@@ -68,7 +65,7 @@ class Frame(Received):
 
     key: Hashable | None = None
     """names the frame for the engine's cache, None: do not keep it there"""
-    match: DepthMatch = NO_MATCH
+    match: DepthMatch = DepthMatch()
     """its depth image and camera_info, as far as somebody has looked for them"""
     decoded: np.ndarray | None = None
     """the pixels, once somebody has needed them"""

@@ -19,7 +19,7 @@ from lisa_ros.node.follow_loop import FollowLoop
 from lisa_ros.node.inputs.frame import DepthMatch, Frame
 from lisa_ros.node.parameters import BY_NAME, Parameters
 from lisa_ros.node.requests.queries import Queries
-from lisa_ros.node.requests.query import Awaited, Outcome, Query
+from lisa_ros.node.requests.query import Awaited, Query
 from lisa_ros.node.results import messages
 from lisa_ros.node.results.objects3d import Objects3D
 from lisa_ros.node.results.tracks import Following
@@ -129,7 +129,17 @@ class SegmentAction(GoalServer):
         query.on_progress = GoalProgress(handle)
         self._queries.ask(query)
         message, outcome = await self._end_of(handle, ended, lambda: self._queries.cancel(query))
-        return self._conclude(handle, message, outcome)
+        if outcome.status in ANSWERED:
+            transcript = outcome.answer.transcript
+            self._dialogues.add(handle.request.dialogue, message.query, transcript)
+        # Succeeded: the model has answered; canceled: the client wanted it; else aborted.
+        if handle.is_cancel_requested:
+            handle.canceled()
+        elif outcome.status in ANSWERED:
+            handle.succeed()
+        else:
+            handle.abort()
+        return Segment.Result(segmentation=messages.with_masks(message, handle.request.masks))
 
     def _query(self, handle: ServerGoalHandle) -> Query:
         goal = handle.request
@@ -150,19 +160,6 @@ class SegmentAction(GoalServer):
                 "the goal brings a depth image or a camera_info but no image that they belong to"
             )
         return self._queries.new(goal.instruction, Segmentation.SOURCE_ACTION, **details)
-
-    def _conclude(self, handle: ServerGoalHandle, message: Segmentation, outcome: Outcome) -> Any:
-        """Succeeded: the model has answered; canceled: the client wanted it; else aborted."""
-        if outcome.answer is not None and message.status in ANSWERED:
-            transcript = outcome.answer.transcript
-            self._dialogues.add(handle.request.dialogue, message.query, transcript)
-        if handle.is_cancel_requested:
-            handle.canceled()
-        elif message.status in ANSWERED:
-            handle.succeed()
-        else:
-            handle.abort()
-        return Segment.Result(segmentation=messages.with_masks(message, handle.request.masks))
 
 
 def _own_match(goal: Segment.Goal) -> DepthMatch:

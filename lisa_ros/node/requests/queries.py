@@ -134,7 +134,7 @@ class Queries:
         with self._lock:
             self._outstanding.pop(query.id, None)
         try:
-            message = self._publish(query, outcome)
+            message, outcome = self._publish(query, outcome)
             self._on_result(query, outcome, message)
             query.on_result(message, outcome)
             self._publishers.publish_rest(query, outcome, message)
@@ -149,18 +149,18 @@ class Queries:
         except Exception:
             self._node.get_logger().error(f"query {query.id}\n{traceback.format_exc()}")
 
-    def _publish(self, query: Query, outcome: Outcome) -> Segmentation:
+    def _publish(self, query: Query, outcome: Outcome) -> tuple[Segmentation, Outcome]:
         """Send the result out; an answer that does not fit into a message is a model error."""
         model = self._worker.model
         name = model.name if model else ""
         try:
-            return self._publishers.publish_result(query, outcome, name)
+            return self._publishers.publish_result(query, outcome, name), outcome
         except Exception as error:
             self._node.get_logger().error(f"query {query.id}\n{traceback.format_exc()}")
             query.text, query.instances = "", []
             sentence = f"the answer cannot be published ({type(error).__name__}); see the log"
             failed = Outcome(Status.MODEL_ERROR, sentence)
-            return self._publishers.publish_result(query, failed, name)
+            return self._publishers.publish_result(query, failed, name), failed
 
     def cancel(self, query: Query) -> None:
         """End a query that its client no longer wants.

@@ -19,6 +19,7 @@ from std_msgs.msg import Float32MultiArray, Header, String
 
 from lisa_ros.geometry import Grasp
 from lisa_ros.msg import Segmentation
+from lisa_ros.node.inputs.frame import Frame
 from lisa_ros.node.inputs.image_conversion import to_message
 from lisa_ros.node.inputs.subscription import latched_qos, reliable_qos
 from lisa_ros.node.parameters import Parameters
@@ -118,8 +119,7 @@ class ResultPublishers:
         if outcome.status in ANSWERED:
             self._publish_masks(message)
             self._publish_inputs(query.frame, outcome.objects, message.header)
-            if outcome.objects is not None:
-                self._publish_objects(query, outcome, message)
+            self._publish_objects(query, outcome, message)
         if query.frame.decoded is not None:
             self._publish_drawn("overlay", self._overlay, lambda: _overlay(query, outcome, message))
 
@@ -135,21 +135,21 @@ class ResultPublishers:
             self._infos.publish(messages.label_info(message))
         self._detections.publish(message)
 
-    def _publish_inputs(self, frame: Any, objects: Objects3D | None, header: Header) -> None:
+    def _publish_inputs(self, frame: Frame, objects: Objects3D, header: Header) -> None:
         """Image, depth and camera_info once more, all with the header of the image.
 
         An answer comes later than synchronisers remember the camera's own messages, and those may
         have stamps of their own.
         """
         match = frame.match
-        if frame.decoded is not None and _heard(self._image):
+        if _heard(self._image):
             compressed = isinstance(frame.message, CompressedImage)
             image = to_message(frame.decoded, "rgb8", header) if compressed else frame.message
             self._image.publish(image)
         if match.depth is not None and _heard(self._depth):
             if not isinstance(match.depth, CompressedImage):
                 self._depth.publish(_with_header(match.depth, header))
-            elif objects is not None and objects.depth is not None:
+            elif objects.depth is not None:
                 encoding = "16UC1" if objects.depth.dtype == np.uint16 else "32FC1"
                 self._depth.publish(to_message(objects.depth, encoding, header))
         if match.info is not None and _heard(self._info):
