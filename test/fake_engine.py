@@ -22,7 +22,6 @@ import numpy as np
 from lisa_ros.engine.answer import Answer, AnswerStatus, Finished, Instance, MaskReady, TextDelta
 from lisa_ros.engine.load import ModelUnavailable
 from lisa_ros.errors import CheckpointError, ImageError
-from lisa_ros.node.loading import Model
 from lisa_ros.tracking.tracker import Track, TrackState
 
 WORDS_ALONE = {"words", "warm", "history", "transcripts", "key"}
@@ -64,6 +63,8 @@ def middle(height: int, width: int, part: int = 4) -> np.ndarray:
 
 class FakeEngine:
     """Answers at once, except where the instruction says otherwise."""
+
+    name, device = "fake", "cpu"
 
     def __init__(self, masks: np.ndarray | None = None) -> None:
         """`masks`: bool (N, H, W), what is answered with instead of the middle of the image."""
@@ -214,7 +215,7 @@ class FakeTracker:
         return None
 
 
-def load(parameters: Any) -> Model:
+def load(parameters: Any) -> tuple[FakeEngine, type[FakeTracker]]:
     """By `model.path`: the engine, or how it fails to load."""
     name, _, number = parameters["model.path"].partition(":")
     if name == "slow":
@@ -229,7 +230,7 @@ def load(parameters: Any) -> Model:
     engine = FakeEngine(masks)
     if name == "unprepared":
         engine.prepare = lambda image, key: _raise(RuntimeError, "prepare fails")(0.0)
-    return Model(engine, "fake", "cpu", FakeTracker)
+    return engine, FakeTracker
 
 
 if __name__ == "__main__":

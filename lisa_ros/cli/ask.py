@@ -136,7 +136,6 @@ def run_bag(args: argparse.Namespace) -> int:
     )
 
     from lisa_ros.engine.load import load_engine
-    from lisa_ros.node.loading import Model
     from lisa_ros.recordings.annotate import Annotator, describe
 
     console = Console()
@@ -153,11 +152,10 @@ def run_bag(args: argparse.Namespace) -> int:
     )
     with console.status("loading the model ..."):
         engine = load_engine(**model_options(args))
-    model = Model(engine, engine.name, str(engine.device))
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task(args.recording.name, total=None)
-        for said in annotator.run(model):
+        for said in annotator.run(engine):
             progress.update(task, total=annotator.total, advance=1)
             if said:
                 progress.console.print(said, markup=False, highlight=False)

@@ -138,11 +138,9 @@ class FollowLoop:
             self._end_by(one, error)
 
     def _begin(self, one: Following, frame: Frame, what: dict[str, Any]) -> None:
-        model, most = self._worker.model, self._parameters["follow.max_things"]
-        if model is None or self._readiness.not_ready_reason:
+        worker, most = self._worker, self._parameters["follow.max_things"]
+        if worker.engine is None or self._readiness.not_ready_reason:
             raise NotAnswered(Status.NOT_READY, self._readiness.not_ready_reason)
-        if model.new_tracker is None:
-            raise NotAnswered(Status.REJECTED, f"the model {model.name} cannot follow anything")
         room = most - self.things
         if room <= 0:
             sentence = f"{most} things are followed already (follow.max_things): end one of them"
@@ -151,7 +149,7 @@ class FollowLoop:
         pixels = frame.pixels(self._parameters["input.max_pixels"])
         self._localizer.prepare(frame, lambda: one.ended)
         config = FollowConfig(ask_interval=self._parameters["follow.ask_interval"])
-        one.follower = Follower(model.engine, model.new_tracker(room), config)
+        one.follower = Follower(worker.engine, worker.new_tracker(room), config)
         places = Places(self._localizer, frame)
         tracks = one.follower.begin(
             pixels,
@@ -262,8 +260,7 @@ class FollowLoop:
             thing.note_place(frame.seconds, places.of(track.mask), places.frame_id)
         one.frame, one.frames = frame, one.frames + 1
         one.looked, one.fault = time.monotonic(), ""
-        model = self._worker.model
-        message = track_message(one, tracks, places, model.name if model else "")
+        message = track_message(one, tracks, places, self._worker.model_name)
         message.timings.track = (time.monotonic() - began) * 1e3 - message.timings.geometry
         message.timings.total = frame.age * 1e3
         one.last = message

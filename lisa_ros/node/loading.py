@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lisa_ros.engine.load import ModelUnavailable, load_engine
@@ -18,25 +17,14 @@ if TYPE_CHECKING:
     from lisa_ros.tracking.tracker import Tracker
 
 
-@dataclass(frozen=True)
-class Model:
-    """An engine with what there is to say about it."""
-
-    engine: Engine | RemoteEngine
-    """anything with the engine's `stream`, `segment`, `prepare` and `warm_up`"""
-    name: str
-    device: str
-    new_tracker: Callable[[int], Tracker] | None = None
-    """makes a tracker for so many things at most, one for each goal that follows; None: nothing can
-    be followed"""
-
-
-Loader = Callable[[Mapping[str, Any]], Model]
+NewTracker = Callable[[int], "Tracker"]
+"""makes a tracker for so many things at most, one for each goal that follows"""
+Loader = Callable[[Mapping[str, Any]], tuple["Engine | RemoteEngine", NewTracker]]
 """Makes the model that the parameters `model.*` describe; raises `LisaError` with a sentence."""
 
 
-def load_model(parameters: Mapping[str, Any]) -> Model:
-    """The model of `model.path`, or of the server that it names.
+def load_model(parameters: Mapping[str, Any]) -> tuple[Engine | RemoteEngine, NewTracker]:
+    """The model of `model.path`, or of the server that it names, and what follows things with it.
 
     A model of our own imports torch, which takes seconds, and reads no network. A server that does
     not answer now may do so later: each query tries anew, and says what is the matter.
@@ -59,7 +47,7 @@ def load_model(parameters: Mapping[str, Any]) -> Model:
         remote = RemoteEngine(path, jpeg_quality=parameters["model.jpeg_quality"], config=config)
         with suppress(ServerUnreachable):
             remote.connect()
-        return Model(remote, remote.name, path, new_tracker(remote, sam2))
+        return remote, new_tracker(remote, sam2)
     try:
         engine = load_engine(
             path,
@@ -73,10 +61,10 @@ def load_model(parameters: Mapping[str, Any]) -> Model:
         raise ModelUnavailable(missing(error)) from None
     if sam2 is not None:
         sam2 = sam2.to(engine.device)
-    return Model(engine, engine.name, str(engine.device), new_tracker(engine, sam2))
+    return engine, new_tracker(engine, sam2)
 
 
-def new_tracker(engine: Engine | RemoteEngine, sam2: Any) -> Callable[[int], Tracker]:
+def new_tracker(engine: Engine | RemoteEngine, sam2: Any) -> NewTracker:
     """Makes trackers: SAM 2's way where its network is given, else `lisa`, where the engine is."""
     from lisa_ros.serving.remote import RemoteEngine
     from lisa_ros.serving.remote_tracker import RemoteTracker

@@ -128,9 +128,9 @@ class PerceptionNode(LifecycleNode):
         except LisaError as error:
             self.readiness.not_ready_reason = f"the node could not be configured: {error}"
             raise
-        model = self.worker.model
+        engine = self.worker.engine
         seconds = time.monotonic() - began
-        self.get_logger().info(f"{model.name} on {model.device} is ready after {seconds:.1f} s")
+        self.get_logger().info(f"{engine.name} on {engine.device} is ready after {seconds:.1f} s")
         self._enter("inactive", INACTIVE)
 
     def _activate(self) -> None:

@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,11 +16,15 @@ from lisa_ros.errors import LisaError, ServerError
 from lisa_ros.msg import Segmentation
 from lisa_ros.node.inputs.camera import CameraInput
 from lisa_ros.node.inputs.frame import Frame
-from lisa_ros.node.loading import Loader, Model
+from lisa_ros.node.loading import Loader, NewTracker
 from lisa_ros.node.parameters import Parameters
 from lisa_ros.node.requests.query import CANCELLED, Outcome, Query, sure_enough
 from lisa_ros.node.results.objects3d import Localizer
 from lisa_ros.node.status import ANSWERED, NotAnswered, Status
+
+if TYPE_CHECKING:
+    from lisa_ros.engine.engine import Engine
+    from lisa_ros.serving.remote import RemoteEngine
 
 WARM_UP_TIME = 5.0  # seconds after which the engine shall leave it at that
 
@@ -43,7 +47,9 @@ class ModelWorker:
         self._load, self._camera, self._localizer = load, camera, localizer
         self._parameters, self._logger = parameters, logger
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lisa_model")
-        self.model: Model | None = None
+        self.engine: Engine | RemoteEngine | None = None
+        """the model, once it is loaded; it is asked on this thread alone"""
+        self.new_tracker: NewTracker | None = None
         self.busy: Query | None = None
         """the query that is being answered"""
         self._ahead: Frame | None = None
@@ -51,6 +57,12 @@ class ModelWorker:
         self._preparing: Future[None] | None = None
         self.can_prepare = True
         """false once encoding ahead has failed, until the next model"""
+
+    @property
+    def model_name(self) -> str:
+        """Empty while no model is loaded."""
+        engine = self.engine
+        return "" if engine is None else engine.name
 
     def load(self) -> Future[None]:
         """Begin to load what the parameters `model.*` describe."""
@@ -83,27 +95,28 @@ class ModelWorker:
         import PIL.PngImagePlugin  # noqa: F401
 
         self._unload_model()
-        model = self._load(self._parameters)
+        engine, new_tracker = self._load(self._parameters)
         try:
             # The first question to a new model is slow, most of all on a GPU.
-            model.engine.warm_up(deadline=time.monotonic() + WARM_UP_TIME)
+            engine.warm_up(deadline=time.monotonic() + WARM_UP_TIME)
         except Exception as error:
             self.failure(error)
-        self.model = model
+        self.engine, self.new_tracker = engine, new_tracker
 
     def _unload_model(self) -> None:
-        self.model, self._ahead, self.can_prepare = None, None, True
+        self.engine, self.new_tracker, self._ahead = None, None, None
+        self.can_prepare = True
         give_memory_back()
 
     def _prepare(self) -> None:
         """Encode the newest frame and take its depth image; the first fault is the last."""
         frame = self._camera.newest()
-        if self.model is None or frame is None or frame is self._ahead:
+        if self.engine is None or frame is None or frame is self._ahead:
             return
         try:
             pixels = frame.pixels(self._parameters["input.max_pixels"])
             self._localizer.prepare(frame, lambda: False)
-            self.model.engine.prepare(pixels, frame.key)
+            self.engine.prepare(pixels, frame.key)
             self._ahead = frame
         except LisaError:
             pass  # the image cannot be used, which a query about it will be told
@@ -144,7 +157,7 @@ class ModelWorker:
 
     def _outcome(self, query: Query) -> Outcome:
         """Ask the model, and place in space what it found."""
-        if self.model is None:
+        if self.engine is None:
             raise NotAnswered(Status.NOT_READY, "the model is not loaded")
         if query.frame is None:
             query.frame = self._frame_for(query)
@@ -161,7 +174,7 @@ class ModelWorker:
 
     def _ask(self, query: Query, frame: Frame, pixels: np.ndarray) -> Answer:
         """Follow the engine's events, so that masks and words are known before the end."""
-        events = self.model.engine.stream(
+        events = self.engine.stream(
             pixels,
             query.instruction,
             mode=query.mode,

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builtin_interfaces.msg import Time
 from rclpy.serialization import serialize_message
@@ -29,7 +29,6 @@ from lisa_ros.errors import LisaError
 from lisa_ros.msg import Segmentation
 from lisa_ros.node.inputs.frame import DepthMatch, Frame
 from lisa_ros.node.inputs.image_conversion import to_message
-from lisa_ros.node.loading import Model
 from lisa_ros.node.parameters import BY_NAME
 from lisa_ros.node.requests.query import Outcome, Query, sure_enough
 from lisa_ros.node.results import messages
@@ -48,6 +47,9 @@ from lisa_ros.recordings.bag import (
 from lisa_ros.recordings.storage import Topic, said
 from lisa_ros.resources import shared_file
 from lisa_ros.writing import writable_folder, written_beside
+
+if TYPE_CHECKING:
+    from lisa_ros.engine.engine import Engine
 
 SETTINGS = {name: parameter.default for name, parameter in BY_NAME.items()}
 STORAGES = {".mcap": StoragePlugin.MCAP, ".db3": StoragePlugin.SQLITE3}
@@ -136,7 +138,7 @@ class Annotator:
             """messages of the recording, as it says"""
         writable_folder(target.absolute().parent)
 
-    def run(self, model: Model) -> Iterator[str]:
+    def run(self, engine: Engine) -> Iterator[str]:
         """Read, ask and write; yields after every message, with a line for each answer.
 
         Raises:
@@ -152,13 +154,13 @@ class Annotator:
             folder = Path(scratch) / self._target.name  # after which the file in it is called
             try:
                 with _Writer(folder, version=BAG_VERSION, storage_plugin=plugin) as writer:
-                    yield from self._copy(bag, writer, model)
+                    yield from self._copy(bag, writer, engine)
             except sqlite3.Error as error:  # its way to say that the disk is full
                 raise RecordingError(f"cannot write {self._target}: {error}") from error
             os.rename(writer.file if bare else folder, beside)
             self._count(bag)
 
-    def _copy(self, bag: Bag, writer: _Writer, model: Model) -> Iterator[str]:
+    def _copy(self, bag: Bag, writer: _Writer, engine: Engine) -> Iterator[str]:
         outputs = {name: writer.add(name, kind, _types()) for name, kind in OUTPUTS.items()}
         copies = {one: self._add(bag, one, writer) for one in bag.topics}
         self._first_info = None
@@ -173,7 +175,7 @@ class Annotator:
             if recorded.topic.name == self._topic and self._is_due(recorded.time):
                 frame = self._frame(bag, recorded)
                 for question in self._questions if frame is not None else ():
-                    lines.append(self._annotate(writer, outputs, recorded, frame, question, model))
+                    lines.append(self._annotate(writer, outputs, recorded, frame, question, engine))
             yield "\n".join(lines)
 
     def _add(self, bag: Bag, topic: Topic, writer: _Writer) -> Connection | None:
@@ -246,11 +248,11 @@ class Annotator:
         recorded: Recorded,
         frame: Frame,
         question: str,
-        model: Model,
+        engine: Engine,
     ) -> str:
         """Ask one question about one image and write everything that the node would publish."""
-        query, outcome = self._ask(model, frame, question, recorded.time)
-        message = messages.segmentation(query, outcome, model.name)
+        query, outcome = self._ask(engine, frame, question, recorded.time)
+        message = messages.segmentation(query, outcome, engine.name)
         message.timings.total = messages.since(query)
         words = messages.words(message)
         written: dict[str, Any] = {"/lisa/mask": message, "/lisa/answer": String(data=words)}
@@ -270,7 +272,7 @@ class Annotator:
         self.summary.answers[outcome.status] += 1
         return f"{question}: {outcome.status.name}, {words}"
 
-    def _ask(self, model: Model, frame: Frame, question: str, time: int) -> tuple[Query, Outcome]:
+    def _ask(self, engine: Engine, frame: Frame, question: str, time: int) -> tuple[Query, Outcome]:
         self._asked += 1
         query = Query(
             id=str(self._asked),
@@ -284,7 +286,7 @@ class Annotator:
         )
         try:
             pixels, limit = frame.pixels(self._max_pixels), self._max_new_tokens
-            stream = model.engine.stream(
+            stream = engine.stream(
                 pixels, question, mode=self._mode, key=frame.key, max_new_tokens=limit
             )
             *_, last = stream

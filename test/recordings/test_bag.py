@@ -27,12 +27,11 @@ from std_msgs.msg import String
 
 from lisa_ros.errors import LisaError
 from lisa_ros.node.inputs.image_conversion import to_rgb
-from lisa_ros.node.loading import Model
 from lisa_ros.node.status import Status
 from lisa_ros.recordings.annotate import Annotator, describe
 from lisa_ros.recordings.bag import RecordingError
 
-MODEL = Model(FakeEngine(), "fake", "cpu")
+MODEL = FakeEngine()
 SECOND = 10**9
 DEPTH = "/cam/depth"
 STORE = get_typestore(Stores.ROS2_HUMBLE)
@@ -130,7 +129,7 @@ def record_depth(path, late: float, waited: float = 0.02) -> None:
 def test_depth_of_the_recording_places_the_objects(tmp_path, late, waited):
     """By its stamp, also where the recorder let it wait for seconds."""
     record_depth(tmp_path / "in", late, waited)
-    model = Model(FakeEngine((SEEN == 0)[None]), "fake", "cpu")
+    model = FakeEngine((SEEN == 0)[None])
     with pytest.raises(RecordingError, match="no camera_info on /nowhere"):
         Annotator(
             tmp_path / "in", tmp_path / "x", ["it"], every=0, depth="/cam/depth", info="/nowhere"
@@ -201,7 +200,7 @@ def test_mode_and_length_reach_the_model(tmp_path):
             asked.append((options["mode"], options["max_new_tokens"]))
             return super().stream(image, instruction, **options)
 
-    source, model = record(tmp_path / "in", seconds=2), Model(Asked(), "fake", "cpu")
+    source, model = record(tmp_path / "in", seconds=2), Asked()
     run = Annotator(source, tmp_path / "out", ["it"], every=0, mode="explain", max_new_tokens=7)
     list(run.run(model))
     assert asked == [("explain", 7)] * 2

@@ -10,7 +10,6 @@ pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
 from fake_engine import FakeEngine
 
-from lisa_ros.node.loading import Model
 from lisa_ros.recordings.annotate import Annotator
 from lisa_ros.recordings.bag import Bag
 
@@ -28,7 +27,7 @@ def test_its_answers_are_read_by_the_definitions_that_it_holds():
 
 def test_it_can_be_asked_anew_and_what_cannot_stand_beside_is_named(tmp_path):
     annotator = Annotator(OLD, tmp_path / "again", ["the mug"], every=0.0)
-    assert len([words for words in annotator.run(Model(FakeEngine(), "fake", "cpu")) if words]) == 2
+    assert len([words for words in annotator.run(FakeEngine()) if words]) == 2
     assert annotator.summary.copied == {"/camera/image/compressed": 2, "/robot/answer": 2}
     assert list(annotator.summary.left_out.values()) == [["/robot/mask"]]
     assert not annotator.summary.faults

@@ -34,7 +34,6 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from lisa_ros.cli import main
 from lisa_ros.errors import LisaError
-from lisa_ros.node.loading import Model
 from lisa_ros.node.status import Status
 from lisa_ros.recordings.annotate import Annotator, Summary, describe
 from lisa_ros.recordings.bag import Bag, Moment, RecordingError, nearest
@@ -104,7 +103,7 @@ def images(count: int = 3, start: int = 100, topic: str = "/cam"):
 def ask(source: Path, target: Path, **more) -> tuple[Summary, FakeEngine, list[Segmentation]]:
     engine = FakeEngine()
     annotator = Annotator(source, target, more.pop("questions", ["the mug"]), **{"every": 0} | more)
-    list(annotator.run(Model(engine, "fake", "cpu")))
+    list(annotator.run(engine))
     with Bag(target) as bag:
         read = [deserialize_message(one.data, Segmentation) for one in bag.messages(["/lisa/mask"])]
     return annotator.summary, engine, read

@@ -151,8 +151,7 @@ class Queries:
 
     def _publish(self, query: Query, outcome: Outcome) -> tuple[Segmentation, Outcome]:
         """Send the result out; an answer that does not fit into a message is a model error."""
-        model = self._worker.model
-        name = model.name if model else ""
+        name = self._worker.model_name
         try:
             return self._publishers.publish_result(query, outcome, name), outcome
         except Exception as error:

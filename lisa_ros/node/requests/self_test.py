@@ -37,7 +37,7 @@ class SelfTest:
         node.create_service(Trigger, "self_test", self._test, callback_group=group)
 
     async def _test(self, request: Any, response: Any) -> Any:
-        if self._worker.model is None:
+        if self._worker.engine is None:
             response.message = f"the model is not loaded: {self._readiness.not_ready_reason}"
             return response
         query = self._queries.new(INSTRUCTION, 0, frame=Frame(SAMPLE))
@@ -60,8 +60,8 @@ class SelfTest:
         took = (time.monotonic() - query.started) * 1e3
         if outcome.status not in ANSWERED:
             return False, f"{outcome.status.name}: {outcome.error}"
-        model, answer = self._worker.model, outcome.answer
-        where = f"{model.name} on {model.device}" if model else "the model"
+        engine, answer = self._worker.engine, outcome.answer
+        where = f"{engine.name} on {engine.device}" if engine else "the model"
         return True, (
             f"{where} answered {INSTRUCTION!r} in {took:.0f} ms: {outcome.status.name}, "
             f"{len(answer.instances)} masks, {answer.text[:200]!r}"

@@ -17,7 +17,6 @@ from lisa_ros.errors import LisaError
 from lisa_ros.msg import Segmentation
 from lisa_ros.node.follow_loop import FollowLoop
 from lisa_ros.node.inputs.camera_watchdog import CameraWatchdog, Report
-from lisa_ros.node.loading import Model
 from lisa_ros.node.requests.queries import Queries
 from lisa_ros.node.status import ANSWERED, Readiness, Status
 from lisa_ros.node.worker import ModelWorker
@@ -108,15 +107,15 @@ class Diagnostics:
 
     def _model_report(self) -> Report:
         """State of the life cycle, model and memory."""
-        model, readiness = self._worker.model, self._readiness
-        busy = self._worker.busy
+        engine, busy, readiness = self._worker.engine, self._worker.busy, self._readiness
+        device = str(engine.device) if engine else "none"
         values = {
             "state": readiness.state,
-            "model": model.name if model else "none",
-            "device": model.device if model else "none",
+            "model": engine.name if engine else "none",
+            "device": device,
             "answering for [s]": f"{time.monotonic() - busy.started:.1f}" if busy else "0",
             "memory [MB]": f"{resident_bytes() / 2**20:.0f}",
-            "GPU memory [MB]": f"{gpu_bytes(model) / 2**20:.0f}",
+            "GPU memory [MB]": f"{gpu_bytes(device) / 2**20:.0f}",
         }
         if not readiness.not_ready_reason:
             return OK, "ready", values
@@ -154,11 +153,9 @@ def resident_bytes() -> int:
         return 0
 
 
-def gpu_bytes(model: Model | None) -> int:
+def gpu_bytes(device: str) -> int:
     """Memory that torch holds on the model's GPU.
 
     Asked without a model it would meet torch half imported, while the model's thread loads it.
     """
-    if model is None or not model.device.startswith("cuda"):
-        return 0
-    return sys.modules["torch"].cuda.memory_reserved()
+    return sys.modules["torch"].cuda.memory_reserved() if device.startswith("cuda") else 0
