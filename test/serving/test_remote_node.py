@@ -153,4 +153,5 @@ def test_a_node_starts_before_its_server(behaviour):
         one.film()
         assert wait_for(lambda: one.ask("a").status == Segmentation.NOT_READY, "the first refusal")
         behaviour.start()
-        assert one.ask("the mug").status == Segmentation.OK
+        result = one.ask("the mug")
+        assert (result.status, result.model) == (Segmentation.OK, "distant")
