@@ -20,6 +20,7 @@ from playwright.sync_api import Page
 from web_rig import link_of
 
 from benchmarks.web_bench import LIMIT, chromium, frames, open_page
+from lisa_ros.recordings.clip_files import write_gif
 from lisa_ros.writing import writable_folder, written_beside
 
 PHONE = {"width": 390, "height": 844}
@@ -41,13 +42,13 @@ class Screencast:
 
     def __init__(self, page: Page) -> None:
         self._page = page
-        self._shots: list[Image.Image] = []
+        self._shots: list[np.ndarray] = []
         self._durations: list[int] = []
 
     def shoot(self, seconds: float = SHOT_PERIOD) -> None:
         """One image, which stays so long."""
         shot = Image.open(io.BytesIO(self._page.screenshot())).convert("RGB")
-        self._shots.append(shot.resize(SMALL, Image.Resampling.LANCZOS))
+        self._shots.append(np.asarray(shot.resize(SMALL, Image.Resampling.LANCZOS)))
         self._durations.append(round(1000 * seconds))
 
     def roll(self, seconds: float) -> None:
@@ -59,23 +60,7 @@ class Screencast:
             self._page.wait_for_timeout(1000 * max(0.0, SHOT_PERIOD - (time.monotonic() - begin)))
 
     def save(self, path: Path) -> None:
-        """One palette for all, so that what stands still costs nothing.
-
-        A colour counts by the root of its pixels: a carrot is small beside a table, and the lamp of
-        the header smaller still.
-        """
-        pixels = np.stack([np.asarray(shot) for shot in self._shots]) & 0xFC  # (N, H, W, 3)
-        packed = pixels.astype("<u4") @ np.array([1, 2**8, 2**16], "<u4")
-        colors, counts = np.unique(packed, return_counts=True)
-        weighed = np.repeat(colors, np.ceil(np.sqrt(counts)).astype(int))
-        swatches = Image.fromarray(weighed.view(np.uint8).reshape(1, -1, 4)[..., :3])
-        palette = swatches.quantize(255, Image.Quantize.MEDIANCUT, kmeans=2)
-        first, *others = (
-            shot.quantize(palette=palette, dither=Image.Dither.NONE) for shot in self._shots
-        )
-        look = {"append_images": others, "duration": self._durations, "loop": 0}
-        with written_beside(path) as beside:
-            first.save(beside, format="GIF", save_all=True, optimize=True, **look)
+        write_gif(path, self._shots, self._durations)
 
 
 def to_table(page: Page, instruction: str) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 ORIENTATION = 0x0112  # the EXIF tag; values from 5 on lay rows along columns
 WHITE = (255, 255, 255, 255)
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+"""Endings by which a folder's pictures are known."""
 
 
 def read_image(path: Path) -> np.ndarray:

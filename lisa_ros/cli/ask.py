@@ -196,7 +196,8 @@ def run_video(args: argparse.Namespace) -> int:
 
     from lisa_ros.cli.eval import check_trackers, make_follower
     from lisa_ros.engine.load import load_engine
-    from lisa_ros.recordings.video import follow_video, open_frames, write_video
+    from lisa_ros.recordings.clip_files import open_frames
+    from lisa_ros.recordings.video import follow_video, write_video
 
     if args.keys < 1:
         raise LisaError(f"--keys must be 1 or more, it is {args.keys}")

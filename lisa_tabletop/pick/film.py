@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from lisa_ros.errors import LisaError
 from lisa_ros.node.results.overlay import load_font, mark_masks, wrap_words
+from lisa_ros.recordings.clip_files import write_gif
 from lisa_ros.writing import written_beside
 from lisa_tabletop.pick.trial import GraspPlan, PickOutcome, Reply, Trial
 from lisa_tabletop.world.camera import SceneView, TabletopCamera
@@ -21,7 +22,7 @@ ASKING, ANSWERED, ENDED = 14, 14, 20  # images that these moments last
 WIDTH, HEIGHT = 960, 540
 SCENE, SEEN = (640, 480), (320, 240)  # places of the film camera's and the robot's images
 GIF_TRIALS = 4  # keeps it small enough for a page
-GIF_SIZE, GIF_COLORS = (800, 450), 255
+GIF_SIZE = (800, 450)
 CODECS = ("vp09", "mp4v")  # browsers show the first; OpenCV without VP9 can write the second
 BACK, BAR, PALE, WHITE, SAID = (
     (22, 24, 28), (33, 36, 42), (140, 146, 156), (255, 255, 255), (160, 225, 190)
@@ -59,7 +60,6 @@ class Film:
         self, camera: TabletopCamera, view: SceneView, question: dict, hand: str = ""
     ) -> None:
         """A new trial, before it is asked; `hand`: which of `HANDS` it is made with."""
-        self._gif.cut()
         self._camera, self._question, self._hand = camera, question, hand
         self._seen, self._answer, self._grasp = view.rgb, "", ""
         self._next = 0.0
@@ -146,49 +146,26 @@ class Film:
 class Gif:
     """Takes the images of a film, every other one of what moves.
 
-    The images of one trial share their colours, so that what stands still costs nothing.
-
     Args:
         rate: images per second of the film.
     """
 
     def __init__(self, rate: float) -> None:
         self._period = 1000 / rate
-        self._done: list[Image.Image] = []
-        self._trial: list[Image.Image] = []
+        self._images: list[np.ndarray] = []
         self._durations: list[int] = []
 
     def add(self, image: Image.Image, times: int) -> None:
         """The next image; it stays for `times` periods of the film."""
         single = round(self._period)
-        if times == 1 and self._trial and self._durations[-1] == single:
+        if times == 1 and self._images and self._durations[-1] == single:
             self._durations[-1] = round(2 * self._period)
             return
-        self._trial.append(image.resize(GIF_SIZE, Image.Resampling.LANCZOS))
+        self._images.append(np.asarray(image.resize(GIF_SIZE, Image.Resampling.LANCZOS)))
         self._durations.append(round(times * self._period))
 
-    def cut(self) -> None:
-        """The trial is over: reduce its images to its own colours."""
-        if not self._trial:
-            return
-        samples = [self._trial[index] for index in (0, len(self._trial) // 2, -1)]
-        strip = Image.new("RGB", (GIF_SIZE[0], GIF_SIZE[1] * len(samples)))
-        for row, sample in enumerate(samples):
-            strip.paste(sample, (0, row * GIF_SIZE[1]))
-        # an octree keeps small patches of a colour of their own, such as the mask
-        palette = strip.quantize(GIF_COLORS, method=Image.Quantize.FASTOCTREE)
-        self._done += [
-            image.quantize(palette=palette, dither=Image.Dither.NONE) for image in self._trial
-        ]
-        self._trial = []
-
     def save(self, path: Path) -> None:
-        """Write what there is; it runs for ever."""
-        self.cut()
-        first, *others = self._done
-        look = {"append_images": others, "duration": self._durations, "loop": 0}
-        with written_beside(path) as beside:
-            first.save(beside, format="GIF", save_all=True, **look)
+        write_gif(path, self._images, self._durations)
 
 
 def verdict(trial: Trial) -> str:

@@ -19,14 +19,9 @@ from lisa_ros.cli import main
 from lisa_ros.demo.recorded_camera import IMAGE, read_recording
 from lisa_ros.engine.answer import Answer, AnswerStatus, Instance
 from lisa_ros.errors import ServerError
-from lisa_ros.recordings import video
-from lisa_ros.recordings.video import (
-    VideoError,
-    choose_answer,
-    follow_video,
-    key_frames,
-    open_frames,
-)
+from lisa_ros.recordings import clip_files
+from lisa_ros.recordings.clip_files import VideoError, open_frames
+from lisa_ros.recordings.video import choose_answer, follow_video, key_frames
 from lisa_ros.tracking.tracker import Track, TrackState
 
 FRAMES, SIZE = 40, (160, 120)
@@ -106,11 +101,13 @@ def clips(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "pictures"])
 def test_every_frame_gets_its_own_mask(clips, kind, monkeypatch):
-    monkeypatch.setattr(video, "MEMORY", 7 * SIZE[0] * SIZE[1] * 3)  # backwards by seven frames
-    pieces = []
-    read = video.FrameSource.read
     monkeypatch.setattr(
-        video.FrameSource, "read", lambda self, a, b: pieces.append((a, b)) or read(self, a, b)
+        clip_files, "MEMORY", 7 * SIZE[0] * SIZE[1] * 3
+    )  # backwards by seven frames
+    pieces = []
+    read = clip_files.FrameSource.read
+    monkeypatch.setattr(
+        clip_files.FrameSource, "read", lambda self, a, b: pieces.append((a, b)) or read(self, a, b)
     )
     engine = SeesRed()
     with open_frames(clips[kind]) as source:
@@ -290,7 +287,7 @@ def test_what_is_no_clip_is_one_sentence(tmp_path, make, words):
 
 
 def test_the_images_of_a_bag_are_a_clip():
-    recording = Path(video.__file__).parents[1] / "demo" / "tabletop.mcap"
+    recording = Path(clip_files.__file__).parents[1] / "demo" / "tabletop.mcap"
     with open_frames(recording) as source:
         source.scan(lambda *_: None)
         assert len(source.times) > 1 and min(np.diff(source.times)) >= 0
