@@ -5,8 +5,9 @@
     ROOT/refer_seg/{refclef,refcoco,refcoco+,refcocog,images}     ROOT/llava_dataset
     ROOT/reason_seg/ReasonSeg/{train,val,test,explanatory}        ROOT/reason_seg_plus
 
-ROOT is what LISA's authors call their `dataset` folder. Opening a set lists its pictures and reads
-its annotations; no picture is opened. What is missing is said once, by the file's name.
+ROOT is what LISA's authors call their `dataset` folder; classes and addresses are in
+`published.yaml`. Opening a set lists its pictures and reads its annotations; no picture is opened.
+What is missing is said once, by the file's name.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+import yaml
 
 from lisa_ros.evaluation.coco import CocoFile, read_refer
 from lisa_ros.evaluation.dataset_types import (
@@ -38,47 +42,7 @@ from lisa_ros.evaluation.json_files import (
 from lisa_ros.evaluation.reasonseg import read_dataset
 from lisa_ros.model.config import SEG
 
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.replace("\n", " ").split(",")]
-
-
-ADE20K = _names("""
-wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk,
-person, earth, door, table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf,
-house, sea, mirror, rug, field, armchair, seat, fence, desk, rock, wardrobe, lamp, bathtub,
-railing, cushion, base, box, column, signboard, chest of drawers, counter, sand, sink,
-skyscraper, fireplace, refrigerator, grandstand, path, stairs, runway, case, pool table, pillow,
-screen door, stairway, river, bridge, bookcase, blind, coffee table, toilet, flower, book, hill,
-bench, countertop, stove, palm, kitchen island, computer, swivel chair, boat, bar, arcade
-machine, hovel, bus, towel, light, truck, tower, chandelier, awning, streetlight, booth,
-television receiver, airplane, dirt track, apparel, pole, land, bannister, escalator, ottoman,
-bottle, buffet, poster, stage, van, ship, fountain, conveyer belt, canopy, washer, plaything,
-swimming pool, stool, barrel, basket, waterfall, tent, bag, minibike, cradle, oven, ball, food,
-step, tank, trade name, microwave, pot, animal, bicycle, lake, dishwasher, screen, blanket,
-sculpture, hood, sconce, vase, traffic light, tray, ashcan, fan, pier, crt screen, plate,
-monitor, bulletin board, shower, radiator, glass, clock, flag
-""")
-COCO_STUFF = _names("""
-person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire
-hydrant, street sign, stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow,
-elephant, bear, zebra, giraffe, hat, backpack, umbrella, shoe, eye glasses, handbag, tie,
-suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard,
-surfboard, tennis racket, bottle, plate, wine glass, cup, fork, knife, spoon, bowl, banana,
-apple, sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted
-plant, bed, mirror, dining table, window, desk, toilet, door, tv, laptop, mouse, remote,
-keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, blender, book, clock, vase,
-scissors, teddy bear, hair drier, toothbrush, hair brush, banner, blanket, branch, bridge,
-building-other, bush, cabinet, cage, cardboard, carpet, ceiling-other, ceiling-tile, cloth,
-clothes, clouds, counter, cupboard, curtain, desk-stuff, dirt, door-stuff, fence, floor-marble,
-floor-other, floor-stone, floor-tile, floor-wood, flower, fog, food-other, fruit, furniture-
-other, grass, gravel, ground-other, hill, house, leaves, light, mat, metal, mirror-stuff, moss,
-mountain, mud, napkin, net, paper, pavement, pillow, plant-other, plastic, platform,
-playingfield, railing, railroad, river, road, rock, roof, rug, salad, sand, sea, shelf, sky,
-skyscraper, snow, solid-other, stairs, stone, straw, structural-other, table, tent, textile-
-other, towel, tree, vegetable, wall-brick, wall-concrete, wall-other, wall-panel, wall-stone,
-wall-tile, wall-wood, water-other, waterdrops, window-blind, window-other, wood
-""")
+_KNOWN = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 
 def _ade20k(root: Path) -> LabelMaps:
@@ -86,16 +50,17 @@ def _ade20k(root: Path) -> LabelMaps:
     images = _pictures(folder / "images" / "training", ".jpg")
     labels = [folder / "annotations" / "training" / f"{one.stem}.png" for one in images]
     _all_there(labels, lambda n: str(images[n]))
-    return LabelMaps(images, labels, ADE20K, shift=1)
+    return LabelMaps(images, labels, _KNOWN["classes"]["ade20k"], shift=1)
 
 
 def _cocostuff(root: Path) -> LabelMaps:
     labels = _pictures(root / "cocostuff" / "train2017", ".png")
     images = [root / "coco" / "train2017" / f"{one.stem}.jpg" for one in labels]
     _all_there(images, lambda n: str(labels[n]))
+    classes = _KNOWN["classes"]["cocostuff"]
     # the names with a dash are kinds of a thing ("wall-brick"), which nobody says
-    dashed = frozenset(i for i, name in enumerate(COCO_STUFF) if "-" in name)
-    return LabelMaps(images, labels, COCO_STUFF, left_out=dashed)
+    dashed = frozenset(i for i, name in enumerate(classes) if "-" in name)
+    return LabelMaps(images, labels, classes, left_out=dashed)
 
 
 def _mapillary(root: Path) -> LabelMaps:
@@ -332,98 +297,26 @@ class Catalogued:
         return ", ".join(dict.fromkeys(one.licence for one in self.sources))
 
 
-def _refer(name: str) -> Callable[[Path], Published]:
-    return lambda root: open_referring(root, name, "train")
+_OPENED: dict[str, Callable[[Path], Published]] = {
+    "ade20k": _ade20k,
+    "cocostuff": _cocostuff,
+    "pascal_part": _pascal_part,
+    "paco_lvis": _paco_lvis,
+    "mapillary": _mapillary,
+    "refclef": partial(open_referring, name="refclef", split="train"),
+    "refcoco": partial(open_referring, name="refcoco", split="train"),
+    "refcoco+": partial(open_referring, name="refcoco+", split="train"),
+    "refcocog": partial(open_referring, name="refcocog", split="train"),
+    "llava_instruct": _llava_instruct,
+    "reasonseg": partial(open_reasonseg, split="train", explained=True),
+    "lisa_plus_instances": _lisa_plus_instances,
+    "lisa_plus_dialogues": _lisa_plus_dialogues,
+}
 
-
-def _refer_archive(name: str, day: str) -> Source:
-    address = f"https://web.archive.org/web/{day}/https://bvisionweb1.cs.unc.edu/licheng/referit"
-    return Source(f"REFER's {name}.zip", f"{address}/data/{name}.zip", f"refer_seg/{name}",
-                  "Apache-2.0 (REFER)")  # fmt: skip
-
-
-def _lisa_plus(name: str) -> Source:
-    return Source(f"data.json of LISA++'s {name}, under its new name",
-                  f"https://huggingface.co/datasets/Senqiao/LISA_Plus_{name}",
-                  f"reason_seg_plus/LISA_Plus_{name}.json", "Apache-2.0 (LISA++)")  # fmt: skip
-
-
-_COCO = "http://images.cocodataset.org"
-_PICTURES = "Flickr's terms (pictures)"
-_COCO_2017 = Source(
-    "COCO's train2017.zip", f"{_COCO}/zips/train2017.zip", "coco/train2017", _PICTURES
-)
-_COCO_2014 = Source(
-    "COCO's train2014.zip", f"{_COCO}/zips/train2014.zip",
-    "refer_seg/images/mscoco/images/train2014", _PICTURES,
-)  # fmt: skip
-_COCO_LABELS = Source(
-    "COCO's annotations_trainval2017.zip", f"{_COCO}/annotations/annotations_trainval2017.zip",
-    "coco/annotations", "CC BY 4.0 (COCO's labels)",
-)  # fmt: skip
-
-CATALOGUE: dict[str, Catalogued] = {
-    "ade20k": Catalogued("sem_seg", _ade20k, [
-        Source("ADEChallengeData2016.zip",
-               "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip", "ade20k",
-               "BSD-3 (labels), research and teaching only (pictures)"),
-    ]),
-    "cocostuff": Catalogued("sem_seg", _cocostuff, [
-        Source("stuffthingmaps_trainval2017.zip", "http://calvin.inf.ed.ac.uk/wp-content/uploads/"
-               "data/cocostuffdataset/stuffthingmaps_trainval2017.zip", "cocostuff",
-               "CC BY 4.0 (labels)"),
-        _COCO_2017,
-    ]),
-    "pascal_part": Catalogued("sem_seg", _pascal_part, [
-        Source("train.json, which VLPart's tools make of PASCAL-Part's labels",
-               "https://github.com/facebookresearch/VLPart/tree/main/datasets#pascal-part",
-               "vlpart/pascal_part/train.json", "none is stated (labels)"),
-        Source("VOCtrainval_03-May-2010.tar",
-               "http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar",
-               "vlpart/pascal_part/VOCdevkit", _PICTURES),
-    ]),
-    "paco_lvis": Catalogued("sem_seg", _paco_lvis, [
-        Source("paco_lvis_v1.zip",
-               "https://dl.fbaipublicfiles.com/paco/annotations/paco_lvis_v1.zip",
-               "vlpart/paco/annotations", "MIT (PACO), CC BY 4.0 (LVIS)"),
-        _COCO_2017,
-    ]),
-    "mapillary": Catalogued("sem_seg", _mapillary, [
-        Source("Mapillary Vistas v2.0", "https://www.mapillary.com/dataset/vistas", "mapillary",
-               "CC BY-NC-SA 4.0: not for commercial use"),
-    ]),
-    "refclef": Catalogued("refer_seg", _refer("refclef"), [
-        _refer_archive("refclef", "20220413011817"),
-        Source("saiapr_tc-12.zip", "https://web.archive.org/web/20220515000000/"
-               "http://bvisionweb1.cs.unc.edu/licheng/referit/data/images/saiapr_tc-12.zip",
-               "refer_seg/images/saiapr_tc-12", "research only (SAIAPR TC-12)"),
-    ]),
-    **{
-        name: Catalogued("refer_seg", _refer(name), [_refer_archive(name, day), _COCO_2014])
-        for name, day in (("refcoco", "20220413011718"), ("refcoco+", "20220413011656"),
-                          ("refcocog", "20220413012904"))
-    },
-    "llava_instruct": Catalogued("vqa", _llava_instruct, [
-        Source("llava_instruct_150k.json",
-               "https://huggingface.co/datasets/liuhaotian/LLaVA-Instruct-150K",
-               "llava_dataset/llava_instruct_150k.json",
-               "CC BY 4.0 (older copies CC BY-NC 4.0) and OpenAI's terms (dialogues)"),
-        _COCO_2017,
-    ]),
-    "reasonseg": Catalogued(
-        "reason_seg", lambda root: open_reasonseg(root, "train", explained=True), [
-            Source("train, val, test and explanatory of ReasonSeg",
-                   "https://drive.google.com/drive/folders/125mewyg5Ao6tZ3ZdJ-1-E3n04LGVELqy",
-                   "reason_seg/ReasonSeg", "Apache-2.0 (labels), CC BY 2.0 (OpenImages' pictures),"
-                   " ScanNet's terms (its pictures)"),
-        ]),
-    "lisa_plus_instances": Catalogued(
-        "lisa_plus", _lisa_plus_instances, [_lisa_plus("Instance_Seg"), _COCO_LABELS, _COCO_2017]
-    ),
-    "lisa_plus_dialogues": Catalogued(
-        "lisa_plus", _lisa_plus_dialogues, [_lisa_plus("Conversations"), _COCO_LABELS, _COCO_2017]
-    ),
-}  # fmt: skip
+CATALOGUE = {
+    name: Catalogued(entry["group"], _OPENED[name], [Source(**one) for one in entry["sources"]])
+    for name, entry in _KNOWN["sets"].items()
+}
 
 
 def open_published(root: Path, name: str) -> Published:
