@@ -137,47 +137,47 @@ class Eyes:
         """Ask and wait for the answer and its picture."""
         if len(self._calls) >= MOST_OPEN:
             return rejected(instruction)
-        with self._call() as (name, call):
-            async with self.looking():
-                words = {"instruction": instruction, "mode": mode, "dialogue": dialogue}
-                self._node.ask(name, 1, words)
-                await self._end_of(name, call, ANSWER_LIMIT)
-                if call.message.get("width"):
-                    with contextlib.suppress(asyncio.TimeoutError):
-                        await asyncio.wait_for(call.pictured.wait(), PICTURE_LIMIT)
-                return call
+        async with self._call() as (name, call):
+            words = {"instruction": instruction, "mode": mode, "dialogue": dialogue}
+            self._node.ask(name, 1, words)
+            await self._end_of(call)
+            if call.message.get("width"):
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(call.pictured.wait(), PICTURE_LIMIT)
+            return call
 
     async def follow(self, instruction: str, seconds: float) -> Call:
         """Follow a thing for so long, or until it is lost."""
         if len(self._calls) >= MOST_OPEN:
             return rejected(instruction)
-        with self._call() as (name, call):
-            async with self.looking():
-                self._node.follow(name, 1, {"instruction": instruction})
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(call.ended.wait(), seconds)
-                    return call
-                over = "is over" if seconds == 1 else "are over"
-                call.taken_back = call.taken_back or f"the {seconds:g} s {over}"
-                self._node.stop(name)
-                await self._end_of(name, call, ANSWER_LIMIT)
+        async with self._call() as (name, call):
+            self._node.follow(name, 1, {"instruction": instruction})
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(call.ended.wait(), seconds)
                 return call
+            over = "is over" if seconds == 1 else "are over"
+            call.taken_back = call.taken_back or f"the {seconds:g} s {over}"
+            self._node.stop(name)
+            await self._end_of(call)
+            return call
 
-    @contextlib.contextmanager
-    def _call(self):
+    @contextlib.asynccontextmanager
+    async def _call(self) -> AsyncIterator[tuple[str, Call]]:
+        """A call with its name on the ROS side, while the camera is looked at."""
         name = f"call {next(self._count)}"
         self._calls[name] = call = Call()
         try:
-            yield name, call
+            async with self.looking():
+                yield name, call
         finally:
             self._node.stop(name)  # the agent may have hung up
             del self._calls[name]
 
-    async def _end_of(self, name: str, call: Call, seconds: float) -> None:
+    async def _end_of(self, call: Call) -> None:
         try:
-            await asyncio.wait_for(call.ended.wait(), seconds)
+            await asyncio.wait_for(call.ended.wait(), ANSWER_LIMIT)
         except asyncio.TimeoutError:
-            raise ToolError(f"no answer within {seconds:.0f} s: `status` says why") from None
+            raise ToolError(f"no answer within {ANSWER_LIMIT:.0f} s: `status` says why") from None
 
     def stop(self) -> int:
         """Take back everything that is open; how much that was."""

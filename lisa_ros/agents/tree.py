@@ -23,6 +23,7 @@ from lisa_ros.action import Segment
 from lisa_ros.errors import LisaError
 from lisa_ros.model.prompt import check_text
 from lisa_ros.node.status import Status
+from lisa_ros.web.node_client import SentGoal
 
 RESULT = "segmentation"  # key on the blackboard
 
@@ -57,7 +58,7 @@ class GoalLeaf(py_trees.behaviour.Behaviour):
         self._board = self.attach_blackboard_client(name=self.name)
         self._board.register_key(key=key, access=Access.WRITE)
         self._client: ActionClient | None = None
-        self._goal: Any = None
+        self._goal: SentGoal | None = None
 
     def setup(self, **kwargs: Any) -> None:
         """Find the node: `tree.setup(node=node)`.
@@ -76,7 +77,7 @@ class GoalLeaf(py_trees.behaviour.Behaviour):
         if self._client is None or not self._client.server_is_ready():
             self.feedback_message = f"no perception node at {self._topic}"
             return
-        self._goal = OneGoal(self._client, self.goal(), self._show)
+        self._goal = SentGoal(self._client, self.goal(), self._show)
         self.feedback_message = f"asked: {self.instruction}"
 
     def goal(self) -> Any:
@@ -110,34 +111,6 @@ class GoalLeaf(py_trees.behaviour.Behaviour):
         if self._goal is not None and self._goal.result is None:
             self._goal.cancel()
         self._goal = None
-
-
-class OneGoal:
-    """A goal on its way, and taken back even where it has not been accepted yet."""
-
-    def __init__(self, client: ActionClient, goal: Any, show: Any) -> None:
-        self.result: Any = None
-        self.refused = self._unwanted = False
-        self._handle: Any = None
-        client.send_goal_async(goal, show).add_done_callback(self._on_accepted)
-
-    def _on_accepted(self, future: Any) -> None:
-        self._handle = future.result()
-        self.refused = not self._handle.accepted
-        if self.refused:
-            return
-        self._handle.get_result_async().add_done_callback(self._on_result)
-        if self._unwanted:
-            self._handle.cancel_goal_async()
-
-    def _on_result(self, future: Any) -> None:
-        self.result = future.result().result
-
-    def cancel(self) -> None:
-        """Take it back."""
-        self._unwanted = True
-        if self._handle is not None and self._handle.accepted:
-            self._handle.cancel_goal_async()
 
 
 class Find(GoalLeaf):

@@ -102,6 +102,15 @@ class NodeProcess:
             code = self.process.returncode
             raise NoAnswer(f"the {self.name} has ended with code {code}:\n{self.tail()}")
 
+    @contextmanager
+    def telling_why(self) -> Iterator[None]:
+        """A `NoAnswer` from inside gets the end of the log, unless it has it."""
+        try:
+            yield
+        except NoAnswer as error:
+            log = "" if self.tail() in str(error) else f"\n{self.tail()}"
+            raise NoAnswer(f"{error}{log}") from None
+
     def end(self, number: int = signal.SIGTERM, patience: float = STOP_LIMIT) -> int:
         """Stop it by a signal, so that it takes its shared memory along; kill what hangs.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,11 +29,13 @@ from lisa_ros.demo.client import (
     own_domain,
 )
 from lisa_ros.demo.recorded_camera import IMAGE, TRUTH, DemoQuestion, read_questions
+from lisa_ros.image_files import write_image
 from lisa_ros.msg import Segmentation
+from lisa_ros.node.inputs.image_conversion import to_rgb
 from lisa_ros.node.results.messages import full_mask
 from lisa_ros.node.results.overlay import mark_masks
 from lisa_ros.node.status import ANSWERED, Status
-from lisa_ros.writing import write_file
+from lisa_ros.web.node_client import MOST_PIXELS, SentGoal
 
 OVERLAY_LIMIT = 10.0  # seconds from the answer to its overlay
 KEPT = 100  # images of the truth: an answer must not come later than so many frames
@@ -80,12 +83,12 @@ class DemoClient(PerceptionClient):
 
     def __init__(self, *processes: NodeProcess) -> None:
         super().__init__(lambda: [process.check() for process in processes], "demo")
-        self._overlays: dict[int, Image] = {}
+        self._overlays: OrderedDict[int, Image] = OrderedDict()
         self._truths: OrderedDict[int, CompressedImage] = OrderedDict()
         self._images: OrderedDict[int, CompressedImage] = OrderedDict()
         self._tracks: list[Segmentation] = []
         self._follow = ActionClient(self, Follow, "follow")
-        self.create_subscription(Image, "overlay", self._keep_overlay, 5)
+        self.create_subscription(Image, "overlay", partial(_keep_image, self._overlays), 5)
         for topic, kept in ((TRUTH, self._truths), (IMAGE, self._images)):
             self.create_subscription(CompressedImage, topic, partial(_keep_image, kept), 20)
         self.create_subscription(Segmentation, "tracks", self._tracks.append, 20)
@@ -97,8 +100,7 @@ class DemoClient(PerceptionClient):
         if message.status in ANSWERED:
             if not self.wait(lambda: stamp in self._overlays, OVERLAY_LIMIT):
                 raise NoAnswer(f"no overlay of the answer to '{question.instruction}'")
-            drawn = self._overlays[stamp]
-            overlay = np.frombuffer(drawn.data, np.uint8).reshape(drawn.height, drawn.width, 3)
+            overlay = to_rgb(self._overlays[stamp], MOST_PIXELS)
         self._overlays.clear()
         return DemoReply(question, message, overlay, self.overlap(question, message))
 
@@ -109,24 +111,19 @@ class DemoClient(PerceptionClient):
             NoAnswer: the node takes no goal, or does not end it.
         """
         self._tracks.clear()
-        sent = self._follow.send_goal_async(Follow.Goal(instruction=instruction))
-        if not self.wait(sent.done, ANSWER_LIMIT):
-            raise NoAnswer("the perception node takes no goal of the action follow")
-        handle = sent.result()
-        ended = handle.get_result_async()
-        self.wait(lambda: ended.done() or len(self._tracks) >= count, ANSWER_LIMIT)
-        handle.cancel_goal_async()
-        if not self.wait(ended.done, ANSWER_LIMIT):
-            raise NoAnswer("the perception node does not end a goal of the action follow")
-        return ended.result().result.reason, self._tracks[:count]
+        goal = SentGoal(self._follow, Follow.Goal(instruction=instruction))
+        self.wait(lambda: goal.ended or len(self._tracks) >= count, ANSWER_LIMIT)
+        goal.cancel()
+        self.wait(lambda: goal.ended, ANSWER_LIMIT)
+        if goal.result is None:
+            does = "takes no goal" if goal.refused else "does not end a goal"
+            raise NoAnswer(f"the perception node {does} of the action follow")
+        return goal.result.reason, self._tracks[:count]
 
     def image_of(self, message: Segmentation) -> np.ndarray | None:
         """The image that a message is about, uint8 (H, W, 3) RGB; None if it did not come."""
         recorded = self._images.get(nanoseconds(message.header.stamp))
-        if recorded is None:
-            return None
-        pixels = cv2.imdecode(np.frombuffer(recorded.data, np.uint8), cv2.IMREAD_COLOR)
-        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+        return None if recorded is None else to_rgb(recorded, MOST_PIXELS)
 
     def overlap(self, question: DemoQuestion, message: Segmentation) -> float | None:
         if not question.objects or not message.instances:
@@ -139,11 +136,8 @@ class DemoClient(PerceptionClient):
         meant, given = np.isin(truth, question.objects), np.any(masks, axis=0)
         return float((meant & given).sum() / (meant | given).sum())
 
-    def _keep_overlay(self, message: Image) -> None:
-        self._overlays[nanoseconds(message.header.stamp)] = message
 
-
-def _keep_image(kept: OrderedDict[int, CompressedImage], message: CompressedImage) -> None:
+def _keep_image(kept: OrderedDict[int, Any], message: Image | CompressedImage) -> None:
     kept[nanoseconds(message.header.stamp)] = message
     if len(kept) > KEPT:
         kept.popitem(last=False)
@@ -182,12 +176,9 @@ def ask_all(model: str, folder: Path, console: Console) -> list[DemoReply]:
     questions = read_questions()
     with started(model, folder) as (domain, perception, player):
         client = DemoClient(perception, player)
-        with console.status("starting the recorded camera and the perception node ..."):
-            try:
-                client.wait_for_node()
-            except NoAnswer as error:
-                log = "" if perception.tail() in str(error) else f"\n{perception.tail()}"
-                raise NoAnswer(f"{error}{log}") from None
+        starting = console.status("starting the recorded camera and the perception node ...")
+        with starting, perception.telling_why():
+            client.wait_for_node()
         console.print(
             "The perception node is active, the recorded camera plays; look on with "
             f"ROS_DOMAIN_ID={domain}."
@@ -201,9 +192,8 @@ def ask_all(model: str, folder: Path, console: Console) -> list[DemoReply]:
             progress = f"\\[{number}/{len(questions)}] {question.instruction}"
             with console.status(progress):
                 reply = client.reply_to(question, stamp)
-            _, png = cv2.imencode(".png", cv2.cvtColor(reply.overlay, cv2.COLOR_RGB2BGR))
             name = f"{number:02d}_{slug(question.instruction)}.png"
-            write_file(folder / name, png.tobytes())
+            write_image(folder / name, reply.overlay)
             replies.append(reply)
             seconds = reply.message.timings.total / 1000
             console.print(f"{progress} → {reply.status}, {seconds:.2f} s", highlight=False)
@@ -232,8 +222,7 @@ def follow_one(
     ]
     tiles = [cv2.resize(shown[i], TILE) for i in np.linspace(0, len(shown) - 1, TILES).astype(int)]
     rows = [np.hstack(tiles[i : i + COLUMNS]) for i in range(0, TILES, COLUMNS)]
-    sheet = cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR)
-    write_file(folder / "follow.jpg", cv2.imencode(".jpg", sheet)[1].tobytes())
+    write_image(folder / "follow.jpg", np.vstack(rows))
     return (
         f"'{question.instruction}' was followed through {len(tracks)} images, its median overlap "
         f"with the simulator's own mask {np.median(overlaps):.2f}; {TILES} of them: "

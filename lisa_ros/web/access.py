@@ -10,11 +10,11 @@ import os
 import secrets
 import socket
 import ssl
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
+from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from lisa_ros.errors import LisaError
@@ -70,19 +70,17 @@ class AccessControl:
             await refusal(scope, receive, send)
 
     def _refusal(self, scope: dict[str, Any]) -> Response | None:
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-        }
-        host = headers.get("host", "")
+        asked = HTTPConnection(scope)
+        host = asked.headers.get("host", "")
         if not self._token and not is_loopback(_hostname(host)):
             return PlainTextResponse(NAME, 403)
-        origin = headers.get("origin", "")
+        origin = asked.headers.get("origin", "")
         acts = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
         if acts and origin and not _is_same(origin, host):
             return PlainTextResponse(FOREIGN.format(origin=origin[:100]), 403)
         if not self._token:
             return None
-        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        given = asked.query_params.get("token", "")
         if given and scope["type"] == "http":
             if not self._is_token(given):
                 return PlainTextResponse(WRONG_TOKEN, 401)
@@ -92,7 +90,7 @@ class AccessControl:
                 self._cookie, given, httponly=True, samesite="lax", secure=secure, max_age=86400
             )
             return response
-        kept = _cookies(headers.get("cookie", "")).get(self._cookie, "")
+        kept = asked.cookies.get(self._cookie, "")
         if self._is_token(kept):
             return None
         return PlainTextResponse(WRONG_TOKEN if kept else NO_TOKEN, 401)
@@ -112,13 +110,6 @@ def _hostname(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
-
-
-def _cookies(header: str) -> dict[str, str]:
-    try:
-        return {name: morsel.value for name, morsel in SimpleCookie(header).items()}
-    except CookieError:
-        return {}
 
 
 def content_security_policy(host: str) -> str:

@@ -55,6 +55,52 @@ TRACK_STATES = {
 }
 
 
+class SentGoal:
+    """A goal on its way to the node, taken back even where it has not been accepted yet.
+
+    Args:
+        on_feedback: called with each message of feedback.
+        on_end: called when the goal was refused or has its result.
+    """
+
+    def __init__(
+        self,
+        client: ActionClient,
+        goal: Any,
+        on_feedback: Callable[[Any], None] | None = None,
+        on_end: Callable[[], Any] = lambda: None,
+    ) -> None:
+        self.result: Any = None
+        self.refused = self._unwanted = False
+        self._handle: Any = None
+        self._on_end = on_end
+        client.send_goal_async(goal, on_feedback).add_done_callback(self._on_answer)
+
+    def _on_answer(self, future: Any) -> None:
+        self._handle = future.result()
+        self.refused = not self._handle.accepted
+        if self.refused:
+            self._on_end()
+            return
+        self._handle.get_result_async().add_done_callback(self._on_result)
+        if self._unwanted:
+            self.cancel()
+
+    def _on_result(self, future: Any) -> None:
+        self.result = future.result().result
+        self._on_end()
+
+    @property
+    def ended(self) -> bool:
+        return self.refused or self.result is not None
+
+    def cancel(self) -> None:
+        """Take it back."""
+        self._unwanted = True
+        if self._handle is not None and not self.refused:
+            self._handle.cancel_goal_async()
+
+
 @dataclass
 class OpenGoal:
     """A goal of one page that has not ended."""
@@ -66,8 +112,7 @@ class OpenGoal:
     """ask or follow"""
     servers: frozenset[bytes]
     """the publishers of `mask` when it was sent, by which a restarted node is told"""
-    handle: Any = None
-    stopped: bool = False
+    sent: SentGoal | None = None
     stamp: tuple[int, int] | None = None
     """of the image that its answer is about"""
     pictured: bool = False
@@ -116,7 +161,7 @@ class NodeClient:
     def close(self) -> None:
         """Take back what is open and leave the graph."""
         cancelled = threading.Event()
-        self._do(lambda: [self._cancel(goal) for goal in self._goals.values()])
+        self._do(lambda: [goal.sent.cancel() for goal in self._goals.values()])
         self._do(cancelled.set)
         cancelled.wait(1.0)
         self._executor.shutdown(1.0)
@@ -152,7 +197,7 @@ class NodeClient:
         """Take back one question of a page, or everything that it has open."""
         self._do(
             lambda: [
-                self._cancel(goal)
+                goal.sent.cancel()
                 for goal in list(self._goals.values())
                 if goal.page == page and number in (None, goal.number)
             ]
@@ -181,25 +226,14 @@ class NodeClient:
             sentence = f"this page has {OPEN_GOALS} questions open: wait for an answer, or stop one"
             self._end(page, number, sentence)
             return
-        sent = OpenGoal(page, number, kind, self._servers())
-        self._goals[page, number] = sent
-        answer = client.send_goal_async(goal, lambda feedback: self._on_feedback(sent, feedback))
-        answer.add_done_callback(lambda future: self._on_accepted(sent, future))
-
-    def _on_accepted(self, goal: OpenGoal, future: Any) -> None:
-        handle = future.result()
-        if not handle.accepted:
-            self._forget(goal, "the perception node does not take the question")
-            return
-        goal.handle = handle
-        handle.get_result_async().add_done_callback(lambda done: self._on_result(goal, done))
-        if goal.stopped:
-            self._cancel(goal)
-
-    def _cancel(self, goal: OpenGoal) -> None:
-        goal.stopped = True
-        if goal.handle is not None:
-            goal.handle.cancel_goal_async()
+        opened = OpenGoal(page, number, kind, self._servers())
+        self._goals[page, number] = opened
+        opened.sent = SentGoal(
+            client,
+            goal,
+            lambda feedback: self._on_feedback(opened, feedback),
+            lambda: self._on_end(opened),
+        )
 
     def _on_feedback(self, goal: OpenGoal, wrapped: Any) -> None:
         if (goal.page, goal.number) not in self._goals or goal.answered:
@@ -219,10 +253,13 @@ class NodeClient:
         }
         self._post(goal.page, f"answer {goal.number}", progress, b"")
 
-    def _on_result(self, goal: OpenGoal, future: Any) -> None:
+    def _on_end(self, goal: OpenGoal) -> None:
         if (goal.page, goal.number) not in self._goals:
             return
-        result = future.result().result
+        if goal.sent.refused:
+            self._forget(goal, "the perception node does not take the question")
+            return
+        result = goal.sent.result
         message = result.segmentation
         if goal.kind == "follow":
             ended = {"type": "follow_ended", "ask": goal.number, "reason": result.reason}
@@ -244,15 +281,11 @@ class NodeClient:
 
     def _show_picture(self, goal: OpenGoal, stamp: Any) -> None:
         """Send the image that an answer is about, once, if it is at hand."""
-        goal.stamp = key = (stamp.sec, stamp.nanosec)
-        if goal.pictured:
-            return
-        self._take_images()
-        if key in self._images:
-            self._send_picture(goal, self._images[key][0])
+        goal.stamp = (stamp.sec, stamp.nanosec)
+        if not goal.pictured:
+            self._send_picture(goal, self._jpeg_of(stamp, live=False))
 
-    def _send_picture(self, goal: OpenGoal, image: Any) -> None:
-        jpeg = self._jpeg(image, live=False)
+    def _send_picture(self, goal: OpenGoal, jpeg: bytes) -> None:
         if jpeg:
             goal.pictured = True
             told = {"type": "picture", "ask": goal.number}
@@ -263,7 +296,7 @@ class NodeClient:
         for goal in list(self._goals.values()):
             if goal.stamp == (image.header.stamp.sec, image.header.stamp.nanosec):
                 if not goal.pictured:
-                    self._send_picture(goal, image)
+                    self._send_picture(goal, self._jpeg(image, live=False))
                 if goal.answered:
                     self._forget(goal)
 
@@ -271,19 +304,13 @@ class NodeClient:
         """What was asked on the topic `query`, by a voice for example, is for all pages."""
         if message.source != Segmentation.SOURCE_TOPIC or message.tracked:
             return
-        self._take_images()
-        stamp = message.header.stamp
-        kept = self._images.get((stamp.sec, stamp.nanosec))
-        jpeg = self._jpeg(kept[0], live=False) if kept else b""
+        jpeg = self._jpeg_of(message.header.stamp, live=False)
         answer = segmentation_json(with_masks(message, Segment.Goal.MASKS_RLE))
         self._post("", f"overheard {message.query_id}", {"type": "overheard"} | answer, jpeg)
 
     def _show_track(self, goal: OpenGoal, message: Segmentation) -> None:
         """The image that the masks belong to, and the masks, as one live picture of its page."""
-        self._take_images()
-        stamp = message.header.stamp
-        kept = self._images.get((stamp.sec, stamp.nanosec))
-        jpeg = self._jpeg(kept[0], live=True) if kept else b""
+        jpeg = self._jpeg_of(message.header.stamp, live=True)
         if jpeg:
             track = {"type": "live", "ask": goal.number} | segmentation_json(message)
             self._post(goal.page, "live", track, jpeg)
@@ -325,6 +352,12 @@ class NodeClient:
             size -= len(image.data)
             del self._images[key]
         return newest
+
+    def _jpeg_of(self, stamp: Any, *, live: bool) -> bytes:
+        """The image of a stamp as JPEG; empty if it is not at hand or cannot be shown."""
+        self._take_images()
+        image, _ = self._images.get((stamp.sec, stamp.nanosec), (None, 0.0))
+        return self._jpeg(image, live=live) if image is not None else b""
 
     def _jpeg(self, image: Any, *, live: bool) -> bytes:
         """An image as JPEG, one that is a JPEG as it came; empty if it cannot be shown."""

@@ -82,19 +82,16 @@ def _perception(args: argparse.Namespace, console: Console) -> Iterator[Percepti
     if args.perfect:
         yield TrueMasks()
         return
-    from lisa_ros.demo.client import NoAnswer, NodeProcess, own_domain
+    from lisa_ros.demo.client import NodeProcess, own_domain
     from lisa_tabletop.ros.robot import SimRobot, perception_command
 
     log = args.output / "perception_node.log"
     with own_domain(), NodeProcess(perception_command(args.model), log) as node:
         robot = SimRobot(node.check)
-        try:
+        with node.telling_why():
             with console.status("starting the perception node ..."):
                 robot.wait_for_node()
             yield robot
-        except NoAnswer as error:
-            said = "" if node.tail() in str(error) else f"\n{node.tail()}"
-            raise NoAnswer(f"{error}{said}") from None
         robot.destroy_node()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 import wave
@@ -143,6 +144,33 @@ def test_noise_and_silence_in_a_file_are_a_sentence_and_an_exit_code(
     robot.processes.append(process)
     assert process.process.wait(60.0) == 1, process.log
     assert f"nobody says anything in {path}" in process.log
+
+
+@pytest.mark.parametrize(
+    ("sure", "code", "sentence"),
+    [(True, 0, "heard (0.50)"), (False, 1, "nothing was understood")],
+)
+def test_a_file_ends_with_0_where_something_in_it_was_asked(
+    robot: Rig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
+    sure: bool,
+    code: int,
+    sentence: str,
+) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(robot.domain))
+    monkeypatch.setattr("lisa_ros.speech.listen.load_detector", lambda: (Always(), "test"))
+    parrot = Parrot(Heard("the red mug", 0.5, sure))
+    monkeypatch.setattr("lisa_ros.speech.recognizer.load_recognizer", lambda model: parrot)
+    path = recording(tmp_path / "said.wav", np.full(16_000, 0.5), 16_000)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert main(["listen", "--wav", str(path)]) == code
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert sentence in capfd.readouterr().err
 
 
 def test_a_wake_word_must_come_first(robot: Rig, listener: Listener) -> None:
