@@ -7,7 +7,7 @@
 #   STEPS="tests bench memory train"         only these
 #   WHEELS=folder   wheels of what the machine lacks (mujoco, mujoco-core, glfw, pyopengl, torchao, peft)
 #   PRESET=lisa-7b  what the bench measures, with QUANTIZATIONS="none int8 fp8";   DEVICE=cuda
-#   PREPARED=folder tokenizer/ of an earlier run, whose pieces are learnt in minutes
+#   PREPARED=folder tokenizer/ and nouns.txt of a run on a machine that has WordNet
 #   TRAIN="..."     more arguments for `lisa-ros train-nano`
 #
 # OUT gets at most eight files of less than 16 MB: log.txt, tests.txt, bench.txt, bench.json, bench.png, memory.json
@@ -118,7 +118,7 @@ for name in (*PARTS, "train_joint"):
 torch.save(state, run / "cut_off.pt")
 PYTHON
     keep=()
-    for name in checkpoint cut_off.pt log tokenizer; do [ -e "$run/$name" ] && keep+=("$name"); done
+    for name in checkpoint cut_off.pt log tokenizer nouns.txt; do [ -e "$run/$name" ] && keep+=("$name"); done
     tar cz -C "$run" "${keep[@]}" | split -b 15000000 - "$out/nano.tar.gz."
 fi
 ls -l "$out"

@@ -1,6 +1,7 @@
 """The questions that training asks: all sentences there are, said as people say them.
 
-    questions = compose_training(record, random, 8, training_vocabulary())
+    vocabulary = training_vocabulary()   # or training_vocabulary(Path("nouns.txt"))
+    questions = compose_training(record, random, 8, vocabulary)
 
 What the test asks is never among them: its sentences, nouns and uses stay unseen.
 """
@@ -12,7 +13,8 @@ from functools import lru_cache
 from numpy.random import Generator
 
 from lisa_tabletop.language.instructions import SUFFIXES, compose
-from lisa_tabletop.language.knowledge import Vocabulary, load_knowledge, pick
+from lisa_tabletop.language.knowledge import load_knowledge, pick
+from lisa_tabletop.language.nouns import Vocabulary
 from lisa_tabletop.language.unheard import rambling_sentences
 
 # Plain names are learnt at once; what needs several steps of thought is asked more often.

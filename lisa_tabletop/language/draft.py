@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from numpy.random import Generator
 
-from lisa_tabletop.language.knowledge import Kind, Knowledge, Patterns, Vocabulary, article, pick
+from lisa_tabletop.language.knowledge import Kind, Knowledge, Patterns, article, pick
+from lisa_tabletop.language.nouns import Vocabulary
 
 MIN_VISIBLE = 0.4
 MIN_AREA = 0.0015  # of the image

@@ -18,12 +18,11 @@ from lisa_tabletop.language.draft import Context, Draft, Unclear, named, read_sc
 from lisa_tabletop.language.knowledge import (
     Kind,
     Patterns,
-    Vocabulary,
-    held_out_vocabulary,
     load_knowledge,
     load_patterns,
     pick,
 )
+from lisa_tabletop.language.nouns import Vocabulary, held_out_vocabulary
 
 # How each type of question is made, and how often it is asked where the caller doesn't say
 # (0: only where he does).

@@ -1,11 +1,11 @@
 """All that the language knows, which is data beside this file.
 
-The kinds of things and their uses (1, knowledge.yaml), the sentences that ask for them (2, the
-folder patterns/), and the words for what no table of ours holds (3, unheard.yaml, lists of nouns).
+The kinds of things and their uses (1, knowledge.yaml), and the sentences that ask for them (2, the
+folder patterns/). The words for what no table of ours holds: nouns.py.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
@@ -24,9 +24,6 @@ PATTERN_FOLDER = KNOWLEDGE_FILE.with_name("patterns")
 SPLITS = ("train", "test", "everyday", "training")
 _ADDED_TO = {"everyday": "train", "training": "everyday"}
 _CHOICE = re.compile(r"\(([^()]*)\)")
-UNHEARD_WORDS = KNOWLEDGE_FILE.with_name("unheard.yaml")
-TRAINING_NOUNS = KNOWLEDGE_FILE.with_name("training_nouns.txt")
-HELD_OUT_NOUNS = KNOWLEDGE_FILE.with_name("unheard_nouns.txt")
 
 
 class KnowledgeError(LisaError):
@@ -218,48 +215,3 @@ def _with_more(fewer: Patterns, folder: Path) -> Patterns:
                 raise KnowledgeError(f"{folder.name}/{path.name}: '{name}' is no frame or use.")
             more[name] += tuple(Pattern.parse(text) for text in texts)
     return Patterns(frames, uses)
-
-
-# 3. what no table holds
-
-
-@dataclass(frozen=True)
-class Noun:
-    """`plural` is empty where nobody counts the thing ("rice")."""
-
-    name: str
-    plural: str = ""
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """What is asked for in vain: nouns, the commonest first, and uses with their sentences."""
-
-    nouns: Sequence[Noun]
-    uses: Sequence[tuple[str, Sequence[Pattern]]]  # ("to iron a shirt with", ...)
-
-
-@lru_cache(maxsize=1)
-def held_out_vocabulary() -> Vocabulary:
-    """What the test asks for and training never hears: whole classes, such as every bird."""
-    return _vocabulary("test", HELD_OUT_NOUNS)
-
-
-@lru_cache(maxsize=1)
-def training_vocabulary() -> Vocabulary:
-    """What training asks for: everyday things before the others."""
-    return _vocabulary("train", TRAINING_NOUNS)
-
-
-def _vocabulary(split: str, list_of_nouns: Path) -> Vocabulary:
-    words = yaml.safe_load(UNHEARD_WORDS.read_text(encoding="utf-8"))
-    entries = words["everyday"].split(", ") if split == "train" else []
-    lines = list_of_nouns.read_text(encoding="utf-8").splitlines()
-    entries += [line for line in lines if not line.startswith("#")]
-    nouns = dict.fromkeys(Noun(*entry.split("|")) for entry in entries)
-    uses = [
-        (to, tuple(map(Pattern.parse, sentences)))
-        for group in words[split].values()
-        for to, sentences in group.items()
-    ]
-    return Vocabulary(tuple(nouns), tuple(uses))

@@ -23,7 +23,7 @@ from lisa_tabletop.language.draft import (
     noun_slots,
     there_is_no,
 )
-from lisa_tabletop.language.knowledge import Noun
+from lisa_tabletop.language.nouns import Noun
 
 ASIDES_FILE = Path(__file__).with_name("asides.yaml")
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.tokenizer import Tokenizer
 from lisa_tabletop.language.curriculum import TRAINING_TYPES, compose_training
-from lisa_tabletop.language.knowledge import Vocabulary
+from lisa_tabletop.language.nouns import Vocabulary
 from lisa_tabletop.training.attention_supervision import attention_loss
 from lisa_tabletop.training.augment import Views, load_views, mirrored, object_areas
 from lisa_tabletop.training.concepts import (

@@ -37,7 +37,7 @@ from lisa_ros.training.loop import STOP_SIGNALS, Schedule, Stage, join_ranks, tr
 from lisa_ros.writing import writable_file
 from lisa_tabletop.language.curriculum import compose_training
 from lisa_tabletop.language.instructions import random_record
-from lisa_tabletop.language.knowledge import training_vocabulary
+from lisa_tabletop.language.nouns import read_wordnet, training_vocabulary, write_nouns
 from lisa_tabletop.training.nano import (
     PARTS,
     begin_with,
@@ -128,6 +128,9 @@ def _prepare(args: argparse.Namespace) -> None:
     args.folder.mkdir(parents=True, exist_ok=True)
     Scenes(args.folder / "scenes", args.tables)
     if not {"pretrain_language", "train_joint"}.isdisjoint(args.stages):
+        nouns = args.folder / "nouns.txt"  # may come from a machine that has WordNet
+        if not nouns.exists():
+            write_nouns(read_wordnet()[0], nouns)
         _make_tokenizer(args)
 
 
@@ -285,7 +288,7 @@ def _stage(
         network,
         scenes,
         Tokenizer.from_folder(args.folder / "tokenizer"),
-        training_vocabulary(),
+        training_vocabulary(args.folder / "nouns.txt"),
         batch,
         implicit=not args.without_implicit,
     )
@@ -316,7 +319,7 @@ def _make_tokenizer(args: argparse.Namespace) -> None:
 
 def _new_tokenizer(args: argparse.Namespace) -> Tokenizer:
     random = np.random.default_rng(args.seed)
-    vocabulary = training_vocabulary()
+    vocabulary = training_vocabulary(args.folder / "nouns.txt")
     return train_tokenizer(
         text
         for _ in range(CORPUS // 8)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from lisa_tabletop.language.nouns import held_out_vocabulary, write_nouns
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_hour.sh"
 
 
@@ -50,6 +52,7 @@ def test_what_was_trained_comes_back_whole_or_cut_off(tmp_path: Path, tokenizer)
     prepared = tmp_path / "prepared"
     (prepared / "tokenizer").mkdir(parents=True)
     tokenizer.save(prepared / "tokenizer")
+    write_nouns(held_out_vocabulary().nouns, prepared / "nouns.txt")
     arguments = "--tables 2 --renderers 1 --threads 1"
     log = run(tmp_path / "out", "train", MINUTES="1.2", PREPARED=str(prepared), TRAIN=arguments)
     assert "== train: exit code" in log
@@ -59,6 +62,7 @@ def test_what_was_trained_comes_back_whole_or_cut_off(tmp_path: Path, tokenizer)
     with tarfile.open(whole) as packed:
         names = set(packed.getnames())
     assert names & {"checkpoint/model.safetensors", "cut_off.pt"}, log
+    assert "nouns.txt" in names
 
 
 def test_a_step_that_fails_is_named_and_the_next_one_runs(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from lisa_ros.model.tokenizer import Tokenizer
 from lisa_tabletop.evaluation.fixed_test_set import BENCHMARK, draw_set
 from lisa_tabletop.language.curriculum import compose_training, is_implicit
 from lisa_tabletop.language.instructions import random_record
-from lisa_tabletop.language.knowledge import held_out_vocabulary, load_patterns
+from lisa_tabletop.language.knowledge import load_patterns
+from lisa_tabletop.language.nouns import held_out_vocabulary, write_nouns
 from lisa_tabletop.training.nano import nano_network
 
 
@@ -109,8 +110,10 @@ def test_the_whole_experiment_in_small(tmp_path, tokenizer, monkeypatch, capsys)
     monkeypatch.setattr(headline, "SEEDS", (0,))
     run = tmp_path / "run"
     square_scenes(run / "scenes")
+    (tmp_path / "headline").mkdir()
     (run / "tokenizer").mkdir()
     tokenizer.save(run / "tokenizer")
+    write_nouns(held_out_vocabulary().nouns, tmp_path / "headline" / "nouns.txt")
     torch.manual_seed(0)
     for name in ("pretrain_sam", "pretrain_vision_tower"):
         torch.save({"network": nano_network().state_dict()}, run / f"{name}.pt")

@@ -15,15 +15,17 @@ from lisa_tabletop.language.curriculum import (
     is_implicit,
 )
 from lisa_tabletop.language.instructions import SUFFIXES, random_record
-from lisa_tabletop.language.knowledge import held_out_vocabulary, training_vocabulary
+from lisa_tabletop.language.nouns import Noun, held_out_vocabulary, training_vocabulary, write_nouns
 from lisa_tabletop.language.unheard import rambling_sentences
 
 SENTENCE = "Please show me where the grey hammer is, it is left of the orange bottle."
 
 
 @pytest.fixture(scope="module")
-def vocabulary():
-    return training_vocabulary()
+def vocabulary(tmp_path_factory):
+    path = tmp_path_factory.mktemp("nouns") / "nouns.txt"
+    write_nouns([Noun("carburettor", "carburettors"), Noun("dynamite")], path)
+    return training_vocabulary(path)
 
 
 def trained(vocabulary, scenes=60, **more):

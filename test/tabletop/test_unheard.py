@@ -9,9 +9,15 @@ from numpy.random import default_rng
 from tabletop_questions import KNOWLEDGE, NAMED, SCENES, names_of
 
 from lisa_tabletop.language.instructions import compose, random_record
-from lisa_tabletop.language.knowledge import (
+from lisa_tabletop.language.nouns import (
+    WORDNET,
+    Noun,
+    NounsError,
     held_out_vocabulary,
+    read_nouns,
+    read_wordnet,
     training_vocabulary,
+    write_nouns,
 )
 
 HELD_OUT = held_out_vocabulary()
@@ -48,29 +54,43 @@ def test_what_was_never_heard_is_refused_in_every_form():
         assert re.search(form, asked), form
 
 
-def test_training_is_asked_by_its_own_words():
-    vocabulary = training_vocabulary()
+def test_training_is_asked_by_its_own_words(tmp_path):
+    write_nouns([Noun("carburettor", "carburettors")], tmp_path / "nouns.txt")
+    vocabulary = training_vocabulary(tmp_path / "nouns.txt")
     uses = {to for to, _ in vocabulary.uses}
     assert len(uses) >= 150 and not uses & {to for to, _ in HELD_OUT.uses}
     nouns = {noun.name for noun in vocabulary.nouns}
-    assert {"carburetor", "kettle", "key"} <= nouns
+    assert {"carburettor", "kettle", "key"} <= nouns
     assert not nouns & ({noun.name for noun in HELD_OUT.nouns} | OURS)
     for question in unheard(100, "training", vocabulary=vocabulary, forms=NAMED):
         said = question["instruction"] + question["answer"]
         assert any(words in said for words in nouns | uses), said
 
 
-def test_training_has_thousands_of_things_of_other_classes():
-    nouns = training_vocabulary().nouns
-    names = {noun.name for noun in nouns}
+@pytest.mark.skipif(not WORDNET.exists(), reason="WordNet (Debian's wordnet-base) isn't here")
+def test_wordnet_gives_training_thousands_of_things_of_other_classes():
+    common, held_out = read_wordnet()
+    names = {noun.name for noun in common}
     assert len(names) > 2000 and {"tree", "computer", "umbrella", "parachute", "pen"} <= names
-    secret = {noun.name for noun in HELD_OUT.nouns}
+    secret = {noun.name for noun in (*held_out, *HELD_OUT.nouns)}
     assert not names & secret and not OURS & names
     assert not {word for name in names for word in name.split()} & secret
+    assert {noun.name for noun in HELD_OUT.nouns} <= {noun.name for noun in held_out}
     for general in ("container", "tool", "fruit", "toy", "thing", "teaspoon"):
         assert general not in names, general
-    assert next(noun for noun in nouns if noun.name == "mouse").plural == "mice"
-    assert next(noun for noun in nouns if noun.name == "flour").plural == ""
+    assert next(noun for noun in common if noun.name == "mouse").plural == "mice"
+    assert next(noun for noun in common if noun.name == "flour").plural == ""
+
+
+def test_the_list_of_nouns_is_read_back_as_it_was_written(tmp_path):
+    nouns = (Noun("violin", "violins"), Noun("gravel"))
+    write_nouns(nouns, tmp_path / "nouns.txt")
+    assert tuple(read_nouns(tmp_path / "nouns.txt")) == nouns
+    assert training_vocabulary(tmp_path / "nouns.txt").nouns[-2:] == nouns
+    with pytest.raises(NounsError, match="missing"):
+        training_vocabulary(tmp_path / "missing.txt")
+    with pytest.raises(NounsError, match="wordnet-base"):
+        read_wordnet(tmp_path)
 
 
 @pytest.mark.parametrize("record", SCENES)

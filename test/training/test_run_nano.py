@@ -13,6 +13,7 @@ import torch
 from lisa_ros.engine import Engine
 from lisa_ros.model.checkpoint import load
 from lisa_ros.model.config import SHIPPED
+from lisa_tabletop.language.nouns import held_out_vocabulary, write_nouns
 from lisa_tabletop.training.run_nano import PLANS
 from lisa_tabletop.training.scenes import VIEWS, Scenes
 
@@ -36,6 +37,7 @@ def test_a_run_that_is_paused_goes_on_and_ends_in_a_model(tmp_path, tokenizer):
     folder = tmp_path / "run"
     (folder / "tokenizer").mkdir(parents=True)
     tokenizer.save(folder / "tokenizer")
+    write_nouns(held_out_vocabulary().nouns, folder / "nouns.txt")
     # 1. paused while the parts are trained: every stage leaves a checkpoint
     paused = start(folder, "--minutes", "60")
     said, waiting = "", set(list(PLANS)[:3])
@@ -70,6 +72,7 @@ def test_a_run_that_is_paused_goes_on_and_ends_in_a_model(tmp_path, tokenizer):
 @pytest.mark.skipif(not (SHIPPED / "nano").is_dir(), reason="nano's weights are not in this tree")
 @pytest.mark.timeout(600)
 def test_an_earlier_model_goes_on_as_a_whole_on_tables_new_to_it(tmp_path):
+    write_nouns(held_out_vocabulary().nouns, tmp_path / "nouns.txt")
     stages = ("--stages", "render", "train_joint", "--steps", "train_joint", "1")
     run = start(tmp_path, *stages, "--init", "nano", "--first-table", "1")
     said, _ = run.communicate()

@@ -13,7 +13,7 @@ from lisa_ros.model.network import IMAGE_TOKEN
 from lisa_ros.model.prompt import encode_dialogue
 from lisa_ros.training.loop import Schedule, batches, train
 from lisa_tabletop.language.instructions import compose
-from lisa_tabletop.language.knowledge import held_out_vocabulary
+from lisa_tabletop.language.nouns import held_out_vocabulary
 from lisa_tabletop.training.nano import nano_config, nano_network
 from lisa_tabletop.training.optimizer import Optimizer
 from lisa_tabletop.training.pretrain_language import PretrainLanguage

@@ -14,7 +14,7 @@ from lisa_ros.errors import LisaError
 from lisa_ros.model.checkpoint import Lisa
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.training.loop import Schedule, train
-from lisa_tabletop.language.knowledge import held_out_vocabulary
+from lisa_tabletop.language.nouns import held_out_vocabulary, write_nouns
 from lisa_tabletop.training.nano import (
     PARTS,
     POSITIONS,
@@ -107,6 +107,7 @@ def test_a_language_part_does_not_go_on_with_other_pieces(tmp_path, capsys):
     folder.mkdir()
     texts = (q["instruction"] for q in corpus(np.random.default_rng(0), 4000))
     train_tokenizer(texts).save(folder)
+    write_nouns(held_out_vocabulary().nouns, tmp_path / "nouns.txt")
     arguments = [
         "train-nano",
         "--folder",
