@@ -37,6 +37,10 @@ class AnswerStatus(str, Enum):
     """the deadline passed; the answer holds what there was by then"""
 
 
+ABORTED = {"cancel": AnswerStatus.CANCELLED, "deadline": AnswerStatus.TIMEOUT}
+"""How an answer ended that its caller broke off, by the reason in `stopped_by`."""
+
+
 @dataclass(frozen=True)
 class Instance:
     """One mask of the answer."""

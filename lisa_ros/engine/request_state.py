@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lisa_ros.engine.answer import (
+    ABORTED,
     Answer,
     AnswerStatus,
     Event,
@@ -33,7 +34,6 @@ from lisa_ros.model.config import SEG
 
 LEAST = 1e-4  # how far from 0 and 1 a probability stays before its logarithm is taken
 _SUMMED = ("sam_encodes", "clip_encodes", "forwards", "drafted", "accepted")  # over all views
-_ABORTED = {"cancel": AnswerStatus.CANCELLED, "deadline": AnswerStatus.TIMEOUT}
 
 
 @dataclass(eq=False, kw_only=True)
@@ -129,8 +129,8 @@ class RequestState(Sequence):
         )
 
     def _status(self) -> AnswerStatus:
-        if self.stopped_by in _ABORTED:
-            return _ABORTED[self.stopped_by]
+        if self.stopped_by in ABORTED:
+            return ABORTED[self.stopped_by]
         mode = self.question.mode
         if mode == "text":
             return AnswerStatus.TEXT_ONLY
@@ -147,7 +147,7 @@ class RequestState(Sequence):
 def aborted_answer(reason: str) -> Answer:
     """The answer to a question that was broken off before it began."""
     counters = dict.fromkeys((*_SUMMED, "tokens"), 0)
-    return Answer("", _ABORTED[reason], [], counters=counters, stopped_by=reason)
+    return Answer("", ABORTED[reason], [], counters=counters, stopped_by=reason)
 
 
 def measure(logits: Tensor, label: str, seg_probability: float) -> Instance:

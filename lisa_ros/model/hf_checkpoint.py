@@ -304,12 +304,11 @@ def _config(
     two_layers = "mm_projector.2.weight" in shapes
     start_end = bool(settings.get("mm_use_im_start_end", True))
     rows, hidden = shapes["language_model.embed_tokens.weight"]
-    layers = {n.split(".")[2] for n in shapes if n.startswith("language_model.layers.")}
     llama = {
         "vocab_size": rows,
         "hidden_size": hidden,
         "intermediate_size": shapes["language_model.layers.0.mlp.up_proj.weight"][0],
-        "num_hidden_layers": len(layers),
+        "num_hidden_layers": _count(shapes, "language_model.layers."),
         "num_key_value_heads": settings.get("num_key_value_heads", settings["num_attention_heads"]),
         "pad_token_id": 0,
         "rope_parameters": {"rope_type": "default", "rope_theta": rope_theta},

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from lisa_ros.engine.answer import Answer, AnswerStatus, Event, Finished, TextDelta
+from lisa_ros.engine.answer import ABORTED, Answer, Event, Finished, TextDelta
 from lisa_ros.engine.question import (
     DEFAULTS,
     AskOptions,
@@ -80,7 +80,6 @@ LONGEST_LINE = 64 * 2**20  # bytes of an answer's line
 TOGETHER = 4  # questions of `segment_batch` that are under way at the same time
 KEPT_CONNECTIONS = TOGETHER
 KEPT_FRAMES = 256  # names of images that the server may still have
-ENDED_BY = {"cancel": AnswerStatus.CANCELLED, "deadline": AnswerStatus.TIMEOUT}
 NEVER = Interruption()
 HTTP_BUSY = 503  # Ray Serve's own answer where too many questions wait
 HTTP_BROKEN = (500, 502, 504)  # its own, or a load balancer's, where a replica has ended
@@ -162,7 +161,7 @@ class RemoteEngine:
         if not reason:
             raise ServerError(f"the server {self.address} broke off in the middle of an answer")
         found = reader.instances
-        yield Finished(Answer(text, ENDED_BY[reason], found, stopped_by=reason, transcript=text))
+        yield Finished(Answer(text, ABORTED[reason], found, stopped_by=reason, transcript=text))
 
     def segment_batch(
         self,
