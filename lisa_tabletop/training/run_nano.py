@@ -179,7 +179,11 @@ def _run_together(names: Sequence[str], args: argparse.Namespace) -> None:
         for name in names
     ]
 
+    told = False  # to save and stop, which a second signal cuts short
+
     def stop(number: int, frame: object) -> None:
+        nonlocal told
+        told = True
         for process in processes:
             if process.is_alive():
                 os.kill(process.pid, signal.SIGTERM)
@@ -189,10 +193,8 @@ def _run_together(names: Sequence[str], args: argparse.Namespace) -> None:
     before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
     try:
         while any(process.is_alive() for process in processes):
-            if any(process.exitcode for process in processes):
+            if not told and any(process.exitcode for process in processes):
                 stop(signal.SIGTERM, None)  # without one part the others are of no use
-                for process in processes:
-                    process.join()
             time.sleep(0.2)
         _check(processes)
     finally:

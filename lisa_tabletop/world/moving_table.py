@@ -126,11 +126,9 @@ class Clip:
         finally:
             camera.close()
 
-    def frames(
-        self, width: int = 640, height: int = 480
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def frames(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Every frame as a camera delivers it, uint8 (H,W,3), and the numbers of things (H,W)."""
-        camera = TabletopCamera(self.scene, width, height)
+        camera = TabletopCamera(self.scene)
         try:
             for index in range(self.length):
                 self._set(index)

@@ -4,16 +4,21 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from stage_that_saves import stage_that_saves
 
 from lisa_ros.engine import Engine
 from lisa_ros.model.checkpoint import load
 from lisa_ros.model.config import SHIPPED
 from lisa_tabletop.language.nouns import held_out_vocabulary, write_nouns
+from lisa_tabletop.training import run_nano
 from lisa_tabletop.training.run_nano import PLANS
 from lisa_tabletop.training.scenes import VIEWS, Scenes
 
@@ -31,7 +36,23 @@ def start(folder: Path, *more: str) -> subprocess.Popen:
     )
 
 
-@pytest.mark.slow  # two minutes; it has failed (a stage left no checkpoint), cause not found
+@pytest.mark.timeout(200)
+def test_a_stage_that_has_stopped_does_not_cut_short_what_others_save(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_nano, "run_stage", stage_that_saves)
+    names = ("quick", "slow")
+
+    def pause() -> None:
+        while not all((tmp_path / f"{name} began").exists() for name in names):
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    threading.Thread(target=pause, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
+        run_nano._run_together(names, Namespace(folder=tmp_path, threads=2))
+    assert all((tmp_path / f"{name} saved").exists() for name in names)
+
+
+@pytest.mark.slow  # two minutes
 @pytest.mark.timeout(900)
 def test_a_run_that_is_paused_goes_on_and_ends_in_a_model(tmp_path, tokenizer):
     folder = tmp_path / "run"
