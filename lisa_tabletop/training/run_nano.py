@@ -46,10 +46,9 @@ from lisa_tabletop.training.nano import (
     train_tokenizer,
 )
 from lisa_tabletop.training.optimizer import Optimizer
-from lisa_tabletop.training.pretrain_language import PretrainLanguage
 from lisa_tabletop.training.pretrain_towers import PretrainSam, PretrainVisionTower
 from lisa_tabletop.training.scenes import Scenes, render_share
-from lisa_tabletop.training.train_joint import TrainJoint, joint_parts
+from lisa_tabletop.training.train_language import PretrainLanguage, TrainJoint, joint_parts
 
 CORPUS = 40_000  # questions from which the tokenizer learns its pieces
 FIRST_TABLES = 10  # rendered before the training begins beside the renderers

@@ -16,10 +16,10 @@ from lisa_tabletop.language.instructions import compose
 from lisa_tabletop.language.nouns import held_out_vocabulary
 from lisa_tabletop.training.nano import nano_config, nano_network
 from lisa_tabletop.training.optimizer import Optimizer
-from lisa_tabletop.training.pretrain_language import PretrainLanguage
 from lisa_tabletop.training.pretrain_towers import PretrainSam, PretrainVisionTower
 from lisa_tabletop.training.scenes import VIEWS, Scenes
 from lisa_tabletop.training.sequence_packing import pack, run_packed
+from lisa_tabletop.training.train_language import PretrainLanguage
 
 WORDS = held_out_vocabulary()  # any will do
 

@@ -25,7 +25,7 @@ from lisa_tabletop.training.nano import (
     train_tokenizer,
 )
 from lisa_tabletop.training.optimizer import Optimizer
-from lisa_tabletop.training.train_joint import MASKS, TrainJoint, joint_parts
+from lisa_tabletop.training.train_language import MASKS, TrainJoint, joint_parts
 
 
 @pytest.fixture(scope="module")
