@@ -12,6 +12,7 @@ from lisa_ros.node.inputs.image_conversion import to_message
 from lisa_tabletop.world.camera import SceneView, TabletopCamera
 from lisa_tabletop.world.tabletop import Tabletop
 
+IMAGE, DEPTH, INFO = "/camera/image_raw", "/camera/depth/image_raw", "/camera/camera_info"
 FRAME = "camera_color_optical_frame"
 
 
@@ -21,9 +22,9 @@ class ViewPublisher:
 
     def __init__(self, node: Node) -> None:
         self._clock = node.get_clock()
-        self._image = node.create_publisher(Image, "/camera/image_raw", 1)
-        self._depth = node.create_publisher(Image, "/camera/depth/image_raw", 1)
-        self._info = node.create_publisher(CameraInfo, "/camera/camera_info", 1)
+        self._image = node.create_publisher(Image, IMAGE, 1)
+        self._depth = node.create_publisher(Image, DEPTH, 1)
+        self._info = node.create_publisher(CameraInfo, INFO, 1)
 
     def publish(self, view: SceneView, stamp: Time | None = None) -> Header:
         """With the stamp of now unless another is given; returns the header of all three."""

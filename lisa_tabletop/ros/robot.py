@@ -25,11 +25,10 @@ from lisa_ros.node.results.messages import SCORES, full_mask
 from lisa_ros.node.status import Status
 from lisa_tabletop.pick.disturb import Moved
 from lisa_tabletop.pick.trial import Reply, Target
-from lisa_tabletop.ros.camera_node import ViewPublisher
+from lisa_tabletop.ros.camera_node import DEPTH, IMAGE, INFO, ViewPublisher
 from lisa_tabletop.world.camera import SceneView
 from lisa_tabletop.world.hand import GRIPPER
 
-IMAGE, DEPTH, INFO = "/camera/image_raw", "/camera/depth/image_raw", "/camera/camera_info"
 HAND = (
     *("-p", f"grasp.opening:={GRIPPER.opening}"),
     *("-p", f"grasp.finger_length:={GRIPPER.finger_length}"),
