@@ -60,7 +60,7 @@ MODULES = {
 join by the entry points `lisa_ros.commands`."""
 
 EXTRAS = {
-    **dict.fromkeys(("mujoco", "trimesh"), "sim"),
+    "mujoco": "sim",
     **dict.fromkeys(("accelerate", "matplotlib", "peft", "tensorboard"), "train"),
     **dict.fromkeys(("av", "pycocotools"), "video"),
     "torchao": "quantize",
