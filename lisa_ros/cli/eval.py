@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lisa_ros.engine import Answer, Engine
     from lisa_ros.evaluation.evaluate import Sample
     from lisa_ros.evaluation.reasonseg import Item
-    from lisa_ros.evaluation.video_sets import ClipScore
+    from lisa_ros.evaluation.video_scores import ClipScore
     from lisa_ros.tracking.follow import Follower
 
 COLUMNS = {
@@ -251,13 +251,14 @@ def _run_video(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     from lisa_ros.engine.load import load_engine
-    from lisa_ros.evaluation import video_sets
+    from lisa_ros.evaluation import video_scores
+    from lisa_ros.evaluation.video_sets import read_clips
     from lisa_ros.serving.remote import RemoteEngine
 
     trackers = args.tracker or ["lisa"]
     check_trackers(trackers, args.sam2)
     asked = {one: args.begin == "instruction" or one == "every-frame" for one in trackers}
-    clips = video_sets.read_clips(args.dataset)[: args.clips]
+    clips = read_clips(args.dataset)[: args.clips]
     if any(asked.values()) and not all(clip.instruction for clip in clips):
         raise LisaError(
             f"{args.dataset} has no words for its things, as DAVIS has none: take --begin mask and "
@@ -266,23 +267,23 @@ def _run_video(args: argparse.Namespace) -> int:
     engine = load_engine(**model_options(args))
     # what a server computes is not this process's time
     clock = time.perf_counter if isinstance(engine, RemoteEngine) else time.process_time
-    scores: dict[str, list[video_sets.ClipScore]] = {one: [] for one in trackers}
+    scores: dict[str, list[video_scores.ClipScore]] = {one: [] for one in trackers}
     counters: dict[str, Counter[str]] = {one: Counter() for one in trackers}
     with Progress(transient=True) as progress:
         # of several trackers each clip is done by one after the other, so that a busy moment of
         # the machine hits all of them
         turns = [(clip, one) for clip in clips for one in scores]
         for clip, tracker in progress.track(turns, description="following"):
-            first = -1 if asked[tracker] else video_sets.first_mask(clip)
+            first = -1 if asked[tracker] else video_scores.first_mask(clip)
             if tracker == "every-frame":
-                predict = video_sets.ask_every_frame(engine, clip)
-                scores[tracker].append(video_sets.score_clip(clip, predict, first, clock))
+                predict = video_scores.ask_every_frame(engine, clip)
+                scores[tracker].append(video_scores.score_clip(clip, predict, first, clock))
                 counters[tracker]["asked"] += len(clip.frames)
                 continue
             follower = make_follower(engine, tracker, args.sam2)
-            predict = video_sets.follow(follower, clip, first)
+            predict = video_scores.follow(follower, clip, first)
             scores[tracker].append(
-                video_sets.score_clip(clip, predict, first, clock, lambda f=follower: f.tracks)
+                video_scores.score_clip(clip, predict, first, clock, lambda f=follower: f.tracks)
             )
             counters[tracker].update(follower.tracker.counters)
             counters[tracker]["asked"] += follower.asked
@@ -291,7 +292,7 @@ def _run_video(args: argparse.Namespace) -> int:
     )
     found = {}
     for tracker, done in scores.items():
-        results = video_sets.report_clips(done)
+        results = video_scores.report_clips(done)
         if len(scores) > 1:
             print(f"{tracker}:")
         _print_video(results)

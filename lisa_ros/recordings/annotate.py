@@ -36,6 +36,7 @@ from lisa_ros.node.results.objects3d import localize
 from lisa_ros.node.results.overlay import draw_overlay
 from lisa_ros.node.status import ANSWERED, Status
 from lisa_ros.recordings.bag import (
+    LARGEST,
     Bag,
     Moment,
     Recorded,
@@ -97,7 +98,6 @@ class Annotator:
         info: str = "",
         mode: str = "auto",
         max_new_tokens: int = 256,
-        max_pixels: int = 2**28,
         least_score: float = SETTINGS["score.min"],
     ) -> None:
         """
@@ -109,7 +109,7 @@ class Annotator:
             topic: the camera; empty: the only topic with images in colour.
             depth: the depth images that are registered to it; empty: none, and so no 3-D part.
             info: their camera_info; empty: the one beside them, or the only one.
-            mode, max_new_tokens, max_pixels, least_score: as the node's parameters.
+            mode, max_new_tokens, least_score: as the node's parameters.
 
         Raises:
             LisaError: the recording cannot be read, or nothing be written there.
@@ -120,7 +120,7 @@ class Annotator:
             check_instruction(question)
         self._source, self._target = source, target
         self._questions, self._every = questions, every
-        self._mode, self._max_new_tokens, self._max_pixels = mode, max_new_tokens, max_pixels
+        self._mode, self._max_new_tokens = mode, max_new_tokens
         self._least_score = BY_NAME["score.min"].check(least_score)
         self._asked, self._images = 0, 0
         self._last: int | None = None
@@ -263,9 +263,7 @@ class Annotator:
             written["/lisa/mask/labels"] = labels
             masks = [one.mask for one in outcome.answer.instances]
             failed = outcome.status is Status.NOT_FOUND
-            drawn = draw_overlay(
-                frame.pixels(self._max_pixels), masks, question, words, failed=failed
-            )
+            drawn = draw_overlay(frame.pixels(LARGEST), masks, question, words, failed=failed)
             written["/lisa/overlay"] = to_message(drawn, "rgb8", header)
         for name, one in written.items():
             writer.write(outputs[name], recorded.time, serialize_message(one))
@@ -285,18 +283,20 @@ class Annotator:
             frame=frame,
         )
         try:
-            pixels, limit = frame.pixels(self._max_pixels), self._max_new_tokens
-            stream = engine.stream(
-                pixels, question, mode=self._mode, key=frame.key, max_new_tokens=limit
+            answer = engine.segment(
+                frame.pixels(LARGEST),
+                question,
+                mode=self._mode,
+                key=frame.key,
+                max_new_tokens=self._max_new_tokens,
             )
-            *_, last = stream
         except LisaError as error:
             return query, Outcome(Status.REJECTED, str(error))
         except Exception as error:  # the other answers are not worse for it
             sentence = f"the model failed with {type(error).__name__}: {said(error)}"
             self.summary.faults.append(f"question {self._asked} has no answer: {sentence}")
             return query, Outcome(Status.MODEL_ERROR, sentence)
-        outcome = sure_enough(last.answer, self._least_score)
+        outcome = sure_enough(answer, self._least_score)
         masks = [one.mask for one in outcome.answer.instances]
         outcome.objects = localize(masks, frame.match, frame.header, SETTINGS)
         return query, outcome

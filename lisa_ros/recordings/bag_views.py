@@ -15,10 +15,9 @@ from lisa_ros.errors import LisaError
 from lisa_ros.geometry import Intrinsics, rigid
 from lisa_ros.geometry.depth import check_registered
 from lisa_ros.node.inputs.image_conversion import to_depth, to_rgb
-from lisa_ros.recordings.bag import Bag, Moment, choose_camera, nearest
+from lisa_ros.recordings.bag import LARGEST, Bag, Moment, choose_camera, nearest
 from lisa_ros.recordings.views import Shot, ViewsError
 
-LARGEST = 2**28  # pixels
 SLOP = 0.1  # seconds by which the stamps of image and depth image may differ
 STATIC = {"/tf": False, "/tf_static": True}
 FAR = 0.5  # seconds from the nearest known transform beyond which a pose is not known

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 
@@ -57,16 +56,6 @@ ANSWERS = (
 )
 
 
-class Draws(Protocol):
-    """The part of `numpy.random.Generator` that is used here."""
-
-    def integers(self, high: int, /) -> Any: ...
-    def random(self) -> float: ...
-    def choice(
-        self, a: int, size: int | None = None, replace: bool = True, p: Any = None
-    ) -> Any: ...
-
-
 @dataclass(frozen=True)
 class Drawn:
     """A picture and dialogues about it, each of its own; a mask for every [SEG], in their order.
@@ -106,13 +95,13 @@ class Mixture:
     rates: Sequence[float]
     explanatory: float = 0.1
 
-    def draw(self, random: Draws) -> Drawn:
+    def draw(self, random: np.random.Generator) -> Drawn:
         """A picture with what is asked about it. DatasetError where nothing can be asked."""
         shares = np.array(self.rates, float) / sum(self.rates)
         group = list(self.groups.values())[int(random.choice(len(self.groups), p=shares))]
         return self.from_group(group, random)
 
-    def from_group(self, group: Sequence[Published], random: Draws) -> Drawn:
+    def from_group(self, group: Sequence[Published], random: np.random.Generator) -> Drawn:
         """The same of one group."""
         for _ in range(MOST_TRIES):
             data = group[int(random.integers(len(group)))] if len(group) > 1 else group[0]
@@ -124,7 +113,7 @@ class Mixture:
             " nothing that can be asked for: `lisa-ros data check` looks for the reason"
         )
 
-    def _of(self, data: Published, random: Draws) -> Drawn | None:
+    def _of(self, data: Published, random: np.random.Generator) -> Drawn | None:
         index = int(random.integers(len(data)))
         match data:
             case LabelMaps():
@@ -142,24 +131,24 @@ class Mixture:
                 return Drawn(data.images[index], [turns], NO_MASKS)
 
 
-def _some(count: int, random: Draws) -> list[int]:
+def _some(count: int, random: np.random.Generator) -> list[int]:
     """MOST_THINGS of `count`; without a draw, in order, where there are fewer."""
     if count < MOST_THINGS:
         return list(range(count))
     return [int(one) for one in random.choice(count, size=MOST_THINGS, replace=False)]
 
 
-def _one(words: Sequence[str], random: Draws) -> str:
+def _one(words: Sequence[str], random: np.random.Generator) -> str:
     return words[int(random.integers(len(words)))]
 
 
-def _asked(name: str, random: Draws) -> list[Turn]:
+def _asked(name: str, random: np.random.Generator) -> list[Turn]:
     """The dialogue about a thing by its name."""
     question = _one(SHORT_QUESTIONS, random).format(escape(name.lower()))
     return [(question, _one(ANSWERS, random))]
 
 
-def _from_label_map(data: LabelMaps, index: int, random: Draws) -> Drawn | None:
+def _from_label_map(data: LabelMaps, index: int, random: np.random.Generator) -> Drawn | None:
     label = data.label(index)
     there = [int(one) for one in np.unique(label) if one != UNLABELLED]
     if not there:
@@ -171,7 +160,7 @@ def _from_label_map(data: LabelMaps, index: int, random: Draws) -> Drawn | None:
     return Drawn(data.images[index], dialogues, masks)
 
 
-def _from_parts(data: Parts, index: int, random: Draws) -> Drawn | None:
+def _from_parts(data: Parts, index: int, random: np.random.Generator) -> Drawn | None:
     annotations = data.coco.of_image.get(data.ids[index], [])
     if not annotations:
         return None
@@ -191,7 +180,7 @@ def _from_parts(data: Parts, index: int, random: Draws) -> Drawn | None:
     return Drawn(data.images[index], dialogues, masks)
 
 
-def _from_references(data: Referring, index: int, random: Draws) -> Drawn:
+def _from_references(data: Referring, index: int, random: np.random.Generator) -> Drawn:
     sentences, coco, image = data.sentences[index], data.coco, data.images[index]
     chosen = [sentences[one] for one in _some(len(sentences), random)]
     dialogues = [_asked(words.strip(), random) for words, _ in chosen]
@@ -200,7 +189,9 @@ def _from_references(data: Referring, index: int, random: Draws) -> Drawn:
     return Drawn(image, dialogues, masks)
 
 
-def _from_reasonseg(data: Reasoning, index: int, random: Draws, explanatory: float) -> Drawn:
+def _from_reasonseg(
+    data: Reasoning, index: int, random: np.random.Generator, explanatory: float
+) -> Drawn:
     item = data.items[index]
     texts = [item.texts[one] for one in _some(len(item.texts), random)]
     reason, kind = data.reasons.get(item.image.name), ""

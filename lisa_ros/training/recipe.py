@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from lisa_ros.errors import LisaError, WriteError
-from lisa_ros.evaluation.evaluate import ciou, giou, overlap
+from lisa_ros.evaluation.evaluate import overlap
 from lisa_ros.evaluation.json_files import DatasetError
 from lisa_ros.evaluation.published import CATALOGUE, open_published
 from lisa_ros.evaluation.reasonseg import Item, read_dataset, read_items
@@ -63,18 +63,12 @@ _NOT_COMPARED = {"output", "workers", "shard", "validation", "questions", "cache
 """what an interrupted run may go on with otherwise"""
 
 
-class BatchSource(Protocol):
-    """Where batches come from."""
-
-    def batch(self, random: np.random.Generator) -> tuple[PictureExample, ...]: ...
-
-
 @dataclass(frozen=True)
 class Lessons:
     """The stage of the loop: batches of a source, and their loss."""
 
     objective: Objective
-    source: BatchSource
+    source: Pictures | Questions
 
     def prepare(self, random: np.random.Generator) -> tuple[PictureExample, ...]:
         return self.source.batch(random)
@@ -133,7 +127,7 @@ def start(recipe: Recipe) -> Lisa:
 def run(
     recipe: Recipe,
     lisa: Lisa,
-    source: BatchSource,
+    source: Pictures | Questions,
     digest: str,
     cache: FeatureCache | None = None,
 ) -> dict[str, float]:
@@ -232,10 +226,8 @@ def add_trained_parts(network: LisaNetwork, recipe: Recipe) -> list[nn.Parameter
 
 def shard(objective: Objective, device: torch.device) -> None:
     """Divide all parameters over the ranks, layer by layer (torch's FSDP2)."""
-    network, mesh = (
-        objective.network,
-        init_device_mesh(device.type, (PartialState().num_processes,)),
-    )
+    network = objective.network
+    mesh = init_device_mesh(device.type, (PartialState().num_processes,))
     for tower in (network.language_model, network.vision_tower.encoder, network.image_encoder):
         for layer in tower.layers:
             fully_shard(layer, mesh=mesh)
@@ -284,14 +276,10 @@ def validation(objective: Objective, lisa: Lisa, items: Sequence[Item]) -> dict[
         if number < len(own):
             found.append(overlap((mask[0] > 0).cpu().numpy(), truth))
     objective.train(training)
-    counts = torch.tensor(
-        [[one.iou, one.intersection, one.union, 1] for one in found] or [[0.0] * 4],
-        dtype=torch.float64,
-    ).sum(0)
-    if ranks.num_processes == 1:
-        return {"giou": giou(found), "ciou": ciou(found)}
-    counts = reduce(counts.to(device), "sum").tolist()
-    return {"giou": counts[0] / counts[3], "ciou": counts[1] / (counts[2] + 1e-10)}
+    rows = [[one.iou, one.intersection, one.union, 1] for one in found] or [[0.0] * 4]
+    counts = torch.tensor(rows, dtype=torch.float64, device=device).sum(0)
+    iou, intersection, union, count = reduce(counts, "sum").tolist()
+    return {"giou": iou / count, "ciou": intersection / (union + 1e-10)}
 
 
 def _keep_best(path: Path, network: LisaNetwork, step: int, figures: Mapping[str, float]) -> None:
@@ -332,20 +320,13 @@ def _write(
 def model_card(recipe: Recipe, figures: Mapping[str, float]) -> str:
     """What was done, so that whoever finds the weights knows."""
     begun = f"`{recipe.model}`" if recipe.model else f"LLaVA `{recipe.llava}` and SAM"
-    used = (
-        [Path(recipe.questions).name]
-        if recipe.questions
-        else [n for s in recipe.sets.values() for n in s]
-    )
     said = "\n".join(f"| {name} | {value:.4f} |" for name, value in figures.items())
     table = f"\n| last validation | |\n|---|---|\n{said}\n" if said else ""
-    licences = (
-        ""
-        if recipe.questions
-        else "\nLicences of the data: "
-        + "; ".join(f"{name}: {CATALOGUE[name].licence}" for name in used)
-        + "\n"
-    )
+    used, licences = [Path(recipe.questions).name], ""
+    if not recipe.questions:
+        used = [name for some in recipe.sets.values() for name in some]
+        of_each = "; ".join(f"{name}: {CATALOGUE[name].licence}" for name in used)
+        licences = f"\nLicences of the data: {of_each}\n"
     return (
         f"---\nlibrary_name: lisa_ros\npipeline_tag: image-segmentation\n---\n"
         f"# {Path(recipe.output).name}\n\nA LISA (arXiv 2308.00692) trained by `lisa_ros`, from"

@@ -20,16 +20,14 @@ from lisa_ros.cli import main
 from lisa_ros.engine.answer import Answer, AnswerStatus
 from lisa_ros.errors import ServerUnreachable
 from lisa_ros.evaluation.json_files import DatasetError
-from lisa_ros.evaluation.video_sets import (
-    Truth,
-    VideoClip,
+from lisa_ros.evaluation.video_scores import (
     boundary_measure,
     follow,
     jaccard,
-    read_clips,
     report_clips,
     score_clip,
 )
+from lisa_ros.evaluation.video_sets import Truth, VideoClip, read_clips
 from lisa_ros.serving.remote import RemoteEngine
 from lisa_ros.tracking.tracker import Track, TrackState
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from lisa_ros.cli import main
-from lisa_ros.evaluation.video_sets import read_clips, report_clips, score_clip
+from lisa_ros.evaluation.video_scores import report_clips, score_clip
+from lisa_ros.evaluation.video_sets import read_clips
 from lisa_ros.image_files import read_samples
 from lisa_tabletop.evaluation import fixed_clips
 from lisa_tabletop.evaluation.fixed_clips import compare_clips, draw_clips, summarise_clips
