@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -244,8 +245,7 @@ def show_scene(player: NodeProcess, seed: int) -> int:
 
 def slug(text: str) -> str:
     """A file name's part from an instruction."""
-    words = "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()
-    return "_".join(words)[:50].rstrip("_")
+    return re.sub(r"[\W_]+", "_", text.lower()).strip("_")[:50].rstrip("_")
 
 
 def table_of(replies: list[DemoReply]) -> Table:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-import wave
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from voices import write_wav
 
 from lisa_ros.cli import main
 from lisa_ros.speech import audio
@@ -19,15 +19,6 @@ from lisa_ros.speech.listen import audio_class, samples_of
 
 def tone(hertz: float, rate: int, seconds: float = 1.0) -> np.ndarray:
     return (0.5 * np.sin(2 * np.pi * hertz * np.arange(int(rate * seconds)) / rate)).astype("f4")
-
-
-def write(path: Path, samples: np.ndarray, rate: int, channels: int = 1) -> Path:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(channels)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes((samples * 32767).astype("<i2").tobytes())
-    return path
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
@@ -54,7 +45,7 @@ def test_blocks_give_what_the_whole_gives() -> None:
 
 def test_stereo_of_8_khz_is_read(tmp_path: Path) -> None:
     left, right = tone(500, 8_000), -tone(500, 8_000) / 2
-    path = write(tmp_path / "two.wav", np.stack([left, right], 1).ravel(), 8_000, 2)
+    path = write_wav(tmp_path / "two.wav", np.stack([left, right], 1).ravel(), 8_000, 2)
     samples, rate = read_wav(path)
     assert rate == 8_000 and len(samples) == 8_000
     assert np.abs(samples - tone(500, 8_000) / 4).max() < 0.001
@@ -63,9 +54,9 @@ def test_stereo_of_8_khz_is_read(tmp_path: Path) -> None:
 def test_files_that_are_no_sound_are_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    empty = write(tmp_path / "empty.wav", np.zeros(0), 16_000)
+    empty = write_wav(tmp_path / "empty.wav", np.zeros(0), 16_000)
     (tmp_path / "words.wav").write_text("hello")
-    whole = write(tmp_path / "whole.wav", tone(500, 8_000), 8_000).read_bytes()
+    whole = write_wav(tmp_path / "whole.wav", tone(500, 8_000), 8_000).read_bytes()
     (tmp_path / "cut.wav").write_bytes(whole[:-12_000])
     (tmp_path / "head.wav").write_bytes(whole[:40])
 
@@ -78,7 +69,7 @@ def test_files_that_are_no_sound_are_one_sentence(
         (tmp_path / "head.wav", "is no WAV file"),
         (empty, "has no sound in it"),
         (tmp_path / "words.wav", "is no WAV file"),
-        (write(tmp_path / "slow.wav", tone(500, 4_000), 4_000), "4000 samples a second"),
+        (write_wav(tmp_path / "slow.wav", tone(500, 4_000), 4_000), "4000 samples a second"),
         (tmp_path / "none.wav", "No such file"),
     ):
         assert main(["listen", "--wav", str(path)]) == 2
@@ -87,7 +78,7 @@ def test_files_that_are_no_sound_are_one_sentence(
 
 
 def test_a_file_that_came_by_a_pipe_has_no_length_to_be_cut_at(tmp_path: Path) -> None:
-    written = bytearray(write(tmp_path / "piped.wav", tone(500, 8_000), 8_000).read_bytes())
+    written = bytearray(write_wav(tmp_path / "piped.wav", tone(500, 8_000), 8_000).read_bytes())
     for length in (0xFFFFFFFF, 0x7FFFF000):  # of ffmpeg, of sox and espeak-ng
         written[40:44] = length.to_bytes(4, "little")
         (tmp_path / "piped.wav").write_bytes(written)

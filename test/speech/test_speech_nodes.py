@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 import time
-import wave
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 from lisa_ros.msg import Segmentation
 from node_rig import Process, Rig, picture, rig, wait_for
 from std_msgs.msg import Bool, String
-from voices import needs_voice
+from voices import needs_voice, write_wav
 
 from benchmarks.speech import say
 from lisa_ros.cli import main
@@ -39,16 +38,7 @@ def spoken(path: Path, *texts: str) -> Path:
     for text in texts:
         samples, rate = say(text, "en-us", 150)
         parts += [samples, np.zeros(rate, np.float32)]
-    return recording(path, np.concatenate(parts), rate)
-
-
-def recording(path: Path, samples: np.ndarray, rate: int) -> Path:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes((samples * 32767).astype("<i2").tobytes())
-    return path
+    return write_wav(path, np.concatenate(parts), rate)
 
 
 @needs_voice
@@ -139,7 +129,7 @@ def test_noise_and_silence_in_a_file_are_a_sentence_and_an_exit_code(
     robot: Rig, tmp_path: Path
 ) -> None:
     noise = np.random.default_rng(0).normal(0, 0.05, 32_000)
-    path = recording(tmp_path / "noise.wav", np.concatenate([noise, np.zeros(16_000)]), 16_000)
+    path = write_wav(tmp_path / "noise.wav", np.concatenate([noise, np.zeros(16_000)]), 16_000)
     process = Process([*LISA, "listen", "--wav", str(path)], robot.domain)
     robot.processes.append(process)
     assert process.process.wait(60.0) == 1, process.log
@@ -163,7 +153,7 @@ def test_a_file_ends_with_0_where_something_in_it_was_asked(
     monkeypatch.setattr("lisa_ros.speech.listen.load_detector", lambda: (Always(), "test"))
     parrot = Parrot(Heard("the red mug", 0.5, sure))
     monkeypatch.setattr("lisa_ros.speech.recognizer.load_recognizer", lambda model: parrot)
-    path = recording(tmp_path / "said.wav", np.full(16_000, 0.5), 16_000)
+    path = write_wav(tmp_path / "said.wav", np.full(16_000, 0.5), 16_000)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         assert main(["listen", "--wav", str(path)]) == code
