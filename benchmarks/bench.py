@@ -206,7 +206,7 @@ def study(
 ) -> str:
     """Ask a real model about simulated tabletops; the result as a table."""
     if args.study == "sam":
-        from benchmarks.sam_routes import measure_routes, route_table
+        from benchmarks.roofline import measure_routes, route_table
 
         presets = args.presets or ("nano", "lisa-35m")
         return route_table(measure_routes(presets, device, args.rounds, args.threads))

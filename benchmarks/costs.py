@@ -17,11 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.generated_tables import page_option, show
-from benchmarks.measure import count_flop
 from benchmarks.presets import random_lisa
+from benchmarks.roofline import count_flop, weight_bytes
 from lisa_ros.text_tables import markdown_table
 
 TOKENS = 20  # of an answer
@@ -84,7 +84,7 @@ def count(preset: str) -> tuple[dict[str, CountedStage], dict[str, CountedStage]
     network, config = lisa.network, lisa.config
     clip, sam = config.clip["image_size"], config.sam_vision["image_size"]
     width, prompt = config.hidden_size, SYSTEM + config.image_tokens + QUESTION
-    layers = _bytes(network.language_model.layers)
+    layers = weight_bytes(network.language_model.layers)
     position = 2 * 2 * width * config.llama["num_hidden_layers"]  # keys and values, 2 bytes each
 
     def states(positions: int) -> Callable[[], object]:
@@ -108,13 +108,13 @@ def count(preset: str) -> tuple[dict[str, CountedStage], dict[str, CountedStage]
     passes = TOKENS / DRAFTED
     decoding = CountedStage(
         TOKENS * (count_flop(states(1)) + count_flop(head)),
-        layers + _bytes(network.lm_head),
+        layers + weight_bytes(network.lm_head),
         prompt * position,
         passes,
     )
     drawing = CountedStage(
         count_flop(lambda: network.decode_masks(frame, prompts)),
-        _bytes(network.mask_decoder) + _bytes(network.text_hidden_fcs),
+        weight_bytes(network.mask_decoder, network.text_hidden_fcs),
     )
     known = {
         "question": CountedStage(count_flop(states(QUESTION)), layers, prompt * position),
@@ -123,10 +123,12 @@ def count(preset: str) -> tuple[dict[str, CountedStage], dict[str, CountedStage]
     }
     new = {
         "CLIP": CountedStage(
-            count_flop(lambda: network.encode_view(_pixels(clip))), _bytes(network.vision_tower)
+            count_flop(lambda: network.encode_view(_pixels(clip))),
+            weight_bytes(network.vision_tower),
         ),
         "SAM": CountedStage(
-            count_flop(lambda: network.encode_frame(_pixels(sam))), _bytes(network.image_encoder)
+            count_flop(lambda: network.encode_frame(_pixels(sam))),
+            weight_bytes(network.image_encoder),
         ),
         "prompt": CountedStage(count_flop(states(prompt)), layers),
         "answer": decoding,
@@ -188,10 +190,6 @@ def plan(preset: str) -> str:
 
 def _pixels(size: int) -> Tensor:
     return torch.empty(1, 3, size, size, device="meta", dtype=torch.bfloat16)
-
-
-def _bytes(module: nn.Module) -> float:
-    return float(sum(p.nbytes for p in module.parameters()))
 
 
 def main() -> None:

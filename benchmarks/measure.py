@@ -1,104 +1,43 @@
-"""Measures one preset on one machine: what the machine can do at best, each stage against that
-roof, whole answers of the engine beside the baselines, and the curves of cost."""
+"""Measures one preset on one machine: whole answers of the engine beside two other ways to compute
+them on the same weights, each stage against the machine's roof, and the curves of cost."""
 
 from __future__ import annotations
 
 import gc
-import os
-import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
-from benchmarks import baselines
 from benchmarks.presets import teach
+from benchmarks.roofline import Machine, StageCost, measure_machine, measure_stages, synchronize
 from lisa_ros.engine import Engine, EngineConfig, MaskReady, Question
-from lisa_ros.engine.decoder import ForwardBatch
 from lisa_ros.engine.load import default_threads, multiplications
 from lisa_ros.model.checkpoint import Lisa
-from lisa_ros.model.network import IMAGE_TOKEN
 from lisa_ros.model.quantization import multiplies_natively
 
-COPIED = {"cpu": 256 * 2**20, "cuda": 2 * 2**30}  # bytes, far beyond any cache
-TRIES = 7
-SQUARE = {"cpu": 1536, "cuda": 8192}  # side of the matrices that are multiplied
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
 
-
-@dataclass(frozen=True)
-class Machine:
-    """One device in one precision."""
-
-    name: str
-    torch: str
-    threads: int
-    dtype: str
-    copy_bandwidth: float
-    """bytes per second, read and written ones together"""
-    matmul_rate: float
-    """operations per second in a product of large square matrices"""
-    load: float
-    """the system's load average of the last minute, when the measurement began"""
-
-
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Wall time of one run, with everything that was launched finished."""
-    synchronize(device)
-    begin = perf_counter()
-    work()
-    synchronize(device)
-    return perf_counter() - begin
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-@torch.inference_mode()
-def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
-    """Measure the two rates; the best of some tries is what the machine can do."""
-    size = COPIED[device.type]
-    source = torch.zeros(size, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    side = SQUARE[device.type]
-    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    copying = min(seconds(lambda: target.copy_(source), device) for _ in range(TRIES))
-    multiplying = min(seconds(lambda: a @ b, device) for _ in range(TRIES))
-    return Machine(
-        name=_name(device),
-        torch=torch.__version__,
-        threads=torch.get_num_threads(),
-        dtype=str(dtype).removeprefix("torch."),
-        copy_bandwidth=2 * size / copying,
-        matmul_rate=2 * side**3 / multiplying,
-        load=os.getloadavg()[0],
-    )
-
-
-def _name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(
-            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
-        )
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+HEIGHT, WIDTH = 480, 640
+SEG_PLACE = 5  # [SEG] is the sixth token of every answer
+INSTRUCTION = "the red mug"
+TEMPLATE = "Sure, it is [SEG]."
+PATIENCE = 20.0  # seconds that the repetitions of one case may take
+NTH = (1, 2, 3, 5, 10, 20, 50, 100)
+NEIGHBOURS = (0, 1, 2)
+ROUNDS_BESIDE = 31  # a median that a time slice of the scheduler does not decide
+SPIN = "while True: pass"
 
 
 @contextmanager
@@ -111,120 +50,6 @@ def busy_neighbours(count: int) -> Iterator[list[subprocess.Popen]]:
         for process in spinning:
             process.kill()
             process.wait()
-
-
-@dataclass(frozen=True)
-class StageCost:
-    """One stage for one question about one frame."""
-
-    name: str
-    ms: float
-    flop: float
-    """operations, counted by torch"""
-    bytes: float
-    """weights, keys and values that must be read at least once"""
-
-    def bound_ms(self, machine: Machine) -> float:
-        """The least time on a machine: its arithmetic or its memory, whichever takes longer."""
-        return 1000 * max(self.flop / machine.matmul_rate, self.bytes / machine.copy_bandwidth)
-
-
-@torch.inference_mode()
-def measure_stages(engine: Engine, image: np.ndarray, prompt: list[int]) -> list[StageCost]:
-    """Time and count all stages of an engine; nothing runs beside them."""
-    network, processor, decoder = engine.network, engine.lisa.processor, engine.decoder
-    device = engine.device
-    clip = processor.clip_pixels(image)[None].to(device)
-    pixels = processor.sam_pixels(image)
-    view, frame = network.encode_view(clip)[0], network.encode_frame(pixels[None].to(device))
-    embeds = network.embed_prompt(torch.tensor(prompt, device=device), view)[None]
-    behind = len(prompt) - prompt.index(IMAGE_TOKEN) - 1
-    length = embeds.shape[1]
-    decoder.cache.ensure_capacity(1, length + 1)
-
-    def masks() -> Tensor:
-        prompts = network.seg_embeddings(embeds[0, -1:])[None]
-        low_res, _ = network.decode_masks(frame, prompts)
-        return processor.full_size_masks(low_res[0], image.shape[:2]) > 0
-
-    def step() -> Tensor:
-        return decoder.head(decoder.forward(ForwardBatch(embeds[:, -1:], [length])))
-
-    layers = _bytes(network.language_model.layers.parameters())
-    position = decoder.cache.data[:, :, 0, :, 0].nbytes
-    head = _bytes(network.lm_head.parameters())
-    work: list[tuple[str, Callable[[], object], Callable[[], object], float]] = [
-        (
-            "CLIP",
-            lambda: engine.vision.clip_encoder(clip),
-            lambda: network.encode_view(clip),
-            _weights(network.vision_tower, network.mm_projector),
-        ),
-        (
-            "SAM encoder",
-            lambda: engine.vision.sam_encoder(pixels[None].to(device)),
-            lambda: network.encode_frame(pixels[None].to(device)),
-            _weights(network.image_encoder),
-        ),
-        (
-            f"whole prompt, {length} positions",
-            lambda: decoder.forward(ForwardBatch(embeds, [0])),
-            lambda: network.language_model(inputs_embeds=embeds, use_cache=False),
-            layers,
-        ),
-        (
-            f"question behind the image, {behind} positions",
-            lambda: decoder.forward(ForwardBatch(embeds[:, -behind:], [length - behind])),
-            lambda: network.language_model(inputs_embeds=embeds[:, -behind:], use_cache=False),
-            layers + position * length,
-        ),
-        (
-            "one more token",
-            step,
-            lambda: network.lm_head(
-                network.language_model(
-                    inputs_embeds=embeds[:, -1:], use_cache=False
-                ).last_hidden_state
-            ),
-            layers + head + position * length,
-        ),
-        ("mask", masks, masks, _weights(network.mask_decoder, network.text_hidden_fcs)),
-    ]
-    return [
-        StageCost(name, _median_ms(run, device), count_flop(counted), size)
-        for name, run, counted, size in work
-    ]
-
-
-def _median_ms(run: Callable[[], object], device: torch.device) -> float:
-    run()
-    return 1000 * median(seconds(run, device) for _ in range(TRIES))
-
-
-def count_flop(run: Callable[[], object]) -> float:
-    """Operations of a run, counted by torch; its counter misses a processor's fused attention."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        run()
-    return float(counter.get_total_flops())
-
-
-def _weights(*modules: nn.Module) -> float:
-    return _bytes(p for module in modules for p in module.parameters())
-
-
-def _bytes(tensors: Iterable[Tensor]) -> float:
-    return float(sum(t.nbytes for t in tensors))
-
-
-HEIGHT, WIDTH = 480, 640
-SEG_PLACE = 5  # [SEG] is the sixth token of every answer
-INSTRUCTION = "the red mug"
-TEMPLATE = "Sure, it is [SEG]."
-PATIENCE = 20.0  # seconds that the repetitions of one case may take
-NTH = (1, 2, 3, 5, 10, 20, 50, 100)
-NEIGHBOURS = (0, 1, 2)
-ROUNDS_BESIDE = 31  # a median that a time slice of the scheduler does not decide
-SPIN = "while True: pass"
 
 
 @dataclass(frozen=True)
@@ -323,8 +148,8 @@ class _Bench:
         """The same answer by both baselines and by the engine, in turns."""
         ids = self.say(length)
         cases = {
-            "reference schedule": lambda: self._baseline(baselines.reference, ids),
-            "transformers generate": lambda: self._baseline(baselines.library, ids),
+            "reference schedule": lambda: self._baseline(reference, ids),
+            "transformers generate": lambda: self._baseline(library, ids),
             "engine, new frame": lambda: self._asked(self.plain, None),
             "engine, known frame": lambda: self._asked(self.plain, "known"),
             "engine, standing question": lambda: self._asked(self.drafting, "known"),
@@ -368,7 +193,7 @@ class _Bench:
             for name, done in runs.items()
         ]
 
-    def _baseline(self, schedule: baselines.Schedule, ids: list[int]) -> _Run:
+    def _baseline(self, schedule: Schedule, ids: list[int]) -> _Run:
         begin = perf_counter()
         outcome = schedule(self.reference, self.image, self.prompt, self.length)
         synchronize(self.plain.device)
@@ -461,3 +286,83 @@ def _peak_memory(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+# the other ways
+
+
+@dataclass
+class ScheduleResult:
+    """What a schedule gave: the same for all of them."""
+
+    ids: list[int]
+    masks: Tensor
+    """(N, H, W) logits at the size of the image"""
+
+
+Schedule = Callable[[Lisa, np.ndarray, list[int], int], ScheduleResult]
+
+
+@torch.inference_mode()
+def reference(lisa: Lisa, image: np.ndarray, prompt: list[int], count: int) -> ScheduleResult:
+    """The schedule of the reference implementation of LISA.
+
+    For every token CLIP and the whole sequence are computed anew, with the logits of all positions;
+    SAM's encoder runs when the text is finished, and the masks come last.
+    """
+    network, device = lisa.network, lisa.network.lm_head.weight.device
+    pixels = lisa.processor.clip_pixels(image)[None].to(device)
+    ids = torch.tensor(prompt, device=device)
+    for _ in range(count):
+        view = network.encode_view(pixels)[0]
+        embeds = network.embed_prompt(ids, view)[None]
+        states = network.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        best = network.lm_head(states)[0, -1].argmax()
+        ids = torch.cat([ids, best[None]])
+    new = ids[len(prompt) :].tolist()
+    seg = [i for i, token in enumerate(new) if token == lisa.tokenizer.seg_id]
+    predicting = states[0, [states.shape[1] - count + i for i in seg]]
+    return ScheduleResult(new, _masks(lisa, image, predicting))
+
+
+@torch.inference_mode()
+def library(lisa: Lisa, image: np.ndarray, prompt: list[int], count: int) -> ScheduleResult:
+    """transformers' own `generate` with its key and value cache; SAM and masks after the text."""
+    network, device = lisa.network, lisa.network.lm_head.weight.device
+    pixels = lisa.processor.clip_pixels(image)[None].to(device)
+    embeds = network.embed_prompt(
+        torch.tensor(prompt, device=device), network.encode_view(pixels)[0]
+    )
+    output = _causal(lisa).generate(
+        inputs_embeds=embeds[None],
+        attention_mask=torch.ones(1, len(embeds), dtype=torch.long, device=device),
+        max_new_tokens=count,
+        min_new_tokens=count,
+        do_sample=False,
+        use_cache=True,
+        output_hidden_states=True,
+        return_dict_in_generate=True,
+        pad_token_id=0,
+    )
+    new = output.sequences[0].tolist()
+    seg = [i for i, token in enumerate(new) if token == lisa.tokenizer.seg_id]
+    states = [output.hidden_states[i][-1][0, -1] for i in seg]
+    return ScheduleResult(new, _masks(lisa, image, torch.stack(states)))
+
+
+def _causal(lisa: Lisa) -> LlamaForCausalLM:
+    """transformers' generating class around the network's own modules."""
+    from transformers import LlamaForCausalLM  # behind lisa_ros.model, which keeps it quiet
+
+    with torch.device("meta"):
+        model = LlamaForCausalLM(lisa.network.language_model.config)
+    model.model, model.lm_head = lisa.network.language_model, lisa.network.lm_head
+    return model.eval()
+
+
+def _masks(lisa: Lisa, image: np.ndarray, states: Tensor) -> Tensor:
+    network, processor = lisa.network, lisa.processor
+    pixels = processor.sam_pixels(image)
+    frame = network.encode_frame(pixels[None].to(states.device))
+    low_res, _ = network.decode_masks(frame, network.seg_embeddings(states)[None])
+    return processor.full_size_masks(low_res[0], image.shape[:2])

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import baselines, bench, costs, measure, studies
+from benchmarks import bench, costs, measure, studies
 from benchmarks.bench import PRESETS
-from benchmarks.measure import Machine, StageCost, busy_neighbours, count_flop
+from benchmarks.measure import busy_neighbours
 from benchmarks.presets import random_lisa, teach
+from benchmarks.roofline import Machine, StageCost, count_flop
 from lisa_ros.cli import main
 from lisa_ros.engine import Answer, AnswerStatus, Engine, Instance, Question
 from lisa_ros.model.checkpoint import Lisa
@@ -24,8 +25,8 @@ from lisa_ros.model.quantization import multiplies_natively
 from lisa_tabletop.world.camera import SceneView
 
 
-@pytest.mark.parametrize("schedule", (baselines.reference, baselines.library))
-def test_baselines_give_the_engines_answer(schedule: baselines.Schedule) -> None:
+@pytest.mark.parametrize("schedule", (measure.reference, measure.library))
+def test_baselines_give_the_engines_answer(schedule: measure.Schedule) -> None:
     lisa = random_lisa("tiny")
     image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
     ids = [10, 11, lisa.tokenizer.seg_id, 12, 13, 14]
@@ -57,7 +58,7 @@ def test_the_reference_schedule_costs_what_the_authors_code_costs(
     if with_seg:
         ids[5] = lisa.tokenizer.seg_id
     teach(lisa, ids)
-    flop = count_flop(lambda: baselines.reference(lisa, image, prompt, length))
+    flop = count_flop(lambda: measure.reference(lisa, image, prompt, length))
     # the authors compute a last layer of CLIP that nothing reads, and which is not loaded here
     tower = lisa.network.vision_tower
     pixels = torch.zeros(1, 3, 224, 224)
