@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 
 from lisa_ros.errors import LisaError
+from lisa_ros.writing import write_file
 from lisa_tabletop.language.knowledge import Pattern, load_knowledge
 
 WORDNET = Path("/usr/share/wordnet")  # where Debian's wordnet-base puts it
@@ -120,10 +121,7 @@ def _uses(split: str) -> tuple[tuple[str, tuple[Pattern, ...]], ...]:
 
 def write_nouns(nouns: Iterable[Noun], path: Path) -> None:
     """One noun a line, "violin|violins", as `read_nouns` reads them."""
-    text = "".join(f"{noun.name}|{noun.plural}\n" for noun in nouns)
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(text, encoding="utf-8")
-    beside.rename(path)
+    write_file(path, "".join(f"{noun.name}|{noun.plural}\n" for noun in nouns))
 
 
 def read_nouns(path: Path) -> Iterator[Noun]:

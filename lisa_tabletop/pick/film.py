@@ -52,7 +52,8 @@ class Film:
         self._folder, self._filmed = folder, filmed
         self._video: cv2.VideoWriter | None = None
         self._unfinished = folder / ".pick.part.mp4"
-        self._gif = Gif(RATE)
+        self._pictures: list[np.ndarray] = []  # of the GIF, and how long each stays, ms
+        self._durations: list[int] = []
         self.tiles: list[Tile] = []
         self._right = 0
 
@@ -97,7 +98,7 @@ class Film:
         if self._video is not None:
             self._video.release()
             self._unfinished.replace(self._folder / "pick.mp4")
-            self._gif.save(self._folder / "pick.gif")
+            write_gif(self._folder / "pick.gif", self._pictures, self._durations)
 
     @property
     def _rolling(self) -> bool:
@@ -114,7 +115,15 @@ class Film:
         for _ in range(times):
             self._video.write(pixels)
         if len(self.tiles) < GIF_TRIALS:
-            self._gif.add(frame, times)
+            self._keep(frame, times)
+
+    def _keep(self, frame: Image.Image, times: int) -> None:
+        """For the GIF: every other image of what moves."""
+        if times == 1 and self._durations[-1:] == [round(1000 / RATE)]:
+            self._durations[-1] = round(2000 / RATE)
+            return
+        self._pictures.append(np.asarray(frame.resize(GIF_SIZE, Image.Resampling.LANCZOS)))
+        self._durations.append(round(times * 1000 / RATE))
 
     def _write_words(self, draw: ImageDraw.ImageDraw, trial: Trial | None) -> None:
         """Instruction and answer below the robot's image, the verdict at the bottom."""
@@ -141,31 +150,6 @@ class Film:
             for index, line in enumerate(lines):
                 place = (left, middle + 24 * index - 12 * (len(lines) - 1))
                 draw.text(place, line, WHITE, load_font(18), anchor="lm")
-
-
-class Gif:
-    """Takes the images of a film, every other one of what moves.
-
-    Args:
-        rate: images per second of the film.
-    """
-
-    def __init__(self, rate: float) -> None:
-        self._period = 1000 / rate
-        self._images: list[np.ndarray] = []
-        self._durations: list[int] = []
-
-    def add(self, image: Image.Image, times: int) -> None:
-        """The next image; it stays for `times` periods of the film."""
-        single = round(self._period)
-        if times == 1 and self._images and self._durations[-1] == single:
-            self._durations[-1] = round(2 * self._period)
-            return
-        self._images.append(np.asarray(image.resize(GIF_SIZE, Image.Resampling.LANCZOS)))
-        self._durations.append(round(times * self._period))
-
-    def save(self, path: Path) -> None:
-        write_gif(path, self._images, self._durations)
 
 
 def verdict(trial: Trial) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lisa_ros.writing import write_file
 from lisa_tabletop.training.concepts import COLOR_INDEX, KIND_INDEX
 
 VIEWS = 6  # of each table, with new colours, light and camera
@@ -76,9 +77,7 @@ class Scenes:
             self.classes[view] = classes_of(look.record)
             records.append(look.record)
         camera.close()
-        partial = self._record_file(table).with_suffix(".partial")
-        partial.write_text(json.dumps(records))
-        partial.replace(self._record_file(table))
+        write_file(self._record_file(table), json.dumps(records))
         self.done[table] = 1
 
     def _record_file(self, table: int) -> Path:
