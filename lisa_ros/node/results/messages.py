@@ -118,7 +118,7 @@ def _localize(message: InstanceMessage, obj: Object3D, header: Header) -> None:
     message.pose_reason, message.has_pose = obj.reason, obj.box is not None
     message.points = len(obj.points)
     message.depth_fraction = float(obj.depth_fraction)
-    message.views, message.agreement = obj.views, float(obj.agreement)
+    message.views, message.agreement = len(obj.viewpoints), float(obj.agreement)
     if obj.box is not None:
         message.pose = PoseStamped(
             header=header, pose=pose_message(obj.box.center, obj.box.quaternion)
