@@ -32,7 +32,7 @@ from lisa_ros.text_tables import markdown_table
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("lisa_ros", "lisa_tabletop", "benchmarks")
 AIMS = {"files of lisa_ros": 95, "lines of lisa_ros": 11_500, "lines together": 19_500}
-CEILINGS = {"files of lisa_ros": 152, "lines of lisa_ros": 26_500, "lines together": 41_000}
+CEILINGS = {"files of lisa_ros": 135, "lines of lisa_ros": 26_000, "lines together": 40_500}
 MOST_FILES_OF_A_QUERY = 25
 LEAST_COMMENTS = 8.0  # per 100 lines of each of these
 DENSE = ("decoder", "generation", "speculative", "engine")  # files of lisa_ros/engine
