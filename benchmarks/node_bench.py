@@ -238,13 +238,13 @@ def memory() -> str:
         rows.append(["before the first configuration", f"{resident(process):.0f}"])
         for turn in range(1, 4):
             for name in ("configure", "activate"):
-                assert manager.change(name, 300)
+                assert manager.change(name)
             # The weights are mapped from their file and lie in memory once they have been used.
             wait_for(lambda: robot.ask("the mug", 120).status in ANSWERED, "an answer", 120)
             used = f"{resident(process):.0f}"
             rows.append([f"{turn}. has answered, with {size:.0f} MB of weights", used])
             for name in ("deactivate", "cleanup"):
-                assert manager.change(name, 60)
+                assert manager.change(name)
             rows.append([f"{turn}. cleaned up", f"{resident(process):.0f}"])
         robot.close()
     return markdown_table(["resident memory of the node", "MB"], rows)

@@ -166,7 +166,7 @@ class Program:
 
     def change_state(self, *names: str) -> None:
         for name in names:
-            assert self._manager.change(name, 60)
+            assert self._manager.change(name)
 
     def cancel_goals(self, report: Report, random: np.random.Generator) -> None:
         for _ in range(5):
