@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import ast
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,9 +176,11 @@ def _yaml_value(value: Value) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 
-def main(paths: list[str]) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Bring the given files up to date: Markdown with marked tables, YAML as a whole."""
-    for path in map(Path, paths):
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("paths", nargs="+", type=Path, help="Markdown pages, the parameter file")
+    for path in parser.parse_args(arguments).paths:
         if path.suffix == ".yaml":
             write_file(path, parameter_file())
         else:
@@ -187,4 +188,4 @@ def main(paths: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -138,13 +138,11 @@ def doubled(names: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def doubled_modules(files: Mapping[str, str]) -> dict[str, list[str]]:
-    """Module names that stand twice; a command's module has the command's name."""
+    """Module names that stand twice, but for those that their folder tells apart."""
     return doubled(
         (stem, path)
         for path in files
-        if not (stem := Path(path).stem).startswith("__")
-        and "/cli/" not in path
-        and stem not in NAMES_BY_FOLDER
+        if not (stem := Path(path).stem).startswith("__") and stem not in NAMES_BY_FOLDER
     )
 
 
