@@ -104,7 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Who read our output has seen enough. Python's own flush at exit must not complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except (LisaError, RemoteFailure) as error:
+    except (LisaError, RemoteFailure, FloatingPointError) as error:
+        # the last: the engine's, of a model whose weights are no numbers
         sentence = str(error)
     except OSError as error:
         sentence = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
@@ -165,6 +166,15 @@ def _command(name: str) -> tuple[Callable[[argparse.ArgumentParser], None], Call
             "alone): pip install 'lisa_ros[sim]'"
         )
     return module.add_arguments, module.run
+
+
+def seed(text: str) -> int:
+    """The type of an option `--seed`: what NumPy and torch both take as one."""
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(
+            f"a seed is a whole number from 0 to {2**63 - 1}, not {text}"
+        )
+    return int(text)
 
 
 def _benchmarks() -> ModuleType:

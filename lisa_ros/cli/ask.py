@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -277,9 +278,9 @@ def add_views_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_views(args: argparse.Namespace) -> int:
     """Read the views, ask, fuse, write; 1 if there is no object in space."""
-    if not args.voxel > 0:  # NaN too
-        raise LisaError("--voxel must be above 0")
-    if not args.every >= 0:
+    if not 0 < args.voxel < math.inf:  # NaN neither
+        raise LisaError(f"--voxel must be above 0 and finite, not {args.voxel:g}")
+    if not 0 <= args.every < math.inf:
         raise LisaError(f"--every must be 0 or more seconds, not {args.every:g}")
     check_instruction(args.query)
     if args.out.resolve() == args.views.resolve():

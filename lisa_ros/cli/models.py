@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
-from lisa_ros.cli import add_model_arguments, model_options
+from lisa_ros.cli import add_model_arguments, model_options, seed
 from lisa_ros.errors import CheckpointError, LisaError
 from lisa_ros.writing import writable_file, writable_folder
 
@@ -128,15 +129,20 @@ def add_finetune_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, required=True, help="folder for the new checkpoint")
     add("--steps", type=int, default=300, help="of 8 questions each (default: 300)")
     add("--rate", type=float, default=3e-4, help="peak learning rate (default: LISA's own, 3e-4)")
-    add("--seed", type=int, default=0)
+    add("--seed", type=seed, default=0)
 
 
 def run_finetune(args: argparse.Namespace) -> int:
     """Fine-tune and write; nothing is trained before model, questions and room are found good."""
     for name in ("steps", "rate", "questions"):
         value = getattr(args, name)
-        if value is not None and not value > 0:  # NaN too
-            raise LisaError(f"--{name} must be more than 0, not {value}")
+        if value is not None and not 0 < value < math.inf:  # NaN neither
+            raise LisaError(f"--{name} must be more than 0 and finite, not {value}")
+    if args.quantization in ("int4", "nf4"):
+        raise LisaError(
+            f"what a model learns in {args.quantization} cannot be merged with its weights: use"
+            " --quantization int8 or fp8, or leave it out"
+        )
     if (args.output / "model.safetensors").exists():
         raise LisaError(f"{args.output} holds a checkpoint already; name a new folder")
     from lisa_ros.evaluation.reasonseg import read_items, tabletop

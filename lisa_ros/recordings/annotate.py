@@ -114,7 +114,7 @@ class Annotator:
         Raises:
             LisaError: the recording cannot be read, or nothing be written there.
         """
-        if not every >= 0:
+        if not 0 <= every < math.inf:  # NaN neither
             raise RecordingError(f"--every must be 0 or more seconds, not {every:g}")
         for question in questions:
             check_instruction(question)

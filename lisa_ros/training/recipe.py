@@ -252,7 +252,7 @@ def merged(
             parts += [state[f"{stem}lora_{one}.default.weight"] for one in "BA"]
         parts = whole(parts, keep=keep)
         if keep:
-            value = parts[0].float()
+            value = parts[0].dequantize().float()  # of torchao; plain ones stay as they are
             if plain != name:
                 value = value + scale * parts[1].float() @ parts[2].float()
             tensors[plain] = value.to(precision(plain, dtype)).cpu()

@@ -5,6 +5,7 @@ The presets lie in `recipes/`; `recipe.py` follows what is read here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,6 +141,8 @@ def _value(key: str, value: Any, place: str) -> Any:
         raise RecipeError(f"{place}: {key} must be one of {', '.join(_CHOICES[key])}")
     if key in _LEAST and not value >= _LEAST[key]:  # not a number is less than nothing
         raise RecipeError(f"{place}: {key} must be at least {_LEAST[key]}")
+    if kind is float and not math.isfinite(value):
+        raise RecipeError(f"{place}: {key} must be finite")
     if key in _MOST and value > _MOST[key]:
         raise RecipeError(f"{place}: {key} must be at most {_MOST[key]}")
     if key == "rates" and not all(type(one) in (int, float) and one > 0 for one in value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 # Of the tables from 9,100,000 on one where the shipped model finds every thing by its name, so that
 # the first minute shows what it can do; most tables are harder. test_sim_camera.py measures it.
@@ -24,8 +25,8 @@ def run(args: argparse.Namespace) -> int:
     from lisa_ros.errors import LisaError
     from lisa_ros.resources import use_large_image_transport
 
-    if not args.rate > 0 or args.seed < 0:
-        raise LisaError("--rate must be above 0, --seed must not be negative")
+    if not 0 < args.rate < math.inf or args.seed < 0:
+        raise LisaError("--rate must be above 0 and finite, --seed must not be negative")
     use_large_image_transport()
     import rclpy
     from rclpy.executors import ExternalShutdownException

@@ -6,13 +6,15 @@ import argparse
 import os
 from pathlib import Path
 
+from lisa_ros.cli import seed
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("folder", type=Path, help="where to write them: a new folder")
     add("--clips", type=int, help="how many (default: as the fixed set, 63)")
     add(
-        "--seed", type=int, default=0,
+        "--seed", type=seed, default=0,
         help="which series of tables: 0 is the fixed one (default); tune a tracker on another",
     )  # fmt: skip
     add(

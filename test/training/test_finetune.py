@@ -275,11 +275,36 @@ def test_bad_input_is_said_in_a_sentence(official, questions, tmp_path, capsys):
         (("--dataset", tmp_path / "nowhere"), "there is no data set folder"),
         (("--dataset", empty), "marks nothing as target"),
         (("--dataset", questions, "--rate", "0"), "--rate must be more than 0"),
+        (("--dataset", questions, "--rate", "inf"), "--rate must be more than 0 and finite"),
+        (("--dataset", questions, "--rate", "nan"), "--rate must be more than 0 and finite"),
+        (("--dataset", questions, "--quantization", "nf4"), "use --quantization int8 or fp8"),
+        (("--dataset", questions, "--quantization", "int4"), "use --quantization int8 or fp8"),
         (("--questions", "-1"), "--questions must be more than 0"),
     ):
         assert tune(official, *arguments, "--output", tmp_path / "tuned") == 2
         assert sentence in capsys.readouterr().err
+    for seed in ("-1", "1.5", str(2**63)):
+        with pytest.raises(SystemExit, match="2"):
+            tune(official, "--questions", "1", "--output", tmp_path / "tuned", "--seed", seed)
+        assert "argument --seed: a seed is a whole number from 0" in capsys.readouterr().err
     assert not (tmp_path / "tuned").exists()
+
+
+@pytest.mark.parametrize("quantization", ["int8", "fp8"])
+def test_what_quantized_weights_learn_is_merged_with_them(
+    quantization, official, questions, tmp_path
+):
+    pytest.importorskip("torchao")
+    output = tmp_path / "tuned"
+    command = ("--dataset", questions, "--steps", "1", "--output", output)
+    assert tune(official, *command, "--quantization", quantization) == 0
+    before = load(official, vision_tower=TOWER, quantization=quantization).network.state_dict()
+    after = weights(output)
+    assert after.keys() == before.keys()
+    for name, tensor in after.items():
+        if ".layers." in name and "language_model" in name:
+            expected = before[name].dequantize()
+            assert torch.allclose(tensor.float(), expected, rtol=2e-3, atol=2e-3), name
 
 
 def test_a_model_that_is_not_there_is_said_before_questions_are_drawn(official, tmp_path, capsys):
