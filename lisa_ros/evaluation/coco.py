@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as masks
 
-from lisa_ros.evaluation.json_files import DatasetError, entries_of, place, read_json, words
+from lisa_ros.evaluation.json_files import (
+    DatasetError,
+    entries_of,
+    place,
+    read_json,
+    require,
+    words,
+)
 
 FIELDS = {
     "images": ("id", "file_name", "height", "width"),
@@ -53,7 +60,11 @@ class CocoFile:
                 for number, one in enumerate(entries):
                     entry = number, key
                     for name in names:
-                        one[name]
+                        if name in ("file_name", "name"):
+                            require(isinstance(one[name], str), f"{name} must be text")
+                        else:
+                            single = not isinstance(one[name], list | dict)
+                            require(single, f"{name} must be a number")
                 tables[key] = {one["id"]: one for one in entries}
         names = {key: one["name"] for key, one in tables["categories"].items()}
         listed, of_image = content["annotations"], defaultdict(list)
@@ -101,16 +112,14 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
     codes = [segmentation] if isinstance(segmentation, Mapping) else segmentation
     if not isinstance(codes, list):
         raise ValueError("is neither polygons nor run-length codes")
-    if not codes:
-        return np.zeros((height, width), bool)
     if len({isinstance(code, Mapping) for code in codes}) > 1:
         raise ValueError("mixes polygons and run-length codes: give one of them")
-    if not isinstance(codes[0], Mapping):
-        for polygon in codes:
-            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-                raise ValueError("has a polygon of fewer than three corners: it has no area")
     try:
+        if not codes:
+            return np.zeros((height, width), bool)
         if not isinstance(codes[0], Mapping):
+            for polygon in codes:
+                _check_polygon(polygon, height, width)
             drawn = masks.frPyObjects(codes, height, width)
         else:
             drawn = [_run_lengths(code, height, width) for code in codes]
@@ -119,16 +128,59 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
         raise ValueError(f"cannot be drawn: {words(error)}") from error
 
 
+def _check_polygon(polygon: Any, height: int, width: int) -> None:
+    """Raise ValueError for what would end pycocotools' process, or fill the memory.
+
+    Published sets have corners a little outside of their image: those are drawn.
+    """
+    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+        raise ValueError("has a polygon of fewer than three corners: it has no area")
+    for number, value in enumerate(polygon):
+        if type(value) not in (int, float):
+            raise ValueError(f"has a polygon with {value!r}, which is no number, as coordinate")
+        axis, size = ("y", height) if number % 2 else ("x", width)
+        if not -size <= value <= 2 * size:  # nor NaN
+            raise ValueError(
+                f"has a polygon with a corner at {axis} {value}, far outside of its image of"
+                f" {width}x{height}"
+            )
+
+
 def _run_lengths(code: Mapping, height: int, width: int) -> Mapping:
     """A code as pycocotools takes it: compressed, in bytes."""
     size, counts = code["size"], code["counts"]
     if list(size) != [height, width]:
         raise ValueError(f"is of {size[1]}x{size[0]}, its image of {width}x{height}")
+    counts = counts.encode() if isinstance(counts, str) else counts
+    runs = counts if isinstance(counts, list) else _decompress(counts)
+    for run in runs:
+        if type(run) is not int or run < 0:
+            raise ValueError(f"counts a run of {run!r} pixels")
+    if sum(runs) != height * width:  # pycocotools would leave the rest to chance
+        raise ValueError(f"counts {sum(runs)} pixels, its image has {height * width}")
     if isinstance(counts, list):
-        if sum(counts) != height * width:  # pycocotools would leave the rest to chance
-            raise ValueError(f"counts {sum(counts)} pixels, its image has {height * width}")
         return masks.frPyObjects(dict(code), height, width)
-    return {"size": size, "counts": counts.encode() if isinstance(counts, str) else counts}
+    return {"size": size, "counts": counts}
+
+
+def _decompress(counts: bytes) -> list[int]:
+    """The runs of a compressed code: five bits a letter, the lowest first, then whether more come;
+    from the fourth run on what it has more than the last but one."""
+    runs: list[int] = []
+    value = shift = 0
+    for letter in counts:
+        bits = letter - 48
+        if not 0 <= bits < 64 or shift > 30:
+            raise ValueError("is no compressed run-length code")
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (bits & 16) << (shift - 4)  # its sign
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    if shift:
+        raise ValueError("is a compressed run-length code that is cut")
+    return runs
 
 
 def read_refer(

@@ -129,6 +129,7 @@ def _llava_instruct(root: Path) -> VisualDialogues:
             images.append(root / "coco" / "train2017" / entry["image"])
             turns.append([(question, answer) for (_, question), (_, answer) in pairs])
             numbers.append(number)
+    _any_named(images, path)
     _all_there(images, lambda n: place(path, numbers[n]))
     return VisualDialogues(images, turns)
 
@@ -161,6 +162,7 @@ def _lisa_plus_instances(root: Path) -> Grounded:
             images.append(root / "coco" / "train2017" / Path(entry["img_path"]).name)
             turns.append([(entry["English Question"], _enumerate(len(ids)) + ".")])
             annotations.append(_known(ids, coco, path, number, entry))
+    _any_named(images, path)
     _all_there(images, lambda n: place(path, n))
     groups = [[0] * len(ids) for ids in annotations]  # a list of instances has no order
     return Grounded(images, turns, coco, annotations, groups, instances=True)
@@ -194,6 +196,7 @@ def _lisa_plus_dialogues(root: Path) -> Grounded:
             images.append(root / "coco" / "train2017" / Path(entry["img_path"]).name)
             annotations.append(_known(ids, coco, path, number, entry))
             groups.append(lists)
+    _any_named(images, path)
     _all_there(images, lambda n: place(path, n))
     return Grounded(images, turns, coco, annotations, groups, instances=False)
 
@@ -253,8 +256,14 @@ def _images_of(coco: CocoFile, folder: Path, ids: Iterable[int]) -> list[Path]:
     """The pictures in a folder, each of them there."""
     entries = [coco.images[one] for one in ids]
     images = [folder / one["file_name"] for one in entries]
+    _any_named(images, coco.path)
     _all_there(images, lambda n: coco.place(entries[n]))
     return images
+
+
+def _any_named(images: Sequence[Path], path: Path) -> None:
+    if not images:
+        raise DatasetError(f"{path} names no picture: there is nothing to learn from it")
 
 
 def _all_there(paths: Sequence[Path], needed_by: Callable[[int], str]) -> None:

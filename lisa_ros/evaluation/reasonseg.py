@@ -86,7 +86,7 @@ class Item:
             instances = instances[: len(self.ours["targets"])]
             return instances.any(0).astype(np.uint8) * TARGET, instances
         for index, shape in enumerate(self.shapes):
-            if not shape["points"] and not _is_flag(shape):
+            if not _is_flag(shape) and not shape["points"]:
                 where = place(self.image.with_suffix(".json"), index, "shapes")
                 raise DatasetError(f"{where} has no points")
         mask = draw(self.shapes, image_size(self.image))

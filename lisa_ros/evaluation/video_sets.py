@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 
-from lisa_ros.evaluation.coco import decode_mask
 from lisa_ros.evaluation.json_files import DatasetError, entries_of, place, read_json, require
 from lisa_ros.image_files import image_size, read_samples
 
@@ -96,17 +95,31 @@ def _read_davis(folder: Path) -> Iterator[VideoClip]:
         raise DatasetError(f"{sets[0]} is missing: it names the clips of a set like DAVIS 2017")
     size = "480p" if (folder / "JPEGImages" / "480p").is_dir() else "Full-Resolution"
     ours = folder / "clips.json"
-    content = read_json(ours) if ours.is_file() else {"clips": {}}
-    for name in names.read_text(encoding="utf-8", errors="replace").split():
-        frames = sorted((folder / "JPEGImages" / size / name).glob("*.jpg"))
-        with entries_of(lambda: str(ours), "does not say what its clips are"):
-            said, rate = content["clips"].get(name, {}), float(content.get("rate", 24.0))
+    content, where = read_json(ours) if ours.is_file() else {"clips": {}}, ()
+    with entries_of(
+        lambda: place(ours, *where) if where else str(ours), "does not say what its clips are"
+    ):
+        clips, rate = content["clips"], content.get("rate", 24.0)
+        where = ("rate",)
+        require(
+            type(rate) in (int, float) and 1 <= rate <= 1000,
+            "rate must be a number of frames a second, from 1 to 1000",
+        )
+        where = ("clips",)
+        require(isinstance(clips, dict), "clips must be a table by their names")
+        for name in names.read_text(encoding="utf-8", errors="replace").split():
+            where = name, "clips"
+            said = clips.get(name, {})
+            require(isinstance(said, dict), "it must be a table of kind and instruction")
             kind, instruction = said.get("kind", "davis"), said.get("instruction", "")
-        # every thing of our clips is annotated apart, the one that is meant as 1
-        part, meant = ("Things", (1,)) if said else ("Annotations", ())
-        masks = [folder / part / size / name / f"{frame.stem}.png" for frame in frames]
-        truth = _numbered(masks, meant)
-        yield VideoClip(name, kind, frames, instruction, rate, truth, joined=False)
+            require(isinstance(kind, str), "kind must be a word")
+            require(isinstance(instruction, str), "instruction must be words")
+            frames = sorted((folder / "JPEGImages" / size / name).glob("*.jpg"))
+            # every thing of our clips is annotated apart, the one that is meant as 1
+            part, meant = ("Things", (1,)) if said else ("Annotations", ())
+            masks = [folder / part / size / name / f"{frame.stem}.png" for frame in frames]
+            truth = _numbered(masks, meant)
+            yield VideoClip(name, kind, frames, instruction, rate, truth, joined=False)
 
 
 def _read_youtube(folder: Path) -> Iterator[VideoClip]:
@@ -206,6 +219,8 @@ def _from_run_lengths(
     path: Path, runs: Mapping[str, Sequence], frames: Sequence[Path]
 ) -> Callable[[int], Truth]:
     """Truth from the masks of `path` by thing and frame; None where a thing is not seen."""
+    # here, because pictures and DAVIS are evaluated without pycocotools
+    from lisa_ros.evaluation.coco import decode_mask
 
     def truth(index: int) -> Truth:
         width, height = image_size(frames[index])

@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -169,12 +171,15 @@ def test_a_field_that_means_nothing_is_refused_by_file_and_field(tmp_path, name)
         json.dumps(entry(text=["黄色的杯子"]), ensure_ascii=False).encode(),
         json.dumps(entry(imageWidth=WIDTH, imageHeight=HEIGHT, imageData=None)).encode(),
         json.dumps(entry(shapes=[shape([[5, 5]], "flag", shape_type="point")])).encode(),
+        json.dumps(entry(shapes=[shape(SQUARE), {"label": "flag"}])).encode(),
         json.dumps(entry(shapes=[shape([[150, 30], [210, 30], [210, 90]])])).encode(),
     ],
-    ids=["byte order mark", "French", "Chinese", "LabelMe's fields", "a flag", "a bit outside"],
-)
+    ids=["byte order mark", "French", "Chinese", "LabelMe's fields", "a flag",
+         "a flag without points", "a bit outside"],
+)  # fmt: skip
 def test_what_is_right_is_read(tmp_path, content):
-    assert len(read_dataset(write(tmp_path, content))) == 1
+    [item] = read_dataset(write(tmp_path, content))
+    assert item.truth()[0].shape == (HEIGHT, WIDTH)
 
 
 def test_pairs_that_are_none_are_named(tmp_path):
@@ -242,6 +247,26 @@ def test_what_cannot_be_asked_is_counted_and_named_and_the_rest_is_not_lost(
     assert zeros["giou"] == pytest.approx(1 / 6, abs=1e-5)
     assert zeros["ciou"] < 0.5
     assert len(found["unasked"]) == 5
+
+
+WITHOUT_PYCOCOTOOLS = f"""
+import sys
+sys.modules["pycocotools"] = None
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import lisa_ros.engine.load
+from test_reasonseg import Answering
+lisa_ros.engine.load.load_engine = lambda **options: Answering()
+from lisa_ros.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_pictures_are_evaluated_without_the_extra_of_video(tmp_path):
+    command = [sys.executable, "-c", WITHOUT_PYCOCOTOOLS, "eval", "--dataset"]
+    folder = write(tmp_path / "val", entry())
+    done = subprocess.run([*command, folder], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "gIoU" in done.stdout
 
 
 def test_the_mode_reaches_the_model_with_the_authors_words(tmp_path, engine):

@@ -181,6 +181,11 @@ EXPRESSION = ("videos", "two-dogs", "expressions", "1")
         (MASKS, ("2", 1), "??", "line 2 (2[1])", "00001.jpg is neither polygons nor"),
         (MASKS, ("2", 1), {"size": [72, 96]}, "line 2 (2[1])", "it has no 'counts'"),
         (MASKS, ("2", 1, "size"), [7, 9], "line 2 (2[1])", "of 9x7, its image of 96x72"),
+        (MASKS, ("2", 1, "counts"), "1", "line 2 (2[1])", "counts 1 pixels, its image has 6912"),
+        (MASKS, ("2", 1, "counts"), "oo", "line 2 (2[1])", "a compressed run-length code that is"),
+        (MASKS, ("2", 1, "counts"), "\u00e9", "line 2 (2[1])", "is no compressed run-length code"),
+        (MASKS, ("2", 1, "counts"), [6920, -8], "line 2 (2[1])", "counts a run of -8 pixels"),
+        (MASKS, ("2", 1, "counts"), [6911.5, 0.5], "line 2 (2[1])", "a run of 6911.5 pixels"),
         (MASKS, (), [], "", "must be a table of masks"),
     ],
 )
@@ -209,6 +214,38 @@ def test_an_entry_that_is_none_is_one_sentence_with_its_place(
             score_clip(clip, predict(clip), first=-1)
     assert str(caught.value).startswith(f"{path}, {where}" if where else str(path))
     assert words in str(caught.value)
+
+
+RATE, CLIP = (2, "rate"), (4, "clips[bear]")
+
+
+@pytest.mark.parametrize(
+    ("place", "changed", "words"),
+    [
+        *((RATE, {"rate": rate}, "a number of frames a second") for rate in (0, 0.3, -5, "24")),
+        (RATE, {"rate": 1e999}, "Infinity is no number"),
+        (CLIP, {"instruction": 5}, "instruction must be words"),
+        (CLIP, {"kind": [1]}, "kind must be a word"),
+        (CLIP, None, "must be a table of kind and instruction"),
+        ((3, "clips"), [], "clips must be a table"),
+    ],
+)
+def test_what_our_clips_say_is_judged_when_it_is_read(tmp_path, place, changed, words):
+    write_davis(tmp_path)
+    path, clip = tmp_path / "clips.json", {"kind": "still", "instruction": "the bear"}
+    content = {"rate": 24, "clips": {"bear": clip}}
+    path.write_text(json.dumps(content, indent=1))
+    assert [(one.kind, one.rate) for one in read_clips(tmp_path)] == [("still", 24), ("davis", 24)]
+    if place == CLIP:
+        content["clips"]["bear"] = {**clip, **changed} if changed else changed
+    else:
+        content |= changed if place == RATE else {"clips": changed}
+    path.write_text(json.dumps(content, indent=1))
+    line, name = place
+    with pytest.raises(DatasetError) as caught:
+        read_clips(tmp_path)
+    assert words in str(caught.value)
+    assert words.startswith("Inf") or f"{path}, line {line} ({name}) does not" in str(caught.value)
 
 
 def test_masks_of_another_size_than_their_picture_are_said(tmp_path):

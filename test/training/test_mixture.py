@@ -217,6 +217,7 @@ def segmentation(value):
 REFCOCO = "refer_seg/refcoco/instances.json"
 LLAVA = "llava_dataset/llava_instruct_150k.json"
 PLUS = "reason_seg_plus/LISA_Plus_Instance_Seg.json"
+DIALOGUES = "reason_seg_plus/LISA_Plus_Conversations.json"
 PACO = "vlpart/paco/annotations/paco_lvis_v1_train.json"
 FAULTS = {
     "an annotation without a picture": (
@@ -251,6 +252,14 @@ FAULTS = {
         lambda root: edit(root / PACO, segmentation([[1, 1, 2, 2]])),
         "paco_lvis_v1_train.json (annotations[0]): the segmentation of annotation 1 has a polygon",
     ),
+    "a polygon with no number": (
+        lambda root: edit(root / PACO, segmentation([[None, 1, 9, 2, 5, 9]])),
+        "the segmentation of annotation 1 has a polygon with None, which is no number",
+    ),
+    "a polygon far outside": (
+        lambda root: edit(root / PACO, segmentation([[1, 1, 5e7, 2, 5, 9]])),
+        "the segmentation of annotation 1 has a polygon with a corner at x 50000000.0, far outside",
+    ),
     "polygons and run lengths": (
         lambda root: edit(
             root / REFCOCO, segmentation([[1, 1, 9, 2, 5, 9], {"size": [48, 64], "counts": "1"}])
@@ -275,6 +284,26 @@ FAULTS = {
             root / REFCOCO, lambda content: content["annotations"][0].update(image_id=99)
         ),
         "instances.json (annotations[0]): annotation 10 is about image 99, which the file does not",
+    ),
+    "an annotation of several pictures": (
+        lambda root: edit(
+            root / REFCOCO, lambda content: content["annotations"][0].update(image_id=[1])
+        ),
+        "instances.json (annotations[0]) is no file of COCO annotations (images, annotations):"
+        " image_id must be a number",
+    ),
+    "a picture whose name is a number": (
+        lambda root: edit(root / PACO, lambda content: content["images"][0].update(file_name=5)),
+        "paco_lvis_v1_train.json (images[0]) is no file of COCO annotations (images, annotations):"
+        " file_name must be text",
+    ),
+    "a list of pictures that is empty": (
+        lambda root: edit(root / PACO, lambda content: content.update(images=[], annotations=[])),
+        "paco_lvis_v1_train.json names no picture",
+    ),
+    "a list of dialogues that is empty": (
+        lambda root: (root / DIALOGUES).write_text("[]"),
+        "LISA_Plus_Conversations.json names no picture",
     ),
     "a reference to an annotation that is not there": (
         lambda root: edit(root / REFCOCO, lambda content: content["annotations"].pop(0)),
@@ -373,6 +402,8 @@ def test_masks_of_all_forms_are_the_same_mask():
     assert drawn.sum() == 12
     assert np.array_equal(decode_mask({"size": [8, 10], "counts": runs}, 8, 10), drawn)
     assert not decode_mask([], 8, 10).any()
+    # what reaches a little over the border is kept, and cut there
+    assert decode_mask([[-3, -3, 14, -3, 14, 12, -3, 12]], 8, 10).all()
 
 
 def test_plain_pickles_of_python_2_are_read_and_damaged_ones_said(tmp_path):
