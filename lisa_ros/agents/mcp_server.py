@@ -24,6 +24,7 @@ from mcp_types import CallToolResult, ImageContent, TextContent, Tool, ToolAnnot
 from pycocotools import mask as coco
 from pydantic import Field, ValidationError
 
+from lisa_ros.errors import InstructionError
 from lisa_ros.node.results.overlay import mark_masks
 from lisa_ros.web.node_client import NodeClient
 
@@ -316,6 +317,8 @@ class AgentServer(MCPServer):
                 raise ToolError(f"`{key}` of {name} must be {takes[key]}, not {given}") from None
             if isinstance(cause, ToolError):  # without the package's "Error executing tool ..."
                 raise cause from None
+            if isinstance(cause, InstructionError):
+                raise ToolError(str(cause)) from None
             raise
 
 

@@ -214,9 +214,11 @@ def run_listen(args: argparse.Namespace) -> int:
         count = node.hear(sound)
         if not args.wav or node.asked:
             return 0
-        what = (
-            "nothing was understood surely enough to be asked" if count else "nobody says anything"
-        )
+        what = "nobody says anything"
+        if count:
+            what = "nothing was understood surely enough to be asked"
+        elif node.not_called:
+            what = f"nobody says the wake word {args.wake_word!r}"
         node.get_logger().warning(f"{what} in {args.wav}")
         return 1
 

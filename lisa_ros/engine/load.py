@@ -163,7 +163,7 @@ def default_threads(work: float) -> int:
     `OMP_NUM_THREADS` decides where the user has set it.
     """
     given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    if given.isdigit() and int(given):
+    if given.isdecimal() and int(given):
         return int(given)
     return 1 if work < LIGHT_WORK else usable_cores()
 

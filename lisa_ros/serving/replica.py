@@ -149,7 +149,7 @@ class EngineReplica:
         """The request's body, as far as it may be long."""
         most = LONGEST_FILE + LONGEST_HEAD
         told = request.headers.get("content-length", "0")
-        parts, length = [], int(told) if told.isdigit() else 0
+        parts, length = [], int(told) if told.isdecimal() else 0
         if length <= most:
             length = 0
             async for part in request.stream():

@@ -27,7 +27,10 @@ class AudioError(LisaError):
 def check_sound(rate: int = RATE, channels: int = 1) -> None:
     """Raise `AudioError` for sound that no voice could be understood in."""
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise AudioError(f"sound of {rate} samples a second cannot be used: 8,000 is the least")
+        raise AudioError(
+            f"sound of {rate} samples a second cannot be used: {LOWEST_RATE:,} to "
+            f"{HIGHEST_RATE:,} can"
+        )
     if channels < 1:
         raise AudioError(f"sound of {channels} channels cannot be used: 1 is the least")
 
@@ -118,6 +121,9 @@ def read_wav(source: Path | BinaryIO, name: str = "") -> tuple[np.ndarray, int]:
             f"{name} is no WAV file that can be read ({reason}): "
             "make one with `ffmpeg -i FILE -ac 1 -ar 16000 NEW.wav`"
         ) from None
+    check_sound(rate)
+    if width > 4:
+        raise AudioError(f"{name} has samples of {8 * width} bits: 8 to 32 can be read")
     data = data[: len(data) - len(data) % (width * channels)]
     if not data:
         raise AudioError(f"{name} has no sound in it: its length is zero")
@@ -127,7 +133,6 @@ def read_wav(source: Path | BinaryIO, name: str = "") -> tuple[np.ndarray, int]:
             f"{name} is cut off: {frames / rate:.1f} s of the {promised / rate:.1f} s that its "
             "beginning promises are there; copy or record it again"
         )
-    check_sound(rate)
     if width == 3:  # as the upper bytes of 32 bits
         parts = np.zeros((frames * channels, 4), np.uint8)
         parts[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
@@ -175,7 +180,7 @@ def microphone(name: str = "") -> Iterator[np.ndarray]:
         AudioError: there is none, it gives no sound, or has been unplugged.
     """
     device = sound_device()
-    chosen = int(name) if name.isdigit() else name or None
+    chosen = int(name) if name.isdecimal() else name or None
     try:
         about = device.query_devices(chosen, "input")
         rate = int(about["default_samplerate"])

@@ -57,6 +57,8 @@ class Listener(Node):
         self._told = False
         self.asked = 0
         """utterances that were sure enough to be asked"""
+        self.not_called = 0
+        """utterances in words, but without the wake word"""
         self.stopping = threading.Event()
 
     def _on_speaking(self, message: Bool) -> None:
@@ -113,8 +115,12 @@ class Listener(Node):
             return None
         if not self._wake_word:
             return heard.text
-        first, _, rest = heard.text.partition(" ")
-        return rest if first.lower().strip(",.!?") == self._wake_word else None
+        words, wake = heard.text.split(), self._wake_word.split()
+        first = [word.lower().strip(",.!?") for word in words[: len(wake)]]
+        if first != [word.strip(",.!?") for word in wake]:
+            self.not_called += 1
+            return None
+        return " ".join(words[len(wake) :])
 
     # --- where sound comes from --------------------------------------------------------------
 

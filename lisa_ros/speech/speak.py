@@ -75,25 +75,32 @@ class Speaker(Node):
     def _speak_all(self) -> None:
         """The voice's thread: one text after the other, the newest alone."""
         while True:
-            with self._changed:
-                self._changed.wait_for(
-                    lambda: self.stopping.is_set() or (self._next and not self._listening)
-                )
-                if self.stopping.is_set():
-                    return
-                text, self._next = self._next, ""
-                self._speaking.publish(Bool(data=True))
-                self._process = subprocess.Popen(
-                    self._command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                )
-            _, errors = self._process.communicate(text.encode())
-            if self._process.returncode > 0:
-                last = errors.decode(errors="replace").strip().splitlines() or ["no reason given"]
-                self.get_logger().warning(f"{self._command[0]} cannot speak: {last[-1]}")
-            self._speaking.publish(Bool(data=False))
+            try:
+                with self._changed:
+                    self._changed.wait_for(
+                        lambda: self.stopping.is_set() or (self._next and not self._listening)
+                    )
+                    if self.stopping.is_set():
+                        return
+                    text, self._next = self._next, ""
+                    self._speaking.publish(Bool(data=True))
+                    self._process = subprocess.Popen(
+                        self._command,
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.PIPE,
+                    )
+                _, errors = self._process.communicate(text.encode())
+                if self._process.returncode > 0:
+                    said = errors.decode(errors="replace").strip().splitlines()
+                    self._cannot(said[-1] if said else "no reason given")
+            except OSError as error:  # an executable, but no program: without a #!, of another CPU
+                self._cannot(error.strerror)
+            finally:  # `listen` is deaf until it hears this
+                self._speaking.publish(Bool(data=False))
+
+    def _cannot(self, reason: str) -> None:
+        self.get_logger().warning(f"{self._command[0]} cannot speak: {reason}")
 
     def close(self) -> None:
         """Fall silent."""

@@ -27,7 +27,7 @@ class _StepsAction(argparse.Action):
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         name, steps = values
-        if name not in STEPS or not steps.isdigit():
+        if name not in STEPS or not steps.isdecimal():
             parser.error(f"{option_string} takes a stage ({', '.join(STEPS)}) and a number")
         namespace.steps = {**namespace.steps, name: int(steps)}
 

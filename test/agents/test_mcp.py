@@ -28,6 +28,7 @@ MCP = [sys.executable, "-m", "lisa_ros.cli", "mcp"]
 QUEUE = 10  # query.queue_size
 WORDS = "a text of 1 to 1000 characters"
 SECONDS = "a number above 0 and at most 60"
+NUL = "the instruction is no text: its character 2 is a NUL"
 WRONG = (
     ("find", {}, f"find needs `instruction`, {WORDS}"),
     ("find", {"instruction": 7}, f"`instruction` of find must be {WORDS}, not 7"),
@@ -42,6 +43,9 @@ WRONG = (
         {"instruction": "x" * 2000},
         f"`instruction` of find must be {WORDS}, not a text of 2000 characters",
     ),
+    ("find", {"instruction": "a\0b"}, NUL),
+    ("describe", {"question": "a\0b"}, NUL),
+    ("follow", {"instruction": "a\0b"}, NUL),
     (
         "find",
         {"instruction": "the mug", "mode": "text"},

@@ -60,6 +60,13 @@ def test_files_that_are_no_sound_are_one_sentence(
     (tmp_path / "cut.wav").write_bytes(whole[:-12_000])
     (tmp_path / "head.wav").write_bytes(whole[:40])
 
+    rates, bits = {"no rate": 0, "cut without a rate": 0}, {"five bytes": 40, "eight bytes": 64}
+    for name in (*rates, *bits):
+        head = bytearray(whole)
+        head[24:28] = rates.get(name, 8_000).to_bytes(4, "little")
+        head[34:36] = bits.get(name, 16).to_bytes(2, "little")
+        (tmp_path / f"{name}.wav").write_bytes(head[:-12_000] if "cut" in name else head)
+
     def load_recognizer(model: str) -> None:
         raise AssertionError("a model was loaded for a file that cannot be heard")
 
@@ -70,11 +77,24 @@ def test_files_that_are_no_sound_are_one_sentence(
         (empty, "has no sound in it"),
         (tmp_path / "words.wav", "is no WAV file"),
         (write_wav(tmp_path / "slow.wav", tone(500, 4_000), 4_000), "4000 samples a second"),
+        (tmp_path / "no rate.wav", "sound of 0 samples a second"),
+        (tmp_path / "cut without a rate.wav", "sound of 0 samples a second"),
+        (tmp_path / "five bytes.wav", "samples of 40 bits: 8 to 32 can be read"),
+        (tmp_path / "eight bytes.wav", "samples of 64 bits: 8 to 32 can be read"),
         (tmp_path / "none.wav", "No such file"),
     ):
         assert main(["listen", "--wav", str(path)]) == 2
         said = capsys.readouterr().err
         assert reason in said and len(said.splitlines()) == 1
+
+
+def test_rates_that_no_voice_has_are_refused_with_those_that_can_be(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    for rate in (4_000, 500_000):
+        assert main(["listen", "--topic", "/a", "--rate", str(rate)]) == 2
+        said = capsys.readouterr().err
+        assert f"of {rate} samples a second cannot be used: 8,000 to 384,000 can" in said
 
 
 def test_a_file_that_came_by_a_pipe_has_no_length_to_be_cut_at(tmp_path: Path) -> None:

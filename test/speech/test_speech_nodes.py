@@ -137,8 +137,12 @@ def test_noise_and_silence_in_a_file_are_a_sentence_and_an_exit_code(
 
 
 @pytest.mark.parametrize(
-    ("sure", "code", "sentence"),
-    [(True, 0, "heard (0.50)"), (False, 1, "nothing was understood")],
+    ("sure", "code", "sentence", "options"),
+    [
+        (True, 0, "heard (0.50)", []),
+        (False, 1, "nothing was understood", []),
+        (True, 1, "nobody says the wake word 'hey robot'", ["--wake-word", "hey robot"]),
+    ],
 )
 def test_a_file_ends_with_0_where_something_in_it_was_asked(
     robot: Rig,
@@ -148,6 +152,7 @@ def test_a_file_ends_with_0_where_something_in_it_was_asked(
     sure: bool,
     code: int,
     sentence: str,
+    options: list[str],
 ) -> None:
     monkeypatch.setenv("ROS_DOMAIN_ID", str(robot.domain))
     monkeypatch.setattr("lisa_ros.speech.listen.load_detector", lambda: (Always(), "test"))
@@ -156,7 +161,7 @@ def test_a_file_ends_with_0_where_something_in_it_was_asked(
     path = write_wav(tmp_path / "said.wav", np.full(16_000, 0.5), 16_000)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        assert main(["listen", "--wav", str(path)]) == code
+        assert main(["listen", "--wav", str(path), *options]) == code
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -172,6 +177,15 @@ def test_a_wake_word_must_come_first(robot: Rig, listener: Listener) -> None:
         assert listener.hear(sound(1, 1, 1, 1)) == 1
         wait_for(lambda: asked, "the instruction")
         assert [one.data for one in asked] == ["the blue mug"]
+        assert listener.not_called == 1
+
+        listener._wake_word = "hey robot"
+        listener._recognizer = Parrot(
+            Heard("hey you the red mug", 0.9, True), Heard("Hey, robot, the green mug", 0.9, True)
+        )
+        assert listener.hear(sound(1, 1, 1, 1)) == 1
+        wait_for(lambda: len(asked) == 2, "the second instruction")
+        assert asked[1].data == "the green mug"
 
 
 def test_it_is_deaf_while_the_voice_speaks(robot: Rig, listener: Listener) -> None:
@@ -231,6 +245,28 @@ def test_the_voice_says_the_newest_and_is_silent_while_somebody_speaks(
         assert not any(line.startswith("fourth") for line in lines()), "somebody speaks"
         listening.publish(Bool(data=False))
         wait_for(lambda: "fourth ended" in lines(), "what was kept until then")
+    assert process.stop() == 0
+    assert "Traceback" not in process.log
+
+
+def test_a_voice_that_cannot_run_says_so_and_lets_listen_hear_again(
+    robot: Rig, tmp_path: Path
+) -> None:
+    voice = tmp_path / "voice"
+    voice.write_bytes(b"\0 no program")
+    voice.chmod(0o755)
+    process = Process(
+        [*LISA, "speak", "--command", str(voice), "--namespace", "lame"], robot.domain
+    )
+    robot.processes.append(process)
+    answer = robot.do(lambda: robot.node.create_publisher(String, "/lame/answer", 10))
+    with robot.hearing(Bool, "/lame/speech/speaking", LATCHED) as speaking:
+        wait_for(answer.get_subscription_count, "the voice", 60.0)
+        time.sleep(0.3)
+        for times in (1, 2):
+            answer.publish(String(data="hello"))
+            wait_for(lambda n=times: process.log.count("cannot speak: Exec format") == n, "why")
+        wait_for(lambda: speaking and not speaking[-1].data, "listen to be let hear again")
     assert process.stop() == 0
     assert "Traceback" not in process.log
 

@@ -65,11 +65,12 @@ class GoalServer:
         """Wait for the end of what has begun, without holding the executor up."""
         key = bytes(handle.goal_id.uuid)
         self._running[key] = cancel
-        if handle.is_cancel_requested:
-            cancel()
-        result = await ended
-        del self._running[key]
-        return result
+        try:
+            if handle.is_cancel_requested:
+                cancel()
+            return await ended
+        finally:
+            del self._running[key]
 
     def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
         cancel = self._running.get(bytes(handle.goal_id.uuid))
