@@ -7,8 +7,9 @@ what is read backwards is read in pieces of MEMORY bytes.
 from __future__ import annotations
 
 import bisect
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,11 +80,22 @@ class FrameSource:
         self.times = [time - self.times[0] for time in self.times]
 
     def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
-        """Frames `start` to before `stop`, uint8 (H,W,3) RGB, all of one size."""
+        """Frames `start` to before `stop` or the end, uint8 (H,W,3) RGB, all of one size.
+
+        Raises:
+            VideoError: there are fewer than `scan` found.
+        """
+        done, stop = start, min(stop, len(self.times))
         for _, (_, rgb) in zip(range(start, stop), self._decode(start), strict=False):
             if rgb.shape[:2] != self.size:
                 rgb = cv2.resize(rgb, self.size[::-1], interpolation=cv2.INTER_AREA)
+            done += 1
             yield rgb
+        if done < stop:
+            raise VideoError(
+                f"{self.path} gave {len(self.times)} frames at first, and now only {done}: "
+                "leave it as it is while it is read"
+            )
 
     def backwards(self, start: int) -> Iterator[np.ndarray]:
         """Frames from `start` back to the first one, read in pieces of MEMORY bytes."""
@@ -125,17 +137,75 @@ class FolderFrames(FrameSource):
 
 
 class FileFrames(FrameSource):
-    """A video file, by PyAV."""
+    """A video file, by PyAV.
+
+    Where a seek lands depends on the container (in MPEG-TS often behind the frame), and what is
+    decoded from there on the codec (an open group of pictures refers to frames before it). So what
+    follows a seek is compared with the first pass, frame by frame, and where it is not the same,
+    the file is read from its beginning.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._stamps: list[int] = []  # of every frame, in units of the stream
+        self._stamps: list[int | None] = []  # of every frame, in units of the stream
+        self._sums: list[int] = []  # CRC-32 of every picture
+        self._seekable = False  # every frame has a stamp of its own, higher than that before it
         self._told = ""  # of how many frames the container tells
+        self._rate = FOLDER_RATE  # frames a second, as the container tells
+
+    def scan(self, report: Report) -> None:
+        super().scan(report)
+        stamps = self._stamps
+        in_order = None not in stamps and stamps == sorted(stamps)
+        # of a cut file the index may be lost
+        self._seekable = in_order and len({*stamps}) == len(stamps) and not self.faults
+        if not in_order:
+            self.times = [number / self._rate for number in range(len(stamps))]
+            self.notes.append(f"its frames have no usable times: taken as {self._rate:g} a second")
 
     def _decode(self, start: int) -> Iterator[tuple[float, np.ndarray]]:
         import av
 
-        known, packets = bool(self.times), 0
+        first_pass, number = not self.times, start
+        # 1. from the key frame before `start`, as long as what comes is what the first pass saw
+        if start and self._seekable:
+            with (
+                suppress(av.error.FFmpegError, EOFError),
+                closing(self._frames(self._stamps[start])) as frames,
+            ):
+                for frame in frames:
+                    if frame.pts is not None and frame.pts < self._stamps[start]:
+                        continue
+                    if number == len(self._stamps) or frame.pts != self._stamps[number]:
+                        break
+                    rgb = _picture(frame)
+                    if zlib.crc32(rgb) != self._sums[number]:
+                        break
+                    number += 1
+                    yield frame.time, rgb
+            if number == len(self._stamps):
+                return
+        # 2. from the beginning, by count
+        try:
+            for place, frame in enumerate(self._frames()):
+                if place < number:
+                    continue
+                rgb = _picture(frame)
+                if first_pass:
+                    self._stamps.append(frame.pts)
+                    self._sums.append(zlib.crc32(rgb))
+                yield frame.time or 0.0, rgb
+        except (av.error.FFmpegError, EOFError) as error:
+            if not self._stamps:
+                raise VideoError(f"{self.path} cannot be read as video: {_reason(error)}") from None
+            done = f"{len(self._stamps)} frames{self._told}"
+            self._fault(f"it breaks off after {done} ({_reason(error)})")
+
+    def _frames(self, stamp: int | None = None) -> Iterator[Any]:
+        """PyAV's frames, from the beginning or from where a seek to `stamp` lands."""
+        import av
+
+        first_pass, packets = not self.times, 0
         try:
             with av.open(str(self.path)) as container:
                 if not container.streams.video:
@@ -144,30 +214,19 @@ class FileFrames(FrameSource):
                 if stream.codec_context is None:
                     raise VideoError(f"{self.path}: there is no decoder for its video stream here")
                 stream.thread_type = "AUTO"
-                if start and not self.faults:  # of a cut file the index may be lost
-                    container.seek(self._stamps[start], stream=stream)
+                if stamp is not None:
+                    container.seek(stamp, stream=stream)
                 self._told = f" of {stream.frames}" if stream.frames else ""
+                self._rate = float(stream.average_rate or FOLDER_RATE)
                 for packet in container.demux(stream):
                     packets += packet.dts is not None  # the last one only empties the decoder
-                    for frame in packet.decode():
-                        stamp = len(self._stamps) if frame.pts is None else frame.pts
-                        if start and stamp < self._stamps[start]:
-                            continue  # the seek went to the key frame before it
-                        if not known:
-                            self._stamps.append(stamp)
-                        rgb = frame.to_ndarray(format="rgb24")
-                        yield float(stamp * stream.time_base), _upright(frame, rgb)
-                if self._stamps and not known:
+                    yield from packet.decode()
+                if self._stamps and first_pass:
                     self._compare(container, packets)
         except av.error.DecoderNotFoundError as error:
             raise VideoError(
                 f"{self.path}: there is no decoder for its video stream: {error}"
             ) from None
-        except (av.error.FFmpegError, EOFError) as error:
-            if not self.times and not self._stamps:
-                raise VideoError(f"{self.path} cannot be read as video: {_reason(error)}") from None
-            done = f"{len(self._stamps)} frames{self._told}"
-            self._fault(f"it breaks off after {done} ({_reason(error)})")
 
     def _compare(self, container: Any, packets: int) -> None:
         """What was read with what the container tells of: a file may end without an error."""
@@ -178,15 +237,18 @@ class FileFrames(FrameSource):
         if packets < stream.frames and "mp4" not in container.format.name:  # may leave some out
             self._fault(done + self._told)
             return
-        told, end = 0.0, float(self._stamps[-1] * stream.time_base)
+        told, end = 0.0, (len(self._stamps) - 1) / self._rate
+        if None not in self._stamps:
+            end = float(max(self._stamps) * stream.time_base)
         if "DURATION" in stream.metadata:  # Matroska's: "00:01:02.500"
             hours, minutes, seconds = stream.metadata["DURATION"].split(":")
             told = 3600 * int(hours) + 60 * int(minutes) + float(seconds)
         elif stream.duration:
             told = float((stream.duration + max(0, stream.start_time or 0)) * stream.time_base)
         elif container.duration and len(container.streams) == 1:
-            told = (container.duration + max(0, container.start_time or 0)) / av.time_base
-        if told - end > LAST_FRAMES / float(stream.average_rate or FOLDER_RATE):
+            start = 0 if container.format.name == "flv" else max(0, container.start_time or 0)
+            told = (container.duration + start) / av.time_base  # FLV's counts from zero
+        if told - end > LAST_FRAMES / self._rate:
             self._fault(f"{done}{self._told}, at {end:.1f} of {told:.1f} s")
 
 
@@ -224,8 +286,9 @@ class BagFrames(FrameSource):
             self._fault(fault)
 
 
-def _upright(frame: Any, rgb: np.ndarray) -> np.ndarray:
+def _picture(frame: Any) -> np.ndarray:
     """A phone's video is stored lying, with the turn that makes it upright beside it."""
+    rgb = frame.to_ndarray(format="rgb24")
     return np.ascontiguousarray(np.rot90(rgb, round(getattr(frame, "rotation", 0) / 90)))
 
 

@@ -229,6 +229,59 @@ def test_damaged_and_other_pictures_are_said(clips, tmp_path):
     assert any("another size" in one for one in source.notes)
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("b.mp4", "libx264", {"bf": "3"}),
+        ("open.mp4", "libx264", {"bf": "3", "x264-params": "open-gop=1"}),
+        ("b.mkv", "libx264", {"bf": "3"}),
+        ("b.ts", "libx264", {"bf": "2"}),
+        ("b.mpg", "mpeg2video", {"bf": "2"}),
+        ("b.avi", "libx264", {"bf": "3"}),  # its stamps go back and forth
+        ("b.flv", "libx264", {"bf": "2"}),
+        ("raw.h264", "libx264", {}),  # no stamps, no seeking
+        ("b.gif", "gif", {}),
+    ],
+)
+def test_a_frame_by_itself_is_that_of_the_whole_pass(tmp_path, name, codec, options):
+    path, count = tmp_path / name, 48
+    random = np.random.default_rng(0)
+    ground = random.integers(0, 256, (64, 96, 3), np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.gop_size = 96, 64, 12
+        stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
+        for index in range(count):
+            picture = cv2.blur(np.roll(ground, 3 * index, 1), (5, 5))
+            cv2.putText(picture, str(index), (8, 50), 0, 1.5, (255, 255, 255), 3)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        plain = [one.to_ndarray(format="rgb24") for one in container.decode(video=0)]
+    with open_frames(path) as source:
+        source.scan(lambda *_: None)
+        assert len(plain) == len(source.times) == count
+        assert np.diff(source.times) == pytest.approx(1 / 25, abs=0.011)
+        for index in range(count):
+            [one] = source.read(index, index + 1)
+            assert np.array_equal(one, plain[index]), index
+        rest = list(source.read(7, count + 9))
+        assert all(np.array_equal(a, b) for a, b in zip(rest, plain[7:], strict=True))
+        assert list(source.read(count, count + 1)) == []
+        assert not source.faults
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_said(clips, tmp_path):
+    copy = tmp_path / "clip.mkv"
+    copy.write_bytes(clips["mkv"].read_bytes())
+    with open_frames(copy) as source:
+        source.scan(lambda *_: None)
+        copy.write_bytes(copy.read_bytes()[: copy.stat().st_size // 2])
+        with pytest.raises(VideoError, match="40 frames at first, and now only"):
+            list(source.read(0, FRAMES))
+
+
 def no_frames(folder: Path) -> Path:
     path = folder / "none.mkv"
     with av.open(str(path), "w") as container:
