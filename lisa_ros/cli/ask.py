@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lisa_ros.cli import MODES, add_model_arguments, model_options
-from lisa_ros.engine.question import EngineConfig, Question, check_instruction, check_question
+from lisa_ros.engine.question import (
+    EngineConfig,
+    Question,
+    check_instruction,
+    check_mode,
+    check_question,
+)
 from lisa_ros.errors import LisaError
 from lisa_ros.image_files import image_format, read_image, write_image
 from lisa_ros.node.parameters import BY_NAME
@@ -153,6 +159,7 @@ def run_bag(args: argparse.Namespace) -> int:
     )
     with console.status("loading the model ..."):
         engine = load_engine(**model_options(args))
+    check_mode(args.mode, engine.modes)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task(args.recording.name, total=None)

@@ -123,11 +123,13 @@ def run_eval(args: argparse.Namespace) -> int:
     else:
         ours = tabletop()
     from lisa_ros.engine.load import load_engine
+    from lisa_ros.engine.question import check_mode
     from lisa_ros.evaluation import calibration
     from lisa_ros.evaluation.evaluate import report
     from lisa_ros.evaluation.plots import choose, contact_sheet, draw_reliability
 
     engine = load_engine(**model_options(args))
+    check_mode(args.mode, engine.modes)
     if not items:
         folder = ours.drawn_once("benchmark")  # minutes: what the model lacks has been told by now
         items = read_dataset(folder)

@@ -59,6 +59,7 @@ class Engine:
         self.features = ImageFeatureCache(config.cache_bytes)
         self.searched: Hashable | None = None  # key of the newest image of `sam_features`
         self.prompts = Prompts(lisa)
+        self.modes = tuple(self.prompts.suffixes)  # that the model was trained for
         # the image is one id and many positions
         self.prefix_length = len(self.prompts.prefix) - 1 + lisa.config.image_tokens
         self.drafter = NGramDrafter(self.prompts.known_answers())
@@ -117,7 +118,7 @@ class Engine:
     ) -> Iterator[tuple[int, Event]]:
         """The events of several questions, each with the index of its question."""
         for question in questions:
-            check_question(question, self.config, self.prompts.suffixes)
+            check_question(question, self.config, self.modes)
         if not questions:
             return
         timer, interrupted = StageTimer(self.device), Interruption(cancel, deadline)

@@ -138,14 +138,19 @@ def check_question(
     `modes`: those that the model was trained for.
     """
     check_image(question.image, config)
-    if question.mode not in modes:
-        known = "this model was not trained for" if question.mode in get_args(Mode) else "unknown"
-        raise InstructionError(f"{known} mode {question.mode!r}; use one of {', '.join(modes)}")
+    check_mode(question.mode, modes)
     check_instruction(question.instruction, config)
     for words in (words for turn in question.history for words in turn):
         check_text(words)
     if question.max_new_tokens is not None and question.max_new_tokens < 1:
         raise InstructionError("max_new_tokens must be at least 1")
+
+
+def check_mode(mode: str, modes: Collection[str]) -> None:
+    """Raise `InstructionError` for a mode that is none, or none of a model's `modes`."""
+    if mode not in modes:
+        known = "this model was not trained for" if mode in get_args(Mode) else "unknown"
+        raise InstructionError(f"{known} mode {mode!r}; use one of {', '.join(modes)}")
 
 
 def check_instruction(instruction: str, config: EngineConfig = DEFAULTS) -> None:

@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -30,6 +30,7 @@ from lisa_ros.engine.question import (
     Cancel,
     EngineConfig,
     Interruption,
+    Mode,
     Question,
     check_image,
     check_question,
@@ -104,6 +105,7 @@ class RemoteEngine:
             ServerError: the address or the token is none.
         """
         self.address, self.jpeg_quality, self.config = address, jpeg_quality, config
+        self.modes = get_args(Mode)  # which of them its model was trained for, the server knows
         self.name, self.device = "a model whose server has not answered yet", address
         self.bytes_up = 0
         """of the bodies of all requests so far"""

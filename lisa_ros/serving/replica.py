@@ -170,7 +170,7 @@ class EngineReplica:
         question = Question(
             image, wire.instruction, wire.mode, wire.history, key, wire.max_new_tokens
         )
-        check_question(question, self.engine.config, self.engine.prompts.suffixes)
+        check_question(question, self.engine.config, self.engine.modes)
         deadline = None if wire.time_left is None else time.monotonic() + wire.time_left
         return Asked(question, deadline, prepare)
 

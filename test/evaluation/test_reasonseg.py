@@ -196,6 +196,8 @@ def test_pairs_that_are_none_are_named(tmp_path):
 class Answering:
     """Stands where the engine does: masks the square, and keeps how it was asked."""
 
+    modes = ("auto", "mask", "explain", "text")
+
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
 
@@ -275,6 +277,14 @@ def test_the_mode_reaches_the_model_with_the_authors_words(tmp_path, engine):
     for mode, blank in (("mask", " "), ("auto", ""), ("explain", "")):
         assert main(["eval", "--dataset", folder, "--mode", mode]) == 0
         assert engine.asked[-1] == (f"{blank}What is the cup in this image?", mode)
+
+
+def test_a_mode_that_the_model_does_not_know_is_refused_once(tmp_path, engine, capsys):
+    folder = str(write(tmp_path / "val", entry()))
+    assert main(["eval", "--dataset", folder, "--mode", "semantic"]) == 2
+    said = capsys.readouterr()
+    assert "this model was not trained for mode 'semantic'" in said.err and not said.out
+    assert not engine.asked
 
 
 def test_an_evaluation_asks_first_whether_it_can_write(tmp_path, engine, capsys):

@@ -162,6 +162,7 @@ def test_the_benchmarks_are_found_from_inside_a_checkout(
         (("views", "{bag}", "--query", "x", "--out", "{out}", "--voxel", "inf"), "--voxel must"),
         (("views", "{bag}", "--query", "x", "--out", "{out}", "--every", "inf"), "--every must"),
         (("bag", "{bag}", "--query", "x", "--out", "{out}", "--every", "inf"), "--every must"),
+        (("bag", "{bag}", "--query", "x", "--out", "{out}", "--mode", "semantic"), "not trained"),
         (("bag", "{bag}", "--query", "x", "--out", "{out}", "--score-min", "nan"), "finite"),
         (("sim", "--rate", "inf"), "--rate must be above 0 and finite"),
         (("views", "{bag}", "--query", "x", "--out", "{out}", "--voxel", "nan"), "--voxel must"),
