@@ -199,6 +199,8 @@ def test_own_time_limit_and_length(client):
     status, result = client.ask("endless", timeout=0.5)
     assert (status, result.status) == (GoalStatus.STATUS_ABORTED, Status.TIMEOUT)
     assert result.answer.startswith("Sure, it is here. on")
+    for timeout in (float("inf"), 1e30, float("nan")):
+        assert client.ask("the mug", timeout=timeout)[1].status == Status.OK
     status, result = client.ask("long:50", max_new_tokens=6)
     assert result.answer == "Sure, it is here. word0 word1"
 

@@ -195,10 +195,14 @@ def test_the_depth_image_that_a_goal_brings_along(camera):
     assert result.instances[0].pose.header == own["image"].header
     del own["camera_info"]
     reason = client.ask("it", **own)[1].instances[0].pose_reason
-    assert "no camera_info" in reason
-    for alone in ({"depth": millimetres()}, {"camera_info": INFO}):
+    assert "no camera_info" in reason and "fill the goal's camera_info" in reason
+    matrix = CameraInfo(k=INFO.k)
+    for alone in ({"depth": millimetres()}, {"camera_info": INFO}, {"camera_info": matrix}):
         _, refused = client.ask("it", **alone)
         assert refused.status == Status.REJECTED and "no image" in refused.error
+    for size in ({"width": 64}, {"height": 48}):  # and no data: not silently the camera's
+        _, refused = client.ask("it", image=Image(encoding="rgb8", **size))
+        assert refused.status == Status.REJECTED and "image" in refused.error, refused.error
 
 
 def test_what_is_published_about_the_object(camera):

@@ -21,7 +21,7 @@ class DepthMatch:
     info: Any = None
     """CameraInfo; None if there is none"""
     reason: str = ""
-    """why there is no depth image, as a sentence without full stop"""
+    """why there is no depth image, or why no camera_info; a sentence without full stop, or empty"""
 
     @property
     def complete(self) -> bool:

@@ -12,6 +12,7 @@ from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, Image
 
 from lisa_ros.action import Follow, Segment
 from lisa_ros.msg import Segmentation
@@ -30,6 +31,7 @@ WORDS_PERIOD = 0.05  # seconds between two feedbacks that bring words only; mask
 DIALOGUES = 32  # conversations that are remembered; the one unused for longest is forgotten
 TURNS = 8  # questions of a conversation that are remembered
 MASKS = ("image", "png", "rle", "none")
+LONGEST_TIMEOUT = BY_NAME["query.timeout"].high
 LONGEST_LIMIT = BY_NAME["follow.lost_timeout"].high
 
 
@@ -150,26 +152,36 @@ class SegmentAction(GoalServer):
         details["mode"], details["refusal"] = goal.mode or "auto", unknown_masks(goal.masks)
         details["history"] = self._dialogues.history(goal.dialogue)
         if goal.timeout > 0:
-            details["timeout"] = float(goal.timeout)
+            details["timeout"] = min(float(goal.timeout), LONGEST_TIMEOUT)
         if goal.max_new_tokens:
             limit = self._parameters["query.max_new_tokens"]
             details["max_new_tokens"] = min(goal.max_new_tokens, limit)
-        if goal.image.data or goal.image.width:
+        if _is_sent(goal.image):
             details["frame"] = Frame(goal.image, match=_own_match(goal))
-        elif goal.depth.data or goal.depth.width or goal.camera_info.width:
+        elif _is_sent(goal.depth) or _is_sent(goal.camera_info):
             details["refusal"] = (
                 "the goal brings a depth image or a camera_info but no image that they belong to"
             )
         return self._queries.new(goal.instruction, Segmentation.SOURCE_ACTION, **details)
 
 
+def _is_sent(part: Image | CameraInfo) -> bool:
+    """Whether a client has filled in an image, a depth image or a camera_info of a goal."""
+    content = part.data if isinstance(part, Image) else any(part.k)
+    return bool(content or part.width or part.height)
+
+
 def _own_match(goal: Segment.Goal) -> DepthMatch:
     """The depth image and the camera_info that a goal brings along with its own image."""
-    if not (goal.depth.data or goal.depth.width):
+    if not _is_sent(goal.depth):
         return DepthMatch(reason="the image came with the question, and no depth image with it")
-    # A camera_info that is not filled in is one that has not been sent.
-    info = goal.camera_info if goal.camera_info.width or any(goal.camera_info.k) else None
-    return DepthMatch(goal.depth, info)
+    if not _is_sent(goal.camera_info):
+        return DepthMatch(
+            goal.depth,
+            reason="no camera_info came with the question, so its depth image has no scale across: "
+            "fill the goal's camera_info with that of the depth image",
+        )
+    return DepthMatch(goal.depth, goal.camera_info)
 
 
 class GoalProgress:

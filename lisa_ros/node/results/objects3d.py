@@ -110,7 +110,8 @@ def _readings(match: DepthMatch, header: Any, settings: Any) -> tuple[np.ndarray
         raise DepthError(match.reason)
     if match.info is None:
         raise DepthError(
-            "no camera_info has arrived, so the depth image has no scale across: connect "
+            match.reason
+            or "no camera_info has arrived, so the depth image has no scale across: connect "
             "`camera_info` to the one that is published beside the depth image"
         )
     check_registered(header.frame_id, match.depth.header.frame_id)
