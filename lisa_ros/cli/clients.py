@@ -152,8 +152,11 @@ def _demonstration(args: argparse.Namespace) -> Iterator[Demo | None]:
         return
     from lisa_ros.demo.demonstration import started
     from lisa_ros.demo.recorded_camera import read_questions
+    from lisa_ros.model.config import find
     from lisa_ros.web.pages import Demo
 
+    if "://" not in args.model:  # that of a fleet
+        find(args.model)  # a node without its model stays, unconfigured, and nobody would be told
     tables: dict[int, list[str]] = {}
     for question in read_questions():
         tables.setdefault(question.seed, []).append(question.instruction)

@@ -266,6 +266,16 @@ def test_addresses_that_are_refused(
     assert sentence in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", [["mcp"], ["web", "--port", "0"]])
+def test_a_demonstration_without_its_model_ends_with_the_reason(
+    command: list[str], robot: Rig
+) -> None:
+    process = Process([*MCP[:-1], *command, "--demo", "--model", "nope"], robot.domain)
+    robot.processes.append(process)
+    assert process.process.wait(120.0) == 2, process.log
+    assert "there is no model folder nope" in process.log and "Traceback" not in process.log
+
+
 def test_a_port_that_is_taken(address: str, capsys: pytest.CaptureFixture[str]) -> None:
     port = address.removesuffix("/mcp").rpartition(":")[2]
     assert main(["mcp", "--http", "--port", port]) == 2
