@@ -1,19 +1,24 @@
 """One of several processes of torchrun: trains SAM and leaves what it has learnt and drawn.
 
 Arguments: folder, number of steps, and the step in which the first process is told to stop, or 0.
-It then goes on.
+It then goes on. The first process is slow to write, as a busy disk is. At the end the processes
+look for the checkpoint in a folder of their own each, where only the first one has it.
 """
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
 from square_scenes import square_scenes
 from torch import distributed
 
+from lisa_ros.errors import LisaError
+from lisa_ros.training import loop
 from lisa_ros.training.loop import Schedule, join_ranks, train
 from lisa_tabletop.training.nano import nano_network
 from lisa_tabletop.training.optimizer import Optimizer
@@ -30,6 +35,12 @@ class Watched(PretrainSam):
         return super().loss(network, batch)
 
 
+def write_late(path, content, write=loop.write_tensors):
+    time.sleep(1)
+    write(path, content)
+
+
+loop.write_tensors = write_late
 torch.set_num_threads(1)
 folder, steps, stop = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 rank = join_ranks("cpu")
@@ -43,5 +54,14 @@ for _ in range(1 + bool(stop)):
     schedule = Schedule(steps, 1e-3, warm_up=1)
     with contextlib.suppress(KeyboardInterrupt):
         train("pretrain_sam", network, stage, Optimizer(modules), schedule, folder, seed=7)
-torch.save({"network": network.state_dict(), "seen": seen}, folder / f"rank{rank.process_index}.pt")
+learnt = {"network": network.state_dict(), "seen": seen}
+own, refused = folder / f"own{rank.process_index}", ""
+own.mkdir()
+if rank.is_main_process:
+    shutil.copy(folder / "pretrain_sam.pt", own)
+try:
+    train("pretrain_sam", network, stage, Optimizer(modules), schedule, own, seed=7)
+except LisaError as error:
+    refused = str(error)
+torch.save(learnt | {"refused": refused}, folder / f"rank{rank.process_index}.pt")
 distributed.destroy_process_group()

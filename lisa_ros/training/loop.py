@@ -25,7 +25,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import reduce
+from accelerate.utils import gather_object, reduce
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -148,6 +148,7 @@ def train(
     # 1. where the run stands
     averages = [p.detach().float().clone() for p in parameters] if ema else []
     step, spent = _resume(checkpoint, network, stage, optimizer, averages)
+    _require_equal(state, step, checkpoint)
     key, ranks = (seed, *name.encode(), 0), state.num_processes
     per_step, rank = accumulate * ranks, state.process_index
     numbers = range(step * per_step + rank, schedule.steps * per_step, ranks)
@@ -169,6 +170,7 @@ def train(
                 _save(checkpoint, network, stage, optimizer, averages, step, spent)
                 saved = spent
             if stopped and not done:
+                state.wait_for_everyone()  # who trains again at once reads the checkpoint
                 raise KeyboardInterrupt(f"{name} stopped after step {step} of {schedule.steps}")
             if done:
                 break
@@ -310,6 +312,16 @@ def _agree(
         return stop, seconds
     worst = reduce(torch.tensor([float(stop), seconds], dtype=torch.float64).to(device), "max")
     return bool(worst[0]), float(worst[1])
+
+
+def _require_equal(state: PartialState, step: int, checkpoint: Path) -> None:
+    """LisaError where the ranks would go on from different steps, and wait for each other."""
+    steps = gather_object([step])
+    if len(set(steps)) > 1:
+        raise LisaError(
+            f"the ranks found {checkpoint} at the steps {steps}, one of each rank: the folder must"
+            " be the same on all machines, and hold nothing of another run"
+        )
 
 
 def _average_gradients(parameters: Sequence[nn.Parameter]) -> None:

@@ -182,6 +182,7 @@ def run(
     # 3. an ordinary model again, in both layouts
     if items and (state / "best.pt").exists():
         figures = _load_best(state / "best.pt", network)
+        ranks.wait_for_everyone()  # the first one deletes the file when all is written
     half = torch.bfloat16 if network.dtype == torch.bfloat16 else torch.float16
     scale = recipe.lora_alpha / recipe.lora_rank
     tensors = merged(network, scale, half, keep=ranks.is_main_process)

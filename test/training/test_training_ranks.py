@@ -41,6 +41,8 @@ def test_two_processes_learn_the_same_and_go_on_exactly(tmp_path):
         assert torch.equal(tensor, other["network"][name]), name
     assert len(resumed["seen"]) == len(other["seen"]) == 3
     assert (tmp_path / "whole" / "pretrain_sam.pt").exists()
+    for told in (first, second):  # instead of waiting for each other
+        assert "at the steps [3, 0]" in told["refused"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
