@@ -26,7 +26,7 @@ help:
 setup:
 	@.ci/setup $(VENV)
 
-## make demo             play a recorded camera to the node, ask it, show table and pictures (demo_output/)
+## make demo             play a recorded camera to the node, ask it, show table and images (demo_output/)
 demo: setup
 	@$(VENV)/bin/lisa-ros demo
 

@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PAGE",
         help="put the tables into a page; presets that were not measured keep theirs",
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture of the curves")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write an image of the curves")
     parser.add_argument(
         "--study",
         choices=("quantization", "views", "sam"),

@@ -142,7 +142,7 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-def pictures(scenes: list[RecordedScene]) -> list[np.ndarray]:
+def scene_images(scenes: list[RecordedScene]) -> list[np.ndarray]:
     """The first image of every scene."""
     files = [scene.frames[0][IMAGE].data.tobytes() for scene in scenes]
     return [np.asarray(Image.open(io.BytesIO(file))) for file in files]
@@ -264,7 +264,7 @@ def kill_and_restart(
 def run(robots: int, questions: int, folder: Path, stack: ExitStack) -> list[list[str]]:
     """All measurements; rows of the table."""
     scenes, port = read_recording(), free_port()
-    address, images = f"http://127.0.0.1:{port}", pictures(scenes)
+    address, images = f"http://127.0.0.1:{port}", scene_images(scenes)
 
     # 1. the server alone, with batches of one
     with server(folder, port, "--batch", "1") as process:

@@ -42,7 +42,7 @@ SIDE = 46  # pixels of a thing at 320x240
 
 
 @cache
-def pictures(things: int, away: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+def moving_things(things: int, away: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
     """Images uint8 (480, 640, 3) of so many things that go to and fro, with masks (N, 480, 640).
 
     The first thing is out of the last `away` of them.
@@ -70,7 +70,7 @@ def resident() -> float:
 
 def small_tracker(way: str) -> tuple[Tracker, Instance]:
     """A tracker and what it begins with: of nano with the embedding of an answer, or of SAM 2."""
-    image, masks = pictures(1, CYCLE // 4)[0]
+    image, masks = moving_things(1, CYCLE // 4)[0]
     thing = instance(masks[0], "the red thing")
     if way == "sam2":
         import torch
@@ -93,7 +93,7 @@ def small_tracker(way: str) -> tuple[Tracker, Instance]:
 def watch(way: str) -> None:
     """Print resident memory every thousand images, and at the end what the tracker has counted."""
     tracker, thing = small_tracker(way)
-    images = [image for image, _ in pictures(1, CYCLE // 4)]
+    images = [image for image, _ in moving_things(1, CYCLE // 4)]
     tracker.start(images[0], [thing], stamp=0.0, key=0)
     states: dict[str, int] = {}
     for number in range(1, FRAMES + 1):
@@ -126,7 +126,7 @@ def milliseconds(things: int, goals: int) -> float:
     from lisa_ros.tracking.lisa import LisaTracker
     from lisa_ros.tracking.motion import SharedMotion
 
-    frames, shared = pictures(things), SharedMotion()
+    frames, shared = moving_things(things), SharedMotion()
     found = [instance(mask) for mask in frames[0][1]]
     trackers = [LisaTracker(None, shared=shared) for _ in range(goals)]
     for number, tracker in enumerate(trackers):
@@ -157,7 +157,7 @@ class Node:
 
     def __init__(self, robot: Rig, things: int) -> None:
         self.robot, self.things = robot, things
-        self.messages = [image_message(image) for image, _ in pictures(things)]
+        self.messages = [image_message(image) for image, _ in moving_things(things)]
         self.stamp = 0
         self.sent: dict[int, float] = {}
         self.heard: dict[int, float] = {}
@@ -189,7 +189,7 @@ class Node:
     def follow(self, number: int) -> None:
         """A goal for the thing of that number, which begins with its box."""
         self.film(1.0, RATES[0])
-        mask = pictures(self.things)[self.stamp % CYCLE][1][number]
+        mask = moving_things(self.things)[self.stamp % CYCLE][1][number]
         y, x = (int(axis.min()) for axis in np.nonzero(mask))
         box = [max(0, x - 10), max(0, y - 10), 2 * SIDE + 20, 2 * SIDE + 20]
         goal = Follow.Goal(box=box, lost_timeout=100.0, masks="none")

@@ -89,7 +89,7 @@ def told(result: Any) -> list[str]:
         if part.type == "image":
             jpeg = np.frombuffer(base64.b64decode(part.data), np.uint8)
             height, width = cv2.imdecode(jpeg, cv2.IMREAD_COLOR).shape[:2]
-            lines.append(f"picture: {width}x{height}, {len(part.data) / 1000:.0f} kB")
+            lines.append(f"image: {width}x{height}, {len(part.data) / 1000:.0f} kB")
         else:
             mark = "error: " if result.is_error else ""
             lines += [f"{mark}{line}" for line in part.text.splitlines()]

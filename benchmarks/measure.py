@@ -129,7 +129,7 @@ class _Bench:
         self.reference = _in_one_precision(lisa)
         self.plain = Engine(lisa, EngineConfig(draft_tokens=0))
         self.drafting = Engine(lisa)
-        self.image = _picture(0)
+        self.image = _image(0)
         self.prompt = self.plain.prompts.ids(Question(self.image, INSTRUCTION))
         self.length = 0
 
@@ -217,7 +217,7 @@ class _Bench:
 
     def batch(self, count: int, *, new: bool) -> dict[str, float]:
         """`count` questions together and one by one."""
-        images = [_picture(n) for n in range(count)] if new else [self.image] * count
+        images = [_image(n) for n in range(count)] if new else [self.image] * count
         questions = [
             Question(image, INSTRUCTION, key=None if new else "known", max_new_tokens=self.length)
             for image in images
@@ -275,7 +275,7 @@ def _in_one_precision(lisa: Lisa) -> Lisa:
     return replace(lisa, network=whole)
 
 
-def _picture(seed: int) -> np.ndarray:
+def _image(seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
     return random.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 

@@ -154,7 +154,7 @@ def kinds_recognised(part: str, size: int, patch: int, scenes: Scenes) -> tuple[
 
 
 def validation_objects() -> Iterator[tuple[Tensor, Tensor, list[tuple[int, str]]]]:
-    """Each picture of the validation set (1,3,H,W), its ids, and the objects that it asks for."""
+    """Each image of the validation set (1,3,H,W), its ids, and the objects that it asks for."""
     items: dict[tuple[str, str], list] = {}
     for item in read_dataset(drawn_once("validation")):
         items.setdefault(item.scene, []).append(item)

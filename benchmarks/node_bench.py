@@ -25,8 +25,8 @@ from node_rig import (
     Manager,
     Process,
     Rig,
+    drawn_image,
     image_message,
-    picture,
     wait_for,
 )
 from rclpy.qos import QoSProfile
@@ -78,7 +78,7 @@ def camera(width: int, height: int, rate: float) -> None:
     """Images with their number as stamp, reliable: both kinds of subscribers hear it."""
     node = rclpy.create_node("camera", namespace="lisa")
     publisher = node.create_publisher(Image, "image", RELIABLE)
-    message = image_message(picture(width, height))
+    message = image_message(drawn_image(width, height))
     due, count = time.monotonic(), 0
     while rclpy.ok():
         count += 1
@@ -112,7 +112,7 @@ def round_trips(robot: Rig, width: int, height: int, ask_first: bool) -> list[fl
     )
     wait_for(subscription.get_publisher_count, "mask/image")
     wait_for(robot.images.get_subscription_count, "image")
-    message = image_message(picture(width, height))
+    message = image_message(drawn_image(width, height))
     robot.images.publish(message)
     time.sleep(1.0)
     taken = []

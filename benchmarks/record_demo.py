@@ -4,7 +4,7 @@
 
 Writes questions.yaml and tabletop.mcap. One question of every kind in `KINDS` is drawn by a seed,
 in sentences that only the test asks, and so are all tables but the first; no answer of any model is
-looked at. The camera takes a few pictures of every scene while it swings around the table. The
+looked at. The camera takes a few images of every scene while it swings around the table. The
 scenes' seeds begin at 9,000,000: training draws below 5,000,000, the evaluation from 8,000,000.
 """
 
@@ -57,15 +57,15 @@ KINDS = (
     (("use", "use", "name"), ("two steps", "two_hop", "name")),
     (("use, mask only", "use", "mask"), ("plain", "plain", "name")),
 )
-FRAMES = 8  # pictures per scene
+FRAMES = 8  # images per scene
 HEAD = """\
 # What the demonstration asks, scene by scene. `seed` is the scene's number in the recording;
 # `status` is what a right answer has; `objects` are the meant objects by their value in the
-# recording's pictures of true instances. Drawn at random by `python -m benchmarks.record_demo`;
+# recording's images of true instances. Drawn at random by `python -m benchmarks.record_demo`;
 # neither the scenes nor the sentences were in the training.
 """
-SWING = np.deg2rad(6.0)  # around the middle of the table, from the first picture to the last
-PERIOD = 100_000_000  # nanoseconds from picture to picture
+SWING = np.deg2rad(6.0)  # around the middle of the table, from the first image to the last
+PERIOD = 100_000_000  # nanoseconds from image to image
 JPEG_QUALITY = 92
 
 

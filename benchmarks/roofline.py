@@ -231,7 +231,7 @@ def measure_routes(
     machines = {dtype: measure_machine(device, dtype) for dtype in dtypes}
     timings = []
     for preset in presets:
-        # 1. the same weights in each precision, the same picture
+        # 1. the same weights in each precision, the same image
         runs: dict[tuple[torch.dtype, str], Callable[[], Tensor]] = {}
         for dtype in dtypes:
             network = random_lisa(preset, device=device, sam_dtype=dtype).network

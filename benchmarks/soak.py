@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import psutil
 from lisa_ros.action import Segment
-from node_rig import Manager, Rig, image_message, picture, rig, wait_for
+from node_rig import Manager, Rig, drawn_image, image_message, rig, wait_for
 from rclpy.action import ActionClient
 
 from benchmarks.generated_tables import page_option, show
@@ -190,7 +190,7 @@ def interlude(robot: Rig, program: Program, report: Report, random: np.random.Ge
     elif choice == 1:
         program.change_state("deactivate", "cleanup", "configure", "activate")
     elif choice == 2:
-        broken = image_message(picture())
+        broken = image_message(drawn_image())
         broken.step = int(random.integers(0, 100))
         for _ in range(3):
             robot.images.publish(broken)

@@ -36,7 +36,7 @@ def made_up(kinds: list[str]) -> dict[str, str]:
 
 
 def write_questions(folder: Path, items: list[Item], names: dict[str, str]) -> None:
-    """Questions about single things in ReasonSeg's format, a picture and a JSON each."""
+    """Questions about single things in ReasonSeg's format, an image and a JSON each."""
     folder.mkdir(parents=True)
     for number, item in enumerate(items):
         mask = item.truth()[0] == TARGET

@@ -1,4 +1,4 @@
-"""What training costs: memory of a GPU, what makes it cheaper, how fast its pictures are read.
+"""What training costs: memory of a GPU, what makes it cheaper, how fast its images are read.
 
     PYTHONPATH=test python -m benchmarks.training_bench memory [--write docs/training.md]
     PYTHONPATH=test python -m benchmarks.training_bench speed [--write docs/training.md]
@@ -8,12 +8,12 @@
 byte of them exists, but every tensor that autograd would keep for the backward pass is asked for
 its size. Weights, gradients and moments are those of the parameters as the recipe sets them up.
 
-`speed` counts operations on the same networks, for a picture with three dialogues, and measures on
+`speed` counts operations on the same networks, for an image with three dialogues, and measures on
 nano a cache, rows of like lengths, compiling. Batches are drawn with the shares of the paper; a
 dialogue about a thing has 62 to 80 ids, one of LLaVA-Instruct 110 to 420, cut where training cuts
-it; nano's rows are made as long as those of 7B, whose picture takes 256 places.
+it; nano's rows are made as long as those of 7B, whose image takes 256 places.
 
-`data` takes samples from made-up pictures of the published sets' sizes: a picture read, resized for
+`data` takes samples from made-up images of the published sets' sizes: an image read, resized for
 CLIP and for SAM at 1024 pixels, its masks drawn, its dialogues in ids.
 """
 
@@ -42,18 +42,18 @@ from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.processor import Processor
 from lisa_ros.model.weights import empty_network, precision
 from lisa_ros.text_tables import markdown_table
-from lisa_ros.training.examples import MOST_IDS, Pictures
+from lisa_ros.training.examples import MOST_IDS, MixtureBatches
 from lisa_ros.training.feature_cache import FeatureCache
 from lisa_ros.training.mixture import Mixture
-from lisa_ros.training.objective import Objective, PictureExample
+from lisa_ros.training.objective import ImageExample, Objective
 from lisa_ros.training.recipe import add_trained_parts, by_length
 from lisa_ros.training.recipe_file import LISA_SETS, Recipe
 
 PRESETS = ("lisa-7b", "lisa-13b")
 GB = 1e9
-IDS = 90  # of a dialogue about a thing, the system's words included; three dialogues a picture
+IDS = 90  # of a dialogue about a thing, the system's words included; three dialogues an image
 ROOM = 0.92  # of a GPU's memory: CUDA itself and fragments take the rest
-SAM_AT_WORK = 1.5e9  # one picture at 1024 through SAM's encoder without gradients, in bfloat16
+SAM_AT_WORK = 1.5e9  # one image at 1024 through SAM's encoder without gradients, in bfloat16
 STEPS, ACCUMULATE = 3, 10  # steps of so many batches each
 IMAGE_TOKENS = 256  # of 7B
 SECONDS = 5.0  # of the processor, for each set
@@ -108,7 +108,7 @@ def sizes(network: LisaNetwork) -> dict[str, float]:
     }
 
 
-def kept_of_a_layer(preset: str, pictures: int) -> float:
+def kept_of_a_layer(preset: str, images: int) -> float:
     """What autograd keeps of one layer of the language model, each storage once, on meta."""
     network, kept = meta_network(preset, layers=1), {}
     known = {p.untyped_storage()._cdata for p in network.parameters()}
@@ -120,27 +120,27 @@ def kept_of_a_layer(preset: str, pictures: int) -> float:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda one: one):
-        through_a_layer(network, 3 * pictures)
+        through_a_layer(network, 3 * images)
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
-def plan(preset: str, ranks: int, pictures: int) -> dict[str, float]:
+def plan(preset: str, ranks: int, images: int) -> dict[str, float]:
     """Bytes on one of `ranks` GPUs; sharded where there are several."""
     network = meta_network(preset)
     counted, llama = sizes(network), network.config.llama
     # checkpointed: what goes into each layer (float32), and all of the layer that is gone through
     length = IDS + network.config.image_tokens - 1
-    inputs = llama["num_hidden_layers"] * 3 * pictures * length * llama["hidden_size"] * 4
+    inputs = llama["num_hidden_layers"] * 3 * images * length * llama["hidden_size"] * 4
     state = (counted["weights"] + counted["gradients"] + counted["moments"]) / ranks
     # gathered: the root's weights and gradients, the layer at work and the next one
     gathered = 0 if ranks == 1 else counted["root"] + counted["gradients"] + 2 * counted["layer"]
-    activations = inputs + kept_of_a_layer(preset, pictures) + SAM_AT_WORK
+    activations = inputs + kept_of_a_layer(preset, images) + SAM_AT_WORK
     return {"state": state, "gathered": gathered, "activations": activations,
             "together": state + gathered + activations}  # fmt: skip
 
 
 def memory() -> str:
-    """The table of bytes on a GPU, by the number of GPUs and of pictures on each."""
+    """The table of bytes on a GPU, by the number of GPUs and of images on each."""
     rows = []
     for preset in PRESETS:
         counted = sizes(meta_network(preset))
@@ -149,12 +149,12 @@ def memory() -> str:
               f" {counted['trained'] / 1e6:,.1f} trained; weights {counted['weights'] / GB:.1f} GB,"
               f" gradients {counted['gradients'] / GB:.1f}, moments {counted['moments'] / GB:.1f}"
               f" GB")  # fmt: skip
-        for ranks, pictures in ((1, 1), (1, 2), (4, 1), (8, 1), (8, 2)):
-            found = plan(preset, ranks, pictures)
+        for ranks, images in ((1, 1), (1, 2), (4, 1), (8, 1), (8, 2)):
+            found = plan(preset, ranks, images)
             fits = [f"{size} GB" for size in (24, 48, 80) if found["together"] / GB < ROOM * size]
             cells = [f"{value / GB:.1f}" for value in found.values()]
-            rows.append([name, str(ranks), str(pictures), *cells, *(fits[:1] or ["–"])])
-    head = ["model", "GPUs", "pictures", "state", "gathered", "activations", "together", "fits"]
+            rows.append([name, str(ranks), str(images), *cells, *(fits[:1] or ["–"])])
+    head = ["model", "GPUs", "images", "state", "gathered", "activations", "together", "fits"]
     return markdown_table(head, rows)
 
 
@@ -162,7 +162,7 @@ def memory() -> str:
 
 
 def operations(preset: str) -> dict[str, float]:
-    """Of a picture with three dialogues: the two encoders, and the language model with its
+    """Of an image with three dialogues: the two encoders, and the language model with its
     backward pass, whose layers are computed again."""
     network, config, found = meta_network(preset, layers=1), preset_config(preset), {}
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -182,14 +182,14 @@ def operations(preset: str) -> dict[str, float]:
 
 
 def lengths(random: Generator) -> list[int]:
-    """Ids of the dialogues about one picture of the paper's mixture."""
+    """Ids of the dialogues about one image of the paper's mixture."""
     group = random.choice(4, p=np.array([9, 3, 3, 1]) / 16)
     low, high, count = ((62, 80, 3), (62, 80, 3), (110, 420, 1), (75, 110, 3))[group]
     return np.minimum(random.integers(low, high + 1, count), MOST_IDS).tolist()
 
 
-def of_lengths(example: PictureExample, config: LisaConfig, random: Generator) -> PictureExample:
-    """The same picture with dialogues of such lengths, of which the end is learnt, no mask."""
+def of_lengths(example: ImageExample, config: LisaConfig, random: Generator) -> ImageExample:
+    """The same image with dialogues of such lengths, of which the end is learnt, no mask."""
     ids, learnt = [], []
     for length in lengths(random):
         length += IMAGE_TOKENS - config.image_tokens
@@ -200,12 +200,12 @@ def of_lengths(example: PictureExample, config: LisaConfig, random: Generator) -
     return replace(example, ids=tuple(ids), learnt=tuple(learnt), truth=example.truth[:0])
 
 
-def lengthened(batches: Sequence[Sequence[PictureExample]], config: LisaConfig) -> list[tuple]:
+def lengthened(batches: Sequence[Sequence[ImageExample]], config: LisaConfig) -> list[tuple]:
     random = np.random.default_rng(1)
     return [tuple(of_lengths(one, config, random) for one in batch) for batch in batches]
 
 
-def padding(batches: Sequence[Sequence[PictureExample]], image_tokens: int) -> float:
+def padding(batches: Sequence[Sequence[ImageExample]], image_tokens: int) -> float:
     """The share of padding of all positions of some batches."""
     together = empty = 0
     for batch in batches:
@@ -215,7 +215,7 @@ def padding(batches: Sequence[Sequence[PictureExample]], image_tokens: int) -> f
     return empty / together
 
 
-def learn(objective: Objective, batches: Sequence[Sequence[PictureExample]]) -> float:
+def learn(objective: Objective, batches: Sequence[Sequence[ImageExample]]) -> float:
     """Seconds of processor time, forward and backward."""
     began = time.process_time()
     for batch in batches:
@@ -224,17 +224,17 @@ def learn(objective: Objective, batches: Sequence[Sequence[PictureExample]]) -> 
     return time.process_time() - began
 
 
-def in_turns(ways: Sequence[Callable[[int], float]], steps: int, pictures: int) -> list[float]:
-    """Pictures a second of some ways to take a step, by turns: a neighbour slows all of them."""
+def in_turns(ways: Sequence[Callable[[int], float]], steps: int, images: int) -> list[float]:
+    """Images a second of some ways to take a step, by turns: a neighbour slows all of them."""
     spent = [0.0] * len(ways)
     for step in range(steps):
         for number, seconds in enumerate(ways):
             spent[number] += seconds(step)
-    return [steps * pictures / one for one in spent]
+    return [steps * images / one for one in spent]
 
 
 def speed() -> str:
-    """The table of pictures a second of nano, without and with each of the options."""
+    """The table of images a second of nano, without and with each of the options."""
     for preset in PRESETS:
         found = operations(preset)
         parts = ", ".join(f"{part} {value / 1e12:.1f}" for part, value in found.items())
@@ -253,16 +253,17 @@ def speed() -> str:
         add_trained_parts(lisa.network, Recipe())
         lisa.network.train()
 
-        def drawn(cache: FeatureCache | None, size: int) -> list[tuple[PictureExample, ...]]:
+        def drawn(cache: FeatureCache | None, size: int) -> list[tuple[ImageExample, ...]]:
             random = np.random.default_rng(0)
-            source = Pictures(Mixture(groups, [9, 3, 3, 1]), lisa.tokenizer.encode, lisa.config,
-                              lisa.processor, size, cache)  # fmt: skip
+            mixture = Mixture(groups, [9, 3, 3, 1])
+            source = MixtureBatches(mixture, lisa.tokenizer.encode, lisa.config, lisa.processor,
+                                    size, cache)  # fmt: skip
             return [source.batch(random) for _ in range(STEPS * ACCUMULATE)]
 
         def step_of(batches: Sequence, step: int) -> Sequence:
             return batches[step * ACCUMULATE : (step + 1) * ACCUMULATE]
 
-        # 1. the cache at its first look and at its second; the reading of the pictures counts
+        # 1. the cache at its first look and at its second; the reading of the images counts
         rates = []
         for cached in (False, True, True):
             cache = FeatureCache.open(Path(folder) / "cache", 1e9, lisa) if cached else None
@@ -271,7 +272,7 @@ def speed() -> str:
             spent = time.process_time() - began
             spent += learn(Objective(lisa.network, lisa.processor, cache), batches)
             rates.append(2 * len(batches) / spent)
-        row("`cache`, a picture's first look", rates[0], rates[1])
+        row("`cache`, an image's first look", rates[0], rates[1])
         row("`cache`, every other look", rates[0], rates[2])
         # 2. like lengths together
         objective = Objective(lisa.network, lisa.processor)
@@ -288,7 +289,7 @@ def speed() -> str:
                  lambda n, ordered=ordered: learn(objective, ordered[n])],
                 STEPS, size * ACCUMULATE,
             )  # fmt: skip
-            what = f"{size} pictures a batch: padding {empty:.1%}, then {fewer:.1%}"
+            what = f"{size} images a batch: padding {empty:.1%}, then {fewer:.1%}"
             row(f"`group_by_length`, {what}", *rates)
         # 3. compiled layers, their compilation apart
         seen, layers = lengthened(drawn(cache, 2), lisa.config), lisa.network.language_model.layers
@@ -323,7 +324,7 @@ def data() -> str:
             published_samples.SIZES = (size,) * 4
             root = published_samples.write_published(Path(folder))
             mixture = Mixture({name: [open_published(root, name)]}, [1])
-            source = Pictures(mixture, lambda text: [1] * len(text.split()), config,
+            source = MixtureBatches(mixture, lambda text: [1] * len(text.split()), config,
                               Processor(config), 1)  # fmt: skip
             random, count, began = np.random.default_rng(0), 0, time.process_time()
             while time.process_time() - began < SECONDS:
@@ -332,7 +333,7 @@ def data() -> str:
             rate = count / (time.process_time() - began)
         rows.append([name, f"{size[0]}x{size[1]}", f"{rate:.1f}"])
         print(" | ".join(rows[-1]), flush=True)
-    return markdown_table(["data set", "picture", "samples a second and core"], rows, words=2)
+    return markdown_table(["data set", "image", "samples a second and core"], rows, words=2)
 
 
 STUDIES = {"memory": memory, "speed": speed, "data": data}

@@ -1,4 +1,4 @@
-"""The page beside its promises: Enter to overlay, live pictures, processor time, a restarted node.
+"""The page beside its promises: Enter to overlay, live images, processor time, a restarted node.
 
     PYTHONPATH=test python -m benchmarks.web_bench [--write docs/web.md]
 
@@ -62,7 +62,7 @@ def open_page(browser: Browser, link: str, **look: object) -> Page:
     page.set_default_timeout(LIMIT * 1000)
     page.goto(link)
     page.wait_for_selector("#state[data-level=good]")
-    wait_for(lambda: frames(page) > 5, "live pictures", LIMIT)
+    wait_for(lambda: frames(page) > 5, "live images", LIMIT)
     return page
 
 
@@ -98,7 +98,7 @@ def main() -> None:
         elapsed = time.time() - begin
         share = (processor_seconds(web) - used) / elapsed
         rates = [(frames(one) - old) / elapsed for one, old in zip(pages, before, strict=True)]
-        rows.append(["live pictures a second, the slower of two pages", f"{min(rates):.1f}", "10"])
+        rows.append(["live images a second, the slower of two pages", f"{min(rates):.1f}", "10"])
         rows.append(["processor time of the web process, cores", f"{share:.2f}", "0.5"])
         overheads = sorted(overlay_overheads(pages[0], question.instruction))
         middle, high = statistics.median(overheads), overheads[int(0.95 * len(overheads))]
@@ -111,7 +111,7 @@ def main() -> None:
             node = robot.start(command=command, seconds=LIMIT)
             begin, seen = time.time(), frames(pages[0])
             pages[0].wait_for_selector("#state[data-level=good]")
-            wait_for(lambda seen=seen: frames(pages[0]) > seen, "live pictures", LIMIT)
+            wait_for(lambda seen=seen: frames(pages[0]) > seen, "live images", LIMIT)
             waits.append(time.time() - begin)
         text = f"{statistics.median(waits):.1f}, longest {max(waits):.1f}"
         rows.append(["from the restarted node's readiness to a page that is ready, s", text, "3"])

@@ -1,7 +1,7 @@
-"""Image files to arrays: the one reader of pictures, depth images and index masks.
+"""Image files to arrays: the one reader of images, depth images and index masks.
 
 Right for everything that Pillow opens, or refused with a sentence: EXIF orientation (a phone's
-upright picture is often stored lying), 16 bits a channel, floating point, palettes, transparency,
+upright image is often stored lying), 16 bits a channel, floating point, palettes, transparency,
 CMYK, damaged files.
 """
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 ORIENTATION = 0x0112  # the EXIF tag; values from 5 on lay rows along columns
 WHITE = (255, 255, 255, 255)
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-"""Endings by which a folder's pictures are known."""
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+"""Endings by which a folder's images are known."""
 
 
 def read_image(path: Path) -> np.ndarray:
-    """A picture as a person sees it: uint8 (H,W,3) RGB, upright, of several frames the first.
+    """An image as a person sees it: uint8 (H,W,3) RGB, upright, of several frames the first.
 
     Raises:
         ImageError: there is no such file, it is damaged, or its values have no agreed brightness.
     """
-    with _opened(path) as picture:
-        return to_rgb(_upright(picture))
+    with _opened(path) as image:
+        return to_rgb(_upright(image))
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -43,40 +43,40 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         ImageError: as `read_image`.
     """
-    with _opened(path) as picture:
-        width, height = picture.size
-        if picture.format == "TIFF":  # Pillow has turned it already
+    with _opened(path) as image:
+        width, height = image.size
+        if image.format == "TIFF":  # Pillow has turned it already
             return width, height
-        return (height, width) if _orientation(picture) >= 5 else (width, height)
+        return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
 def read_samples(path: Path) -> np.ndarray:
     """The numbers of a file as they are stored, (H,W) or (H,W,C): depth images, index masks.
 
-    Turned upright as `read_image` turns pictures; a palette's indices stay indices.
+    Turned upright as `read_image` turns images; a palette's indices stay indices.
 
     Raises:
         ImageError: there is no such file, or it is damaged.
     """
-    with _opened(path) as picture:
-        return np.asarray(_upright(picture))
+    with _opened(path) as image:
+        return np.asarray(_upright(image))
 
 
-def to_rgb(picture: Image.Image) -> np.ndarray:
-    """The pixels of an opened picture, uint8 (H,W,3) RGB.
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """The pixels of an opened image, uint8 (H,W,3) RGB.
 
     What is transparent shows white paper, unless all of it is: such a channel says nothing.
 
     Raises:
         ImageError: floating point outside 0 to 1, or whole numbers of more than 16 bits.
     """
-    if picture.mode == "F" or picture.mode.startswith("I"):  # Pillow would clip these at 255
-        return np.repeat(_grey(np.asarray(picture))[..., None], 3, axis=2)
-    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        if picture.getchannel("A").getextrema()[1]:
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, WHITE), picture)
-    return np.asarray(picture.convert("RGB"))
+    if image.mode == "F" or image.mode.startswith("I"):  # Pillow would clip these at 255
+        return np.repeat(_grey(np.asarray(image))[..., None], 3, axis=2)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema()[1]:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image)
+    return np.asarray(image.convert("RGB"))
 
 
 def _grey(samples: np.ndarray) -> np.ndarray:
@@ -91,44 +91,44 @@ def _grey(samples: np.ndarray) -> np.ndarray:
         return np.rint(samples * 255).astype(np.uint8)
     if low < 0 or high > 65535:
         raise ImageError(
-            f"it holds whole numbers from {low} to {high}, which no picture of 16 bits does: "
+            f"it holds whole numbers from {low} to {high}, which no image of 16 bits does: "
             "save it with 8 or 16 bits"
         )
     return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 (as stored) where EXIF data are damaged."""
     try:
-        return int(picture.getexif().get(ORIENTATION, 1))
-    except Exception:  # a picture is not worse for what some program wrote beside it
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # an image is not worse for what some program wrote beside it
         return 1
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    picture.load()  # turns a TIFF, and takes its tag away
-    return ImageOps.exif_transpose(picture) if _orientation(picture) != 1 else picture
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()  # turns a TIFF, and takes its tag away
+    return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """A picture file; whatever is wrong with it becomes an `ImageError` that names the file."""
+    """An image file; whatever is wrong with it becomes an `ImageError` that names the file."""
     try:
-        with Image.open(path) as picture:
-            yield picture
+        with Image.open(path) as image:
+            yield image
     except FileNotFoundError:
         raise ImageError(f"{path} is missing: there is no file of that name") from None
     except IsADirectoryError:
         raise ImageError(
-            f"{path} cannot be read as a picture: it is a folder; name a picture in it"
+            f"{path} cannot be read as an image: it is a folder; name an image in it"
         ) from None
     except UnidentifiedImageError:
         raise ImageError(
-            f"{path} cannot be read as a picture: it is no picture in a known format (PNG, JPEG)"
+            f"{path} cannot be read as an image: it is no image in a known format (PNG, JPEG)"
         ) from None
     except Exception as error:  # a damaged file raises anything from its parser
         raise ImageError(
-            f"{path} cannot be read as a picture: {str(error) or type(error).__name__}"
+            f"{path} cannot be read as an image: {str(error) or type(error).__name__}"
         ) from None
 
 
@@ -165,7 +165,7 @@ def figure_format(path: Path) -> str:
 
     kind = path.suffix.lstrip(".").lower() or "png"
     if kind not in FigureCanvasBase.filetypes:
-        raise WriteError(f"cannot write {path}: its ending names no picture (.png, .jpg, .svg)")
+        raise WriteError(f"cannot write {path}: its ending names no image (.png, .jpg, .svg)")
     return kind
 
 

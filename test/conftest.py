@@ -26,7 +26,7 @@ def tokenizer():
 
 @pytest.fixture(scope="session")
 def view():
-    """The picture of drawn_questions.py."""
+    """The image of drawn_questions.py."""
     from drawn_questions import drawn_view
 
     return drawn_view()

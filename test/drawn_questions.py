@@ -1,4 +1,4 @@
-"""Questions about a picture of three drawn things, as a set on disk."""
+"""Questions about an image of three drawn things, as a set on disk."""
 
 from pathlib import Path
 

@@ -13,7 +13,7 @@ from lisa_ros.model.checkpoint import Lisa
 from lisa_ros.model.prompt import build_prompt
 
 
-def picture(seed: int = 0, height: int = 48, width: int = 64) -> np.ndarray:
+def drawn_image(seed: int = 0, height: int = 48, width: int = 64) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
 
 
@@ -54,7 +54,7 @@ def sighted(seed: int = 0) -> Lisa:
 
 
 def blocks(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
-    """A picture of coloured squares, which small encoders tell from another."""
+    """An image of coloured squares, which small encoders tell from another."""
     shape = (-(-height // 8), -(-width // 8), 3)
     colors = np.random.default_rng(seed).integers(0, 255, shape, dtype=np.uint8)
     return np.ascontiguousarray(colors.repeat(8, 0).repeat(8, 1)[:height, :width])
@@ -73,9 +73,9 @@ def record_fed(engine: Engine) -> list[int]:
 def random_questions() -> list[Question]:
     ask = "the red mug", "what can hold water, and why?", "is there a spoon on the table?"
     return [
-        Question(picture(0), ask[0], key="a", max_new_tokens=9),
-        Question(picture(0), ask[1], key="a", mode="explain", max_new_tokens=3),
-        Question(picture(1, 64, 48), ask[2], key="b", mode="text", max_new_tokens=14),
-        Question(picture(0), ask[2], key="a", mode="mask"),
-        Question(picture(2), ask[0], max_new_tokens=12),
+        Question(drawn_image(0), ask[0], key="a", max_new_tokens=9),
+        Question(drawn_image(0), ask[1], key="a", mode="explain", max_new_tokens=3),
+        Question(drawn_image(1, 64, 48), ask[2], key="b", mode="text", max_new_tokens=14),
+        Question(drawn_image(0), ask[2], key="a", mode="mask"),
+        Question(drawn_image(2), ask[0], max_new_tokens=12),
     ]

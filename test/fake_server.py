@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import numpy as np
-from node_rig import picture
+from node_rig import drawn_image
 
 from lisa_ros.engine.answer import Answer, AnswerStatus, Finished, Instance, MaskReady, TextDelta
 from lisa_ros.serving import wire
 
-IMAGE = picture()
+IMAGE = drawn_image()
 MASK = np.zeros(IMAGE.shape[:2], bool)
 MASK[10:20, 5:30] = True
 INSTANCE = Instance(MASK, 0.9, 0.8, "the mug", {"bias": 1.0})

@@ -83,7 +83,7 @@ def small_lisa(seed: int = 0) -> Lisa:
 
 
 def noise_image(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A picture with structure at every scale: (height, width, 3) uint8."""
+    """An image with structure at every scale: (height, width, 3) uint8."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     waves = np.stack([np.sin(x / 7 + y / 31), np.cos(y / 5), np.sin((x * y) / 900)], axis=-1)

@@ -42,7 +42,7 @@ BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=1)
 
 
-def picture(width: int = 64, height: int = 48, seed: int = 0) -> np.ndarray:
+def drawn_image(width: int = 64, height: int = 48, seed: int = 0) -> np.ndarray:
     """A colourful image, uint8 (H, W, 3)."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
@@ -156,7 +156,7 @@ class Rig:
 
     def show(self, pixels: np.ndarray | None = None, stamp: tuple[int, int] = (1, 2)) -> Image:
         """Publish one image; returns it."""
-        message = image_message(picture() if pixels is None else pixels, stamp)
+        message = image_message(drawn_image() if pixels is None else pixels, stamp)
         wait_for(lambda: self.images.get_subscription_count(), "the camera's subscriber")
         self.images.publish(message)
         return message
@@ -171,7 +171,7 @@ class Rig:
         self.cut()
         self._camera_stop = stop = threading.Event()
         self.filmed = 0 if anew else self.filmed
-        message = image_message(picture() if pixels is None else pixels)
+        message = image_message(drawn_image() if pixels is None else pixels)
 
         def run() -> None:
             while not stop.wait(1 / rate):

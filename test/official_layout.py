@@ -48,7 +48,7 @@ def write_official(
 
 
 def write_tower(folder: Path, image_size: int, *, whole_clip: bool = False) -> Path:
-    """A CLIP tower of another picture size; `whole_clip`: with its text half, as on the hub."""
+    """A CLIP tower of another image size; `whole_clip`: with its text half, as on the hub."""
     folder.mkdir(parents=True, exist_ok=True)
     config = json.loads((TOWER / "config.json").read_text()) | {"image_size": image_size}
     tensors = load_file(TOWER / "model.safetensors")

@@ -52,7 +52,7 @@ TOLERANCES = {
 
 @dataclass
 class Case:
-    """One golden file: its tensors by name, and the pictures it is about."""
+    """One golden file: its tensors by name, and the images it is about."""
 
     tensors: dict[str, Tensor]
     images: list[np.ndarray]

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 SIZES = ((64, 48), (50, 70), (96, 40), (61, 61))  # width, height
 
 
-def picture(path: Path, seed: int) -> tuple[int, int]:
+def drawn_image(path: Path, seed: int) -> tuple[int, int]:
     """A JPEG of soft colours; its size."""
     random = np.random.default_rng(seed)
     width, height = SIZES[seed % len(SIZES)]
@@ -47,11 +47,11 @@ def written(path: Path, content: object) -> None:
 
 def semantic(root: Path) -> None:
     for n in range(3):
-        size = picture(root / f"ade20k/images/training/ADE_train_{n}.jpg", n)
+        size = drawn_image(root / f"ade20k/images/training/ADE_train_{n}.jpg", n)
         label_map(root / f"ade20k/annotations/training/ADE_train_{n}.png", size,
                   [(0, 1, 4)[n], 13, 150, 20 + n][: 2 + n], n)  # fmt: skip
     for n in range(4):
-        size = picture(root / f"coco/train2017/{n:012d}.jpg", 10 + n)
+        size = drawn_image(root / f"coco/train2017/{n:012d}.jpg", 10 + n)
         # 255 and "wall-brick" (170) are not asked for
         label_map(
             root / f"cocostuff/train2017/{n:012d}.png", size, [170, 0, 43, 255, 148][: 3 + n], n
@@ -59,7 +59,7 @@ def semantic(root: Path) -> None:
     labels = [{"readable": name} for name in ("Bird", "Curb", "Traffic Light", "Lane Marking")]
     written(root / "mapillary/config_v2.0.json", {"labels": labels})
     for n in range(2):
-        size = picture(root / f"mapillary/training/images/{n}.jpg", 20 + n)
+        size = drawn_image(root / f"mapillary/training/images/{n}.jpg", 20 + n)
         label_map(root / f"mapillary/training/v2.0/labels/{n}.png", size, [1, 3, 0, 2][: 3 + n], n)
 
 
@@ -86,8 +86,8 @@ def parts(root: Path) -> None:
     coco(root / "vlpart/paco/annotations/paco_lvis_v1_train.json",
          ["bench", "bottle_(drink):cap", "mug:handle_(of_it)"], images)  # fmt: skip
     folder = root / "vlpart/pascal_part"
-    pictures = folder / "VOCdevkit/VOC2010/JPEGImages"
-    images = [(f"2008_{n}.jpg", picture(pictures / f"2008_{n}.jpg", 30 + n)) for n in range(2)]
+    jpegs = folder / "VOCdevkit/VOC2010/JPEGImages"
+    images = [(f"2008_{n}.jpg", drawn_image(jpegs / f"2008_{n}.jpg", 30 + n)) for n in range(2)]
     coco(folder / "train.json", ["dog:ear", "aeroplane:left wing"], images)
 
 
@@ -100,7 +100,7 @@ def referring(root: Path) -> None:
         images, annotations, refs = [], [], []
         for key in range(1, 5):
             file = f"{key}.jpg" if name == "refclef" else f"COCO_train2014_{key:012d}.jpg"
-            size = picture(folder / "images" / below / file, 40 + key)
+            size = drawn_image(folder / "images" / below / file, 40 + key)
             file = f"00/images/{file}" if name == "refclef" else file
             images.append({"id": key, "file_name": file, "width": size[0], "height": size[1]})
             for n in range(2):
@@ -148,7 +148,7 @@ def reasonseg(root: Path) -> None:
     folder = root / "reason_seg/ReasonSeg"
     for split, count in (("train", 4), ("val", 3), ("test", 4)):
         for n in range(count):
-            size = picture(folder / split / f"{split}{n}.jpg", 60 + n)
+            size = drawn_image(folder / split / f"{split}{n}.jpg", 60 + n)
             random = np.random.default_rng(n)
             corners = [np.reshape(triangle(size, random), (3, 2)).tolist() for _ in range(1 + n)]
             shapes = [{"label": label, "points": points} for points, label in zip(

@@ -19,7 +19,7 @@ def disc(x: float, y: float, radius: float) -> np.ndarray:
 
 
 def truth(clip: str, index: int) -> np.ndarray:
-    """Masks (2, H, W): two things that cross the picture; the second is gone for two frames."""
+    """Masks (2, H, W): two things that cross the image; the second is gone for two frames."""
     shift = 4 * index + 9 * CLIPS.index(clip)
     first = disc(14 + shift, 30 + index, 11.5)
     second = disc(88 - shift, 60, 14.0) & ~first & (index not in (3, 4))

@@ -32,11 +32,11 @@ INSTRUCTIONS = """Eyes of a robot. `find` takes plain words ("the red mug left o
 "something to drink from") and gives mask, score and, with a depth camera, where the thing is. \
 Status OK: found. NOT_FOUND: the model says that it is not there. TEXT_ONLY: an answer in words. \
 Everything else carries a sentence in `error`. Nothing here moves the robot."""
-MOST_BYTES = 200_000  # of a picture, as it is sent: base64 and all
+MOST_BYTES = 200_000  # of an image, as it is sent: base64 and all
 SIDES = (1280, 960, 640, 480, 320)  # pixels of the longer side, tried from the largest on
 QUALITIES = (85, 65, 45)
 FIRST_LOOK = 3.0  # seconds in which a camera has shown an image, if there is one
-PICTURE_LIMIT = 3.0  # seconds from an answer to its picture
+IMAGE_LIMIT = 3.0  # seconds from an answer to its image
 ANSWER_LIMIT = 90.0  # seconds; the node's own limit is shorter
 LINGER = 10.0  # seconds after a call in which the camera stays subscribed to
 MOST_OPEN = 8  # questions of all agents together; ROS loses what goes beyond 10 requests at once
@@ -50,7 +50,7 @@ class Call:
     taken_back: str = ""
     """why we have ended it, if we have"""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
-    pictured: asyncio.Event = field(default_factory=asyncio.Event)
+    has_image: asyncio.Event = field(default_factory=asyncio.Event)
     message: dict[str, Any] = field(default_factory=dict)
     tracks: list[dict[str, Any]] = field(default_factory=list)
     jpeg: bytes = b""
@@ -95,9 +95,9 @@ class Eyes:
             self._shown.set()
         if call is None:
             return
-        if kind == "picture":
+        if kind == "image":
             call.jpeg = jpeg
-            call.pictured.set()
+            call.has_image.set()
         elif kind == "live":
             call.tracks.append(message)
             call.jpeg = jpeg
@@ -107,7 +107,7 @@ class Eyes:
 
     @contextlib.asynccontextmanager
     async def looking(self) -> AsyncIterator[None]:
-        """While somebody wants pictures: the camera is subscribed to, and has shown an image."""
+        """While somebody wants images: the camera is subscribed to, and has shown an image."""
         self._users += 1
         self._node.watch(True)
         try:
@@ -135,7 +135,7 @@ class Eyes:
             return b"" if state["node"] or state["camera"] else self._live
 
     async def ask(self, instruction: str, mode: str, dialogue: str = "") -> Call:
-        """Ask and wait for the answer and its picture."""
+        """Ask and wait for the answer and its image."""
         if len(self._calls) >= MOST_OPEN:
             return rejected(instruction)
         async with self._call() as (name, call):
@@ -144,7 +144,7 @@ class Eyes:
             await self._end_of(call)
             if call.message.get("width"):
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(call.pictured.wait(), PICTURE_LIMIT)
+                    await asyncio.wait_for(call.has_image.wait(), IMAGE_LIMIT)
             return call
 
     async def follow(self, instruction: str, seconds: float) -> Call:
@@ -202,14 +202,14 @@ def rejected(instruction: str) -> Call:
     return call
 
 
-def picture(jpeg: bytes, instances: list[dict[str, Any]]) -> list[ImageContent]:
-    """The image with its masks as one picture of at most `MOST_BYTES`; none without an image."""
+def image_with_masks(jpeg: bytes, instances: list[dict[str, Any]]) -> list[ImageContent]:
+    """The image with its masks drawn, of at most `MOST_BYTES`; none without an image."""
     pixels = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) if jpeg else None
     if pixels is None:
         return []
     masks = [coco.decode(json.loads(one["mask"])) for one in instances if one["mask"]]
     masks = [mask.astype(bool) for mask in masks if mask.any()]
-    if masks and masks[0].shape != pixels.shape[:2]:  # a live picture may have been made smaller
+    if masks and masks[0].shape != pixels.shape[:2]:  # a live image may have been made smaller
         size = (pixels.shape[1], pixels.shape[0])
         masks = [
             cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
@@ -229,9 +229,9 @@ def picture(jpeg: bytes, instances: list[dict[str, Any]]) -> list[ImageContent]:
     return []
 
 
-def result(structured: dict[str, Any], words: str, pictures: list[ImageContent]) -> CallToolResult:
-    """What a tool gives back: words for the model, the same as data, the picture."""
-    content = [TextContent(text=words), *pictures]
+def result(structured: dict[str, Any], words: str, images: list[ImageContent]) -> CallToolResult:
+    """What a tool gives back: words for the model, the same as data, the image."""
+    content = [TextContent(text=words), *images]
     return CallToolResult(content=content, structured_content=structured)
 
 
@@ -242,14 +242,14 @@ def answered(call: Call) -> CallToolResult:
         raise ToolError(message["error"])
     instances = message["instances"]
     structured = {key: value for key, value in message.items() if key not in ("type", "ask")}
-    # the picture shows the masks; run lengths are nothing that a language model reads
+    # the image shows the masks; run lengths are nothing that a language model reads
     structured["instances"] = [
         {key: value for key, value in one.items() if key not in ("mask", "track")}
         for one in instances
     ]
     words = message["answer"] or message["error"]
     lines = [f"{message['status']}: {words}" if words else message["status"]]
-    return result(structured, told(lines, instances), picture(call.jpeg, instances))
+    return result(structured, told(lines, instances), image_with_masks(call.jpeg, instances))
 
 
 def followed(call: Call) -> CallToolResult:
@@ -266,7 +266,7 @@ def followed(call: Call) -> CallToolResult:
     lines = [f"Seen in {seen} of {images} images, then following ended: {reason}"]
     if not images:
         lines = [f"Nothing was followed: {reason}"]
-    return result(structured, told(lines, instances), picture(call.jpeg, instances))
+    return result(structured, told(lines, instances), image_with_masks(call.jpeg, instances))
 
 
 def told(lines: list[str], instances: list[dict[str, Any]]) -> str:
@@ -346,13 +346,14 @@ def make_server(eyes: Eyes) -> MCPServer:
 
     @server.tool(annotations=SEES)
     async def look() -> CallToolResult:
-        """The picture that the robot's camera shows now."""
+        """The image that the robot's camera shows now."""
         jpeg = await eyes.look()
         if not jpeg:
             state = eyes.state
-            reason = state["node"] or state["camera"] or "the camera shows nothing new"
-            raise ToolError(f"no picture: {reason}")
-        return result({"topic": eyes.state["topic"]}, "The camera's picture.", picture(jpeg, []))
+            raise ToolError(state["node"] or state["camera"] or "the camera shows no new image")
+        return result(
+            {"topic": eyes.state["topic"]}, "The camera's image.", image_with_masks(jpeg, [])
+        )
 
     @server.tool(annotations=SEES)
     async def find(instruction: Words) -> CallToolResult:
@@ -365,7 +366,7 @@ def make_server(eyes: Eyes) -> MCPServer:
         question: Words = "What do you see?",
         dialogue: Annotated[str, Field(max_length=100, description="name of a conversation")] = "",
     ) -> CallToolResult:
-        """Ask about the picture in words; questions with the same dialogue see each other."""
+        """Ask about the image in words; questions with the same dialogue see each other."""
         return answered(await eyes.ask(question, "text", dialogue))
 
     @server.tool(annotations=SEES)

@@ -175,7 +175,7 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "clip", type=Path, metavar="CLIP",
-        help="a video file, a folder of pictures, or a recording of ROS 2 (a bag)",
+        help="a video file, a folder of images, or a recording of ROS 2 (a bag)",
     )  # fmt: skip
     add("instruction", metavar="INSTRUCTION", help='for example "the red mug"')
     add("--out", type=Path, metavar="FILE", help="write the clip with its masks: .mp4 or .gif")

@@ -38,7 +38,7 @@ def _node_names(args: argparse.Namespace) -> tuple[str, list[str]]:
     return args.namespace.strip("/"), ["--ros-args", *args.ros_args]
 
 
-# --- with a camera's picture ---------------------------------------------------------------------
+# --- with a camera's image ---------------------------------------------------------------------
 
 
 def add_web_arguments(parser: argparse.ArgumentParser) -> None:

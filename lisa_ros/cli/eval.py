@@ -90,7 +90,7 @@ def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         choices=("lisa", "sam2", "every-frame"),
         help="who keeps the thing (default: lisa); every-frame: nobody, the model is asked anew"
-        " about each picture. Given twice: both, clip by clip in turns, and the ratio of their"
+        " about each image. Given twice: both, clip by clip in turns, and the ratio of their"
         " processor times",
     )
     video.add_argument("--sam2", metavar="DIR", help="folder of SAM 2 or EdgeTAM, for that tracker")
@@ -375,7 +375,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=100,
         metavar="N",
-        help="of each set, draw the masks of N pictures spread over it (default: 100)",
+        help="of each set, draw the masks of N images spread over it (default: 100)",
     )
 
 
@@ -397,7 +397,7 @@ def run_data(args: argparse.Namespace) -> int:
         raise LisaError(f"--pictures must be at least 1, not {args.pictures}")
     if unknown := [name for name in args.sets if name not in CATALOGUE]:
         raise LisaError(f"there is no set {unknown[0]}; there are {', '.join(CATALOGUE)}")
-    table = plain_table(("data set", "is", "pictures", "asked for"))
+    table = plain_table(("data set", "is", "images", "asked for"))
     table.columns[1].justify = "left"
     table.add_column("licence")
     wrong: dict[str, list[str]] = {}

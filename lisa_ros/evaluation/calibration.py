@@ -36,7 +36,7 @@ def fit(samples: Sequence[Sample]) -> dict[str, float]:
     if len(terms) < LEAST_MASKS or hits.all() or not hits.any():
         raise LisaError(
             f"{len(terms)} masks, {hits.sum()} of them right, are too few to fit a score to: "
-            f"it takes {LEAST_MASKS} or more, right ones and wrong ones; use more pictures"
+            f"it takes {LEAST_MASKS} or more, right ones and wrong ones; use more images"
         )
     inputs = np.array([[mask[name] for name in SCORE_TERMS] for mask in terms])
     weights = np.zeros(len(SCORE_TERMS))

@@ -23,7 +23,7 @@ UNLABELLED = 255  # in a label map: no class
 
 @dataclass(frozen=True)
 class Published:
-    """Pictures by their number, of which one may come several times."""
+    """Images by their number, of which one may come several times."""
 
     images: Sequence[Path]
 
@@ -31,11 +31,11 @@ class Published:
         return len(self.images)
 
     def things(self) -> int:
-        """How many things in the pictures may be asked for."""
+        """How many things in the images may be asked for."""
         return len(self)
 
     def check(self, index: int) -> None:
-        """Compare what belongs to a picture with it: sizes, masks that cannot be drawn.
+        """Compare what belongs to an image with it: sizes, masks that cannot be drawn.
 
         Raises:
             DatasetError, ImageError: what is wrong, and where.
@@ -44,7 +44,7 @@ class Published:
 
 @dataclass(frozen=True)
 class LabelMaps(Published):
-    """Pictures with a class number at every pixel: ADE20K, COCO-Stuff, Mapillary Vistas."""
+    """Images with a class number at every pixel: ADE20K, COCO-Stuff, Mapillary Vistas."""
 
     labels: Sequence[Path]
     classes: Sequence[str]
@@ -57,10 +57,10 @@ class LabelMaps(Published):
         self.label(index)
 
     def label(self, index: int) -> np.ndarray:
-        """Class numbers uint8 (H,W) of one picture, UNLABELLED where there is none.
+        """Class numbers uint8 (H,W) of one image, UNLABELLED where there is none.
 
         Raises:
-            DatasetError: the map is of another size than its picture, or has unknown numbers.
+            DatasetError: the map is of another size than its image, or has unknown numbers.
             ImageError: it is damaged.
         """
         path, image = self.labels[index], self.images[index]
@@ -70,7 +70,7 @@ class LabelMaps(Published):
         if stored.shape[::-1] != image_size(image):
             width, height = image_size(image)
             raise DatasetError(
-                f"{path} is of {stored.shape[1]}x{stored.shape[0]}, its picture {image.name} of"
+                f"{path} is of {stored.shape[1]}x{stored.shape[0]}, its image {image.name} of"
                 f" {width}x{height}"
             )
         label = stored.copy()
@@ -90,8 +90,8 @@ class LabelMaps(Published):
 
 
 @dataclass(frozen=True)
-class CocoPictures(Published):
-    """Pictures of a file of annotations; `ids`: of each picture in it."""
+class CocoImages(Published):
+    """Images of a file of annotations; `ids`: of each image in it."""
 
     coco: CocoFile
     ids: Sequence[int]
@@ -102,7 +102,7 @@ class CocoPictures(Published):
 
 
 @dataclass(frozen=True)
-class Parts(CocoPictures):
+class Parts(CocoImages):
     """Objects and their parts in COCO's form: PACO-LVIS, PASCAL-Part.
 
     `names`: by category a name, or (object, part).
@@ -115,8 +115,8 @@ class Parts(CocoPictures):
 
 
 @dataclass(frozen=True)
-class Referring(CocoPictures):
-    """A split of one of REFER's sets: of each picture sentences, with the annotation meant."""
+class Referring(CocoImages):
+    """A split of one of REFER's sets: of each image sentences, with the annotation meant."""
 
     sentences: Sequence[Sequence[tuple[str, int]]]
 
@@ -126,7 +126,7 @@ class Referring(CocoPictures):
 
 @dataclass(frozen=True)
 class VisualDialogues(Published):
-    """LLaVA-Instruct: pictures with dialogues of (question, answer), no masks."""
+    """LLaVA-Instruct: images with dialogues of (question, answer), no masks."""
 
     turns: Sequence[Sequence[tuple[str, str]]]
 
@@ -164,7 +164,7 @@ class Grounded(VisualDialogues):
 
 
 def faults(data: Published, most: int) -> list[str]:
-    """What is wrong with `most` pictures, the first and the last among them, a sentence each.
+    """What is wrong with `most` images, the first and the last among them, a sentence each.
 
     They are read, and compared with what belongs to them.
     """
@@ -189,7 +189,7 @@ def _check_masks(coco: CocoFile, annotations: Sequence[Mapping]) -> None:
 
 
 def check_size(coco: CocoFile, image_id: int, image: Path) -> None:
-    """DatasetError unless a picture has the size that its annotations were drawn for."""
+    """DatasetError unless an image has the size that its annotations were drawn for."""
     entry, size = coco.images[image_id], image_size(image)
     if size != (entry["width"], entry["height"]):
         raise DatasetError(

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: answers to look at, and how far scores can be trusted."""
+"""Images of an evaluation: answers to look at, and how far scores can be trusted."""
 
 from __future__ import annotations
 

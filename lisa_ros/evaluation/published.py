@@ -6,7 +6,7 @@
     ROOT/reason_seg/ReasonSeg/{train,val,test,explanatory}        ROOT/reason_seg_plus
 
 ROOT is what LISA's authors call their `dataset` folder; classes and addresses are in
-`published.yaml`. Opening a set lists its pictures and reads its annotations; no picture is opened.
+`published.yaml`. Opening a set lists its images and reads its annotations; no image is opened.
 What is missing is said once, by the file's name.
 """
 
@@ -47,14 +47,14 @@ _KNOWN = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="
 
 def _ade20k(root: Path) -> LabelMaps:
     folder = root / "ade20k"
-    images = _pictures(folder / "images" / "training", ".jpg")
+    images = _images(folder / "images" / "training", ".jpg")
     labels = [folder / "annotations" / "training" / f"{one.stem}.png" for one in images]
     _all_there(labels, lambda n: str(images[n]))
     return LabelMaps(images, labels, _KNOWN["classes"]["ade20k"], shift=1)
 
 
 def _cocostuff(root: Path) -> LabelMaps:
-    labels = _pictures(root / "cocostuff" / "train2017", ".png")
+    labels = _images(root / "cocostuff" / "train2017", ".png")
     images = [root / "coco" / "train2017" / f"{one.stem}.jpg" for one in labels]
     _all_there(images, lambda n: str(labels[n]))
     classes = _KNOWN["classes"]["cocostuff"]
@@ -72,7 +72,7 @@ def _mapillary(root: Path) -> LabelMaps:
     ):
         for one in content["labels"]:
             classes.append(one["readable"].lower())
-    labels = _pictures(folder / "training" / "v2.0" / "labels", ".png")
+    labels = _images(folder / "training" / "v2.0" / "labels", ".png")
     images = [folder / "training" / "images" / f"{one.stem}.jpg" for one in labels]
     _all_there(images, lambda n: str(labels[n]))
     return LabelMaps(images, labels, classes)
@@ -242,7 +242,7 @@ def _entries(path: Path, what: str) -> Iterator[Iterator[tuple[int, Mapping]]]:
         yield walk()
 
 
-def _pictures(folder: Path, ending: str) -> list[Path]:
+def _images(folder: Path, ending: str) -> list[Path]:
     """The files of a folder with that ending, by name."""
     if not folder.is_dir():
         raise DatasetError(f"there is no folder {folder}")
@@ -253,7 +253,7 @@ def _pictures(folder: Path, ending: str) -> list[Path]:
 
 
 def _images_of(coco: CocoFile, folder: Path, ids: Iterable[int]) -> list[Path]:
-    """The pictures in a folder, each of them there."""
+    """The images in a folder, each of them there."""
     entries = [coco.images[one] for one in ids]
     images = [folder / one["file_name"] for one in entries]
     _any_named(images, coco.path)
@@ -263,7 +263,7 @@ def _images_of(coco: CocoFile, folder: Path, ids: Iterable[int]) -> list[Path]:
 
 def _any_named(images: Sequence[Path], path: Path) -> None:
     if not images:
-        raise DatasetError(f"{path} names no picture: there is nothing to learn from it")
+        raise DatasetError(f"{path} names no image: there is nothing to learn from it")
 
 
 def _all_there(paths: Sequence[Path], needed_by: Callable[[int], str]) -> None:

@@ -25,7 +25,7 @@ from PIL import Image
 
 from lisa_ros.errors import ImageError
 from lisa_ros.evaluation.json_files import DatasetError, entries_of, place, read_json, require
-from lisa_ros.image_files import PICTURES, image_size, read_image, read_samples
+from lisa_ros.image_files import IMAGE_SUFFIXES, image_size, read_image, read_samples
 
 OURS = "lisa_ros"  # the key of a JSON that holds what ReasonSeg has no field for
 TARGET, IGNORED = 1, 255  # values of a truth mask; ignored pixels count for nobody
@@ -153,7 +153,7 @@ def read_items(folder: Path) -> list[Item]:
 def _read_split(folder: Path) -> list[Item]:
     images: dict[str, Path] = {}
     for path in sorted(folder.iterdir(), key=lambda one: (one.suffix.lower() != ".jpg", one.name)):
-        if path.suffix.lower() in PICTURES:
+        if path.suffix.lower() in IMAGE_SUFFIXES:
             images.setdefault(path.stem, path)
     entries = [path for path in sorted(folder.glob("*.json")) if path.name != SUMMARY]
     items = []

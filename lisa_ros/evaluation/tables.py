@@ -66,7 +66,7 @@ class AnnotatedItem(Item):
     def truth(self) -> tuple[np.ndarray, np.ndarray]:
         """The mask that is meant and its instances, as `Item.truth`.
 
-        DatasetError where one cannot be drawn, or was drawn for a picture of another size.
+        DatasetError where one cannot be drawn, or was drawn for an image of another size.
         """
         known = [self.coco.annotations[one] for one in self.annotations]
         for one in known[:1]:

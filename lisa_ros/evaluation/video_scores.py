@@ -93,7 +93,7 @@ class ClipScore:
 
 
 Predict = Callable[[int, np.ndarray], np.ndarray]
-"""from a frame's index and picture to masks bool (N,H,W)"""
+"""from a frame's index and image to masks bool (N,H,W)"""
 
 
 def score_clip(
@@ -239,7 +239,7 @@ def follow(follower: Follower, clip: VideoClip, first: int) -> Predict:
 
 
 def ask_every_frame(engine: Asks, clip: VideoClip) -> Predict:
-    """Ask anew about every picture, as if there were no video."""
+    """Ask anew about every image, as if there were no video."""
 
     def predict(index: int, rgb: np.ndarray) -> np.ndarray:
         answer = engine.segment(rgb, clip.instruction, mode="mask")

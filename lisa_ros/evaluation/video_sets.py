@@ -42,7 +42,7 @@ class VideoClip:
     Attributes:
         name: of the clip, and of the expression where there are several.
         kind: what happens in it, or what kind of question it is.
-        frames: the pictures, in order.
+        frames: the images, in order.
         instruction: words that mean the things of `truth`; empty in DAVIS.
         rate: frames a second.
         truth: what is meant in a frame, by its index.
@@ -60,7 +60,7 @@ class VideoClip:
 
 
 def is_video_set(folder: Path) -> bool:
-    """Whether a folder is one of the layouts above, rather than a set of single pictures."""
+    """Whether a folder is one of the layouts above, rather than a set of single images."""
     return (
         (folder / "ImageSets").is_dir()
         or (folder / "meta_expressions").is_dir()
@@ -219,7 +219,7 @@ def _from_run_lengths(
     path: Path, runs: Mapping[str, Sequence], frames: Sequence[Path]
 ) -> Callable[[int], Truth]:
     """Truth from the masks of `path` by thing and frame; None where a thing is not seen."""
-    # here, because pictures and DAVIS are evaluated without pycocotools
+    # here, because images and DAVIS are evaluated without pycocotools
     from lisa_ros.evaluation.coco import decode_mask
 
     def truth(index: int) -> Truth:

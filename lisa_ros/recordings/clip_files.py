@@ -1,6 +1,6 @@
 """Clips: their frames read forwards from any place, and clips with masks written.
 
-A clip is a video file, a folder of pictures or a recording of ROS 2. Frames are never all held:
+A clip is a video file, a folder of images or a recording of ROS 2. Frames are never all held:
 what is read backwards is read in pieces of MEMORY bytes.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from lisa_ros.errors import ImageError, LisaError
-from lisa_ros.image_files import PICTURES, read_image
+from lisa_ros.image_files import IMAGE_SUFFIXES, read_image
 from lisa_ros.writing import written_beside
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 MEMORY = 128 * 2**20  # bytes of frames held at once
 THUMBNAIL = (48, 36)  # width and height at which changes are seen
-FOLDER_RATE = 15.0  # frames a second of a folder of pictures
+FOLDER_RATE = 15.0  # frames a second of a folder of images
 LARGEST = 64_000_000  # pixels of a frame
 LAST_FRAMES = 3  # times the usual time of a frame that the last one may take
-GIF_COLORS, GIF_SAMPLES = 255, 48  # of an animation, and the pictures that they are taken from
+GIF_COLORS, GIF_SAMPLES = 255, 48  # of an animation, and the images that they are taken from
 Report = Callable[[str, int, int], None]
 """told what is being done, how far it is, and how far it will go (0: not known yet)"""
 
@@ -110,7 +110,7 @@ class FrameSource:
         return float(1 / np.median(steps)) if len(steps) and np.median(steps) > 0 else FOLDER_RATE
 
     def _decode(self, start: int) -> Iterator[tuple[float, np.ndarray]]:
-        """Time and picture of every frame from one on; ends where no more can be read."""
+        """Time and image of every frame from one on; ends where no more can be read."""
         raise NotImplementedError
 
     def _fault(self, sentence: str) -> None:
@@ -119,19 +119,19 @@ class FrameSource:
 
 
 class FolderFrames(FrameSource):
-    """A folder of pictures, in the order of their names."""
+    """A folder of images, in the order of their names."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.pictures = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
+        self.images = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
 
     def _decode(self, start: int) -> Iterator[tuple[float, np.ndarray]]:
-        for picture in self.pictures[start:]:
+        for image in self.images[start:]:
             try:
-                rgb = read_image(picture)
+                rgb = read_image(image)
             except ImageError as error:
-                self._fault(f"a picture is left out: {error}")
-                self.pictures = [one for one in self.pictures if one != picture]
+                self._fault(f"an image is left out: {error}")
+                self.images = [one for one in self.images if one != image]
                 continue
             yield len(self.times) / FOLDER_RATE, rgb
 
@@ -148,7 +148,7 @@ class FileFrames(FrameSource):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._stamps: list[int | None] = []  # of every frame, in units of the stream
-        self._sums: list[int] = []  # CRC-32 of every picture
+        self._sums: list[int] = []  # CRC-32 of every image
         self._seekable = False  # every frame has a stamp of its own, higher than that before it
         self._told = ""  # of how many frames the container tells
         self._rate = FOLDER_RATE  # frames a second, as the container tells
@@ -178,7 +178,7 @@ class FileFrames(FrameSource):
                         continue
                     if number == len(self._stamps) or frame.pts != self._stamps[number]:
                         break
-                    rgb = _picture(frame)
+                    rgb = _image(frame)
                     if zlib.crc32(rgb) != self._sums[number]:
                         break
                     number += 1
@@ -190,7 +190,7 @@ class FileFrames(FrameSource):
             for place, frame in enumerate(self._frames()):
                 if place < number:
                     continue
-                rgb = _picture(frame)
+                rgb = _image(frame)
                 if first_pass:
                     self._stamps.append(frame.pts)
                     self._sums.append(zlib.crc32(rgb))
@@ -286,7 +286,7 @@ class BagFrames(FrameSource):
             self._fault(fault)
 
 
-def _picture(frame: Any) -> np.ndarray:
+def _image(frame: Any) -> np.ndarray:
     """A phone's video is stored lying, with the turn that makes it upright beside it."""
     rgb = frame.to_ndarray(format="rgb24")
     return np.ascontiguousarray(np.rot90(rgb, round(getattr(frame, "rotation", 0) / 90)))
@@ -298,7 +298,7 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def open_frames(path: Path, topic: str = "") -> Iterator[FrameSource]:
-    """The frames of a video file, a folder of pictures, or a recording of ROS 2.
+    """The frames of a video file, a folder of images, or a recording of ROS 2.
 
     Raises:
         VideoError, RecordingError: there is nothing of the kind; the text says what there is.
@@ -315,15 +315,15 @@ def open_frames(path: Path, topic: str = "") -> Iterator[FrameSource]:
             yield BagFrames(bag, choose_camera(bag, topic, ()))
     elif path.is_dir():
         source = FolderFrames(path)
-        if not source.pictures:
-            raise VideoError(f"{path} holds no pictures ({', '.join(PICTURES)})")
+        if not source.images:
+            raise VideoError(f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)})")
         yield source
     else:
         yield FileFrames(path)
 
 
-def write_mp4(path: Path, pictures: Iterable[np.ndarray], rate: float) -> None:
-    """Pictures uint8 (H,W,3) RGB as H.264, with even sides as it must have.
+def write_mp4(path: Path, images: Iterable[np.ndarray], rate: float) -> None:
+    """Images uint8 (H,W,3) RGB as H.264, with even sides as it must have.
 
     Raises:
         WriteError: it cannot be written.
@@ -334,8 +334,8 @@ def write_mp4(path: Path, pictures: Iterable[np.ndarray], rate: float) -> None:
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         stream = container.add_stream(codec, rate=Fraction(rate).limit_denominator(1000))
         stream.pix_fmt = "yuv420p"
-        for number, picture in enumerate(pictures):
-            even = picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
+        for number, image in enumerate(images):
+            even = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
             if number == 0:
                 stream.height, stream.width = even.shape[:2]
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
@@ -343,8 +343,8 @@ def write_mp4(path: Path, pictures: Iterable[np.ndarray], rate: float) -> None:
         container.mux(stream.encode())
 
 
-def write_gif(path: Path, pictures: Sequence[np.ndarray], durations: Sequence[int]) -> None:
-    """Pictures uint8 (H,W,3) RGB, each for so many milliseconds, over and over.
+def write_gif(path: Path, images: Sequence[np.ndarray], durations: Sequence[int]) -> None:
+    """Images uint8 (H,W,3) RGB, each for so many milliseconds, over and over.
 
     One palette for all, so that what stands still costs nothing. A colour counts by the root of
     its pixels: a carrot is small beside a table.
@@ -352,14 +352,14 @@ def write_gif(path: Path, pictures: Sequence[np.ndarray], durations: Sequence[in
     Raises:
         WriteError: it cannot be written.
     """
-    samples = pictures[:: -(-len(pictures) // GIF_SAMPLES)]
+    samples = images[:: -(-len(images) // GIF_SAMPLES)]
     packed = (np.stack(samples) & 0xFC).astype("<u4") @ np.array([1, 2**8, 2**16], "<u4")
     colors, counts = np.unique(packed, return_counts=True)
     weighed = np.repeat(colors, np.ceil(np.sqrt(counts)).astype(int))
     swatches = Image.fromarray(weighed.view(np.uint8).reshape(1, -1, 4)[..., :3])
     palette = swatches.quantize(GIF_COLORS, Image.Quantize.MEDIANCUT, kmeans=2)
     first, *others = (
-        Image.fromarray(one).quantize(palette=palette, dither=Image.Dither.NONE) for one in pictures
+        Image.fromarray(one).quantize(palette=palette, dither=Image.Dither.NONE) for one in images
     )
     look = {"append_images": others, "duration": [*durations], "loop": 0}
     with written_beside(path) as beside:

@@ -1,12 +1,12 @@
 """Reasoning over a whole clip: ask about a few of its frames, carry the best answer both ways.
 
-As in ViLLa (arXiv 2407.14500) an instruction means something in a clip, not in one picture of it:
+As in ViLLa (arXiv 2407.14500) an instruction means something in a clip, not in one image of it:
 
 1. One pass over the clip finds its frames and how much changes from one to the next.
 2. Key frames are chosen, evenly over time and change together, and asked as one batch.
 3. The answer is taken that most of the others agree with, and of those the surest.
 4. A tracker carries its masks from that frame to the end, and another one back to the beginning.
-5. A last pass writes the pictures with their masks.
+5. A last pass writes the images with their masks.
 
 Frames are never all held (`clip_files.py`); masks are kept as run lengths, about 200 bytes each.
 """
@@ -225,18 +225,18 @@ def write_video(found: FollowedVideo, path: Path, report: Report = lambda *_: No
     """
     count, rate = len(found.masks), found.source.rate
 
-    def pictures() -> Iterator[np.ndarray]:
+    def images() -> Iterator[np.ndarray]:
         for index, rgb in enumerate(found.source.read(0, count)):
             report("writing", index + 1, count)
             yield _drawn(rgb, found, index)
 
     if path.suffix.lower() != ".gif":
-        return write_mp4(path, pictures(), rate)
+        return write_mp4(path, images(), rate)
     step = max(1, round(rate / GIF_RATE))
     size = GIF_WIDTH, round(found.source.size[0] * GIF_WIDTH / found.source.size[1])
     small = [
-        cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-        for number, picture in enumerate(pictures())
+        cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        for number, image in enumerate(images())
         if number % step == 0
     ]
     write_gif(path, small, [round(1000 * step / rate)] * len(small))

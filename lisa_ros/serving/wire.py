@@ -104,13 +104,13 @@ def encode_image(image: np.ndarray, jpeg_quality: int) -> bytes:
 def decode_image(file: bytes, max_pixels: int) -> np.ndarray:
     """uint8 (H, W, 3) RGB of a JPEG or PNG. Raises `ImageError` for anything else."""
     try:
-        with PIL.Image.open(io.BytesIO(file), formats=FORMATS) as picture:
-            width, height = picture.size
+        with PIL.Image.open(io.BytesIO(file), formats=FORMATS) as image:
+            width, height = image.size
             if width * height > max_pixels:
                 raise ImageError(
                     f"the image is {width}x{height} pixels; this server takes at most {max_pixels}"
                 )
-            return to_rgb(picture)
+            return to_rgb(image)
     except ImageError:
         raise
     except Exception as error:  # a damaged file raises anything from its parser

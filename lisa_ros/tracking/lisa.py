@@ -2,14 +2,14 @@
 
 All of it happens at WORK_SIDE pixels. In every image:
 
-1. Dense optical flow (DIS, Kroeger et al., 2016) both ways, and the motion of the whole picture.
+1. Dense optical flow (DIS, Kroeger et al., 2016) both ways, and the motion of the whole image.
 2. What was seen is carried along: pixel by pixel by the flow (which knows what got covered) and as
    one shape by an affine fit to the flow inside it (which knows what is still to be uncovered).
    Colours of the thing against those around it decide between the two.
 3. Pixels that two things claim go to the surer one. Look-alikes are carried along like things, so
    that nothing is taken for the thing that was beside it before.
 4. A thing of which too little is left, or which no longer looks like itself, is occluded. It is
-   looked for where the picture's motion takes its shape, among regions of its colours, and where
+   looked for where the image's motion takes its shape, among regions of its colours, and where
    SAM's mask decoder finds the `[SEG]` embedding; what is found must look like what is remembered.
 
 SAM's encoder runs only while something is doubtful; the language model never.
@@ -234,7 +234,7 @@ class LisaTracker(Tracker):
     def _judge(self, thing: Thing, view: View, room: tuple[slice, slice]) -> None:
         """Whether a thing is still seen after it was carried along, and what is learnt from it.
 
-        `room`: the part of the picture in which it can be.
+        `room`: the part of the image in which it can be.
         """
         part, prob, shape = view.part(room), thing.prob[room], thing.shape[room]
         mask = clean(prob > 0.5, shape)
@@ -361,7 +361,7 @@ class LisaTracker(Tracker):
             return 1.0
         rows, columns = np.nonzero(thing.shape > 0)
         if not len(rows):
-            return 1.0  # it went out of the picture, and may come in anywhere
+            return 1.0  # it went out of the image, and may come in anywhere
         y, x = np.nonzero(mask)
         distance = math.hypot(x.mean() - columns.mean(), y.mean() - rows.mean())
         reach = 20 + 150 * (self.clock - thing.last_seen)

@@ -1,4 +1,4 @@
-"""What moved from one image to the next: dense flow, and affine motion of the picture and parts.
+"""What moved from one image to the next: dense flow, and affine motion of the image and parts.
 
 The flow is OpenCV's DIS (Kroeger et al., 2016), both ways: where the two disagree, something got
 covered or came out.
@@ -33,7 +33,7 @@ class Motion:
     agrees: np.ndarray
     """(h, w) bool: both ways of the flow say the same"""
     camera: np.ndarray
-    """(2, 3), the motion of the whole picture"""
+    """(2, 3), the motion of the whole image"""
 
     @staticmethod
     def between(dis: cv2.DISOpticalFlow, last: np.ndarray, gray: np.ndarray) -> Motion:
@@ -48,7 +48,7 @@ class Motion:
         return Motion(back, source, agrees, fit_affine(then, now))
 
     def room(self, shape: np.ndarray, margin: int) -> tuple[slice, slice]:
-        """The part of the picture in which a shape (signed distance) can be in this image."""
+        """The part of the image in which a shape (signed distance) can be in this image."""
         height, width = shape.shape
         x, y, w, h = mask_box(shape > 0)
         reach = margin
@@ -61,7 +61,7 @@ class Motion:
 
     def of(self, here: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The affine motion (2, 3) of what is at these pixels (N, 2), whole numbers x and y, and
-        its shift (2,) beside the picture's own motion."""
+        its shift (2,) beside the image's own motion."""
         here = here[:: max(1, len(here) // MOST_POINTS)]
         there, here = self.source[here[:, 1], here[:, 0]], here.astype(np.float32)
         shift = here.mean(0) - _apply(self.camera, there.mean(0))
@@ -128,7 +128,7 @@ def fit_affine(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def warp(shape: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """A signed distance moved along; what comes into the picture is far outside."""
+    """A signed distance moved along; what comes into the image is far outside."""
     size = shape.shape[::-1]
     return cv2.warpAffine(shape, affine, size, flags=cv2.INTER_LINEAR, borderValue=-1e3)
 

@@ -22,7 +22,7 @@ MEMORY = 8  # appearances of one thing; the first one stays
 PRIOR = 3.9  # log odds of what the last image says of a pixel
 SAME_MASK = 0.5  # IoU of a coarse mask and its outline moved to where the colours change
 BINS = (16, 16, 16)  # of lightness, and of the two colour axes of CIELAB
-PATCH = 16  # side in pixels of the small picture
+PATCH = 16  # side in pixels of the small image
 # shares of colours that were never seen: new ones are rather those of what comes in between
 FLOOR_THING, FLOOR_AROUND = 1e-3, 3e-3
 
@@ -166,7 +166,7 @@ class Thing:
     placed: bool = True
     """whether `shape` says where the thing should be; not after a gap"""
     motion: np.ndarray = field(default_factory=lambda: np.zeros(2))
-    """pixels per image that it moved beside the picture's own motion"""
+    """pixels per image that it moved beside the image's own motion"""
 
     @classmethod
     def begun(cls, view: View, mask: np.ndarray, number: int, label: str, clock: float) -> Thing:

@@ -1,4 +1,4 @@
-"""Pictures and words into the model's terms: what is drawn from a mixture, what a folder asks."""
+"""Images and words into the model's terms: what is drawn from a mixture, what a folder asks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lisa_ros.model.processor import Processor
 from lisa_ros.model.prompt import MODE_SUFFIXES, Turn, encode_turns, escape, mode_suffixes
 from lisa_ros.training.feature_cache import FeatureCache
 from lisa_ros.training.mixture import Drawn, Mixture
-from lisa_ros.training.objective import PictureExample
+from lisa_ros.training.objective import ImageExample
 
 MOST_IDS = 512 - 255  # of a dialogue in training: the authors cut what is longer
 ANSWER = "It is [SEG]."  # to questions that come without one
@@ -29,8 +29,8 @@ AUTHORS_SUFFIXES = (
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Batches of a mixture; pictures are read and resized anew, unless `cache` has them."""
+class MixtureBatches:
+    """Batches of a mixture; images are read and resized anew, unless `cache` has them."""
 
     mixture: Mixture
     encode: Callable[[str], list[int]]
@@ -39,11 +39,11 @@ class Pictures:
     size: int
     cache: FeatureCache | None = None
 
-    def batch(self, random: np.random.Generator) -> tuple[PictureExample, ...]:
+    def batch(self, random: np.random.Generator) -> tuple[ImageExample, ...]:
         return tuple(self.example(self.mixture.draw(random)) for _ in range(self.size))
 
-    def example(self, drawn: Drawn) -> PictureExample:
-        """ImageError, DatasetError: the picture is damaged, or its masks do not fit."""
+    def example(self, drawn: Drawn) -> ImageExample:
+        """ImageError, DatasetError: the image is damaged, or its masks do not fit."""
         size = drawn.size()
         view, frame, keep = looked_at(drawn.image, drawn.rgb, self.processor, self.cache)
         ids, learnt, kept, first = [], [], [], 0
@@ -57,20 +57,20 @@ class Pictures:
         masks = drawn.masks if len(drawn.masks) else np.zeros((0, *size), bool)
         truth = torch.from_numpy(masks[kept])
         groups = tuple(drawn.groups[one] for one in kept) if drawn.groups else ()
-        return PictureExample(view, frame, tuple(ids), tuple(learnt), truth, groups, keep)
+        return ImageExample(view, frame, tuple(ids), tuple(learnt), truth, groups, keep)
 
 
 @dataclass(frozen=True)
 class Questions:
     """Batches of a folder's questions: of each one an example for every form in which it is asked.
 
-    The frozen parts have seen each picture once, before; what they say of it is kept.
+    The frozen parts have seen each image once, before; what they say of it is kept.
     """
 
-    forms: Sequence[Sequence[PictureExample]]
+    forms: Sequence[Sequence[ImageExample]]
     size: int
 
-    def batch(self, random: np.random.Generator) -> tuple[PictureExample, ...]:
+    def batch(self, random: np.random.Generator) -> tuple[ImageExample, ...]:
         """`size` questions, none twice while there are others; half of them plainly asked."""
         chosen = np.resize(random.permutation(len(self.forms)), self.size)
         forms = random.integers(1, [len(self.forms[i]) for i in chosen])
@@ -82,7 +82,7 @@ class Questions:
     def prepare(
         cls, lisa: Lisa, items: Sequence[Item], size: int, cache: FeatureCache | None = None
     ) -> Questions:
-        """Ask the frozen parts about each picture, and lay out every form of every question."""
+        """Ask the frozen parts about each image, and lay out every form of every question."""
         network, processor = lisa.network, lisa.processor
         device = network.no_mask_embed.weight.device
         seen: dict[Hashable, tuple[Tensor, Tensor]] = {}
@@ -102,7 +102,7 @@ class Questions:
             for suffix, said in _forms(lisa, item, answer):
                 turns = [*item.history, (escape(item.instruction) + suffix, said)]
                 ids, learnt = encoded(turns, lisa.tokenizer.encode, lisa.config, last_alone=True)
-                forms.append(PictureExample(*seen[item.scene], (ids,), (learnt,), truth))
+                forms.append(ImageExample(*seen[item.scene], (ids,), (learnt,), truth))
             questions.append(forms)
         return cls(questions, size)
 
@@ -113,7 +113,7 @@ def looked_at(
     processor: Processor,
     cache: FeatureCache | None,
 ) -> tuple[Tensor, Tensor, Path | None]:
-    """`view` and `frame` of a PictureExample: what a cache has, else pixels, and then
+    """`view` and `frame` of a ImageExample: what a cache has, else pixels, and then
     where what is said of them is to be kept."""
     keep, known = cache.find(image) if cache is not None else (None, None)
     if known is not None:
@@ -139,13 +139,13 @@ def encoded(
 
 def validation_example(
     item: Item, lisa: Lisa, device: torch.device, cache: FeatureCache | None = None
-) -> tuple[PictureExample, np.ndarray]:
+) -> tuple[ImageExample, np.ndarray]:
     """A question as LISA's authors put it in validation, its answer given; and its truth."""
     truth, _ = item.truth()
     view, frame, keep = looked_at(item.image, item.rgb, lisa.processor, cache)
     question = f" {escape(item.instruction)}{MODE_SUFFIXES['mask']}"
     ids, learnt = encoded([(question, f"{SEG}.")], lisa.tokenizer.encode, lisa.config)
-    example = PictureExample(
+    example = ImageExample(
         view.to(device), frame.to(device), (ids.to(device),), (learnt.to(device),),
         torch.from_numpy(truth == TARGET)[None].to(device), keep=keep,
     )  # fmt: skip

@@ -1,9 +1,9 @@
-"""What the frozen encoders say of a picture, kept on a disk: CLIP's view of it, and SAM's.
+"""What the frozen encoders say of an image, kept on a disk: CLIP's view of it, and SAM's.
 
-A file a picture, named by a hash of the picture's bytes, of what it is resized to and of the
-encoders' weights: another picture or another model finds nothing here. Files are written whole,
+A file an image, named by a hash of the image's bytes, of what it is resized to and of the
+encoders' weights: another image or another model finds nothing here. Files are written whole,
 by the process that trains; the processes that prepare batches only read. What is full stays as it
-is: pictures come back at random, so none is worth more than another.
+is: images come back at random, so none is worth more than another.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Features = tuple[Tensor, Tensor]
 
 @dataclass
 class FeatureCache:
-    """Features by picture in `folder`; `left`: bytes that this process may still write."""
+    """Features by image in `folder`; `left`: bytes that this process may still write."""
 
     folder: Path
     encoders: bytes
@@ -57,7 +57,7 @@ class FeatureCache:
         return cls(folder, _fingerprint(lisa), room / processes)
 
     def find(self, image: Path) -> tuple[Path, Features | None]:
-        """Where a picture's features are to be kept, and they, if they are there and whole."""
+        """Where an image's features are to be kept, and they, if they are there and whole."""
         name = hashlib.blake2b(image.read_bytes(), key=self.encoders, digest_size=20).hexdigest()
         path = self.folder / name[:2] / f"{name}.safetensors"
         try:
@@ -70,7 +70,7 @@ class FeatureCache:
         """Write features, while there is room; a disk that is full ends the writing alone."""
         size = view.nbytes + frame.nbytes
         if path.exists() and path.stat().st_size > size:
-            return  # the same picture stood twice in a batch, or another process was faster
+            return  # the same image stood twice in a batch, or another process was faster
         if size > self.left:
             return self._end("is as large as it may be")
         tensors = {"view": view, "frame": frame}
@@ -90,8 +90,8 @@ class FeatureCache:
         self.left = -1.0
 
 
-def bytes_of_a_picture(lisa: Lisa) -> int:
-    """How large the features of one picture are."""
+def bytes_of_an_image(lisa: Lisa) -> int:
+    """How large the features of one image are."""
     config, each = lisa.config, torch.tensor([], dtype=lisa.network.dtype).element_size()
     patches = lisa.network.image_encoder.patch_embed
     side = patches.image_size[0] // patches.patch_size[0]
@@ -99,7 +99,7 @@ def bytes_of_a_picture(lisa: Lisa) -> int:
 
 
 def _fingerprint(lisa: Lisa) -> bytes:
-    """Of all that the features of a picture depend on but the picture."""
+    """Of all that the features of an image depend on but the image."""
     network, config = lisa.network, lisa.config
     known = (config.clip, config.sam_vision, config.clip_view, config.clip_select_layer)
     digest = hashlib.blake2b(repr((*known, network.dtype)).encode(), digest_size=32)

@@ -1,4 +1,4 @@
-"""What LISA is trained on, drawn as its authors draw it: a data set, a picture, up to three things.
+"""What LISA is trained on, drawn as its authors draw it: a data set, an image, up to three things.
 
 Shares of the groups and sentences are those of the released script (9 semantic : 3 referring : 3
 dialogues : 1 reasoning; the paper gives no shares). Chance comes from one generator, in the order
@@ -29,9 +29,9 @@ from lisa_ros.evaluation.reasonseg import TARGET
 from lisa_ros.image_files import image_size, read_image
 from lisa_ros.model.prompt import INSTANCE_SUFFIXES, Turn, escape
 
-MOST_THINGS = 3  # asked for in one picture
+MOST_THINGS = 3  # asked for in one image
 NO_MASKS = np.zeros((0, 1, 1), bool)
-MOST_TRIES = 100  # pictures without anything to ask for, one after the other
+MOST_TRIES = 100  # images without anything to ask for, one after the other
 SHORT_QUESTIONS = (
     "Can you segment the {} in this image?",
     "Please segment the {} in this image.",
@@ -58,7 +58,7 @@ ANSWERS = (
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture and dialogues about it, each of its own; a mask for every [SEG], in their order.
+    """An image and dialogues about it, each of its own; a mask for every [SEG], in their order.
 
     `groups`: of each mask the number of its group, within which their order means nothing.
     """
@@ -69,7 +69,7 @@ class Drawn:
     groups: Sequence[int] = ()
 
     def size(self) -> tuple[int, int]:
-        """Height and width. ImageError: no picture; DatasetError: its masks do not fit."""
+        """Height and width. ImageError: no image; DatasetError: its masks do not fit."""
         width, height = image_size(self.image)
         if len(self.masks) and self.masks.shape[1:] != (height, width):
             other = self.masks.shape
@@ -79,7 +79,7 @@ class Drawn:
         return height, width
 
     def rgb(self) -> np.ndarray:
-        """The picture; ImageError where it is damaged."""
+        """The image; ImageError where it is damaged."""
         return read_image(self.image)
 
 
@@ -96,7 +96,7 @@ class Mixture:
     explanatory: float = 0.1
 
     def draw(self, random: np.random.Generator) -> Drawn:
-        """A picture with what is asked about it. DatasetError where nothing can be asked."""
+        """An image with what is asked about it. DatasetError where nothing can be asked."""
         shares = np.array(self.rates, float) / sum(self.rates)
         group = list(self.groups.values())[int(random.choice(len(self.groups), p=shares))]
         return self.from_group(group, random)
@@ -109,7 +109,7 @@ class Mixture:
             if drawn is not None:
                 return drawn
         raise DatasetError(
-            f"{MOST_TRIES} pictures drawn from {type(data).__name__} one after the other have"
+            f"{MOST_TRIES} images drawn from {type(data).__name__} one after the other have"
             " nothing that can be asked for: `lisa-ros data check` looks for the reason"
         )
 

@@ -1,4 +1,4 @@
-"""LISA's loss of a batch of pictures with dialogues about them, as one module with one `forward`.
+"""LISA's loss of a batch of images with dialogues about them, as one module with one `forward`.
 
 One forward, because `fully_shard` gathers a part's weights when that part is called from within
 the forward of the module around it.
@@ -22,12 +22,12 @@ from lisa_ros.training.feature_cache import FeatureCache
 
 
 @dataclass(frozen=True)
-class PictureExample:
-    """A picture and the dialogues about it, in the model's terms.
+class ImageExample:
+    """An image and the dialogues about it, in the model's terms.
 
     view: what CLIP sees (3,h,w), or what it made of that (P,H); frame: the same for SAM, (3,S,S)
     or (C,g,g). ids: (T,) for each dialogue, learnt: the same in bool. truth (N,H,W) bool, at the
-    size of the picture, a mask for every [SEG] that is learnt. groups: of each mask, the number of
+    size of the image, a mask for every [SEG] that is learnt. groups: of each mask, the number of
     its group, within which their order means nothing (LISA++), or nothing at all. keep: where a
     cache is to keep what the frozen encoders will say of the pixels.
     """
@@ -51,10 +51,10 @@ class Objective(nn.Module):
         self.network, self.processor, self.cache = network, processor, cache
         self.sharded = False  # by `recipe.shard`
 
-    def forward(self, examples: Sequence[PictureExample]) -> tuple[LisaLoss, list[Tensor]]:
-        """The loss, and the mask logits (N,H,W) of each picture."""
+    def forward(self, examples: Sequence[ImageExample]) -> tuple[LisaLoss, list[Tensor]]:
+        """The loss, and the mask logits (N,H,W) of each image."""
         network = self.network
-        # 1. all dialogues in rows, padded on the right, each with the view of its picture
+        # 1. all dialogues in rows, padded on the right, each with the view of its image
         ids = pad_sequence([row for one in examples for row in one.ids], batch_first=True)  # (B, T)
         learnt = pad_sequence([row for one in examples for row in one.learnt], batch_first=True)
         lengths = torch.tensor([len(row) for one in examples for row in one.ids])
@@ -68,11 +68,11 @@ class Objective(nn.Module):
         logits = network.lm_head(states[tuple(label_positions(ids, learnt, tokens).T)])
         segs = label_positions(ids, learnt & (ids == network.config.seg_token_id), tokens)
         prompts = network.seg_embeddings(states[tuple(segs.T)])  # (all [SEG], C)
-        # 3. masks at the size of their pictures
-        picture = torch.tensor(owner, device=ids.device)[segs[:, 0]]
+        # 3. masks at the size of their images
+        image = torch.tensor(owner, device=ids.device)[segs[:, 0]]
         masks, truth = [], []
         for index, one in enumerate(examples):
-            low, _ = network.decode_masks(frames[index], prompts[picture == index][None])
+            low, _ = network.decode_masks(frames[index], prompts[image == index][None])
             size = tuple(one.truth.shape[1:])
             masks.append(self.processor.full_size_masks(low[0], size))
             order = match_instances(masks[-1], one.truth, one.groups) if one.groups else slice(None)
@@ -83,8 +83,8 @@ class Objective(nn.Module):
         loss.ce = loss.ce + 0 * sum(p.sum() for p in parts)
         return loss, masks
 
-    def _features(self, examples: Sequence[PictureExample]) -> tuple[Tensor, list[Tensor]]:
-        """What CLIP and SAM say of the pictures, one after the other, as the authors do: SAM's
+    def _features(self, examples: Sequence[ImageExample]) -> tuple[Tensor, list[Tensor]]:
+        """What CLIP and SAM say of the images, one after the other, as the authors do: SAM's
         encoder is the hungriest part."""
         asked = [one for one in examples if one.view.dim() == 3]
         if self.cache is not None and self.sharded:
@@ -107,8 +107,8 @@ class Objective(nn.Module):
             found.append((view, frame.float()))
         return torch.stack([view for view, _ in found]), [frame for _, frame in found]
 
-    def _blank(self, device: torch.device) -> PictureExample:
+    def _blank(self, device: torch.device) -> ImageExample:
         clip, sam = self.processor.clip_size, self.processor.sam_size
         view, frame = torch.zeros(3, clip, clip), torch.zeros(3, sam, sam)
         none = torch.zeros(0, 1, 1)
-        return PictureExample(view.to(device), frame.to(device), (), (), none)
+        return ImageExample(view.to(device), frame.to(device), (), (), none)

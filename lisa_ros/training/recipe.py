@@ -42,8 +42,8 @@ from lisa_ros.model.checkpoint import WEIGHTS_FILE, Lisa, open_checkpoint, save
 from lisa_ros.model.hf_checkpoint import unlike_official, write_official
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.weights import precision
-from lisa_ros.training.examples import Pictures, Questions, validation_example
-from lisa_ros.training.feature_cache import GB, FeatureCache, bytes_of_a_picture
+from lisa_ros.training.examples import MixtureBatches, Questions, validation_example
+from lisa_ros.training.feature_cache import GB, FeatureCache, bytes_of_an_image
 from lisa_ros.training.loop import (
     Schedule,
     join_ranks,
@@ -53,7 +53,7 @@ from lisa_ros.training.loop import (
     write_tensors,
 )
 from lisa_ros.training.mixture import Mixture
-from lisa_ros.training.objective import Objective, PictureExample
+from lisa_ros.training.objective import ImageExample, Objective
 from lisa_ros.training.recipe_file import PRESETS, Recipe, RecipeError, read_recipe
 from lisa_ros.writing import remove_abandoned, writable_folder, write_file
 
@@ -68,19 +68,19 @@ class Lessons:
     """The stage of the loop: batches of a source, and their loss."""
 
     objective: Objective
-    source: Pictures | Questions
+    source: MixtureBatches | Questions
 
-    def prepare(self, random: np.random.Generator) -> tuple[PictureExample, ...]:
+    def prepare(self, random: np.random.Generator) -> tuple[ImageExample, ...]:
         return self.source.batch(random)
 
     def loss(
-        self, network: LisaNetwork, batch: tuple[PictureExample, ...]
+        self, network: LisaNetwork, batch: tuple[ImageExample, ...]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         loss, _ = self.objective(batch)
         return loss.total, {"ce": loss.ce, "bce": loss.bce, "dice": loss.dice}
 
 
-def by_length(batches: list[tuple[PictureExample, ...]]) -> list[tuple[PictureExample, ...]]:
+def by_length(batches: list[tuple[ImageExample, ...]]) -> list[tuple[ImageExample, ...]]:
     """The examples of some batches in as many others, those of like length together."""
     size = len(batches[0])
     examples = [one for batch in batches for one in batch]
@@ -127,7 +127,7 @@ def start(recipe: Recipe) -> Lisa:
 def run(
     recipe: Recipe,
     lisa: Lisa,
-    source: Pictures | Questions,
+    source: MixtureBatches | Questions,
     digest: str,
     cache: FeatureCache | None = None,
 ) -> dict[str, float]:
@@ -331,7 +331,7 @@ def model_card(recipe: Recipe, figures: Mapping[str, float]) -> str:
     return (
         f"---\nlibrary_name: lisa_ros\npipeline_tag: image-segmentation\n---\n"
         f"# {Path(recipe.output).name}\n\nA LISA (arXiv 2308.00692) trained by `lisa_ros`, from"
-        f" {begun}, on {', '.join(used)}: {recipe.steps} steps of {recipe.batch} pictures,"
+        f" {begun}, on {', '.join(used)}: {recipe.steps} steps of {recipe.batch} images,"
         f" {recipe.accumulate} times on each rank, learning rate {recipe.lr:g}, LoRA rank"
         f" {recipe.lora_rank}, seed {recipe.seed}.\n{table}{licences}"
     )
@@ -443,7 +443,7 @@ def follow(recipe: Recipe) -> dict[str, float]:
     if mixture is None:
         source = Questions.prepare(lisa, items, recipe.batch, cache)
         return run(recipe, lisa, source, digest(items), cache)
-    source = Pictures(
+    source = MixtureBatches(
         mixture, lisa.tokenizer.encode, lisa.config, lisa.processor, recipe.batch, cache
     )
     sizes = [[len(one) for one in some] for some in mixture.groups.values()]
@@ -454,9 +454,9 @@ def open_cache(recipe: Recipe, lisa: Lisa) -> FeatureCache:
     """The cache of a recipe, whose size is said before anything is written."""
     ranks, folder = PartialState(), Path(recipe.cache)
     cache = FeatureCache.open(folder, recipe.cache_gb * GB, lisa, ranks.num_processes)
-    each, room = bytes_of_a_picture(lisa), cache.left * ranks.num_processes
+    each, room = bytes_of_an_image(lisa), cache.left * ranks.num_processes
     if ranks.is_main_process:
-        print(f"{folder}: has room for the features of {room // each:,.0f} pictures more,"
+        print(f"{folder}: has room for the features of {room // each:,.0f} images more,"
               f" {each / 1e6:.2f} MB each, {room / GB:.2f} GB", flush=True)  # fmt: skip
     return cache
 

@@ -35,10 +35,10 @@ class Recipe:
 
     Begins with `model` (a LISA), or with `llava` and `sam`. Learns from the published sets below
     `data` (groups in `sets`, drawn by `rates`), or from the folder `questions` in ReasonSeg's
-    format. A step is `batch` pictures, `accumulate` times, on every rank. After each epoch the
+    format. A step is `batch` images, `accumulate` times, on every rank. After each epoch the
     questions of the folder `validation` are answered, and at last the best weights are written.
-    `group_by_length`: the pictures of a step with the longest dialogues come together. `cache`: a
-    folder for what the frozen encoders say of pictures, of `cache_gb` at most.
+    `group_by_length`: the images of a step with the longest dialogues come together. `cache`: a
+    folder for what the frozen encoders say of images, of `cache_gb` at most.
     """
 
     output: str = ""

@@ -1,4 +1,4 @@
-"""The web process's ROS side: live picture, questions, tracks and the state of the node.
+"""The web process's ROS side: live image, questions, tracks and the state of the node.
 
 It runs in a thread of its own. What it learns goes to the pages by `post`; what the pages want
 comes in by `ask`, `follow`, `stop` and `watch`, which may be called from any thread.
@@ -37,7 +37,7 @@ Post = Callable[[str, str, dict[str, Any], bytes], None]
 (the second argument) is replaced. The last is a JPEG that goes with it, or empty."""
 
 NODE = "perception"
-LIVE_RATE = 20.0  # live pictures per second at most
+LIVE_RATE = 20.0  # live images per second at most
 STATE_PERIOD = 0.5  # seconds between two looks at the node
 SILENCE = 3.5  # seconds without diagnostics, which come every second, after which the node is gone
 KEPT_SECONDS, KEPT_BYTES = 2.0, 64 * 2**20  # images that an answer may still be about
@@ -115,7 +115,7 @@ class OpenGoal:
     sent: SentGoal | None = None
     stamp: tuple[int, int] | None = None
     """of the image that its answer is about"""
-    pictured: bool = False
+    has_image: bool = False
     """whether the page has been sent the image that the answer is about"""
     answered: float = 0.0
     """when its answer went out, by `time.monotonic()`; it then waits for its image alone"""
@@ -172,7 +172,7 @@ class NodeClient:
     # --- what pages want ---------------------------------------------------------------------
 
     def watch(self, watched: bool) -> None:
-        """Whether any page looks at the live picture; nothing is subscribed to while none does."""
+        """Whether any page looks at the live image; nothing is subscribed to while none does."""
         if watched != self._watched:
             self._watched = watched
             self._do(self._subscribe)
@@ -242,7 +242,7 @@ class NodeClient:
         if goal.kind == "follow":
             self._show_track(goal, feedback.segmentation)
             return
-        self._show_picture(goal, feedback.header.stamp)
+        self._show_image(goal, feedback.header.stamp)
         progress = {
             "type": "progress",
             "ask": goal.number,
@@ -272,31 +272,31 @@ class NodeClient:
             self._forget(goal, GONE)
             return
         if message.width:
-            self._show_picture(goal, message.header.stamp)
+            self._show_image(goal, message.header.stamp)
         answer = {"type": "answer", "ask": goal.number} | segmentation_json(message)
         self._post(goal.page, f"answer {goal.number}", answer, b"")
         goal.answered = time.monotonic()
-        if goal.pictured or not message.width:
+        if goal.has_image or not message.width:
             self._forget(goal)
 
-    def _show_picture(self, goal: OpenGoal, stamp: Any) -> None:
+    def _show_image(self, goal: OpenGoal, stamp: Any) -> None:
         """Send the image that an answer is about, once, if it is at hand."""
         goal.stamp = (stamp.sec, stamp.nanosec)
-        if not goal.pictured:
-            self._send_picture(goal, self._jpeg_of(stamp, live=False))
+        if not goal.has_image:
+            self._send_image(goal, self._jpeg_of(stamp, live=False))
 
-    def _send_picture(self, goal: OpenGoal, jpeg: bytes) -> None:
+    def _send_image(self, goal: OpenGoal, jpeg: bytes) -> None:
         if jpeg:
-            goal.pictured = True
-            told = {"type": "picture", "ask": goal.number}
-            self._post(goal.page, f"picture {goal.number}", told, jpeg)
+            goal.has_image = True
+            told = {"type": "image", "ask": goal.number}
+            self._post(goal.page, f"image {goal.number}", told, jpeg)
 
     def _on_answered_image(self, image: Image) -> None:
         """`input/image`: what an answer was about, for those whose image we had lost."""
         for goal in list(self._goals.values()):
             if goal.stamp == (image.header.stamp.sec, image.header.stamp.nanosec):
-                if not goal.pictured:
-                    self._send_picture(goal, self._jpeg(image, live=False))
+                if not goal.has_image:
+                    self._send_image(goal, self._jpeg(image, live=False))
                 if goal.answered:
                     self._forget(goal)
 
@@ -309,7 +309,7 @@ class NodeClient:
         self._post("", f"overheard {message.query_id}", {"type": "overheard"} | answer, jpeg)
 
     def _show_track(self, goal: OpenGoal, message: Segmentation) -> None:
-        """The image that the masks belong to, and the masks, as one live picture of its page."""
+        """The image that the masks belong to, and the masks, as one live image of its page."""
         jpeg = self._jpeg_of(message.header.stamp, live=True)
         if jpeg:
             track = {"type": "live", "ask": goal.number} | segmentation_json(message)
@@ -324,7 +324,7 @@ class NodeClient:
         if self._goals.pop((goal.page, goal.number), None) is not None and sentence:
             self._end(goal.page, goal.number, sentence)
 
-    # --- pictures ----------------------------------------------------------------------------
+    # --- images ------------------------------------------------------------------------------
 
     def _on_live(self) -> None:
         """Take the newest image and show it to all pages."""

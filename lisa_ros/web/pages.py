@@ -42,10 +42,10 @@ MESSAGE_LIMIT = 64 * 1024  # bytes that a page may send at once
 SPEECH_LIMIT = 4 * 2**20  # bytes of a recording: two minutes of 16 kHz
 PAGES = 16  # open at once
 KEPT_OVERHEARD = 8  # answers to others' questions that wait to be sent to a page
-IN_FLIGHT = 2  # live pictures that a page has not yet said to have drawn
+IN_FLIGHT = 2  # live images that a page has not yet said to have drawn
 RATE, BURST = 10.0, 20.0  # messages of a page per second, and how many at once
 MODES = ("auto", "mask", "explain", "text")
-LENGTH = struct.Struct("<I")  # before a picture: the length of the JSON that says what it is
+LENGTH = struct.Struct("<I")  # before an image: the length of the JSON that says what it is
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Page:
         self.name = secrets.token_hex(8)
         self.watches = True
         self.follows: int | None = None
-        """number of its question whose thing is followed: its live pictures come with masks"""
+        """number of its question whose thing is followed: its live images come with masks"""
         self._waiting: OrderedDict[str, tuple[dict[str, Any], bytes]] = OrderedDict()
         self._wake = asyncio.Event()
         self._in_flight = 0
@@ -87,7 +87,7 @@ class Page:
     def put(self, key: str, message: dict[str, Any], jpeg: bytes = b"") -> None:
         """Send it when there is room; an unsent message of the same key is forgotten."""
         if message["type"] == "live":
-            # beside pictures with the masks of a track those without would flicker
+            # beside images with the masks of a track those without would flicker
             if not self.watches or ("ask" not in message and self.follows is not None):
                 return
         elif message["type"] in ("follow_ended", "failed") and message["ask"] == self.follows:
@@ -99,7 +99,7 @@ class Page:
         self._wake.set()
 
     def drawn(self) -> None:
-        """The page has drawn a live picture and can take the next."""
+        """The page has drawn a live image and can take the next."""
         self._in_flight = max(0, self._in_flight - 1)
         self._wake.set()
 
@@ -133,7 +133,7 @@ class Page:
                 await socket.send_bytes(LENGTH.pack(len(head)) + head + jpeg)
 
     def _next(self) -> str | None:
-        """The oldest that may go; live pictures last, and only so many ahead of the page."""
+        """The oldest that may go; live images last, and only so many ahead of the page."""
         others = (key for key in self._waiting if key != "live")
         live = "live" if "live" in self._waiting and self._in_flight < IN_FLIGHT else None
         return next(others, live)

@@ -73,8 +73,8 @@ def _write_clip(folder: Path, seconds: float, what: tuple[str, int, str]) -> dic
     for part in FOLDERS:
         (folder / part / name).mkdir(parents=True)
     for index, (rgb, things) in enumerate(clip.frames()):
-        picture, meant, all_of_them = (folder / part / name / f"{index:05d}" for part in FOLDERS)
-        Image.fromarray(rgb).save(picture.with_suffix(".jpg"), quality=QUALITY)
+        image, meant, all_of_them = (folder / part / name / f"{index:05d}" for part in FOLDERS)
+        Image.fromarray(rgb).save(image.with_suffix(".jpg"), quality=QUALITY)
         for path, values in ((meant, (things == 1).astype(np.uint8)), (all_of_them, things)):
             write_palette_png(path.with_suffix(".png"), values)
     script = clip.script
@@ -119,7 +119,7 @@ def summarise_clips(folder: Path) -> dict:
     """How many clips of each kind a set of ours holds, and the SHA-256 of its files, in parts.
 
     `script`: words and poses of all frames; of one frame a second `masks`: the numbers of the
-    things, and `pictures`: the pixels as the JPGs decode.
+    things, and `images`: the pixels as the JPGs decode.
 
     Raises:
         DatasetError: the folder holds no clips of ours.
@@ -131,16 +131,16 @@ def summarise_clips(folder: Path) -> dict:
         raise DatasetError(
             f"{folder} holds no clips of `lisa-ros sim-clips`: {WORDS} is missing or damaged"
         ) from error
-    hashes = {part: hashlib.sha256() for part in ("script", "masks", "pictures")}
+    hashes = {part: hashlib.sha256() for part in ("script", "masks", "images")}
     frames = 0
     for name, words in clips.items():
         poses = (folder / "Scripts" / f"{name}.json").read_bytes()
         hashes["script"].update(json.dumps([name, words], sort_keys=True).encode() + poses)
-        pictures = sorted((folder / FOLDERS[0] / name).glob("*.jpg"))
-        frames += len(pictures)
-        for picture in pictures[::HASHED]:
-            things = folder / FOLDERS[2] / name / f"{picture.stem}.png"
-            hashes["pictures"].update(read_image(picture).tobytes())
+        images = sorted((folder / FOLDERS[0] / name).glob("*.jpg"))
+        frames += len(images)
+        for image in images[::HASHED]:
+            things = folder / FOLDERS[2] / name / f"{image.stem}.png"
+            hashes["images"].update(read_image(image).tobytes())
             hashes["masks"].update(read_samples(things).tobytes())
     return {
         "clips": dict(Counter(words["kind"] for words in clips.values())),
@@ -153,11 +153,11 @@ def compare_clips(summary: Mapping) -> str:
     """In words: are the clips of this summary the fixed ones, and if not, what that means."""
     fixed = json.loads(FIXED.read_text())
     return {
-        "": "These are the fixed clips: script, masks and pictures are the recorded ones.",
+        "": "These are the fixed clips: script, masks and images are the recorded ones.",
         "script": f"Not the {sum(fixed['clips'].values())} fixed clips: other tables, lengths, "
         "words or movements. Figures cannot be compared with the published ones.",
         "masks": "The script is that of the fixed clips, the masks are not: another renderer has "
         "moved edges of things by a pixel. Figures may differ in the third digit.",
-        "pictures": "Script and masks are those of the fixed clips, the pixels are not: another "
+        "images": "Script and masks are those of the fixed clips, the pixels are not: another "
         "renderer or JPG library shades some of them a little differently. Figures compare.",
     }[first_difference(summary, fixed)]

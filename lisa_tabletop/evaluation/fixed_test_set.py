@@ -35,7 +35,7 @@ from lisa_tabletop.world.camera_model import simulate
 from lisa_tabletop.world.tabletop import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS, Tabletop
 
 FIXED = Path(__file__).with_name("fixed_test_set.json")  # the SUMMARY of the fixed set
-IMAGES, QUESTIONS = 150, 4  # pictures of a split, questions about each
+IMAGES, QUESTIONS = 150, 4  # images of a split, questions about each
 SPARE = 2  # more are drawn, for some are answered in words alone or mean too few things
 QUALITY = 95  # of the JPGs
 T, Drawn = TypeVar("T"), TypeVar("Drawn")
@@ -116,7 +116,7 @@ def draw_set(
         for name in splits:
             (beside / name / "instances").mkdir(parents=True)
         draw_all(partial(_write_table, beside, splits), tables(splits, images), processes)
-        summary = {"pictures": images, **summarise(beside)}
+        summary = {"images": images, **summarise(beside)}
         (beside / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
 
 
@@ -190,18 +190,18 @@ def _write_table(folder: Path, splits: Mapping[str, Split], table: tuple[int, in
 
 
 def write_questions(folder: Path, name: str, view: SceneView, questions: list[dict]) -> None:
-    """A pair of files for every question; their pictures are one file under several names."""
+    """A pair of files for every question; their images are one file under several names."""
     ids = f"instances/{name}.png"
     if questions:
         Image.fromarray(view.instances).save(folder / ids)
     for number, question in enumerate(questions):
-        picture = folder / f"{name}_{number}.jpg"
+        image = folder / f"{name}_{number}.jpg"
         if number:
-            _same_file(folder / f"{name}_0.jpg", picture)
+            _same_file(folder / f"{name}_0.jpg", image)
         else:
-            Image.fromarray(view.rgb).save(picture, quality=QUALITY, subsampling=0)
-        entry = _entry(view, question, ids, picture.name)
-        picture.with_suffix(".json").write_text(json.dumps(entry), encoding="utf-8")
+            Image.fromarray(view.rgb).save(image, quality=QUALITY, subsampling=0)
+        entry = _entry(view, question, ids, image.name)
+        image.with_suffix(".json").write_text(json.dumps(entry), encoding="utf-8")
 
 
 def _same_file(file: Path, other: Path) -> None:
@@ -211,13 +211,13 @@ def _same_file(file: Path, other: Path) -> None:
         shutil.copyfile(file, other)
 
 
-def _entry(view: SceneView, question: dict, ids: str, picture: str) -> dict:
+def _entry(view: SceneView, question: dict, ids: str, image: str) -> dict:
     """The JSON of one question."""
     things = {thing["id"]: thing for thing in view.record["objects"]}
     targets = [_target(things[target]) for target in question["targets"]]
     union = np.isin(view.instances, question["targets"])
     shapes = [
-        {"label": "target", "shape_type": "polygon", "image_name": picture, "points": ring}
+        {"label": "target", "shape_type": "polygon", "image_name": image, "points": ring}
         for ring in outlines(union)
     ]
     ours = {key: question[key] for key in ("type", "patterns", "answer")}
@@ -234,12 +234,12 @@ def _target(thing: Mapping) -> dict:
 def summarise(folder: Path) -> dict:
     """How many questions a set of ours holds, and the SHA-256 of what its files say, in parts.
 
-    `questions`: words, types and meant objects; `masks`: the instance ids; `pictures`: the pixels
+    `questions`: words, types and meant objects; `masks`: the instance ids; `images`: the pixels
     as the JPGs decode.
     """
     items = read_dataset(folder)
     counts: Counter[str] = Counter()
-    hashes = {part: hashlib.sha256() for part in ("questions", "masks", "pictures")}
+    hashes = {part: hashlib.sha256() for part in ("questions", "masks", "images")}
     seen = set()
     for item in items:
         if not item.ours:
@@ -249,7 +249,7 @@ def summarise(folder: Path) -> dict:
         if item.scene not in seen:
             seen.add(item.scene)
             hashes["masks"].update(item.ids().tobytes())
-            hashes["pictures"].update(item.rgb().tobytes())
+            hashes["images"].update(item.rgb().tobytes())
     return {
         "questions": dict(counts),
         "sha256": {name: h.hexdigest() for name, h in hashes.items()},
@@ -262,16 +262,16 @@ def compare(summary: Mapping) -> str:
     if summary["questions"] != fixed["questions"]:
         total = sum(fixed["questions"].values())
         return (
-            f"Not the fixed test set: it has {fixed['pictures']} pictures a split"
+            f"Not the fixed test set: it has {fixed['images']} images a split"
             f" and {total} questions. Figures cannot be compared with the published ones."
         )
     return {
-        "": "This is the fixed test set: questions, masks and pictures are the recorded ones.",
+        "": "This is the fixed test set: questions, masks and images are the recorded ones.",
         "questions": "Not the fixed test set: other questions or other objects (another version of "
         "the simulator or of its sentences). Figures cannot be compared with the published ones.",
         "masks": "The questions are those of the fixed test set, the masks are not: another "
         "renderer has moved edges of objects by a pixel. Figures may differ in the third digit.",
-        "pictures": "Questions and masks are those of the fixed test set, the pixels are not: "
+        "images": "Questions and masks are those of the fixed test set, the pixels are not: "
         "another renderer or JPG library shades some of them a little differently. Figures "
         "compare.",
     }[first_difference(summary, fixed)]

@@ -52,7 +52,7 @@ class Film:
         self._folder, self._filmed = folder, filmed
         self._video: cv2.VideoWriter | None = None
         self._unfinished = folder / ".pick.part.mp4"
-        self._pictures: list[np.ndarray] = []  # of the GIF, and how long each stays, ms
+        self._images: list[np.ndarray] = []  # of the GIF, and how long each stays, ms
         self._durations: list[int] = []
         self.tiles: list[Tile] = []
         self._right = 0
@@ -98,7 +98,7 @@ class Film:
         if self._video is not None:
             self._video.release()
             self._unfinished.replace(self._folder / "pick.mp4")
-            write_gif(self._folder / "pick.gif", self._pictures, self._durations)
+            write_gif(self._folder / "pick.gif", self._images, self._durations)
 
     @property
     def _rolling(self) -> bool:
@@ -122,7 +122,7 @@ class Film:
         if times == 1 and self._durations[-1:] == [round(1000 / RATE)]:
             self._durations[-1] = round(2000 / RATE)
             return
-        self._pictures.append(np.asarray(frame.resize(GIF_SIZE, Image.Resampling.LANCZOS)))
+        self._images.append(np.asarray(frame.resize(GIF_SIZE, Image.Resampling.LANCZOS)))
         self._durations.append(round(times * 1000 / RATE))
 
     def _write_words(self, draw: ImageDraw.ImageDraw, trial: Trial | None) -> None:

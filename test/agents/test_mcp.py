@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 from mcp import Client, StdioServerParameters
-from node_rig import ROOT, Process, Rig, picture, rig, wait_for
+from node_rig import ROOT, Process, Rig, drawn_image, rig, wait_for
 
 from lisa_ros.cli import main
 
@@ -85,7 +85,7 @@ TOOLS = {"look", "find", "describe", "follow", "stop", "status"}
 def robot() -> Iterator[Rig]:
     with rig() as made:
         made.start("-p", f"query.queue_size:={QUEUE}")
-        made.film(10.0, picture(160, 120))
+        made.film(10.0, drawn_image(160, 120))
         yield made
 
 
@@ -241,14 +241,14 @@ def test_a_node_that_goes_away_and_no_camera(address: str, robot: Rig) -> None:
                 await asyncio.sleep(0.2)
             assert state["ready"]
             seen = await client.call_tool("look", {})
-            assert seen.is_error and seen.content[0].text.startswith("no picture: no image since")
+            assert seen.is_error and seen.content[0].text.startswith("no image since")
             found = await client.call_tool("find", {"instruction": "the red mug"})
             answer = found.structured_content
             assert answer["status"] in ("NO_IMAGE", "STALE_IMAGE") and answer["error"]
             assert found.content[0].text == f"{answer['status']}: {answer['error']}"
 
     asyncio.run(talk())
-    robot.film(10.0, picture(160, 120))
+    robot.film(10.0, drawn_image(160, 120))
 
 
 @pytest.mark.parametrize(

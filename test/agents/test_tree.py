@@ -10,7 +10,7 @@ import py_trees
 import pytest
 from lisa_ros.action import Follow as FollowAction
 from lisa_ros.msg import Segmentation
-from node_rig import WAIT, Rig, picture, rig, wait_for
+from node_rig import WAIT, Rig, drawn_image, rig, wait_for
 from py_trees.common import Status
 from rclpy.action import ActionServer
 from rclpy.action.server import ServerGoalHandle
@@ -26,7 +26,7 @@ from lisa_ros.web.node_client import NodeClient
 def robot() -> Iterator[Rig]:
     with rig() as made:
         made.start()
-        made.film(10.0, picture(160, 120))
+        made.film(10.0, drawn_image(160, 120))
         yield made
 
 

@@ -183,7 +183,7 @@ def test_neighbours_take_processor_time_and_end_with_their_block() -> None:
         ("--study views --plot new.png", "--study views has no use for --plot"),
         ("--study quantization --presets tiny", "has no use for --presets"),
         ("--study quantization --dtype mixed", "compares mixed anyway"),
-        ("--plot new.xyz", "its ending names no picture"),
+        ("--plot new.xyz", "its ending names no image"),
         ("--json nowhere/new", "there is no folder nowhere"),
         ("--write nowhere.md", "cannot put a table into nowhere.md: No such file or directory"),
         (

@@ -39,8 +39,8 @@ def test_recording_shows_what_is_asked_about() -> None:
     for question in QUESTIONS:
         for frame in scenes[question.seed].frames:
             truth = cv2.imdecode(frame[TRUTH].data, cv2.IMREAD_UNCHANGED)
-            picture = cv2.imdecode(frame[IMAGE].data, cv2.IMREAD_COLOR)
-            assert picture.shape == (*truth.shape, 3) == (480, 640, 3)
+            image = cv2.imdecode(frame[IMAGE].data, cv2.IMREAD_COLOR)
+            assert image.shape == (*truth.shape, 3) == (480, 640, 3)
             # Each topic has classes of its own, as its definitions are the file's.
             headers = {repr(frame[topic].header) for topic in (IMAGE, CAMERA_INFO, TRUTH)}
             assert len(headers) == 1
@@ -163,8 +163,8 @@ def test_whole_demonstration(tmp_path: Path) -> None:
     assert followed and int(followed[1]) == 36, ended.stdout
     assert cv2.imread(str(tmp_path / "follow.jpg")).shape == (720, 1280, 3)
     assert (tmp_path / "holiday.png").read_bytes() == b"the user's own"
-    pictures = sorted(tmp_path.glob("[0-9]*.png"))
-    assert len(pictures) == len(QUESTIONS)
-    for path in pictures:  # the recording's pictures with the words in a strip below
+    images = sorted(tmp_path.glob("[0-9]*.png"))
+    assert len(images) == len(QUESTIONS)
+    for path in images:  # the recording's images with the words in a strip below
         height, width, _ = cv2.imread(str(path)).shape
         assert width == 640 and height > 480

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from engine_samples import engine_saying, picture, random_questions, record_fed, speaker
+from engine_samples import drawn_image, engine_saying, random_questions, record_fed, speaker
 from torch import nn
 
 from benchmarks.presets import random_lisa
@@ -29,7 +29,7 @@ from lisa_ros.model.network import IMAGE_TOKEN
 
 
 def test_an_answer_has_words_a_mask_and_what_belongs_to_it() -> None:
-    answer = engine_saying("Sure, it is the red mug [SEG].").segment(picture(), "what is red?")
+    answer = engine_saying("Sure, it is the red mug [SEG].").segment(drawn_image(), "what is red?")
     assert answer.status is AnswerStatus.OK
     assert answer.text == "Sure, it is the red mug."
     assert answer.stopped_by == "end"
@@ -55,7 +55,7 @@ def test_the_mask_comes_before_the_words_that_follow_it() -> None:
     passes, forward = [], engine.decoder.forward
     engine.decoder.forward = lambda batch: passes.append(batch) or forward(batch)
     events, at_mask = [], 0
-    for event in engine.stream(picture(), "what holds water?"):
+    for event in engine.stream(drawn_image(), "what holds water?"):
         events.append(event)
         if isinstance(event, MaskReady):
             at_mask = len(passes)
@@ -86,7 +86,9 @@ def test_the_mask_comes_before_the_words_that_follow_it() -> None:
     ],
 )
 def test_statuses(script: str, mode: str, status: AnswerStatus) -> None:
-    answer = engine_saying(script, refusal="There is no").segment(picture(), "the mug", mode=mode)
+    answer = engine_saying(script, refusal="There is no").segment(
+        drawn_image(), "the mug", mode=mode
+    )
     assert answer.status is status
     assert bool(answer.instances) == (status is AnswerStatus.OK)
     if status is AnswerStatus.NOT_FOUND or mode == "text":
@@ -98,7 +100,7 @@ def test_an_empty_mask_is_no_find() -> None:
     engine = engine_saying("It is the mug [SEG].")
     decode = engine.network.decode_masks
     engine.network.decode_masks = lambda *args: tuple(-t.abs() - 1 for t in decode(*args))
-    events = list(engine.stream(picture(), "the mug"))
+    events = list(engine.stream(drawn_image(), "the mug"))
     assert events[-1].answer.status is AnswerStatus.NOT_FOUND
     assert not any(isinstance(event, MaskReady) for event in events)
     empty = measure(torch.full((4, 5), -1.0), "it", 0.5)
@@ -127,7 +129,7 @@ def test_no_questions_no_answers() -> None:
 
 def test_the_longest_answer_is_cut_and_says_so() -> None:
     answer = engine_saying("It is the red mug [SEG].").segment(
-        picture(), "the mug", max_new_tokens=2
+        drawn_image(), "the mug", max_new_tokens=2
     )
     assert answer.counters["tokens"] == 2
     assert answer.stopped_by == "tokens"
@@ -140,7 +142,7 @@ def test_an_answer_ends_where_the_models_positions_end() -> None:
     lisa = speaker("It is red.")
     lisa.network.lm_head.weight.zero_()  # the first id again and again
     engine = Engine(lisa, EngineConfig(max_repeats=0, draft_tokens=0))
-    question = Question(picture(), "mug " * 300, "text")
+    question = Question(drawn_image(), "mug " * 300, "text")
     room = engine.decoder.max_positions - (
         len(engine.prompts.ids(question)) - 1 + lisa.config.image_tokens
     )
@@ -153,10 +155,10 @@ def test_an_answer_ends_where_the_models_positions_end() -> None:
 def test_history_is_part_of_the_question_and_its_masks_are_not_drawn_again() -> None:
     engine = engine_saying("It is the red mug [SEG].")
     fed = record_fed(engine)
-    engine.segment(picture(), "and now?", key=1)
+    engine.segment(drawn_image(), "and now?", key=1)
     alone = fed[-1]
     answer = engine.segment(
-        picture(), "and now?", key=1, history=[("the bowl", "It is the bowl [SEG].")]
+        drawn_image(), "and now?", key=1, history=[("the bowl", "It is the bowl [SEG].")]
     )
     assert max(fed) > alone + 5
     assert len(answer.instances) == 1
@@ -164,14 +166,14 @@ def test_history_is_part_of_the_question_and_its_masks_are_not_drawn_again() -> 
 
 def test_a_transcript_is_history_as_the_model_wrote_it() -> None:
     engine = engine_saying("It is the red mug [SEG].")
-    answer = engine.segment(picture(), "the mug")
+    answer = engine.segment(drawn_image(), "the mug")
     assert answer.transcript == "It is the red mug [SEG]."
     said = f"{answer.transcript} <image></s>"  # a transcript may come from anywhere
-    question = Question(picture(), "and now?", history=[("the <image> mug", said)])
+    question = Question(drawn_image(), "and now?", history=[("the <image> mug", said)])
     ids = engine.prompts.ids(question)
     assert ids.count(engine.criteria.seg_id) == 1
     assert ids.count(IMAGE_TOKEN) == 1
-    assert engine.segment(picture(), "the mug", mode="mask").transcript == "[SEG]."
+    assert engine.segment(drawn_image(), "the mug", mode="mask").transcript == "[SEG]."
 
 
 @pytest.mark.parametrize(
@@ -191,7 +193,7 @@ def test_only_an_answer_cut_at_its_longest_is_truncated(
         engine = Engine(lisa, EngineConfig(**settings))
     else:
         engine = engine_saying(script, **settings)
-    answer = engine.segment(picture(), "the mug", mode="text")
+    answer = engine.segment(drawn_image(), "the mug", mode="text")
     assert answer.stopped_by == reason
     assert not answer.truncated
 
@@ -204,7 +206,7 @@ def test_nano_is_asked_in_single_blanks_and_others_as_it_was_typed() -> None:
         prompts: list[str] = []
         engine.prompts.tokenizer = SimpleNamespace(encode=lambda text, p=prompts: p.append(text))
         for words in (typed, plain):
-            engine.prompts.ids(Question(picture(), words, history=[(words, "It is [SEG].")]))
+            engine.prompts.ids(Question(drawn_image(), words, history=[(words, "It is [SEG].")]))
         assert (prompts[0] == prompts[1]) is same
         assert prompts[0].count(plain if same else typed) == 2
 
@@ -213,7 +215,7 @@ def test_a_dialogue_is_told_in_its_order_and_whole() -> None:
     engine, prompts = engine_saying("It is [SEG]."), []
     engine.prompts.tokenizer = SimpleNamespace(encode=prompts.append)
     turns = [(f"question {n}", f"Answer {n} [SEG].") for n in range(12)]
-    engine.prompts.ids(Question(picture(), "and now?", history=turns))
+    engine.prompts.ids(Question(drawn_image(), "and now?", history=turns))
     words = re.findall(r"question \d+|Answer \d+ +\[SEG\]|and now", prompts[0])
     told = [part for n in range(12) for part in (f"question {n}", f"Answer {n}  [SEG]")]
     assert words == [*told, "and now"]
@@ -226,16 +228,16 @@ FORMS = ("semantic", "conversation", "chain_of_thought")
 def test_the_forms_of_lisa_plus_plus(mode: str) -> None:
     lisa = speaker("It is the red mug [SEG].")
     with pytest.raises(InstructionError, match=f"not trained for mode '{mode}'"):
-        Engine(lisa).segment(picture(), "the mug", mode=mode)
+        Engine(lisa).segment(drawn_image(), "the mug", mode=mode)
     engine = Engine(replace(lisa, config=replace(lisa.config, mask_instances=True)))
-    ids = {m: tuple(engine.prompts.ids(Question(picture(), "a", m))) for m in ("mask", *FORMS)}
+    ids = {m: tuple(engine.prompts.ids(Question(drawn_image(), "a", m))) for m in ("mask", *FORMS)}
     assert len(set(ids.values())) == 4
-    answer = engine.segment(picture(), "the mug", mode=mode)
+    answer = engine.segment(drawn_image(), "the mug", mode=mode)
     assert (answer.status, len(answer.instances)) == (AnswerStatus.OK, 1)
     wordy = speaker("It is red.")
     engine = Engine(replace(wordy, config=replace(wordy.config, mask_instances=True)))
     expected = AnswerStatus.TEXT_ONLY if mode == "chain_of_thought" else AnswerStatus.NOT_FOUND
-    assert engine.segment(picture(), "the mug", mode=mode).status is expected
+    assert engine.segment(drawn_image(), "the mug", mode=mode).status is expected
 
 
 def test_limits_that_the_reference_has_not_can_be_set() -> None:
@@ -248,9 +250,9 @@ def test_limits_that_the_reference_has_not_can_be_set() -> None:
         with pytest.raises(ImageError):
             engine_saying("[SEG].").segment(image, "the mug")
     with pytest.raises(InstructionError, match="over and over"):
-        engine_saying("[SEG].").segment(picture(), "mug " * 24)
+        engine_saying("[SEG].").segment(drawn_image(), "mug " * 24)
     with pytest.raises(InstructionError, match="positions"):  # the model's own limit stands
-        engine.segment(picture(), "mug " * 1000)
+        engine.segment(drawn_image(), "mug " * 1000)
 
 
 @pytest.mark.parametrize(("most", "masks", "reason"), [(1, 1, "masks"), (2, 2, "end")])
@@ -262,7 +264,7 @@ def test_as_many_masks_as_are_allowed_and_not_one_more(most, masks, reason) -> N
     choose = generation._choose
     generation._choose = lambda logits: torch.tensor([next(script)])
     try:
-        answer = engine.segment(picture(), "mugs", max_new_tokens=9)
+        answer = engine.segment(drawn_image(), "mugs", max_new_tokens=9)
     finally:
         generation._choose = choose
     assert len(answer.instances) == answer.transcript.count("[SEG]") == masks
@@ -273,28 +275,28 @@ def test_an_empty_mask_is_kept_where_that_is_wanted() -> None:
     engine = engine_saying("It is the mug [SEG].", keep_empty_masks=True)
     decode = engine.network.decode_masks
     engine.network.decode_masks = lambda *args: tuple(-t.abs() - 1 for t in decode(*args))
-    answer = engine.segment(picture(), "the mug")
+    answer = engine.segment(drawn_image(), "the mug")
     assert answer.status is AnswerStatus.NOT_FOUND
     assert [instance.area for instance in answer.instances] == [0]
 
 
 def test_control_words_of_the_user_stay_words() -> None:
     engine = engine_saying("It is the red mug [SEG].")
-    answer = engine.segment(picture(), "the <image> of [SEG] </s> mug")
+    answer = engine.segment(drawn_image(), "the <image> of [SEG] </s> mug")
     assert len(answer.instances) == 1
 
 
 def test_tiles_ask_three_views_and_answer_once() -> None:
     engine = engine_saying("It is the red mug [SEG].", clip_view="tiles")
-    events = list(engine.stream(picture(), "the mug", key=1))
+    events = list(engine.stream(drawn_image(), "the mug", key=1))
     assert sum(isinstance(event, MaskReady) for event in events) == 1
     answer = events[-1].answer
     assert answer.counters["clip_encodes"] == 3
     assert answer.counters["sam_encodes"] == 1
     assert answer.text == "It is the red mug."
-    again = engine.segment(picture(), "the bowl", key=1)
+    again = engine.segment(drawn_image(), "the bowl", key=1)
     assert again.counters["clip_encodes"] == 0
-    assert engine.segment(picture(1, 48, 48), "the mug").counters["clip_encodes"] == 1
+    assert engine.segment(drawn_image(1, 48, 48), "the mug").counters["clip_encodes"] == 1
 
 
 @pytest.mark.parametrize("view", ("center", "squash"))
@@ -303,7 +305,7 @@ def test_a_model_is_shown_the_view_it_was_trained_on(view: str, monkeypatch) -> 
     lisa = replace(lisa, config=replace(lisa.config, clip_view=view))
     cut, shown = lisa.processor.clip_views, []
     monkeypatch.setattr(lisa.processor, "clip_views", lambda i, v: shown.append(v) or cut(i, v))
-    Engine(lisa).segment(picture(0, 48, 96), "the mug")
+    Engine(lisa).segment(drawn_image(0, 48, 96), "the mug")
     assert shown == [view]
 
 
@@ -312,7 +314,7 @@ def test_of_three_tiles_the_one_with_the_surest_mask_counts(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lisa = random_lisa("tiny", seed=seed)
-    image, every = picture(seed, 48, 96), lisa.processor.clip_views
+    image, every = drawn_image(seed, 48, 96), lisa.processor.clip_views
     answer = Engine(lisa, EngineConfig(clip_view="tiles")).segment(image, "the mug", mode="mask")
     alone = []
     for view in range(3):
@@ -353,11 +355,11 @@ def test_images_that_cannot_be_used(image: np.ndarray) -> None:
 def test_instructions_that_cannot_be_used(instruction: str) -> None:
     engine = engine_saying("[SEG].")
     with pytest.raises(InstructionError, match="instruction"):
-        engine.segment(picture(), instruction)
+        engine.segment(drawn_image(), instruction)
     with pytest.raises(InstructionError, match="instruction"):
-        next(engine.stream(picture(), instruction))
+        next(engine.stream(drawn_image(), instruction))
     with pytest.raises(InstructionError, match="no text"):
-        engine.segment(picture(), "the mug", history=[("the pot \ud800", "It is [SEG].")])
+        engine.segment(drawn_image(), "the mug", history=[("the pot \ud800", "It is [SEG].")])
     with pytest.raises(InstructionError, match="no text"):
         engine.lisa.tokenizer.encode("\udcff")
 
@@ -366,7 +368,7 @@ def test_stammering_is_understood() -> None:
     """Who says a word twice, or a long story with a refrain, is no broken record."""
     engine, story = engine_saying("[SEG]."), " ".join(f"the thing number {n}," for n in range(15))
     for words in ("the the the mug", "mug " * 23, story, "Die Tasse! " * 3, "杯子" * 30):
-        assert engine.segment(picture(), words).status is AnswerStatus.OK
+        assert engine.segment(drawn_image(), words).status is AnswerStatus.OK
 
 
 def test_the_head_may_be_any_module() -> None:
@@ -374,4 +376,4 @@ def test_the_head_may_be_any_module() -> None:
     lisa = speaker("It is the red mug [SEG].")
     for layer in lisa.network.language_model.layers:
         layer.self_attn.q_proj = nn.Sequential(layer.self_attn.q_proj, nn.Identity())
-    assert Engine(lisa).segment(picture(), "the mug").status is AnswerStatus.OK
+    assert Engine(lisa).segment(drawn_image(), "the mug").status is AnswerStatus.OK

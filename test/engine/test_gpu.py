@@ -21,7 +21,7 @@ def full_precision() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def pictures(count: int) -> list[np.ndarray]:
+def images(count: int) -> list[np.ndarray]:
     random = np.random.default_rng(0)
     return [random.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(count)]
 
@@ -41,7 +41,7 @@ def engines(**settings) -> tuple[Engine, Engine]:
 def test_the_gpu_answers_like_the_processor(drafts: int) -> None:
     cpu, gpu = engines(draft_tokens=drafts)
     for round_ in range(3):  # first captured, then replayed, then from the frame cache
-        for key, image in enumerate(pictures(2)):
+        for key, image in enumerate(images(2)):
             expected = cpu.segment(image, f"the mug {round_}", key=key, max_new_tokens=8)
             answer = gpu.segment(image, f"the mug {round_}", key=key, max_new_tokens=8)
             assert answer.transcript == expected.transcript
@@ -52,7 +52,7 @@ def test_the_gpu_answers_like_the_processor(drafts: int) -> None:
 
 def test_a_batch_on_the_gpu_answers_like_one_by_one() -> None:
     _, gpu = engines()
-    questions = [Question(image, "the mug", max_new_tokens=8) for image in pictures(5)]
+    questions = [Question(image, "the mug", max_new_tokens=8) for image in images(5)]
     together = gpu.segment_batch(questions)
     for a, question in zip(together, questions, strict=True):
         b = gpu.segment_batch([question])[0]
@@ -74,7 +74,7 @@ def test_memory_is_given_back_when_an_engine_is_dropped() -> None:
     before = torch.cuda.memory_allocated()
     _, gpu = engines()
     gpu.warm_up()
-    gpu.segment(pictures(1)[0], "the mug", key=1)
+    gpu.segment(images(1)[0], "the mug", key=1)
     assert torch.cuda.memory_allocated() > before
     del gpu, _
     gc.collect()
@@ -85,5 +85,5 @@ def test_memory_is_given_back_when_an_engine_is_dropped() -> None:
 def test_the_bench_preset_computes_in_bfloat16() -> None:
     lisa = random_lisa("tiny", device="cuda", dtype=torch.bfloat16)
     teach(lisa, [10, 11, lisa.tokenizer.seg_id, 12])
-    answer = Engine(lisa).segment(pictures(1)[0], "the mug", max_new_tokens=4)
+    answer = Engine(lisa).segment(images(1)[0], "the mug", max_new_tokens=4)
     assert answer.counters["tokens"] == 4

@@ -7,7 +7,7 @@ import time
 import weakref
 
 import pytest
-from engine_samples import engine_saying, picture, speaker
+from engine_samples import drawn_image, engine_saying, speaker
 
 from lisa_ros.engine import Answer, AnswerStatus, Engine, MaskReady, Question, question
 from lisa_ros.engine.image_features import StageTimer
@@ -17,7 +17,7 @@ from lisa_ros.errors import BusyError, InstructionError
 def test_cancel_between_tokens_keeps_what_there_is() -> None:
     engine = engine_saying("It is [SEG]. They can hold water", draft_tokens=0)
     cancel, events = threading.Event(), []
-    for event in engine.stream(picture(), "what?", cancel=cancel):
+    for event in engine.stream(drawn_image(), "what?", cancel=cancel):
         events.append(event)
         if isinstance(event, MaskReady):
             cancel.set()
@@ -31,14 +31,14 @@ def test_cancelled_before_it_began_costs_nothing() -> None:
     engine = engine_saying("It is the mug [SEG].")
     cancel = threading.Event()
     cancel.set()
-    answer = engine.segment(picture(), "the mug", cancel=cancel)
+    answer = engine.segment(drawn_image(), "the mug", cancel=cancel)
     assert answer.status is AnswerStatus.CANCELLED
     assert answer.counters["forwards"] == answer.counters["clip_encodes"] == 0
 
 
 def test_a_deadline_that_has_passed_is_a_timeout() -> None:
     engine = engine_saying("It is the mug [SEG].")
-    answer = engine.segment(picture(), "the mug", deadline=time.monotonic() - 1)
+    answer = engine.segment(drawn_image(), "the mug", deadline=time.monotonic() - 1)
     assert answer.status is AnswerStatus.TIMEOUT
 
 
@@ -52,7 +52,7 @@ def test_a_mask_that_was_never_decoded_is_in_no_transcript() -> None:
             self.looks += 1
             return self.looks > 1
 
-    answer = engine_saying("[SEG].").segment(picture(), "the mug", mode="mask", cancel=Later())
+    answer = engine_saying("[SEG].").segment(drawn_image(), "the mug", mode="mask", cancel=Later())
     assert (answer.status, answer.instances) == (AnswerStatus.CANCELLED, [])
     assert answer.counters["clip_encodes"] == 1
     assert answer.transcript == ""
@@ -73,18 +73,21 @@ def test_a_deadline_counts_from_its_very_moment(monkeypatch: pytest.MonkeyPatch)
 
 def test_an_abandoned_stream_leaves_the_engine_usable() -> None:
     engine = engine_saying("It is the red mug [SEG].", draft_tokens=0)
-    stream = engine.stream(picture(), "the mug", key=1)
+    stream = engine.stream(drawn_image(), "the mug", key=1)
     next(stream)
     stream.close()
     assert engine.features.nbytes <= engine.config.cache_bytes
-    assert engine.segment(picture(), "the mug", key=1).status is AnswerStatus.OK
+    assert engine.segment(drawn_image(), "the mug", key=1).status is AnswerStatus.OK
 
 
 def test_two_questions_about_a_frame_whose_first_answer_was_broken_off() -> None:
     engine = engine_saying("It is the red mug [SEG].", draft_tokens=0)
     frame = engine.features.get("a", (48, 64))
-    engine.vision.encode_views([frame], [picture()], StageTimer(engine.device))
-    questions = [Question(picture(), "the mug", key="a"), Question(picture(), "it", key="a")]
+    engine.vision.encode_views([frame], [drawn_image()], StageTimer(engine.device))
+    questions = [
+        Question(drawn_image(), "the mug", key="a"),
+        Question(drawn_image(), "it", key="a"),
+    ]
     answers = engine.segment_batch(questions)
     assert [a.text for a in answers] == ["It is the red mug."] * 2
     assert len(frame.prefix_kv) == 1
@@ -94,7 +97,7 @@ def test_warming_up_leaves_nothing_behind() -> None:
     engine = engine_saying("It is the red mug [SEG].")
     engine.warm_up()
     assert engine.features.nbytes == 0
-    assert engine.segment(picture(), "the mug").text == "It is the red mug."
+    assert engine.segment(drawn_image(), "the mug").text == "It is the red mug."
 
 
 @pytest.mark.parametrize("script", ["It is red.", "It is the red mug [SEG]."])
@@ -113,12 +116,12 @@ SCRIPT = "It is the red mug [SEG] that can hold water."
 def test_callers_in_several_threads_take_turns() -> None:
     """Eighteen questions from three threads are answered as if they were asked one by one."""
     engine = engine_saying(SCRIPT, draft_tokens=0)
-    expected = [engine.segment(picture(n), "what?") for n in range(6)]
+    expected = [engine.segment(drawn_image(n), "what?") for n in range(6)]
     answers: dict[tuple[int, int], Answer] = {}
 
     def ask(caller: int) -> None:
         for n in range(6):
-            answers[caller, n] = engine.segment(picture(n), "what?", key=(caller, n))
+            answers[caller, n] = engine.segment(drawn_image(n), "what?", key=(caller, n))
 
     callers = [threading.Thread(target=ask, args=(caller,)) for caller in range(3)]
     for caller in callers:
@@ -133,28 +136,28 @@ def test_callers_in_several_threads_take_turns() -> None:
 
 def test_a_stream_that_is_open_says_so_to_its_own_thread() -> None:
     engine = engine_saying(SCRIPT, draft_tokens=0)
-    stream = engine.stream(picture(), "what?")
+    stream = engine.stream(drawn_image(), "what?")
     next(stream)
     for ask in (
-        lambda: engine.segment(picture(1), "what?"),
-        lambda: engine.prepare(picture(1), "key"),
-        lambda: next(engine.stream(picture(1), "what?")),
+        lambda: engine.segment(drawn_image(1), "what?"),
+        lambda: engine.prepare(drawn_image(1), "key"),
+        lambda: next(engine.stream(drawn_image(1), "what?")),
     ):
         with pytest.raises(BusyError, match="close the stream"):
             ask()
     *_, last = stream  # it was not disturbed
-    assert last.answer.transcript == engine.segment(picture(), "what?").transcript
+    assert last.answer.transcript == engine.segment(drawn_image(), "what?").transcript
 
 
 def test_who_waits_for_a_stream_of_another_thread_keeps_his_deadline_and_gets_his_turn() -> None:
     engine = engine_saying(SCRIPT, draft_tokens=0)
-    stream, answers = engine.stream(picture(), "what?"), []
+    stream, answers = engine.stream(drawn_image(), "what?"), []
     next(stream)
     cancel = threading.Event()
 
     def ask(**limits: object) -> threading.Thread:
         thread = threading.Thread(
-            target=lambda: answers.append(engine.segment(picture(), "what?", **limits))
+            target=lambda: answers.append(engine.segment(drawn_image(), "what?", **limits))
         )
         thread.start()
         return thread
@@ -173,8 +176,8 @@ def test_who_waits_for_a_stream_of_another_thread_keeps_his_deadline_and_gets_hi
 def test_a_question_that_fails_gives_its_turn_back() -> None:
     engine = engine_saying(SCRIPT, max_repeats=0)
     with pytest.raises(InstructionError):
-        engine.segment(picture(), "mug " * 490)
-    assert engine.segment(picture(), "the mug").status is AnswerStatus.OK
+        engine.segment(drawn_image(), "mug " * 490)
+    assert engine.segment(drawn_image(), "the mug").status is AnswerStatus.OK
 
 
 def test_no_gradients_no_references_no_garbage() -> None:
@@ -182,7 +185,7 @@ def test_no_gradients_no_references_no_garbage() -> None:
     lisa = speaker("It is the red mug [SEG].")
     lisa.network.requires_grad_(True)
     engine = Engine(lisa)
-    engine.segment(picture(), "the mug", key=1)
+    engine.segment(drawn_image(), "the mug", key=1)
     frame = next(iter(engine.features.entries.values()))
     assert not frame.sam.requires_grad
     assert not engine.decoder.cache.data.requires_grad
@@ -193,9 +196,9 @@ def test_no_gradients_no_references_no_garbage() -> None:
 
 def test_an_engine_works_in_another_thread_than_it_was_made_in() -> None:
     engine, answers = engine_saying("It is the red mug [SEG]."), []
-    engine.segment(picture(), "the mug", key=1)
+    engine.segment(drawn_image(), "the mug", key=1)
     worker = threading.Thread(
-        target=lambda: answers.append(engine.segment(picture(), "the mug", key=1))
+        target=lambda: answers.append(engine.segment(drawn_image(), "the mug", key=1))
     )
     worker.start()
     worker.join()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from engine_samples import engine_saying, picture
+from engine_samples import drawn_image, engine_saying
 from torch import Tensor
 
 from lisa_ros.engine import AnswerStatus, Engine, Question
@@ -53,12 +53,12 @@ def test_poisoned_weights_are_an_error_and_no_answer(engine, part, words, mode) 
         poisoned(weights_of(engine, part)),
         pytest.raises(FloatingPointError, match=words),
     ):
-        engine.segment(picture(), "the mug", mode=mode)
+        engine.segment(drawn_image(), "the mug", mode=mode)
 
 
 def test_infinite_numbers_count_as_well(engine) -> None:
     with poisoned(weights_of(engine, "lm_head"), float("inf")), pytest.raises(FloatingPointError):
-        engine.segment(picture(), "the mug")
+        engine.segment(drawn_image(), "the mug")
 
 
 def test_nothing_of_it_stays_behind() -> None:
@@ -66,8 +66,8 @@ def test_nothing_of_it_stays_behind() -> None:
     engine, whole = (engine_saying(SCRIPT, draft_tokens=0) for _ in range(2))
     long, short = "the mug that stands behind the blue book on the shelf", "it"
     with poisoned(weights_of(engine, "mm_projector")), pytest.raises(FloatingPointError):
-        engine.segment(picture(), " ".join([long] * 3))
-    questions = [Question(picture(), short), Question(picture(), long)]
+        engine.segment(drawn_image(), " ".join([long] * 3))
+    questions = [Question(drawn_image(), short), Question(drawn_image(), long)]
     answers, expected = engine.segment_batch(questions), whole.segment_batch(questions)
     assert [one.status for one in answers] == [AnswerStatus.OK] * 2
     for one, other in zip(answers, expected, strict=True):

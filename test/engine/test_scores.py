@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from engine_samples import picture, speaker
+from engine_samples import drawn_image, speaker
 
 from lisa_ros.engine import Engine
 from lisa_ros.engine.request_state import evidence, measure, probability
@@ -23,25 +23,25 @@ def calibrated(weights: dict[str, float] | None, certainty: float = 0.003) -> En
 
 
 def test_without_a_calibration_the_score_says_how_sharp_the_mask_is():
-    [plain] = calibrated(None).segment(picture(), "what is red?").instances
+    [plain] = calibrated(None).segment(drawn_image(), "what is red?").instances
     assert not plain.evidence
     weights = {**dict.fromkeys(SCORE_TERMS, 0.0), "mask": 1.0}
-    [same] = calibrated(weights).segment(picture(), "what is red?").instances
+    [same] = calibrated(weights).segment(drawn_image(), "what is red?").instances
     assert same.score == pytest.approx(plain.score, abs=1e-4)
 
 
 def test_a_calibrated_score_follows_mask_and_words():
-    [one] = calibrated(WEIGHTS).segment(picture(), "what is red?").instances
+    [one] = calibrated(WEIGHTS).segment(drawn_image(), "what is red?").instances
     assert one.evidence["wordless"] == 0
     assert one.evidence["words"] < 0
     assert one.score == pytest.approx(probability(one.evidence, WEIGHTS))
-    [bare] = calibrated(WEIGHTS).segment(picture(), "what is red?", mode="mask").instances
+    [bare] = calibrated(WEIGHTS).segment(drawn_image(), "what is red?", mode="mask").instances
     assert (bare.evidence["wordless"], bare.evidence["words"]) == (1, 0)
 
 
 def test_the_least_certain_word_counts():
-    [sure] = calibrated(WEIGHTS, certainty=0.003).segment(picture(), "what is red?").instances
-    [unsure] = calibrated(WEIGHTS, certainty=0.002).segment(picture(), "what is red?").instances
+    [sure] = calibrated(WEIGHTS, certainty=0.003).segment(drawn_image(), "what is red?").instances
+    [unsure] = calibrated(WEIGHTS, certainty=0.002).segment(drawn_image(), "what is red?").instances
     assert unsure.label == sure.label
     assert unsure.score < sure.score
 

@@ -29,7 +29,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def drawn_image(tmp_path: Path) -> Path:
     path = tmp_path / "table.png"
     pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
@@ -37,10 +37,10 @@ def picture(tmp_path: Path) -> Path:
 
 
 def test_an_answer_is_printed_and_written(
-    model: str, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    model: str, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     numbers, shown = tmp_path / "answer.json", tmp_path / "answer.png"
-    arguments = ["segment", str(picture), "the red mug", "--model", model, "--mode", "mask"]
+    arguments = ["segment", str(image), "the red mug", "--model", model, "--mode", "mask"]
     outputs = ["--device", "cpu", "--json", str(numbers), "--overlay", str(shown)]
     assert main([*arguments, *outputs]) == 0
     printed = capsys.readouterr().out
@@ -54,16 +54,16 @@ def test_an_answer_is_printed_and_written(
         mask[begin:end] = True
     assert edges[-1] == mask.size
     assert mask.sum() == instance["area"]
-    changed = np.asarray(Image.open(shown)) != np.asarray(Image.open(picture))
+    changed = np.asarray(Image.open(shown)) != np.asarray(Image.open(image))
     assert not changed.any(-1)[~mask.reshape(48, 64)].any()
     assert changed.any(-1)[mask.reshape(48, 64)].mean() > 0.9
 
 
 @pytest.mark.parametrize(("view", "looks"), [("tiles", 3), ("squash", 1)])
 def test_mode_and_clip_view_reach_the_model(
-    view: str, looks: int, model: str, picture: Path, capsys: pytest.CaptureFixture
+    view: str, looks: int, model: str, image: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    arguments = ["segment", str(picture), "the red mug", "--model", model, "--device", "cpu"]
+    arguments = ["segment", str(image), "the red mug", "--model", model, "--device", "cpu"]
     assert main([*arguments, "--mode", "text", "--clip-view", view]) == 0
     printed = capsys.readouterr().out
     assert "status    TEXT_ONLY" in printed and f"clip_encodes {looks}," in printed
@@ -102,7 +102,7 @@ def test_run_lengths_begin_with_background(rows: list[list[int]]) -> None:
     ("file", "instruction", "says"),
     [
         ("missing.png", "the mug", "no file"),
-        ("notes.txt", "the mug", "no picture"),
+        ("notes.txt", "the mug", "no image"),
         ("cut.png", "the mug", "cut.png"),
         ("dot.png", "the mug", "1x1"),
         ("table.png", "  ", "empty"),
@@ -114,12 +114,12 @@ def test_bad_input_is_one_sentence(
     instruction: str,
     says: str,
     model: str,
-    picture: Path,
+    image: Path,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    folder = picture.parent
+    folder = image.parent
     (folder / "notes.txt").write_text("the mug is red")
-    (folder / "cut.png").write_bytes(picture.read_bytes()[:900])
+    (folder / "cut.png").write_bytes(image.read_bytes()[:900])
     Image.fromarray(np.zeros((1, 1, 3), np.uint8)).save(folder / "dot.png")
     assert main(["segment", str(folder / file), instruction, "--model", model]) == 2
     printed = capsys.readouterr()
@@ -128,17 +128,17 @@ def test_bad_input_is_one_sentence(
     assert not printed.out
 
 
-def test_a_missing_model_is_one_sentence(picture: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main(["segment", str(picture), "the mug", "--model", "/nowhere"]) == 2
+def test_a_missing_model_is_one_sentence(image: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["segment", str(image), "the mug", "--model", "/nowhere"]) == 2
     assert "/nowhere" in capsys.readouterr().err
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(
-    model: str, picture: Path, capsys: pytest.CaptureFixture
+    model: str, image: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    arguments = ["segment", str(picture), "the mug", "--model", model, "--mode", "mask"]
+    arguments = ["segment", str(image), "the mug", "--model", model, "--mode", "mask"]
     assert main([*arguments, "--json", "/nowhere/answer.json"]) == 2
-    assert main([*arguments, "--overlay", str(picture.parent / "answer.nothing")]) == 2
+    assert main([*arguments, "--overlay", str(image.parent / "answer.nothing")]) == 2
     assert capsys.readouterr().err.count("cannot write") == 2
 
 

@@ -224,7 +224,7 @@ def test_calibrating_asks_both_ways_and_writes_what_it_found(
     assert found == calibration.fit(samples[:-1] * 2)
 
 
-def test_pictures_are_drawn(dataset, view, tmp_path):
+def test_images_are_drawn(dataset, view, tmp_path):
     script = Scripted({q["instruction"]: (q["answer"], [view.instances == 1]) for q in QUESTIONS})
     answered = list(evaluate(script, read_dataset(dataset)))
     contact_sheet(answered, tmp_path / "new" / "sheet.png")

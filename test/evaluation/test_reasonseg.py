@@ -263,7 +263,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_pictures_are_evaluated_without_the_extra_of_video(tmp_path):
+def test_images_are_evaluated_without_the_extra_of_video(tmp_path):
     command = [sys.executable, "-c", WITHOUT_PYCOCOTOOLS, "eval", "--dataset"]
     folder = write(tmp_path / "val", entry())
     done = subprocess.run([*command, folder], capture_output=True, text=True, check=False)

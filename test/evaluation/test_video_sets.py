@@ -248,12 +248,12 @@ def test_what_our_clips_say_is_judged_when_it_is_read(tmp_path, place, changed, 
     assert words.startswith("Inf") or f"{path}, line {line} ({name}) does not" in str(caught.value)
 
 
-def test_masks_of_another_size_than_their_picture_are_said(tmp_path):
+def test_masks_of_another_size_than_their_image_are_said(tmp_path):
     video_samples.write_youtube(tmp_path)
     path = tmp_path / "train" / "Annotations" / "bear" / "00002.png"
-    for picture, words in ((np.zeros((9, 7), np.uint8), "its masks are of 7x9"),
+    for image, words in ((np.zeros((9, 7), np.uint8), "its masks are of 7x9"),
                            (np.zeros((72, 96, 3), np.uint8), "is no map of things")):  # fmt: skip
-        cv2.imwrite(str(path), picture)
+        cv2.imwrite(str(path), image)
         clip = read_clips(tmp_path)[0]
         with pytest.raises(DatasetError, match=f"00002.*{words}"):
             score_clip(clip, predict(clip), first=-1)
@@ -274,7 +274,7 @@ def test_options_that_say_nothing_about_clips_are_refused(tmp_path, options, wor
     write_davis(tmp_path)
     assert main(["eval", "--dataset", str(tmp_path), *options]) == 2
     assert words in capsys.readouterr().err
-    assert main(["eval", "--dataset", str(tmp_path / "pictures"), "--clips", "3"]) == 2
+    assert main(["eval", "--dataset", str(tmp_path / "images"), "--clips", "3"]) == 2
     assert "--clips has no meaning for a set of images" in capsys.readouterr().err
 
 

@@ -219,7 +219,7 @@ def test_a_camera_info_without_size_takes_that_of_the_depth_image():
     assert one.box.center == pytest.approx(other.box.center)
 
 
-def test_resized_intrinsics_see_every_point_in_the_same_place_of_the_picture():
+def test_resized_intrinsics_see_every_point_in_the_same_place_of_the_image():
     points = np.array([[0.1, -0.05, 0.6], [-0.2, 0.1, 0.9]])
     edges = (project(CAMERA, points) + 0.5) / [400, 300]  # 0 and 1 are the borders
     half = CAMERA.resized(200, 150)

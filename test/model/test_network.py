@@ -91,7 +91,7 @@ def test_the_view_takes_the_place_of_its_id(lisa) -> None:
     assert torch.equal(embeds[18:], table[[8, 9]])
 
 
-def test_a_prompt_may_have_no_picture_but_not_two(lisa) -> None:
+def test_a_prompt_may_have_no_image_but_not_two(lisa) -> None:
     view = torch.randn(16, 64)
     assert lisa.network.embed_prompt(torch.tensor([1, 7]), view).shape == (2, 64)
     with pytest.raises(ValueError, match="2 images in one prompt"):
@@ -102,11 +102,11 @@ def test_label_positions_count_from_before_the_chosen_id() -> None:
     seg, image = 5, IMAGE_TOKEN
     ids = torch.tensor([[1, image, 7, seg, 8, seg], [1, seg, image, 9, 9, 9]])
     positions = label_positions(ids, ids == seg, image_tokens=16)
-    # the second row's [SEG] stands before its picture and is not shifted
+    # the second row's [SEG] stands before its image and is not shifted
     assert positions.tolist() == [[0, 2 + 15], [0, 4 + 15], [1, 0]]
 
 
-def test_the_id_behind_the_picture_is_predicted_by_the_last_patch() -> None:
+def test_the_id_behind_the_image_is_predicted_by_the_last_patch() -> None:
     ids = torch.tensor([[1, IMAGE_TOKEN, 7]])
     assert label_positions(ids, ids == 7, image_tokens=16).tolist() == [[0, 16]]
 

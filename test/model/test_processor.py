@@ -69,7 +69,7 @@ def plain(image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy((image / 255 - CLIP_MEAN) / CLIP_STD).permute(2, 0, 1).float()
 
 
-def test_tiles_reach_both_ends_of_a_wide_picture(processor: Processor) -> None:
+def test_tiles_reach_both_ends_of_a_wide_image(processor: Processor) -> None:
     image = noise_image(CLIP, 100)
     views = processor.clip_views(image, "tiles")
     lefts = [0, (100 - CLIP) // 2, 100 - CLIP]
@@ -79,14 +79,14 @@ def test_tiles_reach_both_ends_of_a_wide_picture(processor: Processor) -> None:
     assert torch.equal(views[1], processor.clip_pixels(image))
 
 
-def test_tiles_of_a_tall_picture_go_from_top_to_bottom(processor: Processor) -> None:
+def test_tiles_of_a_tall_image_go_from_top_to_bottom(processor: Processor) -> None:
     image = noise_image(100, CLIP)
     views = processor.clip_views(image, "tiles")
     torch.testing.assert_close(views[0], plain(image[:CLIP]), atol=1e-5, rtol=0)
     torch.testing.assert_close(views[2], plain(image[-CLIP:]), atol=1e-5, rtol=0)
 
 
-def test_a_square_picture_has_one_view_whatever_is_asked_for(processor: Processor) -> None:
+def test_a_square_image_has_one_view_whatever_is_asked_for(processor: Processor) -> None:
     image = noise_image(70, 70)
     views = [processor.clip_views(image, kind) for kind in ("center", "squash", "tiles")]
     for view in views:
@@ -113,8 +113,8 @@ def test_a_mask_returns_to_the_place_it_was_seen_at(
     top, bottom, left, right = height // 4, height // 2, width // 2, width * 7 // 8
     truth = torch.zeros(height, width, dtype=torch.bool)
     truth[top:bottom, left:right] = True
-    picture = np.where(truth[..., None].numpy(), 255, 0).astype(np.uint8).repeat(3, 2)
-    pixels = processor.sam_pixels(picture)
+    image = np.where(truth[..., None].numpy(), 255, 0).astype(np.uint8).repeat(3, 2)
+    pixels = processor.sam_pixels(image)
     side = SAM * 4 // CONFIG.sam_vision["patch_size"]
     low_res = torch.nn.functional.interpolate(pixels[None, :1], (side, side), mode="bilinear")[0]
     mask = processor.full_size_masks(low_res, hw)[0] > 0
@@ -146,7 +146,7 @@ def test_no_masks_stay_no_masks(processor: Processor) -> None:
         np.zeros((0, 4, 3), np.uint8),
     ],
 )
-def test_what_is_no_picture_is_refused(processor: Processor, image: np.ndarray) -> None:
+def test_what_is_no_image_is_refused(processor: Processor, image: np.ndarray) -> None:
     for preprocess in (processor.clip_pixels, processor.sam_pixels):
         with pytest.raises(ImageError, match="RGB array of uint8"):
             preprocess(image)

@@ -39,7 +39,7 @@ def test_nano_has_no_system_text() -> None:
 
 
 @pytest.mark.parametrize("conversation", ["llava_v1", "llava_llama_2", "vicuna_v1", "nano"])
-def test_history_shows_the_picture_once_and_ends_where_the_model_goes_on(conversation: str) -> None:
+def test_history_shows_the_image_once_and_ends_where_the_model_goes_on(conversation: str) -> None:
     turns = [("first", "It is [SEG]."), ("second", "No."), ("third", None)]
     prompt = build_prompt(conversation, turns, True)
     assert prompt.count("<image>") == 1

@@ -61,14 +61,14 @@ needs_nano = pytest.mark.skipif(
 
 
 def nano_masks(lisa: Lisa) -> list[torch.Tensor]:
-    """Masks for the demonstration's questions about one thing, in its recorded pictures."""
+    """Masks for the demonstration's questions about one thing, in its recorded images."""
     scenes = {scene.seed: scene.frames[0][IMAGE].data for scene in read_recording()}
     masks = []
     for question in read_questions():
         if len(question.objects) == 1:
-            picture = Image.open(io.BytesIO(bytes(scenes[question.seed]))).convert("RGB")
+            image = Image.open(io.BytesIO(bytes(scenes[question.seed]))).convert("RGB")
             words = question.instruction + MODE_SUFFIXES["mask"]
-            masks.append(mask_of(lisa, words, np.asarray(picture)) > 0)
+            masks.append(mask_of(lisa, words, np.asarray(image)) > 0)
     return masks
 
 

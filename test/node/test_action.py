@@ -18,8 +18,8 @@ from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Time
 from fake_engine import instance as fake_instance
 from fake_engine import middle
-from node_rig import FAKE, SegmentClient, image_message, picture, rig, wait_for
-from PIL import Image as Picture
+from node_rig import FAKE, SegmentClient, drawn_image, image_message, rig, wait_for
+from PIL import Image as Image
 
 from lisa_ros.node.inputs.frame import Frame
 from lisa_ros.node.requests import actions
@@ -84,7 +84,7 @@ def decoded(one, result) -> np.ndarray:
         columns = slice(roi.x_offset, roi.x_offset + roi.width)
         assert whole.sum() == whole[rows, columns].sum()
         return whole[rows, columns]
-    return np.asarray(Picture.open(io.BytesIO(base64.b64decode(one.mask_text)))) > 0
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(one.mask_text)))) > 0
 
 
 def from_run_lengths(text: str, height: int, width: int) -> np.ndarray:
@@ -110,7 +110,7 @@ def test_a_mask_goes_out_at_once_and_words_not_too_often(monkeypatch):
     handle = SimpleNamespace(publish_feedback=sent.append, request=SimpleNamespace(masks=""))
     progress = actions.GoalProgress(handle)
     progress._sent = time.monotonic()
-    frame = Frame(image_message(picture()))
+    frame = Frame(image_message(drawn_image()))
     query = Query("1", "it", "auto", 0, Time(), 1.0, 9, frame, text="Sure")
     progress(query)
     assert not sent
@@ -169,7 +169,7 @@ def test_feedback_has_no_mask_that_the_model_is_not_sure_of(client):
 
 
 def test_own_image(client):
-    message = image_message(picture(100, 60), stamp=(77, 7))
+    message = image_message(drawn_image(100, 60), stamp=(77, 7))
     message.header.frame_id = "wrist_camera"
     status, result = client.ask("the mug", image=message)
     assert status == GoalStatus.STATUS_SUCCEEDED

@@ -26,7 +26,7 @@ from depth_rig import (
 )
 from lisa_ros.msg import Instance
 from node_rig import rig, wait_for
-from PIL import Image as Picture
+from PIL import Image as PilImage
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
@@ -160,6 +160,6 @@ def compressed(encoding: str) -> CompressedImage:
     quantum, offset = 100.0, 1.5
     whole = np.round(DEPTH * 1000) if encoding == "16UC1" else np.round(quantum / DEPTH + offset)
     file = io.BytesIO()
-    Picture.fromarray(whole.astype(np.uint16)).save(file, "PNG")
+    PilImage.fromarray(whole.astype(np.uint16)).save(file, "PNG")
     data = struct.pack("<iff", 0, quantum, offset) + file.getvalue()
     return CompressedImage(format=f"{encoding}; compressedDepth png", data=array("B", data))

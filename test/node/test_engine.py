@@ -14,7 +14,7 @@ import torch
 pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
 from model_samples import small_lisa
-from node_rig import Manager, picture, rig, wait_for
+from node_rig import Manager, drawn_image, rig, wait_for
 
 from lisa_ros.model.checkpoint import save
 from lisa_ros.node.loading import load_model
@@ -59,7 +59,7 @@ def test_a_second_question_about_one_frame_encodes_nothing(robot):
 
 def test_an_image_is_encoded_by_the_first_question_about_it(robot):
     robot.cut()
-    message = robot.show(picture(96, 64, seed=3), stamp=(77, 0))
+    message = robot.show(drawn_image(96, 64, seed=3), stamp=(77, 0))
     time.sleep(1.0)
     result = robot.ask("where is the mug?")
     assert result.header == message.header

@@ -22,12 +22,12 @@ from node_rig import (
     Manager,
     Process,
     Rig,
+    drawn_image,
     image_message,
-    picture,
     rig,
     wait_for,
 )
-from PIL import Image as Picture
+from PIL import Image as PilImage
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -110,7 +110,7 @@ def test_clock_that_jumps_back_as_in_a_looped_bag(robot):
 
 def test_resolution_that_changes_from_image_to_image(robot):
     for width, height in ((64, 48), (320, 240), (17, 16), (640, 480)):
-        robot.show(picture(width, height))
+        robot.show(drawn_image(width, height))
         wait_for(lambda w=width: robot.ask("hello").width == w, "the image")
         result = robot.ask("several")
         assert (result.status, result.width, result.height) == (Status.OK, width, height)
@@ -132,7 +132,7 @@ def test_resolution_that_changes_from_image_to_image(robot):
     ],
 )
 def test_images_that_cannot_be_used(robot, change, words):
-    message = image_message(picture())
+    message = image_message(drawn_image())
     for name, value in change.items():
         setattr(message, name, value)
     wait_for(robot.images.get_subscription_count, "the camera's subscriber")
@@ -200,7 +200,7 @@ def test_images_from_before_the_activation_are_not_counted_as_dropped():
             assert camera.newest() is None
             wait_for(lambda: not robot.images.get_subscription_count(), "the end of it")
             for second in range(20):
-                robot.images.publish(image_message(picture(), (second, 0)))
+                robot.images.publish(image_message(drawn_image(), (second, 0)))
             dropped.append(camera.dropped)
         assert dropped == [0, 0]
         rclpy.shutdown(context=context)
@@ -226,7 +226,7 @@ def test_auto_takes_what_all_publishers_can_give():
         wait_for(lambda: quality() == ("BEST_EFFORT", "VOLATILE"), "neither, of two")
 
         def heard() -> bool:
-            second.publish(image_message(picture(), (44, 0)))
+            second.publish(image_message(drawn_image(), (44, 0)))
             return robot.ask("hello").header.stamp.sec == 44
 
         wait_for(heard, "an image of the second")
@@ -256,7 +256,7 @@ def test_a_still_image_that_was_published_once_is_received():
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     with rig() as robot:
         robot.use_camera(latched)
-        message = image_message(picture(), (5, 0))
+        message = image_message(drawn_image(), (5, 0))
         robot.images.publish(message)
         robot.start("-p", "input.max_age:=600.0")
         wait_for(lambda: robot.ask("hello").status == Status.OK, "the still image")
@@ -286,7 +286,7 @@ def test_a_second_node_of_the_same_name_is_warned_of():
 def test_half_the_images_lost(robot):
     """Of thirty a second each is withheld with a chance of one half: answers go on all the same."""
     chance, lost, stop = np.random.default_rng(5), [], threading.Event()
-    message = image_message(picture())
+    message = image_message(drawn_image())
 
     def film() -> None:
         for count in itertools.count(1):
@@ -312,7 +312,7 @@ def test_half_the_images_lost(robot):
 
 def test_every_second_image_truncated(robot):
     """A query meets a whole image or a damaged one; each is told which, and none is left over."""
-    whole, short = image_message(picture()), image_message(picture())
+    whole, short = image_message(drawn_image()), image_message(drawn_image())
     short.data = short.data[: len(short.data) // 2]
     wait_for(robot.images.get_subscription_count, "the camera's subscriber")
     for count in range(1, 13):
@@ -365,7 +365,7 @@ def test_reasons_for_missing_images():
 def compressed_message(kind: str) -> CompressedImage:
     """A JPEG or PNG of 64x48 pixels."""
     file = io.BytesIO()
-    Picture.fromarray(np.full((48, 64, 3), (200, 60, 30), np.uint8)).save(file, kind)
+    PilImage.fromarray(np.full((48, 64, 3), (200, 60, 30), np.uint8)).save(file, kind)
     message = CompressedImage(format=f"rgb8; {kind.lower()} compressed bgr8")
     message.header.frame_id = kind
     message.data = array("B", file.getvalue())
@@ -422,7 +422,7 @@ def test_overridden_quality_of_service():
 
 def test_large_images_from_the_node_reach_a_best_effort_subscriber():
     """Without the transport profile two of three of them would be lost on the way."""
-    hd = picture(1280, 720)
+    hd = drawn_image(1280, 720)
     profile = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
     with rig() as robot:
         robot.start()

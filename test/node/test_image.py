@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image as Picture
+from PIL import Image as Image
 
 from lisa_ros.errors import ImageError
 from lisa_ros.node.inputs import image_conversion as image
@@ -105,15 +105,15 @@ def test_yuv420(encoding, order, color):
     np.testing.assert_allclose(pixels, np.broadcast_to(color, pixels.shape), atol=4)
 
 
-def picture(mode: str, kind: str) -> bytes:
+def drawn_image(mode: str, kind: str) -> bytes:
     pixels = np.zeros((40, 50, 3), np.uint8)
     pixels[:20] = (220, 40, 30)
     file = io.BytesIO()
     if mode == "16":
         grey = np.full((40, 50), 40_000, np.uint16)
-        Picture.fromarray(grey).save(file, kind)
+        Image.fromarray(grey).save(file, kind)
     else:
-        Picture.fromarray(pixels).convert(mode).save(file, kind)
+        Image.fromarray(pixels).convert(mode).save(file, kind)
     return file.getvalue()
 
 
@@ -123,22 +123,22 @@ def compressed(data: bytes, kind: str = "rgb8; jpeg compressed bgr8"):
 
 @pytest.mark.parametrize(("mode", "kind"), [("RGB", "JPEG"), ("RGB", "PNG"), ("RGBA", "PNG")])
 def test_compressed_color(mode, kind):
-    pixels = image.to_rgb(compressed(picture(mode, kind), kind.lower()), PIXELS)
+    pixels = image.to_rgb(compressed(drawn_image(mode, kind), kind.lower()), PIXELS)
     assert pixels.shape == (40, 50, 3)
     np.testing.assert_allclose(pixels[10, 25], (220, 40, 30), atol=6)
     np.testing.assert_allclose(pixels[35, 25], 0, atol=6)
 
 
 def test_compressed_grey_and_16_bit():
-    grey = image.to_rgb(compressed(picture("L", "JPEG")), PIXELS)
+    grey = image.to_rgb(compressed(drawn_image("L", "JPEG")), PIXELS)
     assert grey.shape == (40, 50, 3) and np.ptp(grey[5, 5]) == 0
-    deep = image.to_rgb(compressed(picture("16", "PNG")), PIXELS)
+    deep = image.to_rgb(compressed(drawn_image("16", "PNG")), PIXELS)
     np.testing.assert_array_equal(deep, np.full((40, 50, 3), round(40_000 / 257), np.uint8))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_compressed_images_that_are_damaged(kind):
-    data = picture("RGB", kind)
+    data = drawn_image("RGB", kind)
     for broken in (data[: len(data) // 2], data[:30], b"", b"GIF89a" + data, rng.bytes(500)):
         with pytest.raises(ImageError):
             image.to_rgb(compressed(broken), PIXELS)
@@ -151,7 +151,7 @@ def test_compressed_depth_is_named():
 
 def test_large_compressed_image_is_refused_before_it_is_decoded():
     with pytest.raises(ImageError, match=r"input\.max_pixels"):
-        image.to_rgb(compressed(picture("RGB", "PNG")), 1000)
+        image.to_rgb(compressed(drawn_image("RGB", "PNG")), 1000)
 
 
 GOOD = np.zeros((20, 24, 3), np.uint8)

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
 from lisa_ros.msg import Instance, Segmentation
-from node_rig import picture, rig, wait_for
+from node_rig import drawn_image, rig, wait_for
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import Image
@@ -30,7 +30,7 @@ SIZE = (64, 48)
 def robot():
     with rig() as robot:
         robot.start("-p", "query.timeout:=2.0", "-p", "query.max_new_tokens:=1000")
-        robot.film(pixels=picture(*SIZE))
+        robot.film(pixels=drawn_image(*SIZE))
         wait_for(lambda: robot.ask("ready").status == Status.OK, "the first image")
         yield robot
 
@@ -104,7 +104,7 @@ def test_overlay_is_drawn_for_those_who_look(robot):
     assert (seen[0].encoding, seen[0].width) == ("rgb8", width) and seen[0].height > height
     assert seen[0].header == result.header
     drawn = to_rgb(seen[0], 10_000)[:height]
-    assert (drawn != picture(*SIZE)).any()
+    assert (drawn != drawn_image(*SIZE)).any()
 
 
 def test_the_last_answer_is_there_for_who_comes_late(robot):
@@ -254,7 +254,7 @@ def test_two_questions_about_one_frame_share_its_key(robot):
     assert robot.ask("key").answer == "1 keys"
     robot.show()
     assert robot.ask("key").answer == "2 keys", "an equal stamp is no equal image"
-    robot.film(pixels=picture(*SIZE))
+    robot.film(pixels=drawn_image(*SIZE))
     wait_for(lambda: robot.ask("ready").status == Status.OK, "images")
 
 

@@ -12,7 +12,7 @@ pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lisa_ros.msg import Segmentation
-from node_rig import picture, rig, wait_for
+from node_rig import drawn_image, rig, wait_for
 from rcl_interfaces.srv import DescribeParameters, GetParameters
 from std_srvs.srv import Trigger
 
@@ -243,13 +243,13 @@ def test_standing_query_by_the_clock(robot):
 
 
 def test_standing_query_on_every_image_that_differs(robot):
-    robot.film(pixels=picture(seed=1))
+    robot.film(pixels=drawn_image(seed=1))
     time.sleep(0.3)
     before = len(robot.results)
     assert robot.set(standing__period=0, standing__instruction="what is new").successful
     for seed in (2, 3):
         time.sleep(1.0)
-        robot.film(pixels=picture(seed=seed))
+        robot.film(pixels=drawn_image(seed=seed))
     time.sleep(1.0)
     assert robot.set(standing__instruction="").successful
-    assert len(robot.results) - before == 3, "one for each picture, none for its repetitions"
+    assert len(robot.results) - before == 3, "one for each image, none for its repetitions"

@@ -133,7 +133,7 @@ def test_the_benchmarks_are_found_from_inside_a_checkout(
     [
         (("segment", "{photo}", "the mug", "--device", "foo"), "there is no device 'foo'"),
         (("segment", "{photo}", "the mug", "--vision-tower", "nope"), "there is no folder nope"),
-        (("segment", "{folder}", "the mug"), "it is a folder; name a picture in it"),
+        (("segment", "{folder}", "the mug"), "it is a folder; name an image in it"),
         (("bag", "nope.mcap", "--query", "the mug", "--out", "{photo}"), "nope.mcap"),
         (("bag", "{bag}", "--query", " ", "--out", "{out}"), "the instruction is empty"),
         (("bag", "{bag}", "--query", "x" * 2001, "--out", "{out}"), "has 2001 characters"),
@@ -145,8 +145,8 @@ def test_the_benchmarks_are_found_from_inside_a_checkout(
         (("views", "{bag}", "--query", "\udcff", "--out", "{out}"), "the instruction is no text"),
         (("segment", "{photo}", "the mug", "--overlay", "{folder}/o.xyz"), "no image format"),
         (("video", "{photo}", "the mug", "--out", "{folder}/v.xyz"), "end in .mp4 or .gif"),
-        (("eval", "--sheet", "{folder}/s.xyz"), "its ending names no picture"),
-        (("eval", "--reliability", "{folder}/r.xyz"), "its ending names no picture"),
+        (("eval", "--sheet", "{folder}/s.xyz"), "its ending names no image"),
+        (("eval", "--reliability", "{folder}/r.xyz"), "its ending names no image"),
         (("eval", "--json", "{folder}"), "it is a folder; name a file"),
         (
             ("views", "{folder}", "--query", "the mug", "--out", "{folder}"),
@@ -167,7 +167,7 @@ def test_the_benchmarks_are_found_from_inside_a_checkout(
         (("sim", "--rate", "inf"), "--rate must be above 0 and finite"),
         (("views", "{bag}", "--query", "x", "--out", "{out}", "--voxel", "nan"), "--voxel must"),
         (("train-nano", "--folder", "{photo}/x"), "cannot write into the folder"),
-        (("train-nano", "--curves", "{folder}/c.xyz"), "its ending names no picture"),
+        (("train-nano", "--curves", "{folder}/c.xyz"), "its ending names no image"),
         (("finetune", "--questions", "9", "--output", "{photo}/x"), "cannot write into the folder"),
         (("sim-pick", "--perfect", "--output", "{photo}/x"), "cannot write into the folder"),
         (("demo", "--output", "{photo}/x"), "cannot write into the folder"),

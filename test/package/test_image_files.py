@@ -29,7 +29,7 @@ TURNS = {
     7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
     8: lambda a: np.rot90(a, -1),
 }
-"""how a camera stores an upright picture under each EXIF orientation"""
+"""how a camera stores an upright image under each EXIF orientation"""
 
 
 def near(found: np.ndarray, wanted: np.ndarray, tolerance: int = 12) -> bool:
@@ -38,7 +38,7 @@ def near(found: np.ndarray, wanted: np.ndarray, tolerance: int = 12) -> bool:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "MPO"])
 @pytest.mark.parametrize("orientation", TURNS)
-def test_pictures_are_upright(tmp_path, kind, orientation):
+def test_images_are_upright(tmp_path, kind, orientation):
     path, tag = tmp_path / "a.jpg", Image.Exif()
     tag[0x0112] = orientation
     Image.fromarray(np.ascontiguousarray(TURNS[orientation](CORNERS))).save(path, kind, exif=tag)
@@ -47,7 +47,7 @@ def test_pictures_are_upright(tmp_path, kind, orientation):
     assert read_samples(path).shape == CORNERS.shape
 
 
-def test_polygons_lie_on_the_upright_picture(tmp_path):
+def test_polygons_lie_on_the_upright_image(tmp_path):
     tag = Image.Exif()
     tag[0x0112] = 6
     lying = Image.fromarray(np.ascontiguousarray(np.rot90(CORNERS)))
@@ -96,10 +96,10 @@ def test_samples_come_as_they_are_stored(tmp_path):
 @pytest.mark.parametrize("mode", ["P", "RGBA", "CMYK", "YCbCr", "1", "LA"])
 def test_every_mode_shows_its_colours(tmp_path, mode):
     path = tmp_path / ("a.jpg" if mode in ("CMYK", "YCbCr") else "a.png")
-    picture = Image.fromarray(CORNERS)
-    picture = picture.quantize(16) if mode == "P" else picture.convert(mode)
-    picture.save(path)
-    wanted = CORNERS if mode not in ("1", "LA") else np.asarray(picture.convert("RGB"))
+    image = Image.fromarray(CORNERS)
+    image = image.quantize(16) if mode == "P" else image.convert(mode)
+    image.save(path)
+    wanted = CORNERS if mode not in ("1", "LA") else np.asarray(image.convert("RGB"))
     assert near(read_image(path), wanted)
 
 
@@ -139,8 +139,8 @@ def encoded(array: np.ndarray, kind: str) -> bytes:
 
 FLAWED = {
     "missing": (None, "is missing"),
-    "empty": (b"", "no picture"),
-    "text": (b"the mug is red", "no picture"),
+    "empty": (b"", "no image"),
+    "text": (b"the mug is red", "no image"),
     "cut JPEG": (encoded(CORNERS, "JPEG")[:-60], "truncated"),
     "cut PNG": (encoded(CORNERS, "PNG")[:80], "cannot be read"),
     "cut TIFF": (encoded(CORNERS, "TIFF")[:3000], "cannot be read"),
@@ -156,7 +156,7 @@ FLAWED = {
 @pytest.mark.parametrize("flaw", FLAWED)
 def test_what_cannot_be_shown_is_one_sentence_with_the_files_name(tmp_path, flaw):
     content, words = FLAWED[flaw]
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ImageError, match=words) as caught:
@@ -164,12 +164,12 @@ def test_what_cannot_be_shown_is_one_sentence_with_the_files_name(tmp_path, flaw
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_folder_is_no_picture(tmp_path):
+def test_a_folder_is_no_image(tmp_path):
     with pytest.raises(ImageError, match="cannot be read"):
         read_image(tmp_path)
 
 
-def test_damaged_exif_does_not_cost_the_picture(tmp_path):
+def test_damaged_exif_does_not_cost_the_image(tmp_path):
     path = tmp_path / "a.jpg"
     Image.fromarray(CORNERS).save(path, quality=95, exif=b"Exif\0\0II*\0\xff\xff\xff\x7fnonsense")
     assert near(read_image(path), CORNERS) and image_size(path) == (60, 40)

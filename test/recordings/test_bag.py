@@ -18,7 +18,7 @@ from depth_rig import COLOR, INFO, SEEN, check_is_the_thing, later, millimetres
 from fake_engine import FakeEngine
 from lisa_ros.msg import Segmentation
 from node_rig import image_message
-from PIL import Image as Picture
+from PIL import Image as PilImage
 from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
@@ -46,7 +46,7 @@ def camera_image(second: int, kind: str = "rgb8"):
     pixels = np.full((48, 64, 3), 10 * second, np.uint8)
     if kind == "jpeg":
         file = io.BytesIO()
-        Picture.fromarray(pixels).save(file, "JPEG")
+        PilImage.fromarray(pixels).save(file, "JPEG")
         data = np.frombuffer(file.getvalue(), np.uint8)
         compressed = STORE.types["sensor_msgs/msg/CompressedImage"]
         return compressed(header, "jpeg", data)

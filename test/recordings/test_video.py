@@ -33,10 +33,10 @@ def place(index: int) -> tuple[int, int]:
 
 def frame(index: int) -> np.ndarray:
     """A red disc that moves to the right on grey; it hides in frames 18 and 19."""
-    picture = np.full((SIZE[1], SIZE[0], 3), 90, np.uint8)
+    image = np.full((SIZE[1], SIZE[0], 3), 90, np.uint8)
     if index not in (18, 19):
-        cv2.circle(picture, place(index), 12, (230, 20, 20), -1)
-    return picture
+        cv2.circle(image, place(index), 12, (230, 20, 20), -1)
+    return image
 
 
 def red(rgb: np.ndarray) -> np.ndarray:
@@ -81,25 +81,25 @@ class SeesRed:
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> dict[str, Path]:
-    """The same clip as MP4 with long groups of pictures, as Matroska, and as pictures."""
+    """The same clip as MP4 with long groups of pictures, as Matroska, and as images."""
     folder = tmp_path_factory.mktemp("clips")
-    paths = {name: folder / f"clip.{name}" for name in ("mp4", "mkv", "avi", "pictures")}
+    paths = {name: folder / f"clip.{name}" for name in ("mp4", "mkv", "avi", "images")}
     for name in ("mp4", "mkv", "avi"):
         first = {"movflags": "faststart"} if name == "mp4" else {}
         with av.open(str(paths[name]), "w", options=first) as container:
             stream = container.add_stream("libx264", rate=20, options={"g": "16", "bf": "2"})
             stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
             for index in range(FRAMES):
-                picture = av.VideoFrame.from_ndarray(frame(index), format="rgb24")
-                container.mux(stream.encode(picture))
+                image = av.VideoFrame.from_ndarray(frame(index), format="rgb24")
+                container.mux(stream.encode(image))
             container.mux(stream.encode())
-    paths["pictures"].mkdir()
+    paths["images"].mkdir()
     for index in range(FRAMES):
-        Image.fromarray(frame(index)).save(paths["pictures"] / f"{index:03d}.png")
+        Image.fromarray(frame(index)).save(paths["images"] / f"{index:03d}.png")
     return paths
 
 
-@pytest.mark.parametrize("kind", ["mp4", "mkv", "pictures"])
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "images"])
 def test_every_frame_gets_its_own_mask(clips, kind, monkeypatch):
     monkeypatch.setattr(
         clip_files, "MEMORY", 7 * SIZE[0] * SIZE[1] * 3
@@ -168,7 +168,7 @@ def test_the_command_writes_video_and_run_lengths(clips, tmp_path, monkeypatch, 
     assert mask.shape == (120, 160) and mask[60, place(39)[0]] == 1
     with av.open(str(files["--out"])) as container:
         assert sum(1 for _ in container.decode(video=0)) == FRAMES
-    assert main(["video", str(clips["pictures"]), "x", "--out", str(tmp_path / "small.gif")]) == 0
+    assert main(["video", str(clips["images"]), "x", "--out", str(tmp_path / "small.gif")]) == 0
     assert 15 <= Image.open(tmp_path / "small.gif").n_frames <= 25
     monkeypatch.setattr(engine, "segment_batch", lambda questions: [answer()] * len(questions))
     assert main(["video", str(clips["mp4"]), "the red disc"]) == 1
@@ -216,10 +216,10 @@ def test_a_server_that_goes_away_is_no_thing_that_is_hidden(clips):
         follow_video(engine, source, "the red disc", lambda: engine)
 
 
-def test_damaged_and_other_pictures_are_said(clips, tmp_path):
+def test_damaged_and_other_images_are_said(clips, tmp_path):
     for index in range(4):
         Image.fromarray(frame(index)).save(tmp_path / f"{index}.png")
-    (tmp_path / "0.png").write_text("no picture")
+    (tmp_path / "0.png").write_text("no image")
     Image.fromarray(frame(3)).resize((80, 60)).save(tmp_path / "3.png")
     engine = SeesRed()
     with open_frames(tmp_path) as source:
@@ -252,9 +252,9 @@ def test_a_frame_by_itself_is_that_of_the_whole_pass(tmp_path, name, codec, opti
         stream.width, stream.height, stream.gop_size = 96, 64, 12
         stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
         for index in range(count):
-            picture = cv2.blur(np.roll(ground, 3 * index, 1), (5, 5))
-            cv2.putText(picture, str(index), (8, 50), 0, 1.5, (255, 255, 255), 3)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            image = cv2.blur(np.roll(ground, 3 * index, 1), (5, 5))
+            cv2.putText(image, str(index), (8, 50), 0, 1.5, (255, 255, 255), 3)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     with av.open(str(path)) as container:
@@ -329,7 +329,7 @@ def empty_folder(folder: Path) -> Path:
         (sound_only, "holds no video"),
         (unknown_codec, "no decoder"),
         (no_video, "cannot be read as video"),
-        (empty_folder, "holds no pictures"),
+        (empty_folder, "holds no images"),
         (lambda folder: folder / "absent.mp4", "there is no clip"),
     ],
 )

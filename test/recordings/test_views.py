@@ -208,8 +208,8 @@ def test_depth_images_of_any_kind_mean_the_same(tmp_path, name):
     )
 
 
-def test_a_picture_that_was_taken_upright_lies_on_its_depth_image(tmp_path):
-    """EXIF: the stored picture is turned, the depth image is not."""
+def test_an_image_that_was_taken_upright_lies_on_its_depth_image(tmp_path):
+    """EXIF: the stored image is turned, the depth image is not."""
     write_folder(tmp_path, shots()[:1])
     tag = Image.Exif()
     tag[0x0112] = 6

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from node_rig import START, picture, wait_for
+from node_rig import START, drawn_image, wait_for
 from PIL import Image
 
 from lisa_ros.demo.client import NodeProcess
@@ -163,7 +163,7 @@ def test_encoding_ahead_sends_the_image_once(robot, scenes):
 def test_a_wrong_token_is_refused_with_a_sentence(serving, monkeypatch):
     for token in ("", "wrong", "correct-horse"):
         monkeypatch.setenv(TOKEN, token)
-        for ask in (RemoteEngine.connect, lambda e: e.segment(picture(), "the mug")):
+        for ask in (RemoteEngine.connect, lambda e: e.segment(drawn_image(), "the mug")):
             with pytest.raises(ServerError, match="wrong token"):
                 ask(RemoteEngine(serving[1]))
 
@@ -171,12 +171,12 @@ def test_a_wrong_token_is_refused_with_a_sentence(serving, monkeypatch):
 def test_what_cannot_be_asked_is_refused_and_the_next_one_answered(robot):
     engine = robot()
     with pytest.raises(ImageError, match=f"at most {MOST_PIXELS}"):
-        engine.segment(picture(800, 600), "the mug")
+        engine.segment(drawn_image(800, 600), "the mug")
     with pytest.raises(InstructionError, match="not trained for"):
-        engine.segment(picture(), "the mug", mode="chain_of_thought")
+        engine.segment(drawn_image(), "the mug", mode="chain_of_thought")
     with pytest.raises(InstructionError, match="too long for this model"):
-        engine.segment(picture(), "the mug", history=[("mug " * 400, "mug " * 400)] * 20)
-    assert engine.segment(picture(), "the mug").status in AnswerStatus
+        engine.segment(drawn_image(), "the mug", history=[("mug " * 400, "mug " * 400)] * 20)
+    assert engine.segment(drawn_image(), "the mug").status in AnswerStatus
 
 
 def test_requests_that_are_none_do_no_harm(serving, robot):
@@ -193,7 +193,7 @@ def test_requests_that_are_none_do_no_harm(serving, robot):
     assert " 400 " in say(head + "content-length: 0\r\n\r\n")
     assert " 400 " in say(head + "content-length: 3\r\n\r\nabc")
     assert " 404 " in say(head.replace("segment", "nothing") + "content-length: 0\r\n\r\n")
-    file = wire.encode_image(picture(), wire.LOSSLESS)
+    file = wire.encode_image(drawn_image(), wire.LOSSLESS)
     question = wire.write_question(wire.WireQuestion("the mug", file=file))
     half_a_letter = wire.write_question(wire.WireQuestion("the \ud800 mug", file=file))
     request = urllib.request.Request(
@@ -209,7 +209,7 @@ def test_requests_that_are_none_do_no_harm(serving, robot):
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         told = f"connection: close\r\ncontent-length: {len(question)}\r\n\r\n"
         slow.sendall((head + told).encode() + question)
-        assert robot().segment(picture(), "the mug").status in AnswerStatus
+        assert robot().segment(drawn_image(), "the mug").status in AnswerStatus
         assert b'{"answer": ' in b"".join(iter(lambda: slow.recv(1), b""))
 
 
@@ -218,7 +218,7 @@ def test_of_too_many_at_once_each_is_answered_or_refused(robot):
 
     def ask(engine: RemoteEngine, seed: int) -> None:
         try:
-            engine.segment(picture(160, 120, seed), "the mug")
+            engine.segment(drawn_image(160, 120, seed), "the mug")
             ends["answered"] += 1
         except BusyError:
             ends["refused"] += 1
@@ -239,7 +239,7 @@ def test_of_ten_thousand_at_once_each_is_answered_or_refused(serving):
     resource.setrlimit(resource.RLIMIT_NOFILE, (12_000, 12_000))
     bodies = [
         wire.write_question(wire.WireQuestion("the mug", file=wire.encode_image(image, 90)))
-        for image in (picture(seed=seed) for seed in range(100))
+        for image in (drawn_image(seed=seed) for seed in range(100))
     ]
 
     async def ask(number: int) -> str:
@@ -265,7 +265,7 @@ def test_of_ten_thousand_at_once_each_is_answered_or_refused(serving):
 
 
 def test_metrics_count_questions(serving, robot):
-    robot().segment(picture(), "the mug")
+    robot().segment(drawn_image(), "the mug")
 
     def counted() -> bool:
         with urllib.request.urlopen(f"http://127.0.0.1:{serving[2]}/metrics", timeout=20) as page:
@@ -330,7 +330,7 @@ def test_who_asks_a_server_that_dies_is_told_at_once(certificate, tmp_path, monk
         engine = RemoteEngine(address)
         while not stopping.is_set():
             try:
-                engine.segment(picture(seed=number), "the mug")
+                engine.segment(drawn_image(seed=number), "the mug")
                 answered[number] += 1
             except ServerUnreachable:
                 lost[number] += 1
@@ -339,7 +339,7 @@ def test_who_asks_a_server_that_dies_is_told_at_once(certificate, tmp_path, monk
     tls = ("--tls-cert", str(certificate[0]), "--tls-key", str(certificate[1]))
     with lisa_ros_serve(tmp_path, *tls) as (process, address, _):
         with pytest.raises(ServerError, match="TLS does so"):
-            RemoteEngine(address.replace("https:", "http:")).segment(picture(), "the mug")
+            RemoteEngine(address.replace("https:", "http:")).segment(drawn_image(), "the mug")
         robots = [threading.Thread(target=ask, args=(n,), daemon=True) for n in range(ROBOTS)]
         for one in robots:
             one.start()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lisa_ros.msg import Segmentation
-from node_rig import Process, Rig, picture, rig, wait_for
+from node_rig import Process, Rig, drawn_image, rig, wait_for
 from std_msgs.msg import Bool, String
 from voices import needs_voice, write_wav
 
@@ -28,7 +28,7 @@ LISA = [sys.executable, "-m", "lisa_ros.cli"]
 def robot() -> Iterator[Rig]:
     with rig() as made:
         made.start()
-        made.film(10.0, picture(160, 120))
+        made.film(10.0, drawn_image(160, 120))
         yield made
 
 

@@ -64,7 +64,7 @@ def test_davis_readers_find_what_they_expect(folder):
 
 
 def test_two_trackers_in_turns_and_the_ratio_of_their_times(folder, tmp_path, capsys):
-    """The shipped model; asked about each picture it is asked as often as there are any."""
+    """The shipped model; asked about each image it is asked as often as there are any."""
     command = ["eval", "--dataset", str(folder), "--clips", "1", "--begin", "instruction"]
     command += ["--tracker", "lisa", "--tracker", "every-frame", "--json", str(tmp_path / "a.json")]
     assert main(command) == 0
@@ -93,7 +93,7 @@ def test_the_hashes_say_what_differs(folder, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(fixed_clips, "FIXED", tmp_path / "fixed.json")
     (tmp_path / "fixed.json").write_text(json.dumps(summary))
     assert compare_clips(summary).startswith("These are the fixed clips")
-    for part, words in (("masks", "the masks are not"), ("pictures", "the pixels are not")):
+    for part, words in (("masks", "the masks are not"), ("images", "the pixels are not")):
         other = {**summary, "sha256": {**summary["sha256"], part: "0"}}
         assert words in compare_clips(other)
 

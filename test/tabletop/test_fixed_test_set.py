@@ -53,9 +53,9 @@ def reads_reasonseg(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, list
 def test_a_reader_of_reasonseg_reads_the_benchmark(view, dataset):
     pairs = sorted((dataset / "test-seen").glob("*.jpg"))
     assert len(pairs) == len(QUESTIONS)
-    for picture, question in zip(pairs, QUESTIONS, strict=True):
-        height, width = cv2.imread(str(picture)).shape[:2]
-        mask, text, is_sentence = reads_reasonseg(picture.with_suffix(".json"), (height, width))
+    for image, question in zip(pairs, QUESTIONS, strict=True):
+        height, width = cv2.imread(str(image)).shape[:2]
+        mask, text, is_sentence = reads_reasonseg(image.with_suffix(".json"), (height, width))
         assert text == [question["instruction"]]
         assert is_sentence is True
         assert np.array_equal(mask == 1, np.isin(view.instances, question["targets"]))
@@ -111,7 +111,7 @@ def broken_json(folder: Path) -> None:
     (folder / "0000_1.json").write_text("{")
 
 
-def no_picture(folder: Path) -> None:
+def no_image(folder: Path) -> None:
     (folder / "0000_1.jpg").unlink()
 
 
@@ -131,8 +131,8 @@ def other_json(folder: Path) -> None:
     (folder / "0000_1.json").write_text('{"text": ["x"], "is_sentence": true, "shapes": [{}]}')
 
 
-def text_for_a_picture(folder: Path) -> None:
-    (folder / "0000_1.jpg").write_text("no picture")
+def text_for_an_image(folder: Path) -> None:
+    (folder / "0000_1.jpg").write_text("no image")
 
 
 def nothing(folder: Path) -> None:
@@ -144,12 +144,12 @@ def nothing(folder: Path) -> None:
     ("spoil", "words"),
     [
         (broken_json, "0000_1.json cannot be read as JSON"),
-        (no_picture, "0000_1.json has no 0000_1.jpg beside it"),
+        (no_image, "0000_1.json has no 0000_1.jpg beside it"),
         (no_json, "0000_1.jpg has no 0000_1.json beside it"),
         (other_size, "must have the same size"),
         (no_masks, "0000.png is missing"),
         (other_json, "is not ReasonSeg's format"),
-        (text_for_a_picture, ".jpg cannot be read as a picture"),
+        (text_for_an_image, ".jpg cannot be read as an image"),
         (nothing, "holds no data set"),
     ],
 )
@@ -189,7 +189,7 @@ def test_two_first_runs_have_one_whole_set(view, tmp_path, monkeypatch):
 
 
 def test_the_hashes_say_what_differs(dataset, view, tmp_path, monkeypatch):
-    fixed = {"pictures": 1, **summarise(dataset)}
+    fixed = {"images": 1, **summarise(dataset)}
     monkeypatch.setattr(benchmark, "FIXED", tmp_path / "fixed.json")
     (tmp_path / "fixed.json").write_text(json.dumps(fixed))
     assert compare(summarise(dataset)).startswith("This is the fixed test set")
@@ -205,7 +205,7 @@ def test_the_hashes_say_what_differs(dataset, view, tmp_path, monkeypatch):
     assert "the masks are not" in written("masks", replace(view, instances=grown), QUESTIONS)
     other = [*QUESTIONS[:2], {**QUESTIONS[2], "instruction": "And a knife?"}]
     assert "Figures cannot be compared" in written("words", view, other)
-    assert "has 1 pictures a split" in written("fewer", view, QUESTIONS[:2])
+    assert "has 1 images a split" in written("fewer", view, QUESTIONS[:2])
 
 
 def test_splits_ask_what_they_say(view):

@@ -40,7 +40,7 @@ def test_objects_rest_alike_on_fine_and_on_coarse_colliders(kind: str) -> None:
         plain = Tabletop(seed, kinds=(kind,), count=(1, 1))
         extended = Tabletop(seed, kinds=(kind,), count=(1, 1), extend=add_hand)
         one, other = plain.points(plain.items[0]), extended.points(extended.items[0])
-        assert np.abs(one - other).max() < 0.006, "its picture would be another one"
+        assert np.abs(one - other).max() < 0.006, "its image would be another one"
 
 
 def test_what_is_too_big_for_the_gripper_and_what_is_not() -> None:

@@ -236,7 +236,7 @@ def test_objects_that_can_hardly_be_seen_are_neither_asked_for_nor_called_absent
             assert plain_text(question["instruction"]) not in drinks
 
 
-def test_an_object_that_is_not_in_the_picture_at_all_is_absent():
+def test_an_object_that_is_not_in_the_image_at_all_is_absent():
     hidden = thing(2, "mug", "red", "ceramic", 300, 240, area=0, visible=0.0)
     record = scene(thing(1, "book", "blue", "paper", 260, 300), hidden)
     assert any(q["answer"] == "There is no mug here." for q in ask(record, "absent", 300))

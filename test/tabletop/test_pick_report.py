@@ -68,7 +68,7 @@ def test_the_report_keeps_apart_what_cannot_be_held_and_what_is_not_there() -> N
 def test_the_command_writes_table_video_sheet_and_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(film, "PERIOD", 0.7)  # pictures take most of the time,
+    monkeypatch.setattr(film, "PERIOD", 0.7)  # images take most of the time,
     monkeypatch.setattr(film, "CODECS", ("mp4v",))  # and so does the good codec
     arguments = ["sim-pick", "--perfect", "--trials", "2", "--seed", "91", "--filmed", "1"]
     assert main([*arguments, "--uncluttered", "--output", str(tmp_path)]) == 0
@@ -78,22 +78,22 @@ def test_the_command_writes_table_video_sheet_and_json(
     assert written["summary"]["all"]["trials"] == 2
     assert written["settings"]["seed"] == 91
     video = cv2.VideoCapture(str(tmp_path / "pick.mp4"))
-    pictures = []
-    while (picture := video.read()[1]) is not None:
-        pictures.append(picture)
-    assert pictures[0].shape == (540, 960, 3)
-    assert len(pictures) > film.ASKING + film.ANSWERED + film.ENDED
-    assert not np.array_equal(pictures[0], pictures[-1])
+    images = []
+    while (image := video.read()[1]) is not None:
+        images.append(image)
+    assert images[0].shape == (540, 960, 3)
+    assert len(images) > film.ASKING + film.ANSWERED + film.ENDED
+    assert not np.array_equal(images[0], images[-1])
     assert cv2.imread(str(tmp_path / "pick.jpg")).shape[2] == 3
     with Image.open(tmp_path / "pick.gif") as animation:
         shown = [frame.info["duration"] for frame in ImageSequence.Iterator(animation)]
-    assert abs(sum(shown) / 1000 - len(pictures) / film.RATE) < 0.1 + 0.005 * len(shown)
-    assert len(shown) < len(pictures) / 2
+    assert abs(sum(shown) / 1000 - len(images) / film.RATE) < 0.1 + 0.005 * len(shown)
+    assert len(shown) < len(images) / 2
 
 
 def test_a_long_run_still_has_a_sheet(tmp_path: Path) -> None:
-    picture = np.zeros((48, 64, 3), np.uint8)
-    tiles = [Tile(trial("plain", PickOutcome.LIFTED), picture, picture)] * (MOST_TILES + 40)
+    image = np.zeros((48, 64, 3), np.uint8)
+    tiles = [Tile(trial("plain", PickOutcome.LIFTED), image, image)] * (MOST_TILES + 40)
     save_contact_sheet(tmp_path / "sheet.jpg", tiles)
     assert (tmp_path / "sheet.jpg").stat().st_size > 0
     with pytest.raises(LisaError, match="cannot write"):

@@ -1,4 +1,4 @@
-"""A developed picture differs from the clean one as photographs do, and in nothing else."""
+"""A developed image differs from the clean one as photographs do, and in nothing else."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def scene(height: int = 120, width: int = 160) -> np.ndarray:
     return rgb
 
 
-def test_the_same_generator_gives_the_same_picture_and_leaves_the_clean_one_alone():
+def test_the_same_generator_gives_the_same_image_and_leaves_the_clean_one_alone():
     clean = scene()
     first, again = (simulate(clean, np.random.default_rng(7)) for _ in range(2))
     assert np.array_equal(first, again)
@@ -28,17 +28,17 @@ def test_edges_stay_where_they_were(size):
     clean = scene(*size)
     truth = clean[..., 0] > 200
 
-    def contrast(picture: np.ndarray, shift: tuple[int, int]) -> float:
+    def contrast(image: np.ndarray, shift: tuple[int, int]) -> float:
         mask = np.roll(truth, shift, (0, 1))
-        return picture[mask].mean() - picture[~mask].mean()
+        return image[mask].mean() - image[~mask].mean()
 
     for seed in range(20):
-        picture = simulate(clean, np.random.default_rng(seed))[..., :2].astype(float)
-        elsewhere = [contrast(picture, s) for s in ((2, 0), (-2, 0), (0, 2), (0, -2))]
-        assert contrast(picture, (0, 0)) > max(elsewhere)
+        image = simulate(clean, np.random.default_rng(seed))[..., :2].astype(float)
+        elsewhere = [contrast(image, s) for s in ((2, 0), (-2, 0), (0, 2), (0, -2))]
+        assert contrast(image, (0, 0)) > max(elsewhere)
 
 
-def test_pictures_vary_in_brightness_tint_sharpness_and_noise():
+def test_images_vary_in_brightness_tint_sharpness_and_noise():
     taken = np.stack([simulate(scene(), np.random.default_rng(seed)) for seed in range(60)])
     taken = taken.astype(float)
     table = taken[:, 45:75, 5:45]  # an even piece, away from corners and edges

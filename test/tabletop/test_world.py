@@ -37,7 +37,7 @@ def touches_the_border(view: SceneView) -> bool:
     return not view.instances.any() or any(edge.any() for edge in edges)
 
 
-def test_a_seed_gives_the_same_picture_again_and_another_seed_another():
+def test_a_seed_gives_the_same_image_again_and_another_seed_another():
     first, again, other = (look(Tabletop(seed)) for seed in (11, 11, 12))
     assert np.array_equal(first.rgb, again.rgb)
     assert np.array_equal(first.instances, again.instances)

@@ -65,7 +65,7 @@ def test_hidden_it_has_no_mask_and_is_found_again_where_it_comes_out():
 
 
 def test_a_look_alike_beside_it_is_never_taken_for_it():
-    """The thing leaves the picture; one of the same colours stays."""
+    """The thing leaves the image; one of the same colours stays."""
     tracker, _ = started([(RED, 220, 90), (RED, 70, 150)])
     for step in range(1, 60):
         image, masks = draw([(RED, 220 + 4 * step, 90), (RED, 70, 150)])

@@ -27,9 +27,9 @@ def model(request):
 
 def frame(index: int) -> np.ndarray:
     random = np.random.default_rng(index)
-    picture = random.integers(0, 255, (90, 120, 3), dtype=np.uint8)
-    picture[30:60, 20 + index : 50 + index] = (200, 40, 40)
-    return picture
+    image = random.integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    image[30:60, 20 + index : 50 + index] = (200, 40, 40)
+    return image
 
 
 def instance(mask: np.ndarray) -> Instance:
@@ -105,7 +105,7 @@ def test_an_answer_of_other_colours_is_not_taken(model):
         Sam2Tracker(model, max_tracks=1).start(frame(0), [first(), first()], stamp=0.0)
 
 
-def test_pictures_are_squeezed_and_normalised():
+def test_images_are_squeezed_and_normalised():
     white = preprocess(np.full((30, 50, 3), 255, np.uint8), 64)
     assert white.shape == (1, 3, 64, 64)
     assert white[0, :, 5, 5].tolist() == pytest.approx([2.2489, 2.4286, 2.64], abs=1e-3)

@@ -30,13 +30,13 @@ QUESTION = "the violin"  # which the shipped model refuses
 
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory):
-    """Three pictures of a light square on a dark ground, in ReasonSeg's format."""
+    """Three images of a light square on a dark ground, in ReasonSeg's format."""
     folder = tmp_path_factory.mktemp("questions")
     for number in range(3):
         x, y = 20 + 15 * number, 60 - 20 * number
-        picture = np.full((96, 128, 3), 40, np.uint8)
-        picture[y : y + 30, x : x + 30] = 200
-        Image.fromarray(picture).save(folder / f"{number}.jpg", quality=95)
+        image = np.full((96, 128, 3), 40, np.uint8)
+        image[y : y + 30, x : x + 30] = 200
+        Image.fromarray(image).save(folder / f"{number}.jpg", quality=95)
         corners = [[x, y], [x + 29, y], [x + 29, y + 29], [x, y + 29]]
         shapes = [{"label": "target", "points": corners}]
         entry = {"text": [QUESTION], "is_sentence": False, "shapes": shapes}

@@ -207,10 +207,10 @@ def test_steps_of_several_batches_go_on_exactly_and_are_validated(tmp_path):
 def test_a_fault_of_preparing_reaches_the_trainer(tmp_path):
     class Faulty(Fit):
         def prepare(self, random):
-            raise LisaError("the third picture is damaged")
+            raise LisaError("the third image is damaged")
 
     for workers in (0, 1):
-        with pytest.raises(LisaError, match=r"^the third picture is damaged$"):
+        with pytest.raises(LisaError, match=r"^the third image is damaged$"):
             fit(Faulty(), tmp_path, workers=workers)
 
 

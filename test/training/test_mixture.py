@@ -161,8 +161,8 @@ def test_data_check_counts_what_is_there_and_says_where_the_rest_is_to_be_had(
     for known in CATALOGUE.values():
         for source in known.sources:
             assert text.count(f"  {source.address}\n") == 1
-    # pictures have a licence too
-    assert all("pictures" in one.licence or name == "mapillary" or "SAIAPR" in one.licence
+    # images have a licence too
+    assert all("images" in one.licence or name == "mapillary" or "SAIAPR" in one.licence
                for name, one in CATALOGUE.items())  # fmt: skip
     shutil.copytree(root / "reason_seg", tmp_path / "reason_seg")
     code, text = check(tmp_path, capsys, "reasonseg")
@@ -175,14 +175,14 @@ def test_data_check_counts_what_is_there_and_says_where_the_rest_is_to_be_had(
 
 def test_data_check_says_where_a_good_copy_of_what_is_damaged_comes_from(root, tmp_path, capsys):
     folder = shutil.copytree(root, tmp_path / "data")
-    archive, pictures = (one.address for one in CATALOGUE["refcoco"].sources)
+    archive, images = (one.address for one in CATALOGUE["refcoco"].sources)
     cut(folder / "refer_seg/refcoco/refs(unc).p", 20)
     text = check(folder, capsys, "refcoco")[1]
-    assert archive in text and pictures not in text
+    assert archive in text and images not in text
     # also where something else is missing
     shutil.rmtree(folder / "refer_seg/images/mscoco")
     text = check(folder, capsys, "refcoco")[1]
-    assert archive in text and pictures in text
+    assert archive in text and images in text
 
 
 def test_data_check_does_without_lisa_plus_unless_it_is_asked_for(root, tmp_path, capsys):
@@ -220,7 +220,7 @@ PLUS = "reason_seg_plus/LISA_Plus_Instance_Seg.json"
 DIALOGUES = "reason_seg_plus/LISA_Plus_Conversations.json"
 PACO = "vlpart/paco/annotations/paco_lvis_v1_train.json"
 FAULTS = {
-    "an annotation without a picture": (
+    "an annotation without an image": (
         lambda root: (
             (root / "ade20k/images/training/ADE_train_1.jpg").rename(root / "gone.jpg")
             and (root / "cocostuff/train2017/000000000009.png").write_bytes(b"")
@@ -232,7 +232,7 @@ FAULTS = {
         lambda root: Image.new("L", (9, 9)).save(
             root / "ade20k/annotations/training/ADE_train_0.png"
         ),
-        "ADE_train_0.png is of 9x9, its picture ADE_train_0.jpg of 64x48",
+        "ADE_train_0.png is of 9x9, its image ADE_train_0.jpg of 64x48",
     ),
     "an unknown class": (
         lambda root: Image.new("L", (64, 48), 200).save(
@@ -240,7 +240,7 @@ FAULTS = {
         ),
         "holds the class number 199, but there are 150: at x 0, y 0",
     ),
-    "a picture that is cut": (
+    "an image that is cut": (
         lambda root: cut(root / "reason_seg/ReasonSeg/train/train2.jpg", 700),
         "train2.jpg",
     ),
@@ -274,36 +274,36 @@ FAULTS = {
         lambda root: edit(root / PACO, segmentation([[5, 5, 5, 5, 5, 5]])),
         "the segmentation of annotation 1 covers no pixel of train2017/000000000000.jpg",
     ),
-    "a mask of another size than its picture": (
+    "a mask of another size than its image": (
         lambda root: edit(root / REFCOCO, lambda content: content["images"][0].update(width=9)),
         "COCO_train2014_000000000001.jpg is of 50x70, but data/refer_seg/refcoco/instances.json"
         " (images[0]) says 9x70",
     ),
-    "an annotation of a picture that is not listed": (
+    "an annotation of an image that is not listed": (
         lambda root: edit(
             root / REFCOCO, lambda content: content["annotations"][0].update(image_id=99)
         ),
         "instances.json (annotations[0]): annotation 10 is about image 99, which the file does not",
     ),
-    "an annotation of several pictures": (
+    "an annotation of several images": (
         lambda root: edit(
             root / REFCOCO, lambda content: content["annotations"][0].update(image_id=[1])
         ),
         "instances.json (annotations[0]) is no file of COCO annotations (images, annotations):"
         " image_id must be a number",
     ),
-    "a picture whose name is a number": (
+    "an image whose name is a number": (
         lambda root: edit(root / PACO, lambda content: content["images"][0].update(file_name=5)),
         "paco_lvis_v1_train.json (images[0]) is no file of COCO annotations (images, annotations):"
         " file_name must be text",
     ),
-    "a list of pictures that is empty": (
+    "a list of images that is empty": (
         lambda root: edit(root / PACO, lambda content: content.update(images=[], annotations=[])),
-        "paco_lvis_v1_train.json names no picture",
+        "paco_lvis_v1_train.json names no image",
     ),
     "a list of dialogues that is empty": (
         lambda root: (root / DIALOGUES).write_text("[]"),
-        "LISA_Plus_Conversations.json names no picture",
+        "LISA_Plus_Conversations.json names no image",
     ),
     "a reference to an annotation that is not there": (
         lambda root: edit(root / REFCOCO, lambda content: content["annotations"].pop(0)),
@@ -321,7 +321,7 @@ FAULTS = {
         ),
         "llava_instruct_150k.json (entry 2): id 2 is no dialogue",
     ),
-    "a dialogue whose picture is gone": (
+    "a dialogue whose image is gone": (
         lambda root: edit(
             root / LLAVA,
             lambda content: content[1].update(image="gone.jpg"),

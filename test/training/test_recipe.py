@@ -25,10 +25,10 @@ from lisa_ros.model.hf_checkpoint import official_name, rename
 from lisa_ros.model.llava import from_llava
 from lisa_ros.model.losses import assignment
 from lisa_ros.training import recipe as recipes
-from lisa_ros.training.examples import Pictures
-from lisa_ros.training.feature_cache import FeatureCache, bytes_of_a_picture
+from lisa_ros.training.examples import MixtureBatches
+from lisa_ros.training.feature_cache import FeatureCache, bytes_of_an_image
 from lisa_ros.training.mixture import Mixture
-from lisa_ros.training.objective import Objective, PictureExample
+from lisa_ros.training.objective import ImageExample, Objective
 from lisa_ros.training.recipe import main
 from lisa_ros.training.recipe_file import PRESETS, Recipe, RecipeError, read_recipe
 
@@ -52,7 +52,7 @@ def test_loss_and_gradients_of_a_batch_are_those_of_the_authors():
     examples = []
     for index, image in enumerate(case.images):
         rows = range(offset[index], offset[index + 1])
-        examples.append(PictureExample(
+        examples.append(ImageExample(
             lisa.processor.clip_pixels(image), lisa.processor.sam_pixels(image),
             tuple(ids[row][known[row]] for row in rows),
             tuple((labels[row] != -100)[known[row]] for row in rows),
@@ -97,8 +97,8 @@ def test_instances_of_a_group_are_learnt_in_the_order_in_which_they_are_found(ro
     data = open_published(root, "lisa_plus_instances")
     monkeypatch.setattr("lisa_ros.training.examples.MOST_IDS", 2000)  # of a tiny vocabulary
     mixture = Mixture({"plus": [data]}, [1])
-    source = Pictures(mixture, lisa.tokenizer.encode, lisa.config, lisa.processor, 1)
-    last = SimpleNamespace(integers=lambda high: high - 1)  # the picture with three instances
+    source = MixtureBatches(mixture, lisa.tokenizer.encode, lisa.config, lisa.processor, 1)
+    last = SimpleNamespace(integers=lambda high: high - 1)  # the image with three instances
     example = source.example(mixture.from_group([data], last))
     assert example.groups == (0, 0, 0)
     objective = Objective(lisa.network, lisa.processor)
@@ -137,7 +137,7 @@ def test_a_cache_of_features_changes_no_number_and_is_bounded(official, root, tm
         return encode(network, pixels)
 
     def losses(cache) -> list[float]:
-        source = Pictures(Mixture(questions, [1]), lisa.tokenizer.encode, lisa.config,
+        source = MixtureBatches(Mixture(questions, [1]), lisa.tokenizer.encode, lisa.config,
                           lisa.processor, 2, cache)  # fmt: skip
         objective = Objective(lisa.network, lisa.processor, cache)
         with torch.no_grad():
@@ -146,17 +146,17 @@ def test_a_cache_of_features_changes_no_number_and_is_bounded(official, root, tm
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(lisa.network), "encode_frame", counted)
-        plain, each = losses(None), bytes_of_a_picture(lisa)
+        plain, each = losses(None), bytes_of_an_image(lisa)
         assert len(asked) == 12 + 3
         assert losses(FeatureCache.open(tmp_path / "kept", 1e9, lisa)) == plain
         files = sorted((tmp_path / "kept").rglob("*.safetensors"))
-        assert len(files) == 4  # the three of the validation are pictures of these
+        assert len(files) == 4  # the three of the validation are images of these
         assert all(each < file.stat().st_size < each + 1000 for file in files)
         asked.clear()
         again = FeatureCache.open(tmp_path / "kept", 1e9, lisa)
         assert losses(again) == plain
         assert not asked
-        # another picture under the same name, a damaged file: computed anew
+        # another image under the same name, a damaged file: computed anew
         files[0].write_bytes(files[0].read_bytes()[:100])
         assert losses(FeatureCache.open(tmp_path / "kept", 1e9, lisa)) == plain
         assert files[0].stat().st_size > each

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from node_rig import Rig, picture, rig
+from node_rig import Rig, drawn_image, rig
 from web_rig import HEIGHT, WIDTH, start_web
 
 
@@ -13,7 +13,7 @@ from web_rig import HEIGHT, WIDTH, start_web
 def robot() -> Iterator[Rig]:
     with rig() as made:
         made.start("-p", "input.warn_after:=1.0")
-        made.film(15.0, picture(WIDTH, HEIGHT))
+        made.film(15.0, drawn_image(WIDTH, HEIGHT))
         yield made
 
 

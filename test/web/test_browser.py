@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from node_rig import Rig, picture
+from node_rig import Rig, drawn_image
 from playwright.sync_api import Browser, Page, sync_playwright
 from web_rig import HEIGHT, LIMIT, WIDTH
 
@@ -37,7 +37,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    """The page, ready and with a live picture; nothing goes wrong in its script."""
+    """The page, ready and with a live image; nothing goes wrong in its script."""
     made = browser.new_page()
     faults: list[str] = []
     made.set_default_timeout(LIMIT * 1000)
@@ -45,7 +45,7 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     made.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
     made.goto(f"http://{address}/")
     made.wait_for_selector("#state[data-level=good]")
-    until(lambda: frames(made) > 2, "live pictures")
+    until(lambda: frames(made) > 2, "live images")
     yield made
     made.close()
     assert faults == []
@@ -60,7 +60,7 @@ def until(condition: Callable[[], Any], what: str) -> Any:
 
 
 def frames(page: Page) -> int:
-    """Live pictures that were drawn."""
+    """Live images that were drawn."""
     return int(page.evaluate("document.querySelector('#live').dataset.frames ?? 0"))
 
 
@@ -74,7 +74,7 @@ def ask(page: Page, instruction: str, status: str) -> None:
 
 
 def pixel(page: Page, x: float, y: float, canvas: str = "#still") -> list[int]:
-    """The colour of the shown answer, or the live picture, at a part of its width and height."""
+    """The colour of the shown answer, or the live image, at a part of its width and height."""
     script = """([x, y, canvas]) => { const c = document.querySelector(canvas);
         return [...c.getContext('2d').getImageData(x * c.width, y * c.height, 1, 1).data]; }"""
     return page.evaluate(script, [x, y, canvas])
@@ -86,11 +86,11 @@ def test_a_question_by_keyboard_alone(page: Page, tmp_path: Path) -> None:
     turn = page.locator(".turn")
     page.wait_for_selector(".turn[data-status=OK]")
     assert "Sure, it is here." in turn.inner_text() and "word19" in turn.inner_text()
-    # the answered picture has the camera's size; its masks' edges are painted, the live one goes on
+    # the answered image has the camera's size; its masks' edges are painted, the live one goes on
     assert page.evaluate("[document.querySelector('#still').width, 0][0]") == WIDTH
     assert pixel(page, 0.25, 0.5)[:3] == [230, 60, 60]
     seen = frames(page)
-    until(lambda: frames(page) > seen, "the live picture beside the answer")
+    until(lambda: frames(page) > seen, "the live image beside the answer")
     # what was found is a button that says what is known
     thing = page.locator("#things button")
     assert thing.inner_text().split() == ["it", "score", "0.90"]
@@ -117,7 +117,7 @@ def test_a_question_by_keyboard_alone(page: Page, tmp_path: Path) -> None:
 
 def test_what_is_pointed_at_is_told(page: Page) -> None:
     ask(page, "several", "OK")
-    box = page.locator("#still").bounding_box()  # the picture fills its height, not its width
+    box = page.locator("#still").bounding_box()  # the image fills its height, not its width
     for x, y, label in ((0.5, 0.5, "the left one"), (0.5, 0.25, "the right one")):
         page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
         # the smaller mask lies on top of the larger one
@@ -173,7 +173,7 @@ def test_a_phone_in_the_dark_needs_no_sideways_scrolling(browser: Browser, addre
     phone.set_default_timeout(LIMIT * 1000)
     phone.goto(f"http://{address}/")
     phone.wait_for_selector("#state[data-level=good]")
-    until(lambda: frames(phone) > 2, "live pictures")
+    until(lambda: frames(phone) > 2, "live images")
     ask(phone, "the red mug", "OK")
     assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     for name in ("#still", "#instruction", "#send", "#mode", "#stop", "#anew"):
@@ -182,9 +182,9 @@ def test_a_phone_in_the_dark_needs_no_sideways_scrolling(browser: Browser, addre
         assert box["y"] >= 0 and box["y"] + box["height"] <= PHONE["height"], name
     ask(phone, "several", "OK")
     view, talk = (phone.locator(name).bounding_box() for name in ("#view", "#talk"))
-    assert view["y"] + view["height"] <= talk["y"], "the picture and its buttons cover the dialogue"
-    picture, stage = (phone.locator(name).bounding_box() for name in ("#still", "#stage"))
-    assert picture["height"] <= stage["height"], "the picture is cut off"
+    assert view["y"] + view["height"] <= talk["y"], "the image and its buttons cover the dialogue"
+    image, stage = (phone.locator(name).bounding_box() for name in ("#still", "#stage"))
+    assert image["height"] <= stage["height"], "the image is cut off"
     for button in phone.locator("button:visible, select:visible").all():
         box = button.bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"], button.inner_text()
@@ -203,7 +203,7 @@ def blue_thing(x: int) -> np.ndarray:
     return image
 
 
-def test_a_mask_moves_with_the_live_picture(page: Page, robot: Rig) -> None:
+def test_a_mask_moves_with_the_live_image(page: Page, robot: Rig) -> None:
     seen = frames(page)
     robot.film(15.0, blue_thing(40), anew=False)
     until(lambda: frames(page) > seen + 10, "the blue thing")
@@ -217,8 +217,8 @@ def test_a_mask_moves_with_the_live_picture(page: Page, robot: Rig) -> None:
     assert page.locator("#things button").count() == 1
     page.click("#follow")
     page.wait_for_selector("#notice:has-text('Following has ended: the client ended it')")
-    until(lambda: pixel(page, 70 / WIDTH, 0.5, "#live")[0] < 120, "a live picture without mask")
-    robot.film(15.0, picture(WIDTH, HEIGHT), anew=False)
+    until(lambda: pixel(page, 70 / WIDTH, 0.5, "#live")[0] < 120, "a live image without mask")
+    robot.film(15.0, drawn_image(WIDTH, HEIGHT), anew=False)
 
 
 def test_what_a_voice_asks_is_shown_too(page: Page, robot: Rig) -> None:
@@ -242,7 +242,7 @@ def test_the_page_comes_back_with_the_node(page: Page, robot: Rig) -> None:
     robot.start()
     page.wait_for_selector("#state[data-level=good]")
     seen = frames(page)
-    until(lambda: frames(page) > seen + 2, "live pictures")
+    until(lambda: frames(page) > seen + 2, "live images")
     ask(page, "the red mug", "OK")
 
 
@@ -250,5 +250,5 @@ def test_why_no_image_comes_stands_where_it_is_missed(page: Page, robot: Rig) ->
     robot.cut()
     page.wait_for_selector("#why:not([hidden])")
     assert "image" in page.locator("#why").inner_text()
-    robot.film(15.0, picture(WIDTH, HEIGHT))
+    robot.film(15.0, drawn_image(WIDTH, HEIGHT))
     page.wait_for_selector("#why", state="hidden")

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lisa_ros.msg import Instance, Segmentation
-from node_rig import Process, Rig, picture, wait_for
+from node_rig import Process, Rig, drawn_image, wait_for
 from sensor_msgs.msg import CompressedImage
 from web_rig import HEIGHT, LIMIT, WIDTH, Visitor, start_web, visit
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -59,7 +59,7 @@ def runs_of(text: str) -> tuple[list[int], np.ndarray]:
     return mask["size"], flat.reshape(mask["size"][::-1]).T
 
 
-def test_a_question_brings_picture_mask_and_words(address: str) -> None:
+def test_a_question_brings_image_mask_and_words(address: str) -> None:
     with visit(address) as page:
         page.next("live")
         answer = page.answer("the red mug long:30")
@@ -71,11 +71,11 @@ def test_a_question_brings_picture_mask_and_words(address: str) -> None:
         x, y, width, height = one["box"]
         assert mask[y : y + height, x : x + width].all()
         kinds = page.kinds
-        # the mask is there before the words are finished, and its picture before the mask
-        assert kinds.index("picture") < kinds.index("progress") < kinds.index("answer")
+        # the mask is there before the words are finished, and its image before the mask
+        assert kinds.index("image") < kinds.index("progress") < kinds.index("answer")
         early = next(m for m, _ in page.heard if m["type"] == "progress" and m["instances"])
         assert early["instances"][0]["mask"] == one["mask"] and "word29" not in early["text"]
-        [jpeg] = [jpeg for message, jpeg in page.heard if message["type"] == "picture"]
+        [jpeg] = [jpeg for message, jpeg in page.heard if message["type"] == "image"]
         assert jpeg.startswith(b"\xff\xd8")
 
 
@@ -194,7 +194,7 @@ def test_a_page_that_sleeps_all_night_is_not_waited_for() -> None:
     assert len(numbers) < 20 and numbers[-1] == 4_999
 
 
-def test_a_hidden_page_is_sent_no_pictures(address: str) -> None:
+def test_a_hidden_page_is_sent_no_images(address: str) -> None:
     with visit(address) as page:
         page.next("live")
         page.send(type="drawn")
@@ -271,7 +271,7 @@ def test_no_camera_is_told_with_its_reason(address: str, robot: Rig) -> None:
             page.next("state")
         assert page.state["ready"] and "image" in page.state["camera"]
         assert "image" in page.answer("it")["error"]
-        robot.film(15.0, picture(WIDTH, HEIGHT))
+        robot.film(15.0, drawn_image(WIDTH, HEIGHT))
         page.until("camera", "")
 
 
@@ -296,7 +296,7 @@ def test_a_compressed_camera_is_shown_as_it_came(robot: Rig) -> None:
     """JPEG in, the same JPEG out; a node of another name, in another namespace."""
     import cv2
 
-    pixels = cv2.imencode(".jpg", picture(WIDTH, HEIGHT, seed=5))[1].tobytes()
+    pixels = cv2.imencode(".jpg", drawn_image(WIDTH, HEIGHT, seed=5))[1].tobytes()
     topic = "/other/image/compressed"
     publisher = robot.do(lambda: robot.node.create_publisher(CompressedImage, topic, 5))
     command = [sys.executable, str(Path(__file__).parents[1] / "fake_engine.py"), "--ros-args"]

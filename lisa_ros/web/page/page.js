@@ -13,7 +13,7 @@ const MEANINGS = {
 let socket = null;
 let state = { ready: false, alive: false, node: "", camera: "", follow: "", questions: [], model: "" };
 let turns = []; // oldest first
-let shown = null; // the turn whose picture is on the stage; null: the live picture
+let shown = null; // the turn whose image is on the stage; null: the live image
 let pointer = null; // where it was last, over which canvas
 let chosen = null; // number of the instance that is pointed at
 let count = 0; // of questions, also by the server's name for them
@@ -92,12 +92,12 @@ function paintMasks(context, answer, dim) {
   context.drawImage(over, 0, 0);
 }
 
-/** A canvas with the picture of a turn and, if it has any, its masks. */
+/** A canvas with the image of a turn and, if it has any, its masks. */
 function paintTurn(canvas, turn) {
-  const width = turn.answer.width || turn.picture.width, height = turn.answer.height || turn.picture.height;
+  const width = turn.answer.width || turn.image.width, height = turn.answer.height || turn.image.height;
   if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
   const context = canvas.getContext("2d");
-  context.drawImage(turn.picture, 0, 0, width, height);
+  context.drawImage(turn.image, 0, 0, width, height);
   if (turn.answer.instances?.length) {
     turn.answer.owners ??= ownersOf(turn.answer.instances, width, height);
     paintMasks(context, turn.answer, 72);
@@ -120,9 +120,9 @@ function factsOf(one) {
 
 // --- the stage -------------------------------------------------------------------------------
 
-/** Show a turn's picture, or with null the live one. */
+/** Show a turn's image, or with null the live one. */
 function show(turn) {
-  shown = turn?.picture ? turn : null;
+  shown = turn?.image ? turn : null;
   chosen = null;
   $("stage").classList.toggle("answered", shown !== null);
   $("still").hidden = shown === null;
@@ -134,12 +134,12 @@ function show(turn) {
 function refresh() {
   if (shown) {
     paintTurn($("still"), shown);
-    $("still").setAttribute("aria-label", `The picture that was asked about: ${shown.instruction}`);
+    $("still").setAttribute("aria-label", `The image that was asked about: ${shown.instruction}`);
   }
   $("badge").textContent = following ? `following ${following.label}` : "";
   $("badge").hidden = shown !== null || !following;
   listThings();
-  setWhy($("to-live"), shown ? "" : "This is the live picture.");
+  setWhy($("to-live"), shown ? "" : "This is the live image.");
   const saving = shown?.answer.status ? "" : "Ask something first: an answer can be saved.";
   setWhy($("save-png"), saving);
   setWhy($("save-json"), saving);
@@ -209,7 +209,7 @@ function hideTip() {
   $("tip").hidden = true;
 }
 
-/** A live picture has come: draw it, with the masks that belong to it while a thing is followed. */
+/** A live image has come: draw it, with the masks that belong to it while a thing is followed. */
 async function onLive(message, blob) {
   const bitmap = await createImageBitmap(blob).catch(() => null);
   send({ type: "drawn" });
@@ -251,7 +251,7 @@ function addTurn(instruction, source = "") {
   button.type = "button";
   button.dataset.open = "true";
   button.append(element("span", instruction, "asked"), turn.words, turn.fault, turn.took);
-  button.onclick = () => turn.picture ? show(turn) : tell("There is no picture to this question.");
+  button.onclick = () => turn.image ? show(turn) : tell("There is no image to this question.");
   item.append(button);
   $("turns").append(item);
   turns.push(turn);
@@ -272,7 +272,7 @@ function forgetTurn(turn) {
 function update(turn) {
   const answer = turn.answer;
   turn.words.textContent = answer.answer ?? answer.text ?? "";
-  if (turn.picture) {
+  if (turn.image) {
     turn.thumbnail ??= turn.button.appendChild(element("canvas"));
     turn.thumbnail.setAttribute("aria-hidden", "true");
     const isNew = shown !== turn && !turn.wasShown;
@@ -367,7 +367,7 @@ function onState(message) {
   state = message;
   const fault = state.node || state.camera;
   $("state").dataset.level = state.ready ? (state.camera ? "wait" : "good") : "bad";
-  $("state-text").textContent = state.ready ? (state.camera ? "no picture" : `ready · ${state.model} on ${state.device}`) : state.node;
+  $("state-text").textContent = state.ready ? (state.camera ? "no image" : `ready · ${state.model} on ${state.device}`) : state.node;
   $("why").textContent = fault;
   $("why").hidden = !fault;
   const asked = turns.map((turn) => turn.instruction);
@@ -419,14 +419,14 @@ async function onMessage(message, blob) {
   else if (message.type === "live") await onLive(message, blob);
   else if (message.type === "overheard") {
     const heard = addTurn(message.query, "asked elsewhere · ");
-    heard.picture = blob && await createImageBitmap(blob).catch(() => null);
+    heard.image = blob && await createImageBitmap(blob).catch(() => null);
     onAnswer(heard, message);
   } else if (message.type === "fault") tell(message.error);
   else if (message.type === "follow_ended") endFollow(message.reason);
   else if (message.type === "failed" && following?.ask === message.ask) endFollow(message.error);
   else if (!turn) return;
-  else if (message.type === "picture") {
-    turn.picture = await createImageBitmap(blob).catch(() => null);
+  else if (message.type === "image") {
+    turn.image = await createImageBitmap(blob).catch(() => null);
     update(turn);
   } else if (message.type === "progress" && turn.open) {
     turn.answer = message;

@@ -1,6 +1,6 @@
-"""The pictures of the page: docs/images/web.gif, web_desktop.jpg and web_phone.jpg.
+"""The images of the page: docs/images/web.gif, web_desktop.jpg and web_phone.jpg.
 
-    PYTHONPATH=test python -m benchmarks.web_pictures [docs/images]
+    PYTHONPATH=test python -m benchmarks.web_images [docs/images]
 
 `lisa-ros web --demo` in headless Chromium, asked about its own tables.
 """
@@ -25,7 +25,7 @@ from lisa_ros.writing import writable_folder, written_beside
 
 PHONE = {"width": 390, "height": 844}
 SMALL = (640, 400)  # of the GIF
-STILL = (960, 600)  # of the desktop's picture
+STILL = (960, 600)  # of the desktop's image
 SHOT_PERIOD = 0.2  # seconds between two images of the GIF
 PENCILS, MUG = (
     "What can I press flat so that all the water drips out?",
@@ -70,7 +70,7 @@ def to_table(page: Page, instruction: str) -> None:
         page.click("#next-table")
         page.wait_for_timeout(500)
     seen = frames(page)
-    wait_for(lambda: frames(page) > seen + 5, "live pictures", LIMIT)
+    wait_for(lambda: frames(page) > seen + 5, "live images", LIMIT)
 
 
 def answered(page: Page, number: int) -> None:
@@ -99,7 +99,7 @@ def point(page: Page) -> None:
 
 
 def desktop(page: Page, folder: Path) -> None:
-    """The GIF, and the picture of two questions."""
+    """The GIF, and the image of two questions."""
     to_table(page, PENCILS)
     film = Screencast(page)
     film.roll(1.0)
