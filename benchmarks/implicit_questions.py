@@ -113,10 +113,10 @@ def answer_in_two_stages(
 
 def train_base(args: argparse.Namespace) -> Path:
     """The model that never met an implicit question; returns its checkpoint."""
+    if missing := [name for name in SHARED if not (args.run / name).exists()]:
+        raise LisaError(f"{args.run} has no {missing[0]}; --run names a folder of `train-nano`")
     args.folder.mkdir(parents=True, exist_ok=True)
     for name in SHARED:
-        if not (args.run / name).exists():
-            raise LisaError(f"{args.run} has no {name}; --run names a folder of `train-nano`")
         if not (args.folder / name).exists():
             (args.folder / name).symlink_to((args.run / name).resolve())
     checkpoint = args.folder / "checkpoint"

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lisa_ros.errors import ImageError, WriteError
-from lisa_ros.writing import writable_folder, written_beside
+from lisa_ros.writing import written_beside
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -176,6 +176,5 @@ def save_figure(figure: Figure, path: Path, dpi: int = 100) -> None:
         WriteError: as `write_image`.
     """
     kind = figure_format(path)
-    writable_folder(path.parent)
     with written_beside(path) as beside:
         figure.savefig(beside, dpi=dpi, format=kind)

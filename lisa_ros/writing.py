@@ -17,16 +17,17 @@ from lisa_ros.errors import WriteError
 
 
 def writable_folder(folder: Path) -> Path:
-    """Make a folder if it is not there, and prove that a file can be written into it.
+    """Prove that a file can be written into a folder, or into the one that it is to be made in.
 
-    A command that will write calls this (or `writable_file`) before it begins to work.
+    A command that will write calls this (or `writable_file`) before it begins to work. Nothing is
+    made: a command that is refused leaves no empty folder (`written_beside` makes it).
 
     Raises:
         WriteError: it cannot be made, or not be written to.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
+        there = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
+        with tempfile.TemporaryFile(dir=there) as probe:
             probe.write(b"\0")
             probe.flush()
     except OSError as error:
@@ -34,22 +35,22 @@ def writable_folder(folder: Path) -> Path:
     return folder
 
 
-def writable_file(path: Path) -> Path:
-    """Prove that a file can be written at a path, whose folder must be there.
+def writable_file(path: Path, *, new_folder: bool = False) -> Path:
+    """Prove that a file can be written at a path, whose folder must be there or is a `new_folder`.
 
     Raises:
         WriteError: the path is a folder, or nothing can be written beside it.
     """
     if path.is_dir():
         raise WriteError(f"cannot write {path}: it is a folder; name a file")
-    if not path.parent.is_dir():
+    if not (new_folder or path.parent.is_dir()):
         raise WriteError(f"cannot write {path}: there is no folder {path.parent}")
     if not _is_device(path):
         writable_folder(path.parent)
     return path
 
 
-def writable_files(*paths: Path | None, read: Path | None = None) -> None:
+def writable_files(*paths: Path | None, read: Path | None = None, new_folder: bool = False) -> None:
     """`writable_file` for every file that a command will write; None: it will not.
 
     Raises:
@@ -57,7 +58,7 @@ def writable_files(*paths: Path | None, read: Path | None = None) -> None:
     """
     taken = {os.path.realpath(read): "which is read"} if read else {}
     for path in filter(None, paths):
-        real = os.path.realpath(writable_file(path))
+        real = os.path.realpath(writable_file(path, new_folder=new_folder))
         if not _is_device(path) and real in taken:
             raise WriteError(f"cannot write {path}, {taken[real]}: name another file")
         taken[real] = "to which something else is written"
@@ -67,6 +68,7 @@ def writable_files(*paths: Path | None, read: Path | None = None) -> None:
 def written_beside(target: Path) -> Iterator[Path]:
     """A path in the target's folder to write a file or a folder to, which becomes the target.
 
+    The target's folder is made if it is not there.
     At the end of the block what was written is synced and renamed; a file replaces an older one,
     a folder must be new. If the block raises, or the disk is full, it is removed again and the
     target stays as it was. A device or pipe (`/dev/stdout`) is written to as it is.
@@ -78,6 +80,7 @@ def written_beside(target: Path) -> Iterator[Path]:
     target = Path(os.path.realpath(target))  # a link stays one
     beside = target.parent / f".{target.name}.{os.getpid()}.part"
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         yield target if is_device else beside
         if is_device:
             return
@@ -119,7 +122,8 @@ def write_file(path: Path, content: bytes | str) -> None:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """One process at a time works on a folder; the others wait. The lock ends with its process."""
-    lock = writable_folder(folder.parent) / f".{folder.name}.lock"
+    writable_folder(folder.parent).mkdir(parents=True, exist_ok=True)
+    lock = folder.parent / f".{folder.name}.lock"
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from lisa_ros.cli import add_model_arguments, model_options
 from lisa_ros.errors import LisaError
 from lisa_ros.image_files import figure_format
-from lisa_ros.writing import writable_files, writable_folder, write_file
+from lisa_ros.writing import writable_files, write_file
 
 if TYPE_CHECKING:
     from lisa_ros.engine import Answer, Engine
@@ -102,9 +102,7 @@ def run_eval(args: argparse.Namespace) -> int:
     if (args.split or args.markdown) and not args.root:
         raise LisaError("--split and --markdown are for published sets: give --root ROOT as well")
     written = (args.json, args.sheet, args.reliability, args.markdown)
-    for path in filter(None, written):
-        writable_folder(path.parent)
-    writable_files(*written)
+    writable_files(*written, new_folder=True)
     for path in filter(None, (args.sheet, args.reliability)):
         figure_format(path)
     from lisa_ros.evaluation.reasonseg import read_dataset, tabletop

@@ -138,11 +138,6 @@ def run_finetune(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and not 0 < value < math.inf:  # NaN neither
             raise LisaError(f"--{name} must be more than 0 and finite, not {value}")
-    if args.quantization in ("int4", "nf4"):
-        raise LisaError(
-            f"what a model learns in {args.quantization} cannot be merged with its weights: use"
-            " --quantization int8 or fp8, or leave it out"
-        )
     if (args.output / "model.safetensors").exists():
         raise LisaError(f"{args.output} holds a checkpoint already; name a new folder")
     from lisa_ros.evaluation.reasonseg import read_items, tabletop
@@ -152,7 +147,7 @@ def run_finetune(args: argparse.Namespace) -> int:
     writable_folder(args.output)
     from lisa_ros.engine.load import load_lisa
 
-    lisa = load_lisa(**model_options(args))
+    lisa = load_lisa(**model_options(args), mergeable=True)
     if tables:  # minutes: what the model lacks has been told by now
         print(f"drawing {args.output / 'questions'}")
         items = tables.implicit_questions(args.output / "questions", args.questions, args.seed)

@@ -80,7 +80,7 @@ def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_demo(args: argparse.Namespace) -> int:
     """Ask everything, show a table, say what is wrong; 1 where a question got no answer at all."""
-    writable_folder(args.output)
+    writable_folder(args.output).mkdir(parents=True, exist_ok=True)
     from rich.console import Console
 
     from lisa_ros.demo.demonstration import ask_all, table_of

@@ -84,14 +84,15 @@ def load_lisa(
     dtype: DTypeName = "auto",
     quantization: Quantization | Literal["auto"] | None = None,
     vision_tower: str | Path | None = None,
+    mergeable: bool = False,
 ) -> Lisa:
     """Load a checkpoint; no network is read.
 
     `model`: a folder, the name of a shipped model, or an id in the hub's cache. `device`: auto (a
     GPU if there is one), cpu, cuda or cuda:N. `dtype`: auto is bfloat16 on a GPU and float32 on a
     processor; mixed is float32 with SAM's image encoder in bfloat16, if the processor multiplies
-    that natively. `quantization` and `vision_tower`: as in `checkpoint.load`. Raises
-    `CheckpointError` and `ModelUnavailable`.
+    that natively. `quantization`, `vision_tower` and `mergeable`: as in `checkpoint.load`.
+    Raises `CheckpointError` and `ModelUnavailable`.
     """
     for library in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         os.environ.setdefault(library, "1")
@@ -124,6 +125,7 @@ def load_lisa(
             sam_dtype=sam_dtype,
             vision_tower=vision_tower or None,
             quantization=quantization,
+            mergeable=mergeable,
         )
     except (torch.OutOfMemoryError, MemoryError):
         raise ModelUnavailable(

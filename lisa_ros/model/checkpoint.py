@@ -22,7 +22,7 @@ from lisa_ros.model.hf_checkpoint import read_official
 from lisa_ros.model.hub import is_official, model_name, read_settings, sha256
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.processor import Processor
-from lisa_ros.model.quantization import choose, multiplies_natively, quantize, upcast
+from lisa_ros.model.quantization import MERGEABLE, choose, multiplies_natively, quantize, upcast
 from lisa_ros.model.tokenizer import Tokenizer
 from lisa_ros.model.weights import Shard, check, empty_network, fill, save_tensors
 from lisa_ros.writing import writable_folder, write_file, written_beside
@@ -74,6 +74,7 @@ def load(
     sam_dtype: torch.dtype | None = None,
     vision_tower: str | Path | None = None,
     quantization: Quantization | Literal["auto"] | None = None,
+    mergeable: bool = False,
 ) -> Lisa:
     """Load a checkpoint, native or official, ready for inference.
 
@@ -84,11 +85,20 @@ def load(
     `vision_tower`: folder or hub id of the CLIP tower, for official checkpoints.
     `quantization`: see `quantization.quantize`; `auto`: none on a processor, on a GPU the mildest
     with which the model fits into the memory that is free.
+    `mergeable`: for fine-tuning, whose adapters are added to the weights in the end.
     Raises CheckpointError; nothing is half loaded.
     """
     source, device = open_checkpoint(path, vision_tower), torch.device(device)
+    advice = "use quantization int8 or fp8, or leave it out"
     if quantization == "auto":
         quantization = choose(source.network, dtype, device)
+        advice = (
+            f"the free memory of {device} holds no milder one; take a larger GPU or a smaller model"
+        )
+    if mergeable and quantization not in MERGEABLE:
+        raise CheckpointError(
+            f"what a model learns in {quantization} cannot be merged with its weights: {advice}"
+        )
     lisa = source.read(dtype, device if quantization is None else torch.device("cpu"), sam_dtype)
     if quantization is not None:
         quantize(lisa.network, quantization, device)
@@ -133,7 +143,7 @@ def save(lisa: Lisa, folder: str | Path, tensors: dict[str, Tensor] | None = Non
     Raises:
         WriteError: something cannot be written; older files stay as they were.
     """
-    folder = writable_folder(Path(folder))
+    folder = Path(folder)
     tensors = lisa.network.state_dict() if tensors is None else tensors
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with written_beside(folder / WEIGHTS_FILE) as weights:
@@ -161,7 +171,7 @@ def convert(
     config = (
         source.config if conversation is None else replace(source.config, conversation=conversation)
     )
-    writable_folder(target.absolute().parent)  # a folder is renamed over an empty one
+    writable_folder(target.parent)  # a folder is renamed over an empty one
     with written_beside(target) as folder:
         folder.mkdir()
         _write_safetensors(folder / WEIGHTS_FILE, source.shards)

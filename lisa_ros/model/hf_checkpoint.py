@@ -27,7 +27,7 @@ from lisa_ros.model.hub import (
 )
 from lisa_ros.model.tokenizer import Tokenizer
 from lisa_ros.model.weights import Shard, save_tensors
-from lisa_ros.writing import writable_folder, write_file, written_beside
+from lisa_ros.writing import write_file, written_beside
 
 Shapes = Mapping[str, torch.Size]
 
@@ -154,7 +154,6 @@ def write_official(
         "use_cache": False,
     }
     named = {official_name(n): t for n, t in tensors.items() if not n.startswith(TOWER)}
-    folder = writable_folder(folder)
     with written_beside(folder / "model.safetensors") as weights:
         save_tensors(named, weights)
         tokenizer.save(folder)

@@ -28,6 +28,9 @@ _GROUPS = (32, 16)
 _BYTES = {"int8": 1.01, "int4": 0.63}
 """What a quantised weight takes, scales and zero points included."""
 
+MERGEABLE = (None, "int8", "fp8")
+"""Formats whose weights can be read back, so that what adapters have learnt is added to them."""
+
 _WORKING = 2 * 2**30
 """Bytes to leave free for what is computed."""
 

@@ -136,7 +136,7 @@ class Annotator:
             self._info = choose_camera_info(bag, info, depth) if depth else ""
             self.total = sum(bag.counts.values())
             """messages of the recording, as it says"""
-        writable_folder(target.absolute().parent)
+        writable_folder(target.parent)
 
     def run(self, engine: Engine) -> Iterator[str]:
         """Read, ask and write; yields after every message, with a line for each answer.

@@ -46,7 +46,7 @@ class FeatureCache:
         Raises:
             WriteError: nothing can be written there.
         """
-        writable_folder(folder)
+        writable_folder(folder).mkdir(parents=True, exist_ok=True)
         used = sum(
             file.stat().st_size
             for below in os.scandir(folder)
@@ -75,7 +75,6 @@ class FeatureCache:
             return self._end("is as large as it may be")
         tensors = {"view": view, "frame": frame}
         try:
-            path.parent.mkdir(exist_ok=True)
             with written_beside(path) as beside:
                 save_tensors({name: t.detach().cpu().contiguous() for name, t in tensors.items()},
                              beside)  # fmt: skip

@@ -457,7 +457,6 @@ def _resume(
 ) -> tuple[int, float]:
     """Take up the checkpoint, if there is one; returns the steps and seconds that it had."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         return 0, 0.0
     state = torch.load(path, weights_only=True, map_location="cpu")
     own = network.state_dict()

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         raise LisaError(f"--seed must be from 0 to {RUNS - 1}, it is {args.seed}")
     if args.filmed < 0:
         raise LisaError(f"--filmed must not be negative, it is {args.filmed}")
-    writable_folder(args.output)
+    writable_folder(args.output).mkdir(parents=True, exist_ok=True)
     from rich.console import Console
 
     console = Console(width=None if os.isatty(1) else 100)

@@ -28,13 +28,13 @@ from torch import nn
 
 from lisa_ros.errors import LisaError
 from lisa_ros.image_files import figure_format, save_figure
-from lisa_ros.model.checkpoint import Lisa, load, save
+from lisa_ros.model.checkpoint import Lisa, load, open_checkpoint, save
 from lisa_ros.model.config import find
 from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.processor import Processor
 from lisa_ros.model.tokenizer import MODEL_FILE, Tokenizer
 from lisa_ros.training.loop import STOP_SIGNALS, Schedule, Stage, join_ranks, train
-from lisa_ros.writing import writable_file
+from lisa_ros.writing import writable_file, written_beside
 from lisa_tabletop.language.curriculum import compose_training
 from lisa_tabletop.language.instructions import random_record
 from lisa_tabletop.language.nouns import read_wordnet, training_vocabulary, write_nouns
@@ -124,12 +124,18 @@ def _train_in_ranks(args: argparse.Namespace) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> None:
-    args.folder.mkdir(parents=True, exist_ok=True)
+    """All that the stages need but rendered tables; nothing is made before what is given is there.
+
+    Each part appears whole: other ranks, and a run that goes on, take what there is.
+    """
+    if args.init:
+        open_checkpoint(args.init)  # read later, part by part
+    speaks = not {"pretrain_language", "train_joint"}.isdisjoint(args.stages)
+    nouns = args.folder / "nouns.txt"  # may come from a machine that has WordNet
+    if speaks and not nouns.exists():
+        write_nouns(read_wordnet()[0], nouns)
     Scenes(args.folder / "scenes", args.tables)
-    if not {"pretrain_language", "train_joint"}.isdisjoint(args.stages):
-        nouns = args.folder / "nouns.txt"  # may come from a machine that has WordNet
-        if not nouns.exists():
-            write_nouns(read_wordnet()[0], nouns)
+    if speaks:
         _make_tokenizer(args)
 
 
@@ -308,8 +314,8 @@ def _make_tokenizer(args: argparse.Namespace) -> None:
     earlier = find(args.init) if args.init and "pretrain_language" in args.init_parts else None
     if not folder.exists():
         tokenizer = Tokenizer.from_folder(earlier) if earlier else _new_tokenizer(args)
-        folder.mkdir(parents=True)
-        tokenizer.save(folder)
+        with written_beside(folder) as beside:
+            tokenizer.save(beside)
     elif earlier and (earlier / MODEL_FILE).read_bytes() != (folder / MODEL_FILE).read_bytes():
         raise LisaError(
             f"{args.init} was trained with another tokenizer than that of {args.folder}, so its"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -188,3 +189,39 @@ def test_what_cannot_be_asked_is_told_before_anything_is_loaded_or_written(
     assert sentence in capsys.readouterr().err
     if "instruction" in sentence:
         assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "eval --json {new}/x.json --sheet {new}/x.xyz",
+        "eval --json {new}/x.json --dataset {empty}",
+        "eval --json {new}/x.json --model {empty}",
+        "eval --json {new}/x.json --sheet {new}/x.json",
+        "views {empty} --query cup --out {new}",
+        "bag {empty} --query cup --out {new}/bag",
+        "convert {empty} {new}/model",
+        "finetune --dataset {empty} --output {new}",
+        "finetune --dataset {questions} --output {new} --model {empty}",
+        "demo --output {file}/new",
+        "sim-pick --trials 0 --output {new}",
+        "train-nano --folder {new} --minutes -1",
+        "train-nano --folder {new} --init {empty}",
+        "train-nano --folder {new} --curves {new}/curves.png",
+    ],
+)
+def test_a_command_that_is_refused_leaves_no_empty_folder(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    questions = tmp_path / "questions"
+    questions.mkdir()
+    Image.new("RGB", (32, 32)).save(questions / "a.jpg")
+    shapes = [{"label": "target", "points": [[2, 2], [20, 2], [20, 20]]}]
+    entry = {"text": ["the cup"], "is_sentence": False, "shapes": shapes}
+    (questions / "a.json").write_text(json.dumps(entry))
+    places = {name: tmp_path / name for name in ("new", "empty", "file", "questions")}
+    assert main(words.format(**places).split()) == 2, capsys.readouterr()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "questions"]
+    assert capsys.readouterr().err.count("\n") == 1

@@ -92,7 +92,11 @@ def test_a_file_is_not_written_twice_nor_over_what_is_read(tmp_path: Path) -> No
 
 
 def test_asking_leaves_nothing_behind(tmp_path: Path) -> None:
-    assert os.listdir(writable_folder(tmp_path / "a" / "b")) == []
+    writable_folder(tmp_path / "a" / "b")
+    writable_file(tmp_path / "a" / "b" / "file", new_folder=True)
+    assert os.listdir(tmp_path) == []
+    write_file(tmp_path / "a" / "b" / "file", "words")
+    assert os.listdir(writable_folder(tmp_path / "a" / "b")) == ["file"]
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match="cannot write into the folder"):
         writable_folder(tmp_path / "file" / "sub")

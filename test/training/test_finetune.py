@@ -19,6 +19,7 @@ from lisa_ros.engine import Engine
 from lisa_ros.errors import WriteError
 from lisa_ros.evaluation.evaluate import evaluate, figures
 from lisa_ros.evaluation.reasonseg import read_dataset, read_items
+from lisa_ros.model import checkpoint as checkpoints
 from lisa_ros.model.checkpoint import load
 from lisa_ros.training import recipe as recipes
 from lisa_ros.training.examples import Questions
@@ -277,8 +278,8 @@ def test_bad_input_is_said_in_a_sentence(official, questions, tmp_path, capsys):
         (("--dataset", questions, "--rate", "0"), "--rate must be more than 0"),
         (("--dataset", questions, "--rate", "inf"), "--rate must be more than 0 and finite"),
         (("--dataset", questions, "--rate", "nan"), "--rate must be more than 0 and finite"),
-        (("--dataset", questions, "--quantization", "nf4"), "use --quantization int8 or fp8"),
-        (("--dataset", questions, "--quantization", "int4"), "use --quantization int8 or fp8"),
+        (("--dataset", questions, "--quantization", "nf4"), "use quantization int8 or fp8"),
+        (("--dataset", questions, "--quantization", "int4"), "use quantization int8 or fp8"),
         (("--questions", "-1"), "--questions must be more than 0"),
     ):
         assert tune(official, *arguments, "--output", tmp_path / "tuned") == 2
@@ -287,6 +288,19 @@ def test_bad_input_is_said_in_a_sentence(official, questions, tmp_path, capsys):
         with pytest.raises(SystemExit, match="2"):
             tune(official, "--questions", "1", "--output", tmp_path / "tuned", "--seed", seed)
         assert "argument --seed: a seed is a whole number from 0" in capsys.readouterr().err
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_a_format_that_a_gpu_asks_for_and_cannot_be_merged_is_refused_before_training(
+    official, questions, tmp_path, capsys, monkeypatch
+):
+    """`auto` on a GPU with little free memory: what `choose` says there, without one."""
+    monkeypatch.setattr(checkpoints, "choose", lambda *_: "int4")
+    command = ("--dataset", questions, "--steps", "1", "--output", tmp_path / "tuned")
+    assert tune(official, *command, "--quantization", "auto") == 2
+    said = capsys.readouterr()
+    assert "learns in int4 cannot be merged" in said.err and "take a larger GPU" in said.err
+    assert "questions about" not in said.out
     assert not (tmp_path / "tuned").exists()
 
 
