@@ -202,15 +202,16 @@ def run_video(args: argparse.Namespace) -> int:
     """Ask, follow, write; 1 if nothing was found, or not all of the clip could be read."""
     from rich.progress import Progress
 
-    from lisa_ros.cli.eval import check_trackers, make_follower
     from lisa_ros.engine.load import load_engine
     from lisa_ros.recordings.clip_files import open_frames
     from lisa_ros.recordings.video import follow_video, write_video
+    from lisa_ros.serving.remote_tracker import new_tracker
+    from lisa_ros.tracking.follow import Follower, load_sam2
+    from lisa_ros.tracking.tracker import MAX_TRACKS
 
     if args.keys < 1:
         raise LisaError(f"--keys must be 1 or more, it is {args.keys}")
     check_instruction(args.instruction)
-    check_trackers([args.tracker], args.sam2)
     writable_files(args.out, args.json, read=args.clip)
     if args.out and args.out.suffix.lower() not in (".mp4", ".gif"):
         raise LisaError(f"--out must end in .mp4 or .gif, it is {args.out}")
@@ -218,6 +219,7 @@ def run_video(args: argparse.Namespace) -> int:
     import_module("pycocotools.mask")
     if args.out and args.out.suffix.lower() == ".mp4":
         import_module("av")
+    sam2 = load_sam2([args.tracker], args.sam2)
     with open_frames(args.clip, args.topic) as source, Progress(transient=True) as progress:
         tasks: dict[str, object] = {}
 
@@ -231,7 +233,7 @@ def run_video(args: argparse.Namespace) -> int:
             engine,
             source,
             args.instruction,
-            lambda: make_follower(engine, args.tracker, args.sam2),
+            lambda: Follower(engine, new_tracker(engine, sam2)(MAX_TRACKS)),
             keys=args.keys,
             report=report,
         )

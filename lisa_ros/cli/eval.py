@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from lisa_ros.evaluation.evaluate import Sample
     from lisa_ros.evaluation.reasonseg import Item
     from lisa_ros.evaluation.video_scores import ClipScore
-    from lisa_ros.tracking.follow import Follower
 
 COLUMNS = {
     "asked": "samples",
@@ -254,9 +253,12 @@ def _run_video(args: argparse.Namespace) -> int:
     from lisa_ros.evaluation import video_scores
     from lisa_ros.evaluation.video_sets import read_clips
     from lisa_ros.serving.remote import RemoteEngine
+    from lisa_ros.serving.remote_tracker import new_tracker
+    from lisa_ros.tracking.follow import Follower, load_sam2
+    from lisa_ros.tracking.tracker import MAX_TRACKS
 
     trackers = args.tracker or ["lisa"]
-    check_trackers(trackers, args.sam2)
+    sam2 = load_sam2(trackers, args.sam2)
     asked = {one: args.begin == "instruction" or one == "every-frame" for one in trackers}
     clips = read_clips(args.dataset)[: args.clips]
     if any(asked.values()) and not all(clip.instruction for clip in clips):
@@ -280,7 +282,8 @@ def _run_video(args: argparse.Namespace) -> int:
                 scores[tracker].append(video_scores.score_clip(clip, predict, first, clock))
                 counters[tracker]["asked"] += len(clip.frames)
                 continue
-            follower = make_follower(engine, tracker, args.sam2)
+            network = sam2 if tracker == "sam2" else None
+            follower = Follower(engine, new_tracker(engine, network)(MAX_TRACKS))
             predict = video_scores.follow(follower, clip, first)
             scores[tracker].append(
                 video_scores.score_clip(clip, predict, first, clock, lambda f=follower: f.tracks)
@@ -325,30 +328,6 @@ def _clip_figures(score: ClipScore) -> dict:
         "switches": score.switches,
         "found_after": [None if wait == float("inf") else wait for wait in score.found_after],
     }
-
-
-def check_trackers(trackers: Sequence[str], folder: str | None) -> None:
-    """Raise `LisaError` unless the weights of `--sam2` are there if, and only if, they are used."""
-    if "sam2" in trackers and not folder:
-        raise LisaError("the tracker sam2 needs --sam2 DIR: a folder of SAM 2 or EdgeTAM")
-    if folder and "sam2" not in trackers:
-        raise LisaError("--sam2 has the weights of another tracker: give --tracker sam2 as well")
-
-
-def make_follower(engine: Engine, tracker: str, folder: str | None) -> Follower:
-    """A follower with a tracker of its own: `lisa`, or `sam2` from a folder."""
-    from lisa_ros.node.loading import new_tracker
-    from lisa_ros.serving.remote import RemoteEngine
-    from lisa_ros.tracking.follow import Follower
-    from lisa_ros.tracking.tracker import MAX_TRACKS
-
-    sam2 = None
-    if tracker == "sam2":
-        from lisa_ros.tracking.sam2 import load_sam2_tracker
-
-        device = "cpu" if isinstance(engine, RemoteEngine) else engine.device
-        sam2 = load_sam2_tracker(folder, device=device).model
-    return Follower(engine, new_tracker(engine, sam2)(MAX_TRACKS))
 
 
 def _print_video(results: dict[str, dict]) -> None:

@@ -14,12 +14,9 @@ from lisa_ros.errors import ServerUnreachable
 if TYPE_CHECKING:
     from lisa_ros.engine.engine import Engine
     from lisa_ros.serving.remote import RemoteEngine
-    from lisa_ros.tracking.tracker import Tracker
+    from lisa_ros.serving.remote_tracker import NewTracker
 
-
-NewTracker = Callable[[int], "Tracker"]
-"""makes a tracker for so many things at most, one for each goal that follows"""
-Loader = Callable[[Mapping[str, Any]], tuple["Engine | RemoteEngine", NewTracker]]
+Loader = Callable[[Mapping[str, Any]], tuple["Engine | RemoteEngine", "NewTracker"]]
 """Makes the model that the parameters `model.*` describe; raises `LisaError` with a sentence."""
 
 
@@ -30,6 +27,7 @@ def load_model(parameters: Mapping[str, Any]) -> tuple[Engine | RemoteEngine, Ne
     not answer now may do so later: each query tries anew, and says what is the matter.
     """
     from lisa_ros.serving.remote import RemoteEngine, is_address
+    from lisa_ros.serving.remote_tracker import new_tracker
 
     quantization = parameters["model.quantization"]
     config = EngineConfig(
@@ -59,26 +57,7 @@ def load_model(parameters: Mapping[str, Any]) -> tuple[Engine | RemoteEngine, Ne
         )
     except ModuleNotFoundError as error:
         raise ModelUnavailable(missing(error)) from None
-    if sam2 is not None:
-        sam2 = sam2.to(engine.device)
     return engine, new_tracker(engine, sam2)
-
-
-def new_tracker(engine: Engine | RemoteEngine, sam2: Any) -> NewTracker:
-    """Makes trackers: SAM 2's way where its network is given, else `lisa`, where the engine is."""
-    from lisa_ros.serving.remote import RemoteEngine
-    from lisa_ros.serving.remote_tracker import RemoteTracker
-    from lisa_ros.tracking.lisa import LisaTracker
-    from lisa_ros.tracking.motion import SharedMotion
-
-    if sam2 is not None:
-        from lisa_ros.tracking.sam2 import Sam2Tracker
-
-        return lambda most: Sam2Tracker(sam2, max_tracks=most)
-    if isinstance(engine, RemoteEngine):
-        return lambda most: RemoteTracker(engine, max_tracks=most)
-    shared = SharedMotion()
-    return lambda most: LisaTracker(engine, max_tracks=most, shared=shared)
 
 
 def missing(error: ModuleNotFoundError) -> str:

@@ -16,7 +16,7 @@ from lisa_ros.errors import LisaError, ServerError
 from lisa_ros.msg import Segmentation
 from lisa_ros.node.inputs.camera import CameraInput
 from lisa_ros.node.inputs.frame import Frame
-from lisa_ros.node.loading import Loader, NewTracker
+from lisa_ros.node.loading import Loader
 from lisa_ros.node.parameters import Parameters
 from lisa_ros.node.requests.query import CANCELLED, Outcome, Query, sure_enough
 from lisa_ros.node.results.objects3d import Localizer
@@ -25,6 +25,7 @@ from lisa_ros.node.status import ANSWERED, NotAnswered, Status
 if TYPE_CHECKING:
     from lisa_ros.engine.engine import Engine
     from lisa_ros.serving.remote import RemoteEngine
+    from lisa_ros.serving.remote_tracker import NewTracker
 
 WARM_UP_TIME = 5.0  # seconds after which the engine shall leave it at that
 

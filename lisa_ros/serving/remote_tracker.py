@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections import Counter, OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ from lisa_ros.serving.wire import (
     split_body,
 )
 from lisa_ros.tracking.lisa import LisaTracker
+from lisa_ros.tracking.motion import SharedMotion
 from lisa_ros.tracking.tracker import LOST_AFTER, MAX_TRACKS, Track, Tracker
 
 if TYPE_CHECKING:
@@ -377,3 +378,21 @@ class TrackSessions:
             return [] if again is None else [again]
         begin = tracker.start if call == "start" else tracker.add
         return begin(image, things, stamp=stamp)
+
+
+NewTracker = Callable[[int], Tracker]
+"""makes a tracker for so many things at most, one for each goal that follows"""
+
+
+def new_tracker(engine: Engine | RemoteEngine, sam2: Any) -> NewTracker:
+    """Makes trackers: SAM 2's way where its network is given, else `lisa`, where the engine is."""
+    remote = isinstance(engine, RemoteEngine)
+    if sam2 is not None:
+        from lisa_ros.tracking.sam2 import Sam2Tracker
+
+        sam2 = sam2 if remote else sam2.to(engine.device)
+        return lambda most: Sam2Tracker(sam2, max_tracks=most)
+    if remote:
+        return lambda most: RemoteTracker(engine, max_tracks=most)
+    shared = SharedMotion()
+    return lambda most: LisaTracker(engine, max_tracks=most, shared=shared)

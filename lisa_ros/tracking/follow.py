@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
 
 from lisa_ros.engine.answer import Answer, Instance
 from lisa_ros.engine.question import check_image
-from lisa_ros.errors import BusyError, ServerUnreachable, TrackingError
+from lisa_ros.errors import BusyError, LisaError, ServerUnreachable, TrackingError
 from lisa_ros.tracking.tracker import Track, Tracker, TrackState, mask_iou
 
 if TYPE_CHECKING:
@@ -273,3 +273,21 @@ def instance_at(
         cut &= parts == parts[y, x]
     mask = cut if cut.any() else whole
     return Instance(mask, 1.0, 1.0, label)
+
+
+def load_sam2(trackers: Sequence[str], folder: str | None) -> Any:
+    """The network of the tracker `sam2` from its folder; None where no tracker is that one.
+
+    Raises:
+        LisaError: the folder is not given though it is used, or given and is not.
+        CheckpointError: it holds no SAM 2.
+    """
+    if "sam2" in trackers and not folder:
+        raise LisaError("the tracker sam2 needs --sam2 DIR: a folder of SAM 2 or EdgeTAM")
+    if folder and "sam2" not in trackers:
+        raise LisaError("--sam2 has the weights of another tracker: give --tracker sam2 as well")
+    if not folder:
+        return None
+    from lisa_ros.tracking.sam2 import load_sam2_tracker
+
+    return load_sam2_tracker(folder).model

@@ -154,7 +154,7 @@ def test_the_surest_of_those_that_agree_is_taken():
 def test_the_command_writes_video_and_run_lengths(clips, tmp_path, monkeypatch, capsys):
     engine = SeesRed()
     monkeypatch.setattr("lisa_ros.engine.load.load_engine", lambda **_: engine)
-    monkeypatch.setattr("lisa_ros.cli.eval.make_follower", lambda *_: engine)
+    monkeypatch.setattr("lisa_ros.tracking.follow.Follower", lambda *_: engine)
     files = {"--out": tmp_path / "out.mp4", "--json": tmp_path / "out.json"}
     options = [str(one) for pair in files.items() for one in pair]
     assert main(["video", str(clips["mp4"]), "the red disc", *options]) == 0
@@ -179,7 +179,7 @@ def test_the_command_writes_video_and_run_lengths(clips, tmp_path, monkeypatch, 
 def test_a_cut_file_is_followed_as_far_as_it_goes(clips, kind, tmp_path, monkeypatch, capsys):
     engine, cut = SeesRed(), tmp_path / f"cut.{kind}"
     monkeypatch.setattr("lisa_ros.engine.load.load_engine", lambda **_: engine)
-    monkeypatch.setattr("lisa_ros.cli.eval.make_follower", lambda *_: engine)
+    monkeypatch.setattr("lisa_ros.tracking.follow.Follower", lambda *_: engine)
     whole = clips[kind].read_bytes()
     cut.write_bytes(whole[: int(len(whole) * 0.7)])
     command = ["video", str(cut), "the red disc", "--keys", "3", "--json"]
