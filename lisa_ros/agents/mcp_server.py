@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -402,7 +403,10 @@ def serve(eyes: Eyes, transport: str, host: str, port: int) -> None:
     server = make_server(eyes)
     try:
         if transport == "stdio":
-            server.run("stdio")
+            # its reader waits for the agent's next line, whatever signal comes
+            serving = threading.Thread(target=server.run, args=("stdio",), daemon=True)
+            serving.start()
+            serving.join()
         else:
             server.run("streamable-http", host=host, port=port)
     finally:

@@ -150,19 +150,17 @@ def _demonstration(args: argparse.Namespace) -> Iterator[Demo | None]:
     if not args.demo:
         yield None
         return
-    from lisa_ros.demo.demonstration import started
+    from lisa_ros.demo.demonstration import ended_with, started
     from lisa_ros.demo.recorded_camera import read_questions
-    from lisa_ros.model.config import find
     from lisa_ros.web.pages import Demo
 
-    if "://" not in args.model:  # that of a fleet
-        find(args.model)  # a node without its model stays, unconfigured, and nobody would be told
     tables: dict[int, list[str]] = {}
     for question in read_questions():
         tables.setdefault(question.seed, []).append(question.instruction)
     with (
         tempfile.TemporaryDirectory(prefix="lisa_ros_demo_") as folder,
-        started(args.model, Path(folder), args.namespace) as (domain, _, camera),
+        started(args.model, Path(folder), args.namespace) as (domain, node, camera),
+        ended_with(node, camera, args.namespace.strip("/")),
     ):
         # standard output belongs to the protocol of `mcp`
         print(f"Look on with ROS_DOMAIN_ID={domain}.", file=sys.stderr, flush=True)

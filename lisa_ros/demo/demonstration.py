@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 from rclpy.action import ActionClient
+from rclpy.executors import ExternalShutdownException
 from rich.console import Console
 from rich.table import Table
 from sensor_msgs.msg import CompressedImage, Image
@@ -46,6 +50,8 @@ STAGES = ("convert", "clip", "sam", "prefill", "decode", "mask", "total")
 FOLLOWED = 36  # images through which one thing is followed
 TILES, COLUMNS, TILE = 12, 4, (320, 240)  # of the contact sheet of them, pixels
 LONGEST_ANSWER = 140  # characters shown in the table
+LOOK_PERIOD = 0.5  # seconds between two looks whether node and camera still run
+LEAVE_LIMIT = 3.0  # seconds in which we leave, if what ended them (Ctrl-C) was meant for us too
 
 
 @dataclass(frozen=True)
@@ -166,6 +172,46 @@ def started(
         ) as player,
     ):
         yield domain, perception, player
+
+
+@contextmanager
+def ended_with(node: NodeProcess, camera: NodeProcess, namespace: str) -> Iterator[None]:
+    """A block that SIGINT ends when the node cannot be configured, or one of the two has ended.
+
+    Raises:
+        NoAnswer: the reason, in place of the KeyboardInterrupt.
+    """
+    leaving, faults = threading.Event(), []
+
+    def check() -> None:
+        if leaving.is_set():
+            raise NoAnswer("nobody waits for it any more")
+        node.check()
+        camera.check()
+
+    client = PerceptionClient(check, "demo", namespace)
+
+    def watch() -> None:
+        try:
+            with suppress(ExternalShutdownException), node.telling_why():
+                client.wait_for_node()
+            client.destroy_node()  # from here on nobody need be told of every answer
+            while not leaving.wait(LOOK_PERIOD):
+                check()
+        except NoAnswer as error:
+            if not leaving.wait(LEAVE_LIMIT):
+                faults.append(error)
+                os.kill(os.getpid(), signal.SIGINT)
+
+    watching = threading.Thread(target=watch, name="demo", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        leaving.set()
+        watching.join()
+        if faults:
+            raise faults[0]
 
 
 def ask_all(model: str, folder: Path, console: Console) -> list[DemoReply]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import http.client
+import json
 import os
 import re
+import signal
 import socket
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from mcp import Client, StdioServerParameters
@@ -266,14 +270,46 @@ def test_addresses_that_are_refused(
     assert sentence in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", [["mcp"], ["web", "--port", "0"]])
-def test_a_demonstration_without_its_model_ends_with_the_reason(
-    command: list[str], robot: Rig
+@pytest.mark.parametrize(
+    ("command", "model", "reason"),
+    [
+        (["mcp"], "{folder}", "cannot configure: {folder}"),
+        (["web", "--port", "0"], "nope", "there is no model folder nope"),
+    ],
+)
+def test_a_demonstration_whose_node_cannot_be_configured_ends_with_its_reason(
+    command: list[str], model: str, reason: str, tmp_path: Path
 ) -> None:
-    process = Process([*MCP[:-1], *command, "--demo", "--model", "nope"], robot.domain)
-    robot.processes.append(process)
-    assert process.process.wait(120.0) == 2, process.log
-    assert "there is no model folder nope" in process.log and "Traceback" not in process.log
+    (tmp_path / "config.json").write_text("{}")  # a folder that is there, and no model
+    line = [*MCP[:-1], *command, "--demo", "--model", model.format(folder=tmp_path)]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)  # the agent stays
+    variables = {**os.environ, "PYTHONPATH": paths()}
+    with subprocess.Popen(line, env=variables, text=True, **pipes) as process:
+        try:
+            assert process.wait(120.0) == 2
+        finally:
+            process.terminate()
+        said = process.stderr.read()
+    assert f"lisa-ros {command[0]}: the perception node could not be started" in said
+    assert reason.format(folder=tmp_path) in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_over_stdio_a_signal_ends_it_though_the_agent_stays(number: int, robot: Rig) -> None:
+    variables = {**os.environ, "ROS_DOMAIN_ID": str(robot.domain), "PYTHONPATH": paths()}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(MCP, env=variables, text=True, **pipes) as process:
+        try:
+            hello = {"protocolVersion": "2025-06-18", "capabilities": {}}
+            hello |= {"clientInfo": {"name": "test", "version": "1"}}
+            request = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+            assert "serverInfo" in process.stdout.readline()
+            process.send_signal(number)
+            assert process.wait(60.0) == 0
+        finally:
+            process.kill()
 
 
 def test_a_port_that_is_taken(address: str, capsys: pytest.CaptureFixture[str]) -> None:

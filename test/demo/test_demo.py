@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -139,6 +141,36 @@ def test_a_process_that_ends_is_told_with_the_end_of_its_log(tmp_path: Path) -> 
         process.process.wait()
         with pytest.raises(NoAnswer, match=r"perception node has ended with code 3:\nno lamp"):
             process.check()
+
+
+def test_what_serves_ends_with_the_demonstrations_node(tmp_path: Path) -> None:
+    from lisa_ros.demo.client import NoAnswer, NodeProcess, own_domain
+    from lisa_ros.demo.demonstration import ended_with
+
+    def process(code: str) -> NodeProcess:
+        return NodeProcess([sys.executable, "-c", code], tmp_path / "log")
+
+    waits = "import time; time.sleep(600)"
+    for node, camera in (("raise SystemExit(3)", waits), (waits, "raise SystemExit(3)")):
+        with (
+            pytest.raises(NoAnswer, match="has ended with code 3"),
+            own_domain(),
+            process(node) as perception,
+            process(camera) as player,
+            ended_with(perception, player, "lisa"),
+        ):
+            time.sleep(120)
+    # Ctrl-C ends them together: that is no fault
+    with (
+        pytest.raises(KeyboardInterrupt),
+        own_domain(),
+        process("") as perception,
+        process("") as player,
+        ended_with(perception, player, "lisa"),
+    ):
+        perception.process.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(120)
 
 
 def test_a_process_that_ignores_its_signal_is_killed(tmp_path: Path) -> None:
