@@ -13,14 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lisa_ros.errors import LisaError
+from lisa_ros.listening import (
+    LOOPBACK,
+    check_certificate,
+    is_loopback,
+    link_to,
+    listen,
+    own_address,
+)
 from lisa_ros.resources import use_large_image_transport
 
 if TYPE_CHECKING:
     from lisa_ros.speech.listen import Listener
     from lisa_ros.speech.speak import Speaker
     from lisa_ros.web.pages import Demo
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")  # what `mcp` guards against pages of other origins
 
 
 def _add_node_arguments(parser: argparse.ArgumentParser, *, demo: bool = False) -> None:
@@ -65,19 +71,15 @@ def run_web(args: argparse.Namespace) -> int:
     from lisa_ros.web.pages import WebServer
 
     certificate, key = args.tls_cert, args.tls_key
-    if (certificate is None) != (key is None):
-        raise access.WebError("--tls-cert and --tls-key belong together: name both or neither")
-    address = access.own_address(args.host)
-    if certificate is not None:
-        access.check_certificate(certificate, key)
-    elif args.tls:
-        certificate = key = access.self_signed(address)
-    listening = access.listen(args.host, args.port)
+    check_certificate(certificate, key)
+    if args.tls and certificate is None:
+        certificate = key = access.self_signed(own_address(args.host))
+    listening = listen(args.host, args.port)
     port = listening.getsockname()[1]
-    token = "" if access.is_loopback(args.host) else access.new_token()
+    token = "" if is_loopback(args.host) else access.new_token()
     with _demonstration(args) as demo:
         server = WebServer(*_node_names(args), token, port, demo, args.speech_model)
-        link = f"http{'s' if certificate else ''}://{address}:{port}/"
+        link = f"{link_to(args.host, port, tls=certificate is not None)}/"
         if token:
             link += f"?token={token}"
             _show_qr(link)
@@ -119,11 +121,10 @@ def add_mcp_arguments(parser: argparse.ArgumentParser) -> None:
 def run_mcp(args: argparse.Namespace) -> int:
     """Serve until the agent hangs up, SIGINT or SIGTERM."""
     from lisa_ros.agents.mcp_server import Eyes, serve
-    from lisa_ros.web.access import listen, own_address
 
     port = args.port
     if args.http:
-        if args.host not in LOOPBACK:
+        if args.host not in LOOPBACK:  # mcp keeps pages of other origins out at these alone
             raise LisaError(
                 "whoever reaches this server sees what the robot sees, and it has no password: "
                 f"--host takes {', '.join(LOOPBACK)}; from elsewhere reach it by "
@@ -134,8 +135,7 @@ def run_mcp(args: argparse.Namespace) -> int:
     with _demonstration(args):
         eyes = Eyes(*_node_names(args))
         if args.http:
-            place = f"{own_address(args.host)}:{port}"
-            print(f"MCP server: http://{place}/mcp", file=sys.stderr, flush=True)
+            print(f"MCP server: {link_to(args.host, port)}/mcp", file=sys.stderr, flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             serve(eyes, "http" if args.http else "stdio", args.host, port)
     return 0

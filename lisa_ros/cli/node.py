@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 from lisa_ros.cli import add_model_arguments, model_options
+from lisa_ros.listening import link_to
 from lisa_ros.writing import writable_folder
 
 COMPRESSED, COMPRESSED_DEPTH = "/compressed", "/compressedDepth"
@@ -141,7 +142,7 @@ def run_serve(args: argparse.Namespace) -> int:
     ray_at = start(options, os.environ.get(TOKEN, "").strip())
     for number in (signal.SIGINT, signal.SIGTERM):  # now, in the place of Ray's handlers
         signal.signal(number, lambda *_: stopping.set())
-    address = f"{'https' if args.tls_cert else 'http'}://{args.host}:{args.port}"
+    address = link_to(args.host, args.port, tls=args.tls_cert is not None)
     print(f"{args.model} answers at {address}; on a robot: lisa-ros node --model {address}")
     print(f"Ray's own head is at {ray_at}; stop with Ctrl-C", flush=True)
     stopping.wait()

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lisa_ros.errors import LisaError, WriteError
+from lisa_ros.listening import LOOPBACK, check_certificate, is_loopback, listen
 from lisa_ros.serving.remote import TOKEN
 from lisa_ros.writing import writable_folder
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 REQUEST_LIMIT = 3600.0  # seconds: the longest that any robot waits
 ROUTER = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
 
@@ -54,51 +53,36 @@ def check_options(options: ServeOptions, token: str) -> None:
     """Refuse what cannot or must not be, before Ray starts, which takes seconds.
 
     Raises:
-        ServeError: with the reason.
+        ServeError: with the reason; ListenError likewise.
         WriteError: Ray's token cannot be kept.
     """
     for name, value, least, most in (
         ("--port", options.port, 1, 65535),
         ("--metrics-port", options.metrics_port, 1, 65535),
         ("--replicas", options.replicas, 1, 10_000),
-        ("--max-replicas", options.max_replicas or options.replicas, options.replicas, 10_000),
         ("--threads", options.threads, 0, 10_000),
         ("--batch", options.batch, 1, 10_000),
         ("--window", 1000 * options.window, 0, 10_000),
         ("--queue", options.queue, 1, 1_000_000),
         ("--max-pixels", options.max_pixels, 1, 2**31),
     ):
-        if not least <= value <= most:
-            raise ServeError(f"{name} must be from {least} to {most}, it is {value:g}")
-    if not token and options.host not in LOOPBACK:
+        if not least <= value <= most:  # NaN neither
+            raise ServeError(f"{name} must be from {least} to {most}, it is {value:.12g}")
+    if options.max_replicas and not options.replicas <= options.max_replicas <= 10_000:
+        raise ServeError(
+            f"--max-replicas must be from {options.replicas} (--replicas) to 10000, or be left out:"
+            f" it is {options.max_replicas}"
+        )
+    if not token and not is_loopback(options.host):
         raise ServeError(
             f"without a token a server listens on the loopback alone, and not on {options.host}: "
             f"put a long random text into {TOKEN}, here and on the robots"
         )
     if token and not (token.isascii() and token.isprintable() and " " not in token):
         raise ServeError(f"{TOKEN} may hold letters, digits and -._~+/= alone")
-    if (options.cert is None) != (options.key is None):
-        raise ServeError("TLS needs both files: --tls-cert and --tls-key")
-    for file in filter(None, (options.cert, options.key)):
-        if not os.access(file, os.R_OK):
-            raise ServeError(f"the file {file} cannot be read")
-    if options.cert:
-        import ssl
-
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.cert, options.key)
-        except (ssl.SSLError, OSError) as error:
-            raise ServeError(
-                f"{options.cert} and {options.key} are no certificate and its key: {error}"
-            ) from None
-    for host, port in ((options.host, options.port), (LOOPBACK[0], options.metrics_port)):
-        try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            socket.create_server((host, port), family=family).close()
-        except OSError as error:
-            raise ServeError(
-                f"port {port} of {host} cannot be listened on: {error.strerror}"
-            ) from None
+    check_certificate(options.cert, options.key)
+    listen(options.host, options.port).close()
+    listen(LOOPBACK[0], options.metrics_port, "--metrics-port").close()
     if "RAY_AUTH_TOKEN" not in os.environ and "RAY_AUTH_TOKEN_PATH" not in os.environ:
         try:
             writable_folder(Path.home() / ".ray")

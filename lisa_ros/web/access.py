@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
-from lisa_ros.errors import LisaError
+from lisa_ros.listening import ListenError, check_certificate, is_loopback
 from lisa_ros.writing import cache_folder, written_beside
 
 NO_TOKEN = (
@@ -37,10 +37,6 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-
-
-class WebError(LisaError):
-    """The page cannot be offered as it was asked for."""
 
 
 class AccessControl:
@@ -121,72 +117,21 @@ def content_security_policy(host: str) -> str:
     )
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def new_token() -> str:
     """128 bits, in letters that a link takes."""
     return secrets.token_urlsafe(16)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """The socket that the server takes its requests from.
-
-    Raises:
-        WebError: the port is taken or not ours to take, or the machine has no such address.
-    """
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise WebError(
-            f"cannot listen on {host}, port {port}: {reason}; choose with --host and --port"
-        ) from error
-
-
-def own_address(host: str) -> str:
-    """What others call the address that we listen on: of 0.0.0.0 the one that leads outside."""
-    if host not in ("0.0.0.0", "::", ""):
-        return f"[{host}]" if ":" in host else host
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # a datagram socket sends nothing when it connects
-            return probe.getsockname()[0]
-        except OSError:
-            return socket.gethostname()
-
-
-def check_certificate(certificate: Path, key: Path) -> None:
-    """Raise `WebError` if the server could not use them."""
-    for path in (certificate, key):
-        if not path.is_file():
-            raise WebError(f"there is no file {path} (--tls-cert and --tls-key name two PEM files)")
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, lambda: "")
-    except (OSError, ValueError) as error:
-        raise WebError(
-            f"{certificate} and {key} are no certificate with its key without a passphrase: {error}"
-        ) from error
 
 
 def fingerprint(certificate: Path) -> str:
     """SHA-256 of the certificate as browsers show it.
 
     Raises:
-        WebError: the file holds no certificate.
+        ListenError: the file holds no certificate.
     """
     text = certificate.read_text(encoding="ascii", errors="replace")
     begin, end = text.find(ssl.PEM_HEADER), text.find(ssl.PEM_FOOTER)
     if min(begin, end) < 0:
-        raise WebError(f"there is no certificate in {certificate}")
+        raise ListenError(f"there is no certificate in {certificate}")
     digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(text[begin : end + len(ssl.PEM_FOOTER)]))
     return ":".join(f"{byte:02X}" for byte in digest.digest())
 
@@ -204,7 +149,7 @@ def self_signed(address: str) -> Path:
     names: list[x509.GeneralName] = []
     for name in dict.fromkeys(("localhost", "127.0.0.1", socket.gethostname(), address)):
         try:
-            names.append(x509.IPAddress(ipaddress.ip_address(name.strip("[]"))))
+            names.append(x509.IPAddress(ipaddress.ip_address(name)))
         except ValueError:
             names.append(x509.DNSName(name))
     path = cache_folder() / "web_certificate.pem"
@@ -215,7 +160,7 @@ def self_signed(address: str) -> Path:
         if list(kept) == names and old.not_valid_after_utc > now + datetime.timedelta(days=1):
             check_certificate(path, path)
             return path
-    except (OSError, ValueError, x509.ExtensionNotFound, WebError):
+    except (OSError, ValueError, x509.ExtensionNotFound, ListenError):
         pass  # none yet, or not of use: a new one
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "lisa_ros web page")])

@@ -368,12 +368,13 @@ OPTIONS = {"model": {"device": "cpu"}, "port": free_port(), "metrics_port": free
         ({"host": "0.0.0.0"}, "loopback alone, and not on 0.0.0.0"),
         ({"replicas": 0}, "--replicas must be from 1"),
         ({"replicas": 3, "max_replicas": 2}, "--max-replicas must be from 3"),
+        ({"max_replicas": -1}, "--max-replicas must be from 1 .* or be left out: it is -1"),
         ({"batch": 0}, "--batch must be from 1"),
         ({"window": float("nan")}, "--window must be from 0"),
         ({"queue": -1}, "--queue must be from 1"),
         ({"cert": Path("a.pem")}, "both files"),
-        ({"cert": Path("a.pem"), "key": Path("b.pem")}, "a.pem cannot be read"),
-        ({"cert": Path(__file__), "key": Path(__file__)}, "no certificate and its key"),
+        ({"cert": Path("a.pem"), "key": Path("b.pem")}, "there is no file a.pem"),
+        ({"cert": Path(__file__), "key": Path(__file__)}, "no certificate with its key"),
     ],
 )
 def test_a_server_that_must_not_start(options, sentence):
@@ -392,7 +393,7 @@ def test_a_port_that_is_taken():
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(LisaError, match=f"port {port} .*in use"):
+        with pytest.raises(LisaError, match=f"port {port}: .*in use"):
             check_options(ServeOptions(**OPTIONS | {"port": port}), "")
 
 
