@@ -1,4 +1,4 @@
-"""Counts what the house promises about itself, and fails where a ceiling is passed.
+"""Counts what docs/design.md promises about the code, and fails where a ceiling is passed.
 
     python -m benchmarks.house
 

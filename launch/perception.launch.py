@@ -17,7 +17,7 @@ from lisa_ros.resources import shared_file
 
 COMPRESSED, COMPRESSED_DEPTH = "/compressed", "/compressedDepth"
 ARGUMENTS = {
-    "model": ("", "a shipped model's name, a checkpoint's folder or hub id; empty: params_file's"),
+    "model": ("", "a shipped model's name, a folder, a hub id, or a server; empty: params_file's"),
     "device": ("", "auto, cpu, cuda or cuda:N; empty: params_file's"),
     "quantization": ("", f"{BY_NAME['model.quantization'].allowed}; empty: params_file's"),
     "vision_tower": ("", "CLIP's folder, for released checkpoints; empty: params_file's"),

@@ -21,7 +21,8 @@ def add_node_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--model",
-        help="name of a shipped model, a checkpoint's folder, or its id in the hub's cache",
+        help="name of a shipped model, a checkpoint's folder, its id in the hub's cache, or a "
+        "server's address",
     )
     add("--device", help="auto, cpu, cuda or cuda:N")
     add("--image", metavar="TOPIC", help="the camera, for example /camera/color/image_raw")

@@ -113,7 +113,7 @@ def looked_at(
     processor: Processor,
     cache: FeatureCache | None,
 ) -> tuple[Tensor, Tensor, Path | None]:
-    """`view` and `frame` of a ImageExample: what a cache has, else pixels, and then
+    """`view` and `frame` of an ImageExample: what a cache has, else pixels, and then
     where what is said of them is to be kept."""
     keep, known = cache.find(image) if cache is not None else (None, None)
     if known is not None:
