@@ -47,11 +47,11 @@ def main() -> None:
     print(f"640x480, an object of {pixels:,.0f} pixels; milliseconds of one core\n")
     rows = []
     for name, up in (("upright", "support"), ("free", None)):
-        things = [locate(mask, depth, CAMERA, up=up) for mask, depth in scenes]
+        objects = [locate(mask, depth, CAMERA, up=up) for mask, depth in scenes]
         steps = (
             [partial(locate, *one, CAMERA, up=up) for one in scenes],
-            [partial(parallel_grasps, thing) for thing in things],
-            [partial(suction_grasps, thing) for thing in things],
+            [partial(parallel_grasps, obj) for obj in objects],
+            [partial(suction_grasps, obj) for obj in objects],
         )
         times = [milliseconds(step) for step in steps]
         rows.append([name, *(f"{value:.1f}" for value in (*times, float(np.sum(times))))])

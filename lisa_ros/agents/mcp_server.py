@@ -48,7 +48,7 @@ LONGEST_FOLLOW = 60.0  # seconds of one call
 class Call:
     """What has come back from the node for one call of a tool."""
 
-    taken_back: str = ""
+    cancel_reason: str = ""
     """why we have ended it, if we have"""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     has_image: asyncio.Event = field(default_factory=asyncio.Event)
@@ -158,7 +158,7 @@ class Eyes:
                 await asyncio.wait_for(call.ended.wait(), seconds)
                 return call
             over = "is over" if seconds == 1 else "are over"
-            call.taken_back = call.taken_back or f"the {seconds:g} s {over}"
+            call.cancel_reason = call.cancel_reason or f"the {seconds:g} s {over}"
             self._node.stop(name)
             await self._end_of(call)
             return call
@@ -184,7 +184,7 @@ class Eyes:
     def stop(self) -> int:
         """Take back everything that is open; how much that was."""
         for name, call in self._calls.items():
-            call.taken_back = "it was stopped"
+            call.cancel_reason = "it was stopped"
             self._node.stop(name)
         return len(self._calls)
 
@@ -258,7 +258,7 @@ def followed(call: Call) -> CallToolResult:
     instances = call.tracks[-1]["instances"] if call.tracks else []
     images = len(call.tracks)
     seen = sum(any(one["track"] == "visible" for one in t["instances"]) for t in call.tracks)
-    reason = call.taken_back or call.message["reason"]
+    reason = call.cancel_reason or call.message["reason"]
     structured = {
         "instances": [{k: v for k, v in one.items() if k != "mask"} for one in instances],
         "images": seen,

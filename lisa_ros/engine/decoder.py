@@ -62,9 +62,9 @@ class KVCache:
         rows = max(rows, have_rows)
         positions = max(-(-positions // GROWTH) * GROWTH, have_positions)
         # zeros and not empty: see `clear`
-        grown = self.data.new_zeros(layers, 2, rows, heads, positions, width)
-        grown[:, :, :have_rows, :, :have_positions] = self.data
-        self.data = grown
+        larger = self.data.new_zeros(layers, 2, rows, heads, positions, width)
+        larger[:, :, :have_rows, :, :have_positions] = self.data
+        self.data = larger
 
     def store_prefix(self, row: int, length: int) -> Tensor:
         """A copy of the first positions of a row: (L, 2, kv heads, length, d)."""

@@ -55,8 +55,8 @@ class ModelWorker:
         """the query that is being answered"""
         self._ahead: Frame | None = None
         """the last frame that was encoded before anybody asked"""
-        self._preparing: Future[None] | None = None
-        self.can_prepare = True
+        self._prefetching: Future[None] | None = None
+        self.can_prefetch = True
         """false once encoding ahead has failed, until the next model"""
 
     @property
@@ -81,10 +81,10 @@ class ModelWorker:
         """Have something else done with the model, in its turn among the queries."""
         return self._thread.submit(job)
 
-    def prepare_newest(self) -> None:
+    def prefetch_newest(self) -> None:
         """Encode the newest image of the camera, unless that is being done or has been."""
-        if self._preparing is None or self._preparing.done():
-            self._preparing = self._thread.submit(self._prepare)
+        if self._prefetching is None or self._prefetching.done():
+            self._prefetching = self._thread.submit(self._prefetch)
 
     def close(self) -> None:
         """Take nothing more; what is queued is dropped."""
@@ -106,10 +106,10 @@ class ModelWorker:
 
     def _unload_model(self) -> None:
         self.engine, self.new_tracker, self._ahead = None, None, None
-        self.can_prepare = True
+        self.can_prefetch = True
         give_memory_back()
 
-    def _prepare(self) -> None:
+    def _prefetch(self) -> None:
         """Encode the newest frame and take its depth image; the first fault is the last."""
         frame = self._camera.newest()
         if self.engine is None or frame is None or frame is self._ahead:
@@ -123,7 +123,7 @@ class ModelWorker:
             pass  # the image cannot be used, which a query about it will be told
         except Exception as error:
             self.failure(error)
-            self.can_prepare = False
+            self.can_prefetch = False
             self._logger.warning("images are not encoded ahead any more until the next configure")
 
     def _frame_for(self, query: Query) -> Frame:

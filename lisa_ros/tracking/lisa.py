@@ -241,7 +241,7 @@ class LisaTracker(Tracker):
         if thing.partial and mask.any():
             known = np.zeros(view.gray.shape, bool)
             known[room] = mask
-            mask = self._grown(thing, view, known)  # it may come out beyond the room
+            mask = self._completed(thing, view, known)  # it may come out beyond the room
             part, prob, shape = view, thing.prob, thing.shape
         prob[~mask] = np.minimum(prob[~mask], 0.45)
         area = np.count_nonzero(mask)
@@ -265,7 +265,7 @@ class LisaTracker(Tracker):
             if self.clock - thing.remembered >= REMEMBER_EVERY:
                 thing.remember(part, mask, self.clock)
 
-    def _grown(self, thing: Thing, view: View, mask: np.ndarray) -> np.ndarray:
+    def _completed(self, thing: Thing, view: View, mask: np.ndarray) -> np.ndarray:
         """The mask of a thing that came back in part, with what has come out since."""
         area = np.count_nonzero(mask)
         for more, _, _ in self._candidates(thing, view, None):

@@ -53,7 +53,7 @@ class StandingQuery:
 
     @property
     def _encodes_ahead(self) -> bool:
-        return self._parameters["model.prepare_frames"] and self._worker.can_prepare
+        return self._parameters["model.prepare_frames"] and self._worker.can_prefetch
 
     def wake(self) -> None:
         """Look anew whether there is anything to do; called once a second."""
@@ -68,7 +68,7 @@ class StandingQuery:
         self._ask_if_due()
         idle = self._queries.idle and self._loop.idle
         if self._encodes_ahead and self._readiness.state == "active" and idle:
-            self._worker.prepare_newest()
+            self._worker.prefetch_newest()
 
     def _ask_if_due(self) -> None:
         instruction = self._parameters["standing.instruction"]

@@ -84,7 +84,7 @@ class ResultPublishers:
     def publish_result(self, query: Query, outcome: Outcome, model: str) -> Segmentation:
         """Send the result of a query out; returns it."""
         message, grasps = messages.segmentation(query, outcome, model), None
-        if outcome.objects is not None and _heard(self._grasps, self._scores):
+        if outcome.objects is not None and _has_subscribers(self._grasps, self._scores):
             began = time.monotonic()
             grasps, reasons = self._look_for_grasps(outcome)
             for one in message.instances:
@@ -124,9 +124,9 @@ class ResultPublishers:
             self._publish_drawn("overlay", self._overlay, lambda: _overlay(query, outcome, message))
 
     def _publish_masks(self, message: Segmentation) -> None:
-        if _heard(self._union):
+        if _has_subscribers(self._union):
             self._union.publish(messages.union_image(message))
-        if _heard(self._labels):
+        if _has_subscribers(self._labels):
             size = message.width, message.height
             labels = messages.label_image(message.instances, size, message.header)
             self._labels.publish(labels)
@@ -142,17 +142,17 @@ class ResultPublishers:
         have stamps of their own.
         """
         match = frame.match
-        if _heard(self._image):
+        if _has_subscribers(self._image):
             compressed = isinstance(frame.message, CompressedImage)
             image = to_message(frame.decoded, "rgb8", header) if compressed else frame.message
             self._image.publish(image)
-        if match.depth is not None and _heard(self._depth):
+        if match.depth is not None and _has_subscribers(self._depth):
             if not isinstance(match.depth, CompressedImage):
                 self._depth.publish(_with_header(match.depth, header))
             elif objects.depth is not None:
                 encoding = "16UC1" if objects.depth.dtype == np.uint16 else "32FC1"
                 self._depth.publish(to_message(objects.depth, encoding, header))
-        if match.info is not None and _heard(self._info):
+        if match.info is not None and _has_subscribers(self._info):
             self._info.publish(_with_header(match.info, header))
 
     def _publish_objects(self, query: Query, outcome: Outcome, message: Segmentation) -> None:
@@ -177,7 +177,7 @@ class ResultPublishers:
 
     def _publish_drawn(self, name: str, publisher: Any, make: Callable[[], Any]) -> None:
         """Send out what `make` makes while someone listens; the next query does not wait for it."""
-        if publisher is not None and _heard(publisher):
+        if publisher is not None and _has_subscribers(publisher):
             self._drawing.submit(name, lambda: publisher.publish(make()))
 
     def close(self, seconds: float) -> None:
@@ -206,7 +206,7 @@ class DetectionPublishers:
     def publish(self, message: Segmentation) -> None:
         """Both, while someone listens."""
         for publisher, make in self._both:
-            if _heard(publisher):
+            if _has_subscribers(publisher):
                 publisher.publish(make(message))
 
 
@@ -255,7 +255,7 @@ def _overlay(query: Query, outcome: Outcome, message: Segmentation) -> Image:
     return to_message(drawn, "rgb8", message.header)
 
 
-def _heard(*publishers: Any) -> bool:
+def _has_subscribers(*publishers: Any) -> bool:
     return any(one.get_subscription_count() for one in publishers)
 
 
