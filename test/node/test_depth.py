@@ -30,7 +30,7 @@ from depth_rig import (
 )
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseArray
-from node_rig import BEST_EFFORT, SegmentClient, image_message, rig, wait_for
+from node_rig import BEST_EFFORT, RELIABLE, SegmentClient, image_message, rig, wait_for
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32MultiArray, Header
 from visualization_msgs.msg import Marker
@@ -88,7 +88,7 @@ def test_the_quality_of_service_of_depth_is_its_own():
     with rig() as robot:
         robot.use_camera(BEST_EFFORT)
         process = robot.start("-p", "depth.qos:=reliable", "-p", "input.qos:=sensor_data")
-        robot.node.create_publisher(Image, "depth", BEST_EFFORT)
+        depth = robot.node.create_publisher(Image, "depth", BEST_EFFORT)
         robot.node.create_publisher(CameraInfo, "camera_info", BEST_EFFORT)
         robot.film()
         wait_for(lambda: robot.ask("hello").status == Status.OK, "the image, best effort")
@@ -101,6 +101,10 @@ def test_the_quality_of_service_of_depth_is_its_own():
             told = wait_for(lambda: heard and heard[-1].status, "diagnostics")
         [state] = [one for one in told if one.name.endswith(": depth")]
         assert state.level == DiagnosticStatus.WARN and state.message == words
+        robot.node.destroy_publisher(depth)
+        robot.node.create_publisher(Image, "depth", RELIABLE)
+        words = words.replace("/lisa/depth", "/lisa/camera_info")
+        wait_for(lambda: words in process.log, "the same of camera_info")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ The engine and the follower are stand-ins that see red; what is tested lies betw
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -22,6 +23,8 @@ from lisa_ros.errors import ServerError
 from lisa_ros.recordings import clip_files
 from lisa_ros.recordings.clip_files import VideoError, open_frames
 from lisa_ros.recordings.video import choose_answer, follow_video, key_frames
+from lisa_ros.tracking.follow import Follower
+from lisa_ros.tracking.lisa import LisaTracker
 from lisa_ros.tracking.tracker import Track, TrackState
 
 FRAMES, SIZE = 40, (160, 120)
@@ -128,6 +131,37 @@ def test_every_frame_gets_its_own_mask(clips, kind, monkeypatch):
             assert (columns.mean(), rows.mean()) == pytest.approx(place(index), abs=0.8), index
 
 
+def test_things_keep_their_numbers_and_questions_are_counted_both_ways(tmp_path):
+    """With a real follower; the disc is hidden at both ends of the clip."""
+
+    class Asked(SeesRed):
+        def segment(self, image, instruction, **_):
+            instructions.append(instruction)
+            return answer()
+
+    for index in range(20):
+        image = np.full((SIZE[1], SIZE[0], 3), 200, np.uint8)
+        if 4 < index < 15:
+            cv2.circle(image, place(index), 12, (230, 20, 20), -1)
+        Image.fromarray(image).save(tmp_path / f"{index:03d}.png")
+    engine, instructions, followers = Asked(), [], []
+
+    def follower() -> Follower:
+        followers.append(Follower(engine, LisaTracker(None)))
+        return followers[-1]
+
+    with open_frames(tmp_path) as source:
+        found = follow_video(engine, source, "the red disc", follower, keys=3)
+    assert 4 < found.chosen < 15 and found.labels == {1: "the red disc"}
+    shown = [(number, state) for [(number, _, state, _)] in found.masks]
+    hidden, seen = (1, "occluded"), (1, "visible")
+    assert shown == [hidden] * 5 + [seen] * 10 + [hidden] * 5
+    assert found.asked_again == len(instructions) == 2
+    # backwards time passes as well
+    passed = [one.tracker.clock for one in followers]
+    assert passed == pytest.approx([(19 - found.chosen) / 15, found.chosen / 15])
+
+
 def test_key_frames_are_even_and_go_where_things_change():
     assert key_frames([0.0] * 100, 4) == [12, 37, 62, 87]
     still = [0.0] * 50 + [1.0] * 10 + [0.0] * 40
@@ -169,7 +203,10 @@ def test_the_command_writes_video_and_run_lengths(clips, tmp_path, monkeypatch, 
     with av.open(str(files["--out"])) as container:
         assert sum(1 for _ in container.decode(video=0)) == FRAMES
     assert main(["video", str(clips["images"]), "x", "--out", str(tmp_path / "small.gif")]) == 0
-    assert 15 <= Image.open(tmp_path / "small.gif").n_frames <= 25
+    animation = Image.open(tmp_path / "small.gif")
+    assert 15 <= animation.n_frames <= 25 and animation.info["loop"] == 0
+    assert animation.info["duration"] == pytest.approx(2000 / 15, abs=10)
+    assert animation.size == (320, 240)
     monkeypatch.setattr(engine, "segment_batch", lambda questions: [answer()] * len(questions))
     assert main(["video", str(clips["mp4"]), "the red disc"]) == 1
     assert "NOT_FOUND" in capsys.readouterr().out
@@ -224,9 +261,11 @@ def test_damaged_and_other_images_are_said(clips, tmp_path):
     engine = SeesRed()
     with open_frames(tmp_path) as source:
         found = follow_video(engine, source, "the red disc", lambda: engine)
+        shapes = {rgb.shape for rgb in source.read(0, 3)}
     assert len(found.masks) == 3
     assert any("0.png" in one for one in source.faults)
     assert any("another size" in one for one in source.notes)
+    assert shapes == {(SIZE[1], SIZE[0], 3)}
 
 
 @pytest.mark.parametrize(
@@ -270,6 +309,43 @@ def test_a_frame_by_itself_is_that_of_the_whole_pass(tmp_path, name, codec, opti
         assert all(np.array_equal(a, b) for a, b in zip(rest, plain[7:], strict=True))
         assert list(source.read(count, count + 1)) == []
         assert not source.faults
+
+
+def test_what_is_decoded_otherwise_after_a_seek_is_read_from_the_beginning(clips, monkeypatch):
+    """A stand-in for a codec whose key frames are none, all stamps as they should be."""
+    from_stamp = []
+
+    def frames(self, stamp=None, plain=clip_files.FileFrames._frames):
+        for one in plain(self, stamp):
+            image = one.to_ndarray(format="rgb24")
+            if stamp is not None:
+                from_stamp.append(one.pts)
+                image[:] = 0
+            yield SimpleNamespace(
+                pts=one.pts, time=one.time, to_ndarray=lambda format, it=image: it
+            )
+
+    monkeypatch.setattr(clip_files.FileFrames, "_frames", frames)
+    with open_frames(clips["mp4"]) as source:
+        source.scan(lambda *_: None)
+        every = list(source.read(0, FRAMES))
+        rest = list(source.read(30, FRAMES))
+    assert from_stamp and np.array_equal(rest, every[30:])
+
+
+def test_a_phones_video_stands_upright(clips, tmp_path):
+    """Stored lying, with a quarter to the right beside it."""
+    whole = bytearray(clips["mp4"].read_bytes())
+    matrix = whole.index(b"tkhd") + 44
+    turn = [0, 1 << 16, 0, -1 << 16, 0, 0, SIZE[1] << 16, 0, 1 << 30]
+    whole[matrix : matrix + 36] = np.array(turn, ">i4").tobytes()
+    (tmp_path / "phone.mp4").write_bytes(whole)
+    with open_frames(clips["mp4"]) as lying, open_frames(tmp_path / "phone.mp4") as upright:
+        for source in (lying, upright):
+            source.scan(lambda *_: None)
+        assert upright.size == (SIZE[0], SIZE[1])
+        for was, now in zip(lying.read(25, 28), upright.read(25, 28), strict=True):
+            assert np.array_equal(now, np.rot90(was, -1))
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_said(clips, tmp_path):
@@ -364,7 +440,7 @@ def test_a_damaged_image_of_a_bag_costs_itself(tmp_path):
             encoding = "16SC9" if second == 3 else "rgb8"
             image = types[kind](header, 48, 64, encoding, 0, 192, data)
             raw = bytes(store.serialize_cdr(image, kind))
-            writer.write(camera, second * 10**9, raw[:60] if second == 2 else raw)
+            writer.write(camera, (70 + second) * 10**9, raw[:60] if second == 2 else raw)
     with open_frames(tmp_path / "in") as source:
         source.scan(lambda *_: None)
         assert source.times == [0, 1, 4]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import wave
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,6 +50,21 @@ def test_stereo_of_8_khz_is_read(tmp_path: Path) -> None:
     samples, rate = read_wav(path)
     assert rate == 8_000 and len(samples) == 8_000
     assert np.abs(samples - tone(500, 8_000) / 4).max() < 0.001
+
+
+@pytest.mark.parametrize("bits", [8, 16, 24, 32])
+def test_samples_of_every_width_are_the_same_sound(tmp_path: Path, bits: int) -> None:
+    left, right = tone(500, 8_000), -tone(500, 8_000) / 2
+    values = np.stack([left, right], 1).ravel().astype(float) * (2 ** (bits - 1) - 1)
+    # 8 bits are unsigned, 24 the upper three bytes of 32
+    whole = (values.round() * 2 ** (32 - bits)).astype("<i4").view(np.uint8).reshape(-1, 4)
+    data = whole[:, 4 - bits // 8 :] ^ (0x80 if bits == 8 else 0)
+    with wave.open(str(tmp_path / "some.wav"), "wb") as file:
+        file.setparams((2, bits // 8, 8_000, 0, "NONE", ""))
+        file.writeframes(data.tobytes())
+    samples, rate = read_wav(tmp_path / "some.wav")
+    assert rate == 8_000 and len(samples) == 8_000
+    assert np.abs(samples - tone(500, 8_000) / 4).max() < 2 ** (2 - min(bits, 16))
 
 
 def test_files_that_are_no_sound_are_one_sentence(
