@@ -22,8 +22,12 @@ from lisa_ros.evaluation.json_files import (
     place,
     read_json,
     require,
+    text_of,
     words,
 )
+from lisa_ros.image_files import image_size
+
+LONGEST_SIDE = 65_535  # pixels; no JPEG has more
 
 FIELDS = {
     "images": ("id", "file_name", "height", "width"),
@@ -61,9 +65,15 @@ class CocoFile:
                     entry = number, key
                     for name in names:
                         if name in ("file_name", "name"):
-                            require(isinstance(one[name], str), f"{name} must be text")
+                            text_of(one, name)
+                        elif name in ("height", "width"):
+                            require(
+                                type(one[name]) is int and 0 < one[name] <= LONGEST_SIDE,
+                                f"{name} must be a whole number of pixels from 1 to"
+                                f" {LONGEST_SIDE}, not {one[name]!r}",
+                            )
                         else:
-                            single = not isinstance(one[name], list | dict)
+                            single = type(one[name]) in (int, float, str)
                             require(single, f"{name} must be a number")
                 tables[key] = {one["id"]: one for one in entries}
         names = {key: one["name"] for key, one in tables["categories"].items()}
@@ -78,18 +88,37 @@ class CocoFile:
             of_image[one["image_id"]].append(one)
         return coco
 
-    def mask(self, annotation: Mapping) -> np.ndarray:
-        """The mask of one annotation, bool (H,W); DatasetError where it cannot be drawn."""
-        try:
-            return self.drawn(annotation)
-        except ValueError as error:
-            raise DatasetError(
-                f"{self.place(annotation)}: the segmentation of annotation {annotation['id']}"
-                f" {error}"
-            ) from error
+    def masks(self, annotations: Sequence[Mapping], image: Path) -> np.ndarray:
+        """The masks of some annotations of an image, bool (N,H,W).
+
+        Raises:
+            DatasetError: one cannot be drawn, or was drawn for an image of another size.
+        """
+        width, height = self.check_size(annotations, image)
+        masks = np.zeros((len(annotations), height, width), bool)
+        for mask, one in zip(masks, annotations, strict=True):
+            try:
+                mask[:] = self.drawn(one)
+            except ValueError as error:
+                raise DatasetError(
+                    f"{self.place(one)}: the segmentation of annotation {one['id']} {error}"
+                ) from error
+        return masks
+
+    def check_size(self, annotations: Sequence[Mapping], image: Path) -> tuple[int, int]:
+        """Width and height of an image; DatasetError unless they are what its annotations say."""
+        size = image_size(image)
+        for entry in (self.images[one["image_id"]] for one in annotations):
+            if size != (entry["width"], entry["height"]):
+                raise DatasetError(
+                    f"{image} is of {size[0]}x{size[1]}, but {self.place(entry)} says"
+                    f" {entry['width']}x{entry['height']}"
+                )
+        return size
 
     def drawn(self, annotation: Mapping) -> np.ndarray:
-        """The same, for who goes on without it; ValueError in words for "the segmentation"."""
+        """The mask of one, bool (H,W), for who goes on without it; ValueError in words for "the
+        segmentation"."""
         image = self.images[annotation["image_id"]]
         if "segmentation" not in annotation:
             raise ValueError("is missing")
@@ -200,9 +229,9 @@ def read_refer(
     found: dict[int, list[tuple[str, int]]] = defaultdict(list)
     with entries_of(lambda: f"{path} (entry {number})", "is no reference of REFER"):
         for number, ref in enumerate(read_plain_pickle(path)):
-            own, about, image = ref["split"], ref["ann_id"], ref["image_id"]
-            sentences = [(sentence["sent"], about) for sentence in ref["sentences"]]
-            if about not in coco.annotations or image not in coco.images:
+            own, about, image = text_of(ref, "split"), ref["ann_id"], ref["image_id"]
+            sentences = [(text_of(sentence, "sent"), about) for sentence in ref["sentences"]]
+            if coco.annotations.get(about, {}).get("image_id") != image:
                 raise DatasetError(
                     f"{path} (entry {number}): reference {ref['ref_id']} is about annotation"
                     f" {about} of image {image}, which instances.json does not have"

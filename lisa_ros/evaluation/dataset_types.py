@@ -97,8 +97,7 @@ class CocoImages(Published):
     ids: Sequence[int]
 
     def check(self, index: int) -> None:
-        check_size(self.coco, self.ids[index], self.images[index])
-        _check_masks(self.coco, self.coco.of_image[self.ids[index]])
+        _check_masks(self.coco, self.coco.of_image[self.ids[index]], self.images[index])
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,8 @@ class Grounded(VisualDialogues):
     """whether the answers are lists of masks, one an instance, or words with masks in them"""
 
     def check(self, index: int) -> None:
-        _check_masks(self.coco, [self.coco.annotations[one] for one in self.annotations[index]])
+        own = [self.coco.annotations[one] for one in self.annotations[index]]
+        _check_masks(self.coco, own, self.images[index])
 
 
 def faults(data: Published, most: int) -> list[str]:
@@ -178,21 +178,11 @@ def faults(data: Published, most: int) -> list[str]:
     return found
 
 
-def _check_masks(coco: CocoFile, annotations: Sequence[Mapping]) -> None:
+def _check_masks(coco: CocoFile, annotations: Sequence[Mapping], image: Path) -> None:
     """DatasetError where a mask cannot be drawn, or shows nothing: a question without an answer."""
-    for annotation in annotations:
-        if not coco.mask(annotation).any():
+    for annotation, mask in zip(annotations, coco.masks(annotations, image), strict=True):
+        if not mask.any():
             raise DatasetError(
                 f"{coco.place(annotation)}: the segmentation of annotation {annotation['id']}"
                 f" covers no pixel of {coco.images[annotation['image_id']]['file_name']}"
             )
-
-
-def check_size(coco: CocoFile, image_id: int, image: Path) -> None:
-    """DatasetError unless an image has the size that its annotations were drawn for."""
-    entry, size = coco.images[image_id], image_size(image)
-    if size != (entry["width"], entry["height"]):
-        raise DatasetError(
-            f"{image} is of {size[0]}x{size[1]}, but {coco.place(entry)} says"
-            f" {entry['width']}x{entry['height']}"
-        )

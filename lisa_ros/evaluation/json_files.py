@@ -105,6 +105,12 @@ def require(holds: object, sentence: str) -> None:
         raise ValueError(sentence)
 
 
+def text_of(entry: Mapping, key: str) -> str:
+    """The text that an entry has under a key; KeyError, TypeError, ValueError where it has none."""
+    require(isinstance(entry[key], str), f"{key} must be text, not {entry[key]!r}")
+    return entry[key]
+
+
 @lru_cache(maxsize=2)  # many faults of one file are looked for one after the other
 def _lines(path: Path, changed: int, *way: str) -> Mapping[str | int, int]:
     """The line of each key or entry of what `way` leads to; nothing for a file of one line."""

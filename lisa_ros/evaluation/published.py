@@ -38,6 +38,7 @@ from lisa_ros.evaluation.json_files import (
     place,
     read_json,
     require,
+    text_of,
 )
 from lisa_ros.evaluation.reasonseg import read_dataset
 from lisa_ros.model.config import SEG
@@ -71,7 +72,7 @@ def _mapillary(root: Path) -> LabelMaps:
         lambda: place(config, len(classes), "labels"), "gives no readable name of a class"
     ):
         for one in content["labels"]:
-            classes.append(one["readable"].lower())
+            classes.append(text_of(one, "readable").lower())
     labels = _images(folder / "training" / "v2.0" / "labels", ".png")
     images = [folder / "training" / "images" / f"{one.stem}.jpg" for one in labels]
     _all_there(images, lambda n: str(labels[n]))
@@ -101,6 +102,12 @@ def _pascal_part(root: Path) -> Parts:
 
 def _parts(coco: CocoFile, folder: Path, names: Mapping) -> Parts:
     ids = sorted(coco.images)
+    for one in coco.listed:
+        if one.get("category_id") not in names:
+            raise DatasetError(
+                f"{coco.place(one)}: annotation {one['id']} has no category_id of the file's"
+                " categories"
+            )
     return Parts(_images_of(coco, folder, ids), coco, ids, names)
 
 
@@ -120,13 +127,13 @@ def _llava_instruct(root: Path) -> VisualDialogues:
         for number, entry in entries:
             if "image" not in entry:  # the mix of LLaVA-1.5 has dialogues about nothing seen
                 continue
-            said = [(one["from"], one["value"].replace("<image>", "").strip())
+            said = [(one["from"], text_of(one, "value").replace("<image>", "").strip())
                     for one in entry["conversations"]]  # fmt: skip
             said = said[bool(said) and said[0][0] != "human" :]
             pairs = list(zip(said[::2], said[1::2], strict=True))
             in_turns = all((q[0], a[0]) == ("human", "gpt") for q, a in pairs)
             require(pairs and in_turns, "human and gpt do not take turns")
-            images.append(root / "coco" / "train2017" / entry["image"])
+            images.append(root / "coco" / "train2017" / text_of(entry, "image"))
             turns.append([(question, answer) for (_, question), (_, answer) in pairs])
             numbers.append(number)
     _any_named(images, path)
@@ -144,7 +151,7 @@ def open_reasonseg(root: Path, split: str, *, explained: bool = False) -> Reason
         path = folder / "explanatory" / "train.json"
         with _entries(path, "has no image and outputs") as entries:
             for _, entry in entries:
-                reasons[entry["image"]] = str(entry["outputs"])
+                reasons[text_of(entry, "image")] = text_of(entry, "outputs")
     return Reasoning([item.image for item in items], items, reasons)
 
 
@@ -158,9 +165,12 @@ def _lisa_plus_instances(root: Path) -> Grounded:
     images, turns, annotations = [], [], []
     with _entries(path, "is no question") as entries:
         for number, entry in entries:
-            ids = [int(one) for one in entry["ID"]]
-            images.append(root / "coco" / "train2017" / Path(entry["img_path"]).name)
-            turns.append([(entry["English Question"], _enumerate(len(ids)) + ".")])
+            ids = entry["ID"]
+            numbers = isinstance(ids, list) and all(re.fullmatch(r"\d+", str(one)) for one in ids)
+            require(numbers, f"ID must be a list of whole numbers, not {ids!r}")
+            ids = [int(one) for one in ids]
+            images.append(root / "coco" / "train2017" / Path(text_of(entry, "img_path")).name)
+            turns.append([(text_of(entry, "English Question"), _enumerate(len(ids)) + ".")])
             annotations.append(_known(ids, coco, path, number, entry))
     _any_named(images, path)
     _all_there(images, lambda n: place(path, n))
@@ -185,7 +195,7 @@ def _lisa_plus_dialogues(root: Path) -> Grounded:
     with _entries(path, "is no dialogue") as entries:
         for number, entry in entries:
             ids, lists = [], []
-            said = re.split(r"<(person|robot)>:", entry["output"])[1:]
+            said = re.split(r"<(person|robot)>:", text_of(entry, "output"))[1:]
             people, robots = said[1::4], said[3::4]
             takes_turns = said[::2] == ["person", "robot"] * len(people)
             require(takes_turns, "person and robot do not take turns")
@@ -193,7 +203,7 @@ def _lisa_plus_dialogues(root: Path) -> Grounded:
                 (_LISTED.sub("", asked).strip(), _LISTED.sub(mark, told).strip())
                 for asked, told in zip(people, robots, strict=True)
             ])  # fmt: skip
-            images.append(root / "coco" / "train2017" / Path(entry["img_path"]).name)
+            images.append(root / "coco" / "train2017" / Path(text_of(entry, "img_path")).name)
             annotations.append(_known(ids, coco, path, number, entry))
             groups.append(lists)
     _any_named(images, path)

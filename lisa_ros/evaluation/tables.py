@@ -10,7 +10,7 @@ import numpy as np
 
 from lisa_ros.errors import LisaError
 from lisa_ros.evaluation.coco import CocoFile
-from lisa_ros.evaluation.dataset_types import Grounded, check_size
+from lisa_ros.evaluation.dataset_types import Grounded
 from lisa_ros.evaluation.evaluate import Sample, average_precision, ciou, giou
 from lisa_ros.evaluation.published import open_published, open_reasonseg, open_referring
 from lisa_ros.evaluation.reasonseg import PHRASE, TARGET, Item
@@ -68,10 +68,9 @@ class AnnotatedItem(Item):
 
         DatasetError where one cannot be drawn, or was drawn for an image of another size.
         """
-        known = [self.coco.annotations[one] for one in self.annotations]
-        for one in known[:1]:
-            check_size(self.coco, one["image_id"], self.image)
-        masks = np.stack([self.coco.mask(one) for one in known])
+        masks = self.coco.masks(
+            [self.coco.annotations[one] for one in self.annotations], self.image
+        )
         return masks.any(0).astype(np.uint8) * TARGET, masks
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lisa_ros.evaluation.reasonseg import TARGET, Item
+from lisa_ros.image_files import image_size
 from lisa_ros.model.checkpoint import Lisa
 from lisa_ros.model.config import SEG, LisaConfig
 from lisa_ros.model.processor import Processor
@@ -44,7 +45,7 @@ class MixtureBatches:
 
     def example(self, drawn: Drawn) -> ImageExample:
         """ImageError, DatasetError: the image is damaged, or its masks do not fit."""
-        size = drawn.size()
+        width, height = image_size(drawn.image)
         view, frame, keep = looked_at(drawn.image, drawn.rgb, self.processor, self.cache)
         ids, learnt, kept, first = [], [], [], 0
         for turns in drawn.dialogues:
@@ -54,7 +55,7 @@ class MixtureBatches:
             learnt.append(marks[:MOST_IDS])
             kept += range(first, first + int(segs[:MOST_IDS].sum()))
             first += int(segs.sum())
-        masks = drawn.masks if len(drawn.masks) else np.zeros((0, *size), bool)
+        masks = drawn.masks if len(drawn.masks) else np.zeros((0, height, width), bool)
         truth = torch.from_numpy(masks[kept])
         groups = tuple(drawn.groups[one] for one in kept) if drawn.groups else ()
         return ImageExample(view, frame, tuple(ids), tuple(learnt), truth, groups, keep)

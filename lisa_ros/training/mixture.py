@@ -22,11 +22,10 @@ from lisa_ros.evaluation.dataset_types import (
     Reasoning,
     Referring,
     VisualDialogues,
-    check_size,
 )
 from lisa_ros.evaluation.json_files import DatasetError
 from lisa_ros.evaluation.reasonseg import TARGET
-from lisa_ros.image_files import image_size, read_image
+from lisa_ros.image_files import read_image
 from lisa_ros.model.prompt import INSTANCE_SUFFIXES, Turn, escape
 
 MOST_THINGS = 3  # asked for in one image
@@ -65,18 +64,8 @@ class Drawn:
 
     image: Path
     dialogues: Sequence[Sequence[Turn]]
-    masks: np.ndarray  # bool (N,H,W); N may be 0
+    masks: np.ndarray  # bool (N,H,W), of the image's size; N may be 0
     groups: Sequence[int] = ()
-
-    def size(self) -> tuple[int, int]:
-        """Height and width. ImageError: no image; DatasetError: its masks do not fit."""
-        width, height = image_size(self.image)
-        if len(self.masks) and self.masks.shape[1:] != (height, width):
-            other = self.masks.shape
-            raise DatasetError(
-                f"{self.image} is of {width}x{height}, its masks are of {other[2]}x{other[1]}"
-            )
-        return height, width
 
     def rgb(self) -> np.ndarray:
         """The image; ImageError where it is damaged."""
@@ -172,11 +161,11 @@ def _from_parts(data: Parts, index: int, random: np.random.Generator) -> Drawn |
             name = f"{thing} {part}" if random.random() < 0.5 else f"the {part} of the {thing}"
         names.append(name)
     dialogues = [_asked(name, random) for name in names]
+    data.coco.check_size(chosen, data.images[index])
     try:
         masks = np.stack([data.coco.drawn(one) for one in chosen])
     except ValueError:
         return None  # some real ones have no area; `lisa-ros data check` lists them
-    check_size(data.coco, data.ids[index], data.images[index])
     return Drawn(data.images[index], dialogues, masks)
 
 
@@ -184,8 +173,7 @@ def _from_references(data: Referring, index: int, random: np.random.Generator) -
     sentences, coco, image = data.sentences[index], data.coco, data.images[index]
     chosen = [sentences[one] for one in _some(len(sentences), random)]
     dialogues = [_asked(words.strip(), random) for words, _ in chosen]
-    check_size(coco, data.ids[index], image)
-    masks = np.stack([coco.mask(coco.annotations[one]) for _, one in chosen])
+    masks = coco.masks([coco.annotations[one] for _, one in chosen], image)
     return Drawn(image, dialogues, masks)
 
 
@@ -219,6 +207,5 @@ def _from_reasonseg(
 def _from_grounded(data: Grounded, index: int) -> Drawn:
     asked = INSTANCE_SUFFIXES["mask"] if data.instances else INSTANCE_SUFFIXES["explain"]
     turns = [(escape(question) + asked, answer) for question, answer in data.turns[index]]
-    masks = [data.coco.mask(data.coco.annotations[one]) for one in data.annotations[index]]
-    masks = np.stack(masks) if masks else NO_MASKS
-    return Drawn(data.images[index], [turns], masks, data.groups[index])
+    own, image = [data.coco.annotations[one] for one in data.annotations[index]], data.images[index]
+    return Drawn(image, [turns], data.coco.masks(own, image), data.groups[index])

@@ -210,6 +210,13 @@ def edit(path, change):
     path.write_text(json.dumps(content))
 
 
+def edit_refs(root, change):
+    path = root / "refer_seg/refcoco/refs(unc).p"
+    refs = read_plain_pickle(path)
+    change(refs)
+    path.write_bytes(pickle.dumps(refs, protocol=0))
+
+
 def segmentation(value):
     return lambda content: content["annotations"][0].update(segmentation=value)
 
@@ -218,6 +225,8 @@ REFCOCO = "refer_seg/refcoco/instances.json"
 LLAVA = "llava_dataset/llava_instruct_150k.json"
 PLUS = "reason_seg_plus/LISA_Plus_Instance_Seg.json"
 DIALOGUES = "reason_seg_plus/LISA_Plus_Conversations.json"
+REASONS = "reason_seg/ReasonSeg/explanatory/train.json"
+INSTANCES = "coco/annotations/instances_train2017.json"
 PACO = "vlpart/paco/annotations/paco_lvis_v1_train.json"
 FAULTS = {
     "an annotation without an image": (
@@ -332,6 +341,50 @@ FAULTS = {
         lambda root: edit(root / REFCOCO, lambda content: content["images"][1].pop("height")),
         "instances.json (images[1]) is no file of COCO annotations",
     ),
+    "a reference to an annotation of another image": (
+        lambda root: edit(
+            root / REFCOCO, lambda content: content["annotations"][0].update(image_id=2)
+        ),
+        "refs(unc).p (entry 0): reference 10 is about annotation 10 of image 1",
+    ),
+    "a sentence that is a number": (
+        lambda root: edit_refs(root, lambda refs: refs[1]["sentences"][0].update(sent=7)),
+        "refs(unc).p (entry 1) is no reference of REFER: sent must be text, not 7",
+    ),
+    "a split that is a number": (
+        lambda root: edit_refs(root, lambda refs: refs[0].update(split=7)),
+        "refs(unc).p (entry 0) is no reference of REFER: split must be text, not 7",
+    ),
+    "a question that is a number": (
+        lambda root: edit(root / PLUS, lambda content: content[1].update({"English Question": 7})),
+        "img_path train2017/000000000001.jpg is no question: English Question must be text, not 7",
+    ),
+    "instances in a word": (
+        lambda root: edit(root / PLUS, lambda content: content[1].update(ID="34")),
+        "is no question: ID must be a list of whole numbers, not '34'",
+    ),
+    "an instance that is half a number": (
+        lambda root: edit(root / PLUS, lambda content: content[1].update(ID=[3.5])),
+        "is no question: ID must be a list of whole numbers, not [3.5]",
+    ),
+    "a dialogue that is a list": (
+        lambda root: edit(root / DIALOGUES, lambda content: content[0].update(output=["hm"])),
+        "is no dialogue: output must be text, not ['hm']",
+    ),
+    "a reason that is a number": (
+        lambda root: edit(root / REASONS, lambda content: content[0].update(outputs=7)),
+        "(entry 0) has no image and outputs: outputs must be text, not 7",
+    ),
+    "a part of no category": (
+        lambda root: edit(
+            root / PACO, lambda content: content["annotations"][0].update(category_id=99)
+        ),
+        "paco_lvis_v1_train.json (annotations[0]): annotation 1 has no category_id of the file's",
+    ),
+    "an image of LISA++ of another size": (
+        lambda root: edit(root / INSTANCES, lambda content: content["images"][0].update(width=9)),
+        "/coco/annotations/instances_train2017.json (images[0]) says 9x",
+    ),
     "a pickle that wants to run code": (
         lambda root: (root / "refer_seg/refcoco/refs(unc).p").write_bytes(pickle.dumps(Bomb())),
         "refs(unc).p asks to run pathlib.Path.touch while being read",
@@ -373,6 +426,29 @@ def test_a_fault_in_a_file_of_many_lines_is_said_with_the_line(fault, root, tmp_
     assert code == 1
     where = f"{way[0]}[{way[1]}]" if len(way) > 1 else f"entry {way[0]}"
     assert f"{path}, line {line} ({where})" in text, text
+
+
+@pytest.mark.parametrize("name", ["lisa_plus_dialogues", "refcoco", "paco_lvis"])
+@pytest.mark.parametrize("side", ["64", 64.0, True, None, 0, -64, 10**9, [64]])
+def test_a_size_that_no_image_has_is_said_when_it_is_read(name, side, root, tmp_path, capsys):
+    path = {"lisa_plus_dialogues": INSTANCES, "refcoco": REFCOCO, "paco_lvis": PACO}[name]
+    folder = shutil.copytree(root, tmp_path / "data")
+    edit(folder / path, lambda content: content["images"][1].update(height=side))
+    with pytest.raises(DatasetError) as caught:
+        open_published(folder, name)
+    assert f"{Path(path).name} (images[1])" in str(caught.value)
+    assert f"height must be a whole number of pixels from 1 to 65535, not {side!r}" in str(
+        caught.value
+    )
+
+
+def test_masks_of_an_image_of_another_size_are_not_learnt(root, tmp_path):
+    """Not only looked for by `lisa-ros data check`: no batch takes them in."""
+    folder = shutil.copytree(root, tmp_path / "data")
+    edit(folder / INSTANCES, lambda content: content["images"][1].update(height=9))
+    sets = [open_published(folder, "lisa_plus_dialogues")]
+    with pytest.raises(DatasetError, match=r"instances_train2017.json \(images\[1\]\) says"):
+        Mixture({"lisa_plus": sets}, [1]).draw(np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("fault", FAULTS)
