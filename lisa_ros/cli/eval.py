@@ -114,7 +114,9 @@ def run_eval(args: argparse.Namespace) -> int:
     args.mode = args.mode or ("mask" if args.root else "auto")
     folder, items = args.dataset, []
     if args.root:
-        items = _published(args)
+        from lisa_ros.evaluation.tables import published_items
+
+        items = published_items(args.root, args.dataset.name if args.dataset else "", args.split)
     elif folder:
         items = read_dataset(folder)  # before torch is imported, which takes seconds
     else:
@@ -169,20 +171,6 @@ def _check_options(args: argparse.Namespace, is_video: bool) -> None:
             raise LisaError(f"--{name} has no meaning for a set of {kind}: leave it out")
     if args.clips is not None and args.clips < 1:
         raise LisaError(f"--clips must be 1 or more, it is {args.clips}")
-
-
-def _published(args: argparse.Namespace) -> list[Item]:
-    """The questions of the splits of a published set."""
-    from lisa_ros.evaluation.tables import SPLITS, published_items
-
-    name = args.dataset.name if args.dataset else ""
-    if name not in SPLITS:
-        raise LisaError(f"--root needs --dataset, one of {', '.join(SPLITS)}")
-    return [
-        item
-        for split in args.split or SPLITS[name]
-        for item in published_items(args.root, name, split)
-    ]
 
 
 def _comparable(folder: Path) -> str:
@@ -313,10 +301,8 @@ def _run_video(args: argparse.Namespace) -> int:
             print(f"{one} takes {each[one] / each[last]:.3f} of the time of {last}")
     print(f"ms: {spent} of a frame, without reading it")
     if args.json:
-        write_file(
-            args.json,
-            json.dumps({"model": args.model, "ms": spent, "trackers": found}, indent=2) + "\n",
-        )
+        found = {"model": args.model, "ms": spent, "trackers": found}
+        write_file(args.json, json.dumps(found, indent=2) + "\n")
     return 0
 
 

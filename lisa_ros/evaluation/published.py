@@ -50,14 +50,14 @@ def _ade20k(root: Path) -> LabelMaps:
     folder = root / "ade20k"
     images = _images(folder / "images" / "training", ".jpg")
     labels = [folder / "annotations" / "training" / f"{one.stem}.png" for one in images]
-    _all_there(labels, lambda n: str(images[n]))
+    _all_there(labels, folder, lambda n: str(images[n]))
     return LabelMaps(images, labels, _KNOWN["classes"]["ade20k"], shift=1)
 
 
 def _cocostuff(root: Path) -> LabelMaps:
     labels = _images(root / "cocostuff" / "train2017", ".png")
     images = [root / "coco" / "train2017" / f"{one.stem}.jpg" for one in labels]
-    _all_there(images, lambda n: str(labels[n]))
+    _all_there(images, root / "cocostuff", lambda n: str(labels[n]))
     classes = _KNOWN["classes"]["cocostuff"]
     # the names with a dash are kinds of a thing ("wall-brick"), which nobody says
     dashed = frozenset(i for i, name in enumerate(classes) if "-" in name)
@@ -75,7 +75,7 @@ def _mapillary(root: Path) -> LabelMaps:
             classes.append(text_of(one, "readable").lower())
     labels = _images(folder / "training" / "v2.0" / "labels", ".png")
     images = [folder / "training" / "images" / f"{one.stem}.jpg" for one in labels]
-    _all_there(images, lambda n: str(labels[n]))
+    _all_there(images, folder, lambda n: str(labels[n]))
     return LabelMaps(images, labels, classes)
 
 
@@ -136,8 +136,7 @@ def _llava_instruct(root: Path) -> VisualDialogues:
             images.append(root / "coco" / "train2017" / text_of(entry, "image"))
             turns.append([(question, answer) for (_, question), (_, answer) in pairs])
             numbers.append(number)
-    _any_named(images, path)
-    _all_there(images, lambda n: place(path, numbers[n]))
+    _all_there(images, path, lambda n: place(path, numbers[n]))
     return VisualDialogues(images, turns)
 
 
@@ -172,8 +171,7 @@ def _lisa_plus_instances(root: Path) -> Grounded:
             images.append(root / "coco" / "train2017" / Path(text_of(entry, "img_path")).name)
             turns.append([(text_of(entry, "English Question"), _enumerate(len(ids)) + ".")])
             annotations.append(_known(ids, coco, path, number, entry))
-    _any_named(images, path)
-    _all_there(images, lambda n: place(path, n))
+    _all_there(images, path, lambda n: place(path, n))
     groups = [[0] * len(ids) for ids in annotations]  # a list of instances has no order
     return Grounded(images, turns, coco, annotations, groups, instances=True)
 
@@ -206,8 +204,7 @@ def _lisa_plus_dialogues(root: Path) -> Grounded:
             images.append(root / "coco" / "train2017" / Path(text_of(entry, "img_path")).name)
             annotations.append(_known(ids, coco, path, number, entry))
             groups.append(lists)
-    _any_named(images, path)
-    _all_there(images, lambda n: place(path, n))
+    _all_there(images, path, lambda n: place(path, n))
     return Grounded(images, turns, coco, annotations, groups, instances=False)
 
 
@@ -266,18 +263,17 @@ def _images_of(coco: CocoFile, folder: Path, ids: Iterable[int]) -> list[Path]:
     """The images in a folder, each of them there."""
     entries = [coco.images[one] for one in ids]
     images = [folder / one["file_name"] for one in entries]
-    _any_named(images, coco.path)
-    _all_there(images, lambda n: coco.place(entries[n]))
+    _all_there(images, coco.path, lambda n: coco.place(entries[n]))
     return images
 
 
-def _any_named(images: Sequence[Path], path: Path) -> None:
-    if not images:
-        raise DatasetError(f"{path} names no image: there is nothing to learn from it")
+def _all_there(paths: Sequence[Path], names: Path, needed_by: Callable[[int], str]) -> None:
+    """DatasetError unless every file is there that the file or folder `names` needs, and one is.
 
-
-def _all_there(paths: Sequence[Path], needed_by: Callable[[int], str]) -> None:
-    """DatasetError unless every file is there; a folder is listed once, however many it holds."""
+    A folder is listed once, however many it holds.
+    """
+    if not paths:
+        raise DatasetError(f"{names} names no image: there is nothing to learn from it")
     listed: dict[Path, set[str]] = {}
     missing = []
     for number, path in enumerate(paths):

@@ -74,14 +74,18 @@ class AnnotatedItem(Item):
         return masks.any(0).astype(np.uint8) * TARGET, masks
 
 
-def published_items(root: Path, name: str, split: str) -> list[Item]:
-    """The questions of a split, in the authors' words.
+def published_items(root: Path, name: str, splits: Sequence[str] | None = None) -> list[Item]:
+    """The questions of some splits of a published set in the authors' words; of all, without any.
 
     Raises:
-        DatasetError: the split is not there, or what it needs.
+        LisaError: there is no such set, a split is not there, or what it needs.
     """
     if name not in SPLITS:
-        raise LisaError(f"there is no table of {name}; there are {', '.join(SPLITS)}")
+        raise LisaError(f"--root needs --dataset, one of {', '.join(SPLITS)}")
+    return [item for split in splits or SPLITS[name] for item in _items(root, name, split)]
+
+
+def _items(root: Path, name: str, split: str) -> list[Item]:
     if name == "reasonseg":
         return list(open_reasonseg(root, split).items)
     if name == "lisa_plus_instances":

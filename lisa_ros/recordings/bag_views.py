@@ -153,7 +153,8 @@ class RecordedTransforms:
             recorded: time of recording, nanoseconds; stands in for a stamp of zero.
         """
         for one in transforms:
-            child, time = one.child_frame_id.lstrip("/"), _seconds(one.header.stamp)
+            child, stamp = one.child_frame_id.lstrip("/"), one.header.stamp
+            time = stamp.sec + stamp.nanosec * 1e-9
             if not time and not static:
                 time, self.without_stamp = recorded / 1e9, self.without_stamp + 1
             shift, turn = one.transform.translation, one.transform.rotation
@@ -229,8 +230,3 @@ class RecordedTransforms:
         end = np.concatenate([last.values[:3], sign * last.values[3:]])
         values = (1 - share) * first.values + share * end
         return rigid(values[:3], values[3:])
-
-
-def _seconds(stamp: Any) -> float:
-    """A time message in seconds."""
-    return stamp.sec + stamp.nanosec * 1e-9

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lisa_ros.evaluation.reasonseg import TARGET, Item
-from lisa_ros.image_files import image_size
+from lisa_ros.image_files import image_size, read_image
 from lisa_ros.model.checkpoint import Lisa
 from lisa_ros.model.config import SEG, LisaConfig
 from lisa_ros.model.processor import Processor
@@ -46,7 +46,7 @@ class MixtureBatches:
     def example(self, drawn: Drawn) -> ImageExample:
         """ImageError, DatasetError: the image is damaged, or its masks do not fit."""
         width, height = image_size(drawn.image)
-        view, frame, keep = looked_at(drawn.image, drawn.rgb, self.processor, self.cache)
+        view, frame, keep = looked_at(drawn.image, self.processor, self.cache)
         ids, learnt, kept, first = [], [], [], 0
         for turns in drawn.dialogues:
             row, marks = encoded(turns, self.encode, self.config)
@@ -90,7 +90,7 @@ class Questions:
         questions = []
         for item in items:
             if item.scene not in seen:
-                view, frame, keep = looked_at(item.image, item.rgb, processor, cache)
+                view, frame, keep = looked_at(item.image, processor, cache)
                 view, frame = view.to(device), frame.to(device)
                 if view.dim() == 3:
                     view = network.encode_view(view[None])[0]
@@ -109,17 +109,14 @@ class Questions:
 
 
 def looked_at(
-    image: Path,
-    read: Callable[[], np.ndarray],
-    processor: Processor,
-    cache: FeatureCache | None,
+    image: Path, processor: Processor, cache: FeatureCache | None
 ) -> tuple[Tensor, Tensor, Path | None]:
     """`view` and `frame` of an ImageExample: what a cache has, else pixels, and then
     where what is said of them is to be kept."""
     keep, known = cache.find(image) if cache is not None else (None, None)
     if known is not None:
         return *known, None
-    rgb = read()
+    rgb = read_image(image)
     return processor.clip_pixels(rgb), processor.sam_pixels(rgb), keep
 
 
@@ -143,7 +140,7 @@ def validation_example(
 ) -> tuple[ImageExample, np.ndarray]:
     """A question as LISA's authors put it in validation, its answer given; and its truth."""
     truth, _ = item.truth()
-    view, frame, keep = looked_at(item.image, item.rgb, lisa.processor, cache)
+    view, frame, keep = looked_at(item.image, lisa.processor, cache)
     question = f" {escape(item.instruction)}{MODE_SUFFIXES['mask']}"
     ids, learnt = encoded([(question, f"{SEG}.")], lisa.tokenizer.encode, lisa.config)
     example = ImageExample(

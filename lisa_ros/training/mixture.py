@@ -25,7 +25,6 @@ from lisa_ros.evaluation.dataset_types import (
 )
 from lisa_ros.evaluation.json_files import DatasetError
 from lisa_ros.evaluation.reasonseg import TARGET
-from lisa_ros.image_files import read_image
 from lisa_ros.model.prompt import INSTANCE_SUFFIXES, Turn, escape
 
 MOST_THINGS = 3  # asked for in one image
@@ -66,10 +65,6 @@ class Drawn:
     dialogues: Sequence[Sequence[Turn]]
     masks: np.ndarray  # bool (N,H,W), of the image's size; N may be 0
     groups: Sequence[int] = ()
-
-    def rgb(self) -> np.ndarray:
-        """The image; ImageError where it is damaged."""
-        return read_image(self.image)
 
 
 @dataclass(frozen=True)

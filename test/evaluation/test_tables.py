@@ -26,7 +26,7 @@ def root(tmp_path_factory):
 @pytest.mark.parametrize("name", EXPECTED)
 def test_questions_and_masks_of_a_split_are_those_of_the_authors_validation(name, root):
     kind, *_, split = name.lower().replace("testa", "testA").split("|")
-    items = published_items(root, kind, split)
+    items = published_items(root, kind, [split])
     found = [
         (
             str(item.image.relative_to(root)),
@@ -74,10 +74,10 @@ def sample(item, iou: float, scores=(), ious=()) -> Sample:
 
 
 def test_figures_are_beside_the_papers_and_ap_is_counted_at_every_iou(root):
-    items = published_items(root, "refcocog", "test")
+    items = published_items(root, "refcocog", ["test"])
     text = markdown("refcocog", "mine", [sample(item, 0.5) for item in items])
     assert f"| test | {len(items)} | 50.0 / 50.0 | – / 68.5 | – / 70.6 |" in text
-    plus = published_items(root, "lisa_plus_instances", "train")
+    plus = published_items(root, "lisa_plus_instances")
     found = instance_ap([sample(plus[0], 1, [0.9], [[0.8]]), sample(plus[1], 1, [0.5], [[0.6]])])
     assert found["AP50"] == pytest.approx(1)
     assert found["AP75"] == pytest.approx(51 / 101)

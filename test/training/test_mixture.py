@@ -26,6 +26,7 @@ from lisa_ros.evaluation.published import (
     open_reasonseg,
     open_referring,
 )
+from lisa_ros.image_files import read_image
 from lisa_ros.model.config import LisaConfig
 from lisa_ros.model.processor import Processor
 from lisa_ros.model.prompt import build_prompt, encode_turns
@@ -89,7 +90,7 @@ def described(drawn, root) -> dict:
 
 
 def pixels(drawn, config) -> dict:
-    processor, rgb = Processor(config), drawn.rgb()
+    processor, rgb = Processor(config), read_image(drawn.image)
     sam = processor.sam_pixels(rgb)
     return {
         "resized": list(processor.sam_hw(rgb.shape[:2])),
