@@ -1,6 +1,11 @@
 """The exceptions that speak to the user: what was wrong, where, and what to do."""
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, as sentences have them: 1 mask, 3 masks."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 class LisaError(Exception):
     """A fault that the user can mend. The command line prints its text and exits with 2."""
 

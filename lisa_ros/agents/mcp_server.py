@@ -25,7 +25,7 @@ from mcp_types import CallToolResult, ImageContent, TextContent, Tool, ToolAnnot
 from pycocotools import mask as coco
 from pydantic import Field, ValidationError
 
-from lisa_ros.errors import InstructionError
+from lisa_ros.errors import InstructionError, counted
 from lisa_ros.node.results.overlay import mark_masks
 from lisa_ros.web.node_client import NodeClient
 
@@ -264,7 +264,7 @@ def followed(call: Call) -> CallToolResult:
         "images": seen,
         "reason": reason,
     }
-    lines = [f"Seen in {seen} of {images} images, then following ended: {reason}"]
+    lines = [f"Seen in {seen} of {counted(images, 'image')}, then following ended: {reason}"]
     if not images:
         lines = [f"Nothing was followed: {reason}"]
     return result(structured, told(lines, instances), image_with_masks(call.jpeg, instances))

@@ -71,7 +71,6 @@ EXTRAS = {
 }
 """Packages that only some commands need, and the extra that brings each."""
 
-MODES = ("auto", "mask", "explain", "text", "semantic", "conversation", "chain_of_thought")
 FAULT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # exit codes; the last two as a shell gives them
 
 

@@ -10,15 +10,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lisa_ros.cli import MODES, add_model_arguments, model_options
+from lisa_ros.cli import add_model_arguments, model_options
 from lisa_ros.engine.question import (
+    MODES,
     EngineConfig,
     Question,
     check_instruction,
     check_mode,
     check_question,
 )
-from lisa_ros.errors import LisaError
+from lisa_ros.errors import LisaError, counted
 from lisa_ros.image_files import image_format, read_image, write_image
 from lisa_ros.node.parameters import BY_NAME
 from lisa_ros.serving.wire import instance_as_json
@@ -38,12 +39,7 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     add("image", type=Path, metavar="IMAGE", help="an image file")
     add("instruction", metavar="INSTRUCTION", help='for example "the red mug"')
     add_model_arguments(parser)
-    add(
-        "--mode",
-        choices=MODES,
-        default="auto",
-        help="auto: the model decides; mask: a mask only; explain: mask and reason; text: words",
-    )
+    _add_mode(parser)
     add(
         "--clip-view",
         choices=("center", "squash", "tiles"),
@@ -51,6 +47,11 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--json", type=Path, metavar="FILE", help="write the answer as JSON")
     add("--overlay", type=Path, metavar="FILE", help="write the image with masks")
+
+
+def _add_mode(parser: argparse.ArgumentParser) -> None:
+    modes = "; ".join(f"{mode}: {what}" for mode, what in MODES.items())
+    parser.add_argument("--mode", choices=MODES, default="auto", help=f"{modes} (default: auto)")
 
 
 def run_segment(args: argparse.Namespace) -> int:
@@ -83,8 +84,8 @@ def describe_answer(answer: Answer) -> str:
     for number, instance in enumerate(answer.instances, start=1):
         x, y, width, height = instance.box
         lines.append(
-            f"mask {number}    {instance.label}: {instance.area} pixels, box {width}x{height} at "
-            f"({x}, {y}), score {instance.score:.2f}"
+            f"mask {number}    {instance.label}: {counted(instance.area, 'pixel')}, box "
+            f"{width}x{height} at ({x}, {y}), score {instance.score:.2f}"
         )
     timings = ", ".join(f"{name} {value:.0f}" for name, value in answer.timings.items())
     counters = ", ".join(f"{name} {value}" for name, value in answer.counters.items())
@@ -119,7 +120,7 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
     add("--image", default="", metavar="TOPIC", help="the camera, if several")
     add("--depth", default="", metavar="TOPIC", help="its registered depth images, for 3-D poses")
     add("--camera-info", default="", metavar="TOPIC", help="their intrinsics, if several")
-    add("--mode", default="auto", choices=MODES)
+    _add_mode(parser)
     least = BY_NAME["score.min"].default
     add(
         "--score-min",
@@ -166,8 +167,8 @@ def run_bag(args: argparse.Namespace) -> int:
         for said in annotator.run(engine):
             progress.update(task, total=annotator.total, advance=1)
             if said:
-                progress.console.print(said, markup=False, highlight=False)
-    console.print(f"{args.out}: {describe(annotator.summary)}", markup=False, highlight=False)
+                console.print(said, markup=False, highlight=False, soft_wrap=True)
+    print(f"{args.out}: {describe(annotator.summary)}")
     return 1 if annotator.summary.faults else 0
 
 
@@ -241,18 +242,18 @@ def run_video(args: argparse.Namespace) -> int:
             write_video(found, args.out, report)
     if args.json:
         write_file(args.json, json.dumps(found.as_json()) + "\n")
-    frames = len(found.masks)
+    frames = counted(len(found.masks), "frame")
     print(f"answer    {found.text}")
-    print(f"clip      {frames} frames, {source.times[-1]:.1f} s, {source.size[1]}x{source.size[0]}")
-    again = f", and {found.asked_again} questions more on the way" if found.asked_again else ""
+    print(f"clip      {frames}, {source.times[-1]:.1f} s, {source.size[1]}x{source.size[0]}")
+    again = counted(found.asked_again, "question")
+    again = f", and {again} more on the way" if found.asked_again else ""
     print(f"asked     about frames {', '.join(map(str, found.answers))}{again}")
     for number, label in found.labels.items():
         seen = sum(
             one[2] == "visible" for masks in found.masks for one in masks if one[0] == number
         )
         print(
-            f"thing {number}   {label}: seen in {seen} of {frames} frames; taken from frame"
-            f" {found.chosen}"
+            f"thing {number}   {label}: seen in {seen} of {frames}; taken from frame {found.chosen}"
         )
     for fault in source.faults:
         print(f"missing   {fault}")
@@ -379,13 +380,15 @@ def describe_views(shots: list[Shot], seen: FusedAnswer) -> str:
     lines = []
     for shot, answer in zip(shots, seen.answers, strict=True):
         first = answer.instances[:1]
-        found = f"{first[0].label}: {first[0].area} pixels" if first else answer.status.value
+        found = answer.status.value
+        if first:
+            found = f"{first[0].label}: {counted(first[0].area, 'pixel')}"
         lines.append(f"view {shot.name}    {found}")
     obj = seen.obj
     if obj.box is None:
         return "\n".join([*lines, f"no object: {obj.reason}"])
     center = ", ".join(f"{value:.3f}" for value in obj.box.center)
     size = " x ".join(f"{100 * value:.1f}" for value in obj.box.size)
-    lines.append(f"object    {size} cm at ({center}) m, {len(obj.points)} points")
-    lines.append(f"agreement {obj.agreement:.2f} of {obj.views} views")
+    lines.append(f"object    {size} cm at ({center}) m, {counted(len(obj.points), 'point')}")
+    lines.append(f"agreement {obj.agreement:.2f} of {counted(obj.views, 'view')}")
     return "\n".join(lines)

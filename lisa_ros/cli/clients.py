@@ -189,7 +189,7 @@ def add_listen_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_listen(args: argparse.Namespace) -> int:
-    """Listen until the file ends, SIGINT or SIGTERM; 1 where nothing in a file was asked."""
+    """Listen until the file ends, SIGINT or SIGTERM; 1 where not all of a file was asked."""
     from lisa_ros.speech import audio
     from lisa_ros.speech.recognizer import load_recognizer
 
@@ -213,11 +213,14 @@ def run_listen(args: argparse.Namespace) -> int:
         else:
             sound = audio.microphone(args.device)
         count = node.hear(sound)
-        if not args.wav or node.asked:
+        if not args.wav or 0 < count == node.asked:
             return 0
         what = "nobody says anything"
         if count:
-            what = "nothing was understood surely enough to be asked"
+            missed = (
+                f"{count - node.asked} of {count} sentences not" if node.asked else "nothing was"
+            )
+            what = f"{missed} understood surely enough to be asked"
         elif node.not_called:
             what = f"nobody says the wake word {args.wake_word!r}"
         node.get_logger().warning(f"{what} in {args.wav}")

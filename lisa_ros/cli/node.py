@@ -87,9 +87,10 @@ def run_demo(args: argparse.Namespace) -> int:
 
     from lisa_ros.demo.demonstration import ask_all, table_of
 
-    console = Console(width=None if os.isatty(1) else 150)
+    # sentences are lines of their own in a file, whatever its width; the table is not
+    console = Console(width=None if os.isatty(1) else 150, soft_wrap=True)
     replies = ask_all(args.model, args.output, console)
-    console.print(table_of(replies))
+    console.print(table_of(replies), soft_wrap=False)
     console.print(f"The node's overlay of each answer: {args.output}/NN_*.png")
     wrong = [reply for reply in replies if reply.fault]
     console.print(f"{len(replies) - len(wrong)} of {len(replies)} answers are right.")

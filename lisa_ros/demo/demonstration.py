@@ -34,6 +34,7 @@ from lisa_ros.demo.client import (
     own_domain,
 )
 from lisa_ros.demo.recorded_camera import IMAGE, TRUTH, DemoQuestion, read_questions
+from lisa_ros.errors import counted
 from lisa_ros.image_files import write_image
 from lisa_ros.msg import Segmentation
 from lisa_ros.node.inputs.image_conversion import to_rgb
@@ -271,8 +272,8 @@ def follow_one(
     rows = [np.hstack(tiles[i : i + COLUMNS]) for i in range(0, TILES, COLUMNS)]
     write_image(folder / "follow.jpg", np.vstack(rows))
     return (
-        f"'{question.instruction}' was followed through {len(tracks)} images, its median overlap "
-        f"with the simulator's own mask {np.median(overlaps):.2f}; {TILES} of them: "
+        f"'{question.instruction}' was followed through {counted(len(tracks), 'image')}, its "
+        f"median overlap with the simulator's own mask {np.median(overlaps):.2f}; {TILES} of them: "
         f"{folder / 'follow.jpg'}"
     )
 

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypedDict, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
 import numpy as np
 
@@ -25,6 +25,16 @@ if TYPE_CHECKING:
     from lisa_ros.model.checkpoint import Lisa
 
 Mode = Literal["auto", "mask", "explain", "text", "semantic", "conversation", "chain_of_thought"]
+MODES: dict[Mode, str] = {
+    "auto": "the model decides",
+    "mask": "a mask, in one pass",
+    "explain": "mask and reason",
+    "text": "words",
+    "semantic": "one mask for a whole category (LISA++)",
+    "conversation": "words with such a mask (LISA++)",
+    "chain_of_thought": "a reasoning in steps (LISA++)",
+}
+"""What each asks for; a model of the LISA++ kind alone was trained for the last three."""
 
 
 class Cancel(Protocol):
@@ -105,9 +115,7 @@ class Question:
     """(H, W, 3) uint8 RGB"""
     instruction: str
     mode: Mode = "auto"
-    """auto: the model decides; mask: a mask, in one pass; explain: mask and reason; text: words.
-    Of LISA++ alone: semantic: one mask for a whole category; conversation: words with such a mask;
-    chain_of_thought: a reasoning in steps"""
+    """what is asked for, see `MODES`"""
     history: Sequence[tuple[str, str]] = ()
     """earlier instructions about this image, each with its `Answer.transcript`, the oldest first"""
     key: Hashable | None = None
@@ -131,7 +139,7 @@ class AskOptions(TypedDict, total=False):
 
 
 def check_question(
-    question: Question, config: EngineConfig = DEFAULTS, modes: Collection[str] = get_args(Mode)
+    question: Question, config: EngineConfig = DEFAULTS, modes: Collection[str] = MODES
 ) -> None:
     """Raise `InstructionError` or `ImageError`, which say why a question cannot be asked.
 
@@ -149,7 +157,7 @@ def check_question(
 def check_mode(mode: str, modes: Collection[str]) -> None:
     """Raise `InstructionError` for a mode that is none, or none of a model's `modes`."""
     if mode not in modes:
-        known = "this model was not trained for" if mode in get_args(Mode) else "unknown"
+        known = "this model was not trained for" if mode in MODES else "unknown"
         raise InstructionError(f"{known} mode {mode!r}; use one of {', '.join(modes)}")
 
 

@@ -23,7 +23,8 @@ MODE_SUFFIXES = {
     "explain": " Please output segmentation mask and explain why.",
     "text": "",
 }
-"""What is added to an instruction so that the model does what the mode asks for."""
+"""The modes that every model knows, and with them node and page: what is added to an instruction so
+that the model does what the mode asks for."""
 
 INSTANCE_SUFFIXES = {
     "auto": "",

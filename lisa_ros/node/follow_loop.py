@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from rclpy.node import Node
 
-from lisa_ros.errors import ImageError, LisaError
+from lisa_ros.errors import ImageError, LisaError, counted
 from lisa_ros.msg import Segmentation
 from lisa_ros.node.inputs.camera import CameraInput
 from lisa_ros.node.inputs.frame import Frame
@@ -163,8 +163,8 @@ class FollowLoop:
             raise NotAnswered(Status.NOT_FOUND, "there is nothing to follow: the mask is empty")
         if one.follower.left_out:
             self._node.get_logger().warning(
-                f"query {one.query_id}: {one.follower.left_out} things more than can be followed "
-                f"(follow.max_things is {most}); the surest are"
+                f"query {one.query_id}: {counted(one.follower.left_out, 'thing')} more than can be "
+                f"followed (follow.max_things is {most}); the surest are"
             )
         if one.ended:
             return
@@ -332,7 +332,8 @@ class FollowLoop:
         # what never began has a line as a query, and a standing query would fill the log with it
         log = logger.info if one.frames else logger.debug
         log(
-            f"query {one.query_id} {one.instruction!r:.100}: followed through {one.frames} images "
+            f"query {one.query_id} {one.instruction!r:.100}: followed through "
+            f"{counted(one.frames, 'image')} "
             f"in {one.seconds:.1f} s, {status.name}: {reason}"
         )
         one.on_end()

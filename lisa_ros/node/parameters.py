@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 from lisa_ros.errors import LisaError
 from lisa_ros.model.config import Quantization
+from lisa_ros.model.prompt import MODE_SUFFIXES
 
 Value = bool | int | float | str
 
@@ -141,7 +142,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("score.min", 0.25, low=0.0, high=1.0, text=
         "an instance with a lower score is left out; without any other the answer is "
         "NOT_FOUND. By calibrated scores a mask below 0.25 is wrong three times out of four"),
-    Parameter("query.mode", "auto", choices=("auto", "mask", "explain", "text"), text=
+    Parameter("query.mode", "auto", choices=tuple(MODE_SUFFIXES), text=
         "what queries on the topic ask for: what the words say, a mask, a mask and a reason, "
         "words"),
     Parameter("query.max_length", 1000, low=1, high=2000, text=

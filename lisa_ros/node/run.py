@@ -10,8 +10,7 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lisa_ros.errors import LisaError
-from lisa_ros.node.loading import Loader, load_model, missing
+from lisa_ros.node.loading import Loader, load_model
 from lisa_ros.resources import use_large_image_transport
 
 if TYPE_CHECKING:
@@ -25,10 +24,6 @@ GOALS_LIMIT = 0.3  # seconds in which goals in flight get their results when the
 RELEASE_LIMIT = 1.0  # seconds for letting go of the model after that
 
 
-class StartError(LisaError):
-    """ROS does not understand its part of the command line, or a package is missing."""
-
-
 def run(ros_arguments: Sequence[str], load: Loader = load_model) -> int:
     """Run the perception node until SIGINT or SIGTERM; returns the exit code.
 
@@ -37,24 +32,17 @@ def run(ros_arguments: Sequence[str], load: Loader = load_model) -> int:
         load: makes the model.
 
     Raises:
-        LisaError: a parameter or the ROS arguments cannot be used.
+        LisaError: a parameter cannot be used.
     """
     use_large_image_transport()
-    try:
-        import rclpy
-        from rclpy.executors import SingleThreadedExecutor
-        from rclpy.signals import SignalHandlerOptions
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
 
-        from lisa_ros.node.perception_node import PerceptionNode
-    except ModuleNotFoundError as error:
-        raise StartError(missing(error)) from None
+    from lisa_ros.node.perception_node import PerceptionNode
 
     # rclpy's own handlers close the context at once, and no query in flight could be answered.
-    try:
-        rclpy.init(args=list(ros_arguments), signal_handler_options=SignalHandlerOptions.NO)
-    except RuntimeError as error:
-        first = str(error).split(", at ")[0]
-        raise StartError(f"the ROS arguments cannot be used: {first}") from None
+    rclpy.init(args=list(ros_arguments), signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
     try:
         node = PerceptionNode(load, namespace=NAMESPACE)

@@ -25,7 +25,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from std_msgs.msg import Header, String
 
 from lisa_ros.engine.question import check_instruction
-from lisa_ros.errors import LisaError
+from lisa_ros.errors import LisaError, counted
 from lisa_ros.msg import Segmentation
 from lisa_ros.node.inputs.frame import DepthMatch, Frame
 from lisa_ros.node.inputs.image_conversion import to_message
@@ -354,7 +354,8 @@ def describe(summary: Summary) -> str:
     """A line about a finished run, and one for everything that is missing in it."""
     counts = ", ".join(f"{count} {status.name}" for status, count in summary.answers.items())
     answered = sum(summary.answers[status] for status in ANSWERED)
-    line = f"{summary.copied.total()} messages copied, {answered} answers ({counts or 'none'})"
+    line = f"{counted(summary.copied.total(), 'message')} copied, "
+    line += f"{counted(answered, 'answer')} ({counts or 'none'})"
     for reason, names in summary.left_out.items():
         line += f"; not copied, {reason}: {', '.join(names)}"
     notes = [f"note: {note}" for note in summary.notes]

@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -26,11 +26,11 @@ import numpy as np
 from lisa_ros.engine.answer import ABORTED, Answer, Event, Finished, TextDelta
 from lisa_ros.engine.question import (
     DEFAULTS,
+    MODES,
     AskOptions,
     Cancel,
     EngineConfig,
     Interruption,
-    Mode,
     Question,
     check_image,
     check_question,
@@ -105,7 +105,7 @@ class RemoteEngine:
             ServerError: the address or the token is none.
         """
         self.address, self.jpeg_quality, self.config = address, jpeg_quality, config
-        self.modes = get_args(Mode)  # which of them its model was trained for, the server knows
+        self.modes = MODES  # which of them its model was trained for, the server knows
         self.name, self.device = "a model whose server has not answered yet", address
         self.bytes_up = 0
         """of the bodies of all requests so far"""

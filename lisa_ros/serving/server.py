@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lisa_ros.errors import LisaError, WriteError
+from lisa_ros.errors import LisaError, WriteError, counted
 from lisa_ros.listening import LOOPBACK, check_certificate, is_loopback, listen
 from lisa_ros.serving.remote import TOKEN
 from lisa_ros.writing import writable_folder
@@ -145,7 +145,9 @@ def start(options: ServeOptions, token: str) -> str:
     most = max(options.replicas, options.max_replicas)
     if gpus and ours and (there := ray.cluster_resources().get("GPU", 0)) < most:
         stop(options)
-        raise ServeError(f"{most} replicas need a GPU each, and Ray finds {there:g} here")
+        raise ServeError(
+            f"a GPU is needed for each of {counted(most, 'replica')}, and Ray finds {there:g} here"
+        )
     scaling: dict[str, Any] = {"num_replicas": options.replicas}
     if most > options.replicas:
         scaling = {

@@ -29,6 +29,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from lisa_ros.errors import LisaError
+from lisa_ros.model.prompt import MODE_SUFFIXES
 from lisa_ros.web.access import SECURITY_HEADERS, AccessControl, content_security_policy
 from lisa_ros.web.node_client import NodeClient
 
@@ -44,7 +45,6 @@ PAGES = 16  # open at once
 KEPT_OVERHEARD = 8  # answers to others' questions that wait to be sent to a page
 IN_FLIGHT = 2  # live images that a page has not yet said to have drawn
 RATE, BURST = 10.0, 20.0  # messages of a page per second, and how many at once
-MODES = ("auto", "mask", "explain", "text")
 LENGTH = struct.Struct("<I")  # before an image: the length of the JSON that says what it is
 
 
@@ -276,8 +276,8 @@ class WebServer:
             self._count_watchers()
         elif kind == "ask":
             words = {name: _field(message, name, str) for name in ("instruction", "mode")}
-            if words["mode"] not in MODES:
-                raise Misuse(f"the mode must be one of {', '.join(MODES)}")
+            if words["mode"] not in MODE_SUFFIXES:
+                raise Misuse(f"the mode must be one of {', '.join(MODE_SUFFIXES)}")
             words["dialogue"] = f"web {_field(message, 'dialogue', str)[:64]}"
             self._node.ask(page.name, _number(message, "ask"), words)
         elif kind == "follow":

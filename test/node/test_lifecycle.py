@@ -292,7 +292,7 @@ def test_without_what_the_node_itself_needs_it_ends_with_one_sentence():
         process = Process(without("PIL"), domain)
         assert process.process.wait(START) == 2
         told = process.log.strip().splitlines()
-        assert len(told) == 1 and "the Python package PIL is not installed" in told[0], told
+        assert len(told) == 1 and "the package PIL is missing from" in told[0], told
         process.folder.cleanup()
 
 

@@ -8,12 +8,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from PIL import Image
 
 from lisa_ros import cli, demo
 from lisa_ros.cli import main
+from lisa_ros.engine.question import MODES, Mode
 from lisa_ros.errors import RemoteFailure
 
 
@@ -95,6 +97,7 @@ def test_what_is_not_there_is_told_before_torch_is_imported(tmp_path: Path) -> N
     code = """
 import sys
 from lisa_ros.cli import main
+from lisa_ros.engine.question import MODES, Mode
 for command in (["calibrate"], ["finetune", "--output", "new"]):
     assert main([*command, "--dataset", "nowhere"]) == 2
 from lisa_ros.engine.load import load_engine
@@ -156,6 +159,8 @@ def test_the_benchmarks_are_found_from_inside_a_checkout(
         (("speak", "--command", 'a "b'), "no closing quotation"),
         (("speak", "--namespace", "a b!"), "ROS cannot use these names"),
         (("speak", "--ros-args", "--foo"), "ROS cannot use these names"),
+        (("node", "--ros-args", "--foo"), "ROS cannot use these names"),
+        (("node", "--namespace", "a b!"), "ROS cannot use these names"),
         (("eval", "--clips", "3"), "--clips has no meaning for a set of images"),
         (("train-nano", "--threads", "-3"), "--threads must be at least 1"),
         (("train-nano", "--minutes", "nan"), "--minutes must be above 0"),
@@ -225,3 +230,13 @@ def test_a_command_that_is_refused_leaves_no_empty_folder(
     assert main(words.format(**places).split()) == 2, capsys.readouterr()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "questions"]
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["segment", "bag"])
+def test_help_explains_every_mode(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuple(MODES) == get_args(Mode)
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    for mode, what in MODES.items():
+        assert f"{mode}: {what}" in told

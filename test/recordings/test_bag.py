@@ -25,6 +25,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 
+from lisa_ros.cli import main
 from lisa_ros.errors import LisaError
 from lisa_ros.node.inputs.image_conversion import to_rgb
 from lisa_ros.node.status import Status
@@ -248,6 +249,17 @@ def test_what_cannot_be_done_is_said(tmp_path):
     with pytest.raises(RecordingError):
         Annotator(damaged, tmp_path / "out", ["x"], every=1.0)
     assert not (tmp_path / "out").exists()
+
+
+def test_lines_of_the_command_are_not_wrapped_in_a_file(tmp_path, monkeypatch, capsys):
+    """rich takes a file for a terminal of 80 columns."""
+    monkeypatch.setattr(FakeEngine, "modes", ("auto",), raising=False)
+    monkeypatch.setattr("lisa_ros.engine.load.load_engine", lambda **_: MODEL)
+    source, out = record(tmp_path / "in", seconds=1), tmp_path / f"{'long_' * 30}name"
+    assert main(["bag", str(source), "--query", f"the {'red ' * 20}mug", "--out", str(out)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert f"{out}: 2 messages copied, 1 answer (1 OK)" in said
+    assert max(map(len, said[:-1])) > 80, said
 
 
 def test_the_command_speaks_before_it_loads_a_model(tmp_path):

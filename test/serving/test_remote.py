@@ -30,10 +30,10 @@ from fake_server import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lisa_ros.cli import MODES, main
+from lisa_ros.cli import main
 from lisa_ros.engine import Engine, load_engine
 from lisa_ros.engine.answer import AnswerStatus, Finished, MaskReady, TextDelta
-from lisa_ros.engine.question import Question
+from lisa_ros.engine.question import MODES, Question
 from lisa_ros.errors import (
     BusyError,
     ImageError,
@@ -140,7 +140,8 @@ def test_a_batch_is_asked_together_and_answered_in_its_order():
         said = replace(ANSWER, text=asked.instruction, instances=[])
         connection.sendall(reply(wire.write_event(Finished(said))))
 
-    questions = [Question(IMAGE, f"{mode} {n}", mode, key=n) for n, mode in enumerate(MODES[:6])]
+    modes = list(MODES)[:6]
+    questions = [Question(IMAGE, f"{mode} {n}", mode, key=n) for n, mode in enumerate(modes)]
     with server(answer) as address:
         answers = RemoteEngine(address).segment_batch(questions)
     assert [one.text for one in answers] == [one.instruction for one in questions]

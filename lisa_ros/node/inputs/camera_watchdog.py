@@ -10,6 +10,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage
 
+from lisa_ros.errors import counted
 from lisa_ros.node.inputs.camera import CameraInput
 from lisa_ros.node.inputs.depth import DepthInput
 from lisa_ros.node.inputs.subscription import BEST_EFFORT, RELIABLE, OnDemandSubscription
@@ -176,5 +177,5 @@ class CameraWatchdog:
 
 
 def _listing(subscription: OnDemandSubscription, offered: list[str]) -> str:
-    names = f"{len(offered)} publishers ({', '.join(offered)})"
+    names = f"{counted(len(offered), 'publisher')} ({', '.join(offered)})"
     return f"{names}, this subscription is {subscription.reliability}"

@@ -13,9 +13,10 @@ from rclpy.clock import Clock
 from rclpy.node import Node
 
 from lisa_ros.engine.question import check_instruction
-from lisa_ros.errors import InstructionError
+from lisa_ros.errors import InstructionError, counted
+from lisa_ros.model.prompt import MODE_SUFFIXES
 from lisa_ros.msg import Segmentation
-from lisa_ros.node.parameters import BY_NAME, Parameters
+from lisa_ros.node.parameters import Parameters
 from lisa_ros.node.requests.query import CANCELLED, Outcome, Query
 from lisa_ros.node.results.publishers import ResultPublishers
 from lisa_ros.node.status import Readiness, Status
@@ -23,7 +24,6 @@ from lisa_ros.node.worker import ModelWorker
 
 GRACE = 0.5  # seconds that the engine has to stop by itself when it is told to or the time is up
 EXPIRY_PERIOD = 0.1  # seconds between two looks for overdue queries while there are any
-MODES = BY_NAME["query.mode"].choices
 
 
 class Queries:
@@ -94,8 +94,9 @@ class Queries:
                 f"the instruction has {len(query.instruction)} characters, more than the limit of "
                 f"{longest} (query.max_length): say it shorter"
             )
-        elif query.mode not in MODES:
-            sentence = f"the mode {query.mode!r:.40} is unknown: use one of {', '.join(MODES)}"
+        elif query.mode not in MODE_SUFFIXES:
+            known = ", ".join(MODE_SUFFIXES)
+            sentence = f"the mode {query.mode!r:.40} is unknown: use one of {known}"
         elif self.waiting >= most:
             sentence = f"{most} queries wait already (query.queue_size): ask again later"
         else:
@@ -144,7 +145,7 @@ class Queries:
             log = logger.debug if query.source == Segmentation.SOURCE_STANDING else logger.info
             log(
                 f"query {query.id} {query.instruction!r:.100}: {Status(message.status).name}, "
-                f"{count} mask{'' if count == 1 else 's'}, {message.timings.total:.0f} ms"
+                f"{counted(count, 'mask')}, {message.timings.total:.0f} ms"
             )
         except Exception:
             self._node.get_logger().error(f"query {query.id}\n{traceback.format_exc()}")

@@ -11,6 +11,7 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
+from lisa_ros.errors import counted
 from lisa_ros.node.inputs.frame import Frame
 from lisa_ros.node.inputs.image_conversion import to_message
 from lisa_ros.node.requests.queries import Queries
@@ -64,7 +65,7 @@ class SelfTest:
         where = f"{engine.name} on {engine.device}" if engine else "the model"
         return True, (
             f"{where} answered {INSTRUCTION!r} in {took:.0f} ms: {outcome.status.name}, "
-            f"{len(answer.instances)} masks, {answer.text[:200]!r}"
+            f"{counted(len(answer.instances), 'mask')}, {answer.text[:200]!r}"
         )
 
 
