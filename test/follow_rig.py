@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from lisa_ros.action import Follow
 from lisa_ros.msg import Segmentation
-from node_rig import Rig, image_message, wait_for
+from node_rig import WAIT, Rig, image_message, wait_for
 from rclpy.action import ActionClient
 
 RED, BLUE, GREEN = (255, 0, 0), (0, 0, 255), (0, 255, 0)
@@ -65,7 +65,7 @@ class Stage:
     def __init__(self, robot: Rig) -> None:
         self.robot = robot
         self.client = ActionClient(robot.node, Follow, "follow")
-        assert self.client.wait_for_server(20)
+        assert self.client.wait_for_server(WAIT)
         self.message = image_message(scene())
 
     def show(self, image: np.ndarray) -> None:

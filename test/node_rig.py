@@ -36,7 +36,7 @@ from lisa_ros.demo.client import NodeProcess, claimed_domain
 
 ROOT = Path(__file__).resolve().parent.parent
 FAKE = [sys.executable, str(ROOT / "test" / "fake_engine.py")]
-WAIT = 25.0  # seconds after which something that should have happened has not
+WAIT = 120.0  # seconds after which something has not happened; on a slow and busy machine, too
 START = 180.0  # seconds in which a process starts, on a busy machine too
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=1)
@@ -202,7 +202,7 @@ class Rig:
         """The response of a service."""
         if name not in self._clients:
             self._clients[name] = self.do(lambda: self.node.create_client(kind, name))
-            assert self._clients[name].wait_for_service(20)
+            assert self._clients[name].wait_for_service(WAIT)
         response = self.do(lambda: self._clients[name].call_async(request))
         return wait_for(response.result, f"the response of {name}")
 
@@ -298,7 +298,7 @@ class SegmentClient:
     def __init__(self, robot: Rig) -> None:
         self._do = robot.do
         self._client = ActionClient(robot.node, Segment, "segment")
-        assert self._client.wait_for_server(20)
+        assert self._client.wait_for_server(WAIT)
         self.feedback: list[Segment.Feedback] = []
 
     def send(self, instruction: str, **fields):

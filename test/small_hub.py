@@ -222,6 +222,6 @@ def start_fetch(
 def fetch(hub: SmallHub, home: Path, *words: str, **more) -> tuple[int, str, str]:
     """Its exit code, output and errors."""
     process = start_fetch(hub, home, *words, **more)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=400)
     assert "Traceback" not in err, err
     return process.returncode, out, err

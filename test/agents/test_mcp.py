@@ -103,14 +103,14 @@ def address(robot: Rig) -> Iterator[str]:
         with socket.socket() as probe:
             return found[1] if found and not probe.connect_ex(("127.0.0.1", int(found[2]))) else ""
 
-    yield wait_for(listens, "the server to listen", 120.0)
+    yield wait_for(listens, "the server to listen")
     process.stop()
     assert "Traceback" not in process.log, process.log
 
 
 async def ready(client: Client) -> None:
     """Until the server has found the node."""
-    for _ in range(200):
+    for _ in range(600):
         status = await client.call_tool("status", {})
         if status.structured_content["ready"]:
             return
@@ -222,7 +222,7 @@ def test_pages_of_other_origins_are_kept_out(address: str) -> None:
     """What a page in the browser of the robot's own machine could send."""
     place = address.removeprefix("http://").removesuffix("/mcp")
     for foreign in ({"Origin": "https://evil.example"}, {"Host": "evil.example"}):
-        connection = http.client.HTTPConnection(place, timeout=60.0)
+        connection = http.client.HTTPConnection(place, timeout=180.0)
         headers = {"Content-Type": "application/json", "Accept": "application/json"} | foreign
         connection.request("POST", "/mcp", b"{}", headers)
         assert connection.getresponse().status in (403, 421), foreign

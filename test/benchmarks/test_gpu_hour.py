@@ -47,7 +47,7 @@ def test_bench_and_memory_leave_numbers_and_a_plot(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_what_was_trained_comes_back_whole_or_cut_off(tmp_path: Path, tokenizer) -> None:
     prepared = tmp_path / "prepared"
     (prepared / "tokenizer").mkdir(parents=True)

@@ -32,7 +32,7 @@ QUESTIONS = read_questions()
 
 def demo(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "lisa_ros.cli", "demo", "--output", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=500)
+    return subprocess.run(command, capture_output=True, text=True, timeout=1500)
 
 
 def test_recording_shows_what_is_asked_about() -> None:

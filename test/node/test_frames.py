@@ -163,11 +163,9 @@ def test_images_that_nobody_asks_about_never_wake_the_executor(monkeypatch):
         executor.add_node(node)
         executor.spin_once(timeout_sec=0.5)
         robot.film(rate=100)
-        end = time.monotonic() + 2
         waits.clear()
-        while time.monotonic() < end:
-            executor.spin_once(timeout_sec=0.25)
-        assert len(waits) < 40, "200 images have come in"
+        wait_for(lambda: executor.spin_once(timeout_sec=0.25) or robot.filmed >= 200, "200 images")
+        assert len(waits) < 100, "200 images have come in"
         assert camera.fresh(lambda: False).header.stamp.sec > 20
         rclpy.shutdown(context=context)
 
@@ -437,7 +435,7 @@ def test_large_images_from_the_node_reach_a_best_effort_subscriber():
             masks.clear(), overlays.clear()
             for count in range(1, 16):  # one by one, because a newer overlay takes an older's place
                 assert robot.ask("hello").status == Status.OK
-                wait_for(lambda n=count: len(masks) == len(overlays) == n, "mask and overlay", 5)
+                wait_for(lambda n=count: len(masks) == len(overlays) == n, "mask and overlay")
             assert len(masks[0].data) == 1280 * 720 and len(overlays[0].data) > 1280 * 720 * 3
 
 

@@ -53,6 +53,6 @@ def test_a_model_of_the_hub_answers_and_the_node_asks_no_hub(
         node = robot.start(command=[sys.executable, "-c", WATCHED])
         robot.film()
         answered = {Status.OK, Status.NOT_FOUND, Status.TEXT_ONLY}
-        wait_for(lambda: robot.ask("the mug", 120).status in answered, "an answer", 240)
+        wait_for(lambda: robot.ask("the mug").status in answered, "an answer", 400)
         assert hub.requests == [] and tcp_sockets(node.process.pid) == set()
         assert "NETWORK" not in node.log

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("launch_ros", reason="launch_ros is part of a ROS installation, not found here")
 pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
-from node_rig import ROOT, Rig, wait_for
+from node_rig import ROOT, WAIT, Rig, wait_for
 from rcl_interfaces.srv import GetParameters
 
 from lisa_ros.demo.client import claimed_domain
@@ -76,7 +76,7 @@ class Launched:
         """As ctrl-C in a terminal does it: the whole group gets the signal."""
         os.killpg(self.process.pid, signal.SIGINT)
         try:
-            return self.process.wait(15)
+            return self.process.wait(WAIT)
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             raise AssertionError(f"launch does not end:\n{self.text}") from None
@@ -100,8 +100,8 @@ def test_two_robots_side_by_side(tmp_path, domain):
     )
     try:
         for robot in robots:
-            wait_for(robot.voice.get_subscription_count, "the node", 40)
-            wait_for(robot.mask.get_publisher_count, "the node", 40)
+            wait_for(robot.voice.get_subscription_count, "the node")
+            wait_for(robot.mask.get_publisher_count, "the node")
         wait_for(lambda: launched.text.count("activate: done") == 2, "both to be active")
         robots[0].film()
         robots[1].film()
@@ -130,11 +130,11 @@ def test_respawn_and_compressed_camera(tmp_path, domain):
     robot = Rig(domain)
     launched = Launched(tmp_path, domain, "image:=/camera/compressed use_respawn:=true")
     try:
-        wait_for(lambda: "activate: done" in launched.text, "the node to be active", 40)
+        wait_for(lambda: "activate: done" in launched.text, "the node to be active")
         assert "images from /camera/compressed" in launched.text
         [process] = _children(launched.process.pid)
         os.kill(process, signal.SIGKILL)
-        wait_for(lambda: launched.text.count("activate: done") == 2, "the node to come back", 40)
+        wait_for(lambda: launched.text.count("activate: done") == 2, "the node to come back")
         wait_for(robot.voice.get_subscription_count, "the node")
         wait_for(robot.mask.get_publisher_count, "the node")
         assert robot.ask("hello").status == Status.NO_IMAGE

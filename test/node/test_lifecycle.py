@@ -185,7 +185,7 @@ def test_the_shutdown_transition_in_the_middle_of_an_answer(work):
 
 
 @pytest.mark.parametrize(
-    ("number", "work"), [(signal.SIGINT, "stall:30"), (signal.SIGTERM, "endless")]
+    ("number", "work"), [(signal.SIGINT, "stall:120"), (signal.SIGTERM, "endless")]
 )
 def test_a_signal_ends_the_process_and_answers_what_is_in_flight(number, work):
     with rig() as robot:
@@ -197,7 +197,7 @@ def test_a_signal_ends_the_process_and_answers_what_is_in_flight(number, work):
         time.sleep(0.4)
         began = time.monotonic()
         assert process.stop(number) == 0
-        assert time.monotonic() - began < 20, "long before the model would have answered"
+        assert time.monotonic() - began < 80, "long before the model would have answered"
         wait_for(lambda: len(robot.results) == before + 1, "the result")
         result = robot.results[-1]
         assert result.status == Status.CANCELLED and "stopped" in result.error

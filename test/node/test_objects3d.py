@@ -203,7 +203,7 @@ def test_a_subscription_is_not_destroyed_while_a_message_is_taken():
 
         def take_message(self, kind, raw):
             taking.set()
-            assert go_on.wait(20)
+            assert go_on.wait(180)
             assert not destroyed.is_set()
             return "message", {}
 
@@ -216,7 +216,7 @@ def test_a_subscription_is_not_destroyed_while_a_message_is_taken():
         threading.Thread(target=subscription.close),
     ]
     threads[0].start()
-    assert taking.wait(20)
+    assert taking.wait(180)
     threads[1].start()
     assert not destroyed.wait(0.2)
     go_on.set()

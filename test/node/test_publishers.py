@@ -11,7 +11,7 @@ pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 
 from builtin_interfaces.msg import Time
 from depth_rig import COLOR, INFO, SEEN, metres
-from node_rig import image_message, wait_for
+from node_rig import WAIT, image_message, wait_for
 
 from lisa_ros.engine.answer import Answer, AnswerStatus, Instance
 from lisa_ros.node.inputs.frame import DepthMatch, Frame
@@ -40,11 +40,11 @@ def test_of_one_name_the_newest_wins_and_others_keep_their_place(drawing):
 
     def slow() -> None:
         begun.set()
-        go_on.wait(20)
+        go_on.wait(WAIT)
         done.append("overlay 1")
 
     drawing.submit("overlay", slow)
-    assert begun.wait(20)
+    assert begun.wait(WAIT)
     for name in ("overlay 2", "scene 2", "grasps 2", "overlay 3", "scene 3", "grasps 3"):
         kind = name if name.startswith("grasps") else name.split()[0]
         drawing.submit(kind, lambda name=name: done.append(name))
@@ -59,7 +59,7 @@ def test_a_fault_while_drawing_is_logged_and_the_next_is_drawn(drawing, errors):
     drawn = threading.Event()
     drawing.submit("overlay", lambda: 1 / 0)
     drawing.submit("points", drawn.set)
-    assert drawn.wait(20)
+    assert drawn.wait(WAIT)
     assert len(errors) == 1 and "ZeroDivisionError" in errors[0] and "overlay" in errors[0]
 
 
@@ -73,7 +73,7 @@ def test_a_result_does_not_wait_for_overlay_markers_and_clouds(monkeypatch, erro
         (objects3d, "scene_cloud"),
     ):
         draw = getattr(place, name)
-        slow = lambda *given, draw=draw, **more: go_on.wait(20) and draw(*given, **more)  # noqa: E731
+        slow = lambda *given, draw=draw, **more: go_on.wait(WAIT) and draw(*given, **more)  # noqa: E731
         monkeypatch.setattr(place, name, slow)
 
     def create_publisher(kind, name, qos):

@@ -247,9 +247,10 @@ def test_standing_query_on_every_image_that_differs(robot):
     time.sleep(0.3)
     before = len(robot.results)
     assert robot.set(standing__period=0, standing__instruction="what is new").successful
-    for seed in (2, 3):
-        time.sleep(1.0)
+    for count, seed in enumerate((2, 3), start=1):
+        wait_for(lambda n=count: len(robot.results) - before >= n, "an answer about the image")
         robot.film(pixels=drawn_image(seed=seed))
+    wait_for(lambda: len(robot.results) - before >= 3, "an answer about the last image")
     time.sleep(1.0)
     assert robot.set(standing__instruction="").successful
     assert len(robot.results) - before == 3, "one for each image, none for its repetitions"

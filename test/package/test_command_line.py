@@ -65,7 +65,7 @@ def test_a_module_of_ours_that_is_missing_is_a_fault_with_a_traceback(
 
 def lisa(*words: str, **options) -> subprocess.CompletedProcess:
     line = [sys.executable, "-m", "lisa_ros.cli", *words]
-    return subprocess.run(line, capture_output=True, timeout=120, **options)
+    return subprocess.run(line, capture_output=True, timeout=400, **options)
 
 
 def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
@@ -73,7 +73,7 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     line = [sys.executable, "-m", "lisa_ros.cli", "info", "nano"]
-    done = subprocess.run(line, stdout=writing, stderr=subprocess.PIPE, timeout=120)
+    done = subprocess.run(line, stdout=writing, stderr=subprocess.PIPE, timeout=400)
     os.close(writing)
     assert done.stderr == b"" and done.returncode == 141
 
@@ -110,7 +110,7 @@ for wrong in ({"model": "no/such/folder"}, {"device": "foo"}, {"vision_tower": "
 print("loaded:", sorted({"torch", "transformers"} & set(sys.modules)))
 """
     line = [sys.executable, "-c", code]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=400, cwd=tmp_path)
     assert done.stdout == "loaded: []\n", done.stderr
     assert done.stderr.count("there is no data set folder nowhere") == 2
     for name in ("no/such/folder", "'foo'", "no/such/tower"):

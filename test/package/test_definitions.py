@@ -30,7 +30,7 @@ CMAKE = (ROOT / "CMakeLists.txt").read_text()
 
 
 def run(*command: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
+    return subprocess.run(command, capture_output=True, text=True, timeout=400, env=env)
 
 
 @pytest.mark.parametrize("path", INTERFACES, ids=lambda path: path.name)

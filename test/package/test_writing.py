@@ -122,7 +122,7 @@ def test_two_processes_take_turns_at_a_folder(tmp_path: Path) -> None:
     )
     words = [sys.executable, "-c", program, str(tmp_path / "cache"), str(tmp_path / "log")]
     both = [subprocess.Popen(words) for _ in range(2)]
-    assert [process.wait(60) for process in both] == [0, 0]
+    assert [process.wait(400) for process in both] == [0, 0]
     assert (tmp_path / "log").read_text().split() == ["in", "out", "in", "out"]
     with locked(tmp_path / "cache"):
         pass

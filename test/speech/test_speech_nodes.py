@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lisa_ros.msg import Segmentation
-from node_rig import Process, Rig, drawn_image, rig, wait_for
+from node_rig import WAIT, Process, Rig, drawn_image, rig, wait_for
 from std_msgs.msg import Bool, String
 from voices import needs_voice, write_wav
 
@@ -47,9 +47,9 @@ def test_a_file_is_heard_and_its_instruction_answered(robot: Rig, tmp_path: Path
     before = len(robot.results)
     process = Process([*LISA, "listen", "--wav", str(path)], robot.domain)
     robot.processes.append(process)
-    result = wait_for(lambda: robot.results[before:], "the answer", 120.0)[0]
+    result = wait_for(lambda: robot.results[before:], "the answer")[0]
     assert result.query == "find the red mug" and result.status == Segmentation.OK
-    assert process.process.wait(60.0) == 1, process.log
+    assert process.process.wait(WAIT) == 1, process.log
     assert "1 of 2 sentences not understood surely enough" in process.log
     assert len(robot.results) == before + 1, "the other sentence was not asked"
     assert "not sure" in process.log, "it was asked to be said again"
@@ -133,7 +133,7 @@ def test_noise_and_silence_in_a_file_are_a_sentence_and_an_exit_code(
     path = write_wav(tmp_path / "noise.wav", np.concatenate([noise, np.zeros(16_000)]), 16_000)
     process = Process([*LISA, "listen", "--wav", str(path)], robot.domain)
     robot.processes.append(process)
-    assert process.process.wait(60.0) == 1, process.log
+    assert process.process.wait(WAIT) == 1, process.log
     assert f"nobody says anything in {path}" in process.log
 
 
@@ -227,12 +227,12 @@ def test_the_voice_says_the_newest_and_is_silent_while_somebody_speaks(
         return said.read_text().splitlines() if said.exists() else []
 
     with robot.hearing(Bool, "/mouth/speech/speaking", LATCHED) as speaking:
-        wait_for(answer.get_subscription_count, "the voice", 60.0)
+        wait_for(answer.get_subscription_count, "the voice")
         time.sleep(0.3)
         answer.publish(String(data="broken"))
         wait_for(lambda: "cannot speak: no sound device" in process.log, "why nothing is said")
         answer.publish(String(data="long one"))
-        wait_for(lambda: lines() == ["long one begun"], "the first words", 60.0)
+        wait_for(lambda: lines() == ["long one begun"], "the first words")
         answer.publish(String(data="second"))
         wait_for(lambda: "second ended" in lines(), "the newer answer")
         assert "long one ended" not in lines(), "it was broken off"
@@ -262,7 +262,7 @@ def test_a_voice_that_cannot_run_says_so_and_lets_listen_hear_again(
     robot.processes.append(process)
     answer = robot.do(lambda: robot.node.create_publisher(String, "/lame/answer", 10))
     with robot.hearing(Bool, "/lame/speech/speaking", LATCHED) as speaking:
-        wait_for(answer.get_subscription_count, "the voice", 60.0)
+        wait_for(answer.get_subscription_count, "the voice")
         time.sleep(0.3)
         for times in (1, 2):
             answer.publish(String(data="hello"))

@@ -129,6 +129,6 @@ def test_a_model_that_is_missing_is_named(tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "lisa_ros.cli", "sim-pick", "--trials", "1"]
     command += ["--model", str(tmp_path / "nothing_here"), "--output", str(out)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert ended.returncode == 2
     assert "nothing_here" in ended.stderr and "Traceback" not in ended.stderr

@@ -36,7 +36,7 @@ def start(folder: Path, *more: str) -> subprocess.Popen:
     )
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(1800)
 def test_a_stage_that_has_stopped_does_not_cut_short_what_others_save(tmp_path, monkeypatch):
     monkeypatch.setattr(run_nano, "run_stage", stage_that_saves)
     names = ("quick", "slow")
@@ -53,7 +53,7 @@ def test_a_stage_that_has_stopped_does_not_cut_short_what_others_save(tmp_path, 
 
 
 @pytest.mark.slow  # two minutes
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_run_that_is_paused_goes_on_and_ends_in_a_model(tmp_path, tokenizer):
     folder = tmp_path / "run"
     (folder / "tokenizer").mkdir(parents=True)
@@ -77,7 +77,7 @@ def test_a_run_that_is_paused_goes_on_and_ends_in_a_model(tmp_path, tokenizer):
     steps = max(state["step"] for state in before.values()) + 1
     arguments = [w for n in before for w in ("--steps", n, str(steps))]
     ended = start(folder, *arguments, "--steps", "train_joint", "2")
-    said, _ = ended.communicate(timeout=600)
+    said, _ = ended.communicate(timeout=1500)
     assert ended.returncode == 0, said
     assert len(Scenes(folder / "scenes")) == 2 * VIEWS
     for name in before:
@@ -91,7 +91,7 @@ def test_a_run_that_is_paused_goes_on_and_ends_in_a_model(tmp_path, tokenizer):
 
 
 @pytest.mark.skipif(not (SHIPPED / "nano").is_dir(), reason="nano's weights are not in this tree")
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_an_earlier_model_goes_on_as_a_whole_on_tables_new_to_it(tmp_path):
     write_nouns(held_out_vocabulary().nouns, tmp_path / "nouns.txt")
     stages = ("--stages", "render", "train_joint", "--steps", "train_joint", "1")

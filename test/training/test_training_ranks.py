@@ -21,14 +21,14 @@ def torchrun(folder: Path, stop: int) -> list[dict]:
         [*command, *arguments],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return [torch.load(folder / f"rank{number}.pt", weights_only=True) for number in (0, 1)]
 
 
-@pytest.mark.timeout(1300)
+@pytest.mark.timeout(2500)
 def test_two_processes_learn_the_same_and_go_on_exactly(tmp_path):
     first, second = torchrun(tmp_path / "whole", 0)
     for name, tensor in first["network"].items():
