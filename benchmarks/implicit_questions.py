@@ -113,8 +113,6 @@ def answer_in_two_stages(
 
 def train_base(args: argparse.Namespace) -> Path:
     """The model that never met an implicit question; returns its checkpoint."""
-    if missing := [name for name in SHARED if not (args.run / name).exists()]:
-        raise LisaError(f"{args.run} has no {missing[0]}; --run names a folder of `train-nano`")
     args.folder.mkdir(parents=True, exist_ok=True)
     for name in SHARED:
         if not (args.folder / name).exists():
@@ -250,6 +248,8 @@ def _store(folder: Path, results: list[Row], settings: dict) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """The whole experiment."""
+    if missing := [name for name in SHARED if not (args.run / name).exists()]:
+        raise LisaError(f"{args.run} has no {missing[0]}; --run names a folder of `train-nano`")
     torch.set_num_threads(args.threads)
     dataset = args.dataset or drawn_once("benchmark")
     base = train_base(args)

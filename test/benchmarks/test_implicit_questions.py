@@ -99,7 +99,8 @@ def test_the_table_has_means_and_extremes():
     assert "0.600 (0.400–0.900)" in after
 
 
-def test_a_run_that_lacks_a_stage_is_said(tmp_path, capsys):
+def test_a_run_that_lacks_a_stage_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(headline, "drawn_once", None)  # minutes: that is told before
     arguments = ["--run", str(tmp_path), "--folder", str(tmp_path / "headline")]
     assert headline.main(arguments) == 2
     assert "has no scenes" in capsys.readouterr().err
