@@ -36,7 +36,6 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import String
 
 from benchmarks.generated_tables import page_option, show
-from lisa_ros.demo.client import NodeProcess, own_domain
 from lisa_ros.demo.recorded_camera import (
     IMAGE,
     RecordedScene,
@@ -45,6 +44,7 @@ from lisa_ros.demo.recorded_camera import (
     read_recording,
 )
 from lisa_ros.engine import load_engine
+from lisa_ros.node.client import NodeProcess, own_domain
 from lisa_ros.node.status import Status
 from lisa_ros.serving.remote import RemoteEngine
 from lisa_ros.text_tables import markdown_table

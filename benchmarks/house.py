@@ -211,8 +211,8 @@ def files_of_a_query() -> list[str]:
     import cv2
     from sensor_msgs.msg import Image
 
-    from lisa_ros.demo.client import NodeProcess, PerceptionClient, own_domain
     from lisa_ros.demo.recorded_camera import IMAGE, read_questions, read_recording
+    from lisa_ros.node.client import NodeProcess, PerceptionClient, own_domain
     from lisa_ros.node.status import Status
 
     frame = read_recording()[0].frames[0][IMAGE]

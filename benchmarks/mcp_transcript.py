@@ -26,8 +26,8 @@ import numpy as np
 from mcp import Client, StdioServerParameters
 
 from benchmarks.generated_tables import page_option, show
-from lisa_ros.demo.client import NodeProcess
 from lisa_ros.errors import LisaError
+from lisa_ros.node.client import NodeProcess
 
 SERVER = [sys.executable, "-m", "lisa_ros.cli", "mcp", "--demo"]
 CALLS: tuple[tuple[str, dict[str, Any]], ...] = (

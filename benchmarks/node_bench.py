@@ -34,7 +34,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from benchmarks.generated_tables import page_option, put_into_page
-from lisa_ros.demo.client import claimed_domain
+from lisa_ros.node.client import claimed_domain
 from lisa_ros.node.status import ANSWERED
 from lisa_ros.resources import use_large_image_transport
 from lisa_ros.text_tables import markdown_table

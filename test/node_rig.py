@@ -32,7 +32,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from lisa_ros.demo.client import NodeProcess, claimed_domain
+from lisa_ros.node.client import NodeProcess, claimed_domain
 
 ROOT = Path(__file__).resolve().parent.parent
 FAKE = [sys.executable, str(ROOT / "test" / "fake_engine.py")]

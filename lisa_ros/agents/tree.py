@@ -22,8 +22,8 @@ from lisa_ros.action import Follow as FollowAction
 from lisa_ros.action import Segment
 from lisa_ros.errors import LisaError
 from lisa_ros.model.prompt import check_text
+from lisa_ros.node.client import SentGoal
 from lisa_ros.node.status import Status
-from lisa_ros.web.node_client import SentGoal
 
 RESULT = "segmentation"  # key on the blackboard
 

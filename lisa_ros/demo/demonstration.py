@@ -25,23 +25,23 @@ from rich.table import Table
 from sensor_msgs.msg import CompressedImage, Image
 
 from lisa_ros.action import Follow
-from lisa_ros.demo.client import (
-    ANSWER_LIMIT,
-    NoAnswer,
-    NodeProcess,
-    PerceptionClient,
-    nanoseconds,
-    own_domain,
-)
 from lisa_ros.demo.recorded_camera import IMAGE, TRUTH, DemoQuestion, read_questions
 from lisa_ros.errors import counted
 from lisa_ros.image_files import write_image
 from lisa_ros.msg import Segmentation
+from lisa_ros.node.client import (
+    ANSWER_LIMIT,
+    NoAnswer,
+    NodeProcess,
+    PerceptionClient,
+    SentGoal,
+    nanoseconds,
+    own_domain,
+)
 from lisa_ros.node.inputs.image_conversion import to_rgb
 from lisa_ros.node.results.messages import full_mask
 from lisa_ros.node.results.overlay import mark_masks
 from lisa_ros.node.status import ANSWERED, Status
-from lisa_ros.web.node_client import MOST_PIXELS, SentGoal
 
 OVERLAY_LIMIT = 10.0  # seconds from the answer to its overlay
 KEPT = 100  # images of the truth: an answer must not come later than so many frames
@@ -108,7 +108,7 @@ class DemoClient(PerceptionClient):
         if message.status in ANSWERED:
             if not self.wait(lambda: stamp in self._overlays, OVERLAY_LIMIT):
                 raise NoAnswer(f"no overlay of the answer to '{question.instruction}'")
-            overlay = to_rgb(self._overlays[stamp], MOST_PIXELS)
+            overlay = to_rgb(self._overlays[stamp])
         self._overlays.clear()
         return DemoReply(question, message, overlay, self.overlap(question, message))
 
@@ -131,7 +131,7 @@ class DemoClient(PerceptionClient):
     def image_of(self, message: Segmentation) -> np.ndarray | None:
         """The image that a message is about, uint8 (H, W, 3) RGB; None if it did not come."""
         recorded = self._images.get(nanoseconds(message.header.stamp))
-        return None if recorded is None else to_rgb(recorded, MOST_PIXELS)
+        return None if recorded is None else to_rgb(recorded)
 
     def overlap(self, question: DemoQuestion, message: Segmentation) -> float | None:
         if not question.objects or not message.instances:

@@ -28,7 +28,7 @@ from lisa_ros.engine.question import check_instruction
 from lisa_ros.errors import LisaError, counted
 from lisa_ros.msg import Segmentation
 from lisa_ros.node.inputs.frame import DepthMatch, Frame
-from lisa_ros.node.inputs.image_conversion import to_message
+from lisa_ros.node.inputs.image_conversion import LARGEST, to_message
 from lisa_ros.node.parameters import BY_NAME
 from lisa_ros.node.requests.query import Outcome, Query, sure_enough
 from lisa_ros.node.results import messages
@@ -36,7 +36,6 @@ from lisa_ros.node.results.objects3d import localize
 from lisa_ros.node.results.overlay import draw_overlay
 from lisa_ros.node.status import ANSWERED, Status
 from lisa_ros.recordings.bag import (
-    LARGEST,
     Bag,
     Moment,
     Recorded,

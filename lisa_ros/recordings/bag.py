@@ -35,7 +35,6 @@ NEWEST_METADATA = 9
 IDL = "=" * 80 + "\n"  # between the types of an IDL definition
 IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
-LARGEST = 2**28  # pixels of an image
 DEPTH_ENCODINGS = ("16UC1", "32FC1")
 
 

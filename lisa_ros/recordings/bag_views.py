@@ -14,8 +14,8 @@ import numpy as np
 from lisa_ros.errors import LisaError
 from lisa_ros.geometry import Intrinsics, rigid
 from lisa_ros.geometry.depth import check_registered
-from lisa_ros.node.inputs.image_conversion import to_depth, to_rgb
-from lisa_ros.recordings.bag import LARGEST, Bag, Moment, choose_camera, nearest
+from lisa_ros.node.inputs.image_conversion import LARGEST, to_depth, to_rgb
+from lisa_ros.recordings.bag import Bag, Moment, choose_camera, nearest
 from lisa_ros.recordings.views import Shot, ViewsError
 
 SLOP = 0.1  # seconds by which the stamps of image and depth image may differ
@@ -91,7 +91,7 @@ def read_bag(
                 beside = nearest(moments[info], moment, math.inf)
                 camera = Intrinsics.from_camera_info(infos[beside])
                 pose = transforms.pose(message.header.frame_id, frame, when)
-                pixels, metres = to_rgb(message, LARGEST), to_depth(reading, LARGEST)
+                pixels, metres = to_rgb(message), to_depth(reading, LARGEST)
                 shots.append(Shot(f"{when:.3f} s", pixels, metres, camera, pose))
             except LisaError as error:
                 notes.append(f"no view at {when:.3f} s: {error}")

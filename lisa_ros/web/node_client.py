@@ -27,6 +27,7 @@ from lisa_ros.action import Follow, Segment
 from lisa_ros.errors import ImageError
 from lisa_ros.model.prompt import check_text
 from lisa_ros.msg import Instance, Segmentation
+from lisa_ros.node.client import SentGoal
 from lisa_ros.node.inputs.image_conversion import to_rgb
 from lisa_ros.node.inputs.subscription import OnDemandSubscription
 from lisa_ros.node.results.messages import with_masks
@@ -45,7 +46,6 @@ IMAGE_LIMIT = 5.0  # seconds from an answer to the image that it is about, if we
 OPEN_GOALS = 4  # of one page
 QUEUE = 30  # images that the middleware keeps between two looks
 LIVE_SIDE, LIVE_QUALITY, STILL_QUALITY = 1280, 80, 92
-MOST_PIXELS = 2**28  # how large an image may be is the node's to judge
 GONE = "the perception node went away before the answer was complete; ask again once it is back"
 TRACK_STATES = {
     Instance.UNTRACKED: "",
@@ -53,52 +53,6 @@ TRACK_STATES = {
     Instance.OCCLUDED: "hidden",
     Instance.LOST: "lost",
 }
-
-
-class SentGoal:
-    """A goal on its way to the node, taken back even where it has not been accepted yet.
-
-    Args:
-        on_feedback: called with each message of feedback.
-        on_end: called when the goal was refused or has its result.
-    """
-
-    def __init__(
-        self,
-        client: ActionClient,
-        goal: Any,
-        on_feedback: Callable[[Any], None] | None = None,
-        on_end: Callable[[], Any] = lambda: None,
-    ) -> None:
-        self.result: Any = None
-        self.refused = self._unwanted = False
-        self._handle: Any = None
-        self._on_end = on_end
-        client.send_goal_async(goal, on_feedback).add_done_callback(self._on_answer)
-
-    def _on_answer(self, future: Any) -> None:
-        self._handle = future.result()
-        self.refused = not self._handle.accepted
-        if self.refused:
-            self._on_end()
-            return
-        self._handle.get_result_async().add_done_callback(self._on_result)
-        if self._unwanted:
-            self.cancel()
-
-    def _on_result(self, future: Any) -> None:
-        self.result = future.result().result
-        self._on_end()
-
-    @property
-    def ended(self) -> bool:
-        return self.refused or self.result is not None
-
-    def cancel(self) -> None:
-        """Take it back."""
-        self._unwanted = True
-        if self._handle is not None and not self.refused:
-            self._handle.cancel_goal_async()
 
 
 @dataclass
@@ -367,7 +321,7 @@ class NodeClient:
                 if not live or len(data) < LIVE_SIDE * LIVE_SIDE // 4:
                     self._image_fault = ""
                     return data
-            pixels = to_rgb(image, MOST_PIXELS)[..., ::-1]  # (H, W, 3) BGR
+            pixels = to_rgb(image)[..., ::-1]  # (H, W, 3) BGR
         except ImageError as error:
             self._image_fault = str(error)
             return b""

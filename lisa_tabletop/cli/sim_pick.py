@@ -82,7 +82,7 @@ def _perception(args: argparse.Namespace, console: Console) -> Iterator[Percepti
     if args.perfect:
         yield TrueMasks()
         return
-    from lisa_ros.demo.client import NodeProcess, own_domain
+    from lisa_ros.node.client import NodeProcess, own_domain
     from lisa_tabletop.ros.robot import SimRobot, perception_command
 
     log = args.output / "perception_node.log"

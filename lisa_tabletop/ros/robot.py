@@ -19,8 +19,8 @@ from rclpy.task import Future
 from rclpy.time import Time
 from std_msgs.msg import Float32MultiArray
 
-from lisa_ros.demo.client import ANSWER_LIMIT, NoAnswer, PerceptionClient
 from lisa_ros.geometry import Grasp, rigid, transform_points
+from lisa_ros.node.client import ANSWER_LIMIT, NoAnswer, PerceptionClient
 from lisa_ros.node.results.messages import SCORES, full_mask
 from lisa_ros.node.status import Status
 from lisa_tabletop.pick.disturb import Moved

@@ -17,8 +17,8 @@ from rclpy.action.server import ServerGoalHandle
 from rclpy.task import Future
 
 from lisa_ros.agents.tree import Find, Follow, TreeError
-from lisa_ros.demo.client import PerceptionClient
 from lisa_ros.errors import InstructionError
+from lisa_ros.node.client import PerceptionClient
 from lisa_ros.web.node_client import NodeClient
 
 

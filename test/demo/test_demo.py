@@ -119,7 +119,7 @@ def test_an_exported_domain_is_left_for_one_of_our_own(monkeypatch: pytest.Monke
     """In the user's domain the demonstration would be answered by his robot's node."""
     import rclpy
 
-    from lisa_ros.demo.client import own_domain
+    from lisa_ros.node.client import own_domain
 
     monkeypatch.setenv("ROS_DOMAIN_ID", "7")
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
@@ -127,14 +127,14 @@ def test_an_exported_domain_is_left_for_one_of_our_own(monkeypatch: pytest.Monke
         assert rclpy.get_default_context().get_domain_id() == domain != 7
         assert os.environ["ROS_DOMAIN_ID"] == str(domain), "for the node and the camera, too"
         assert os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
-        claim = "from lisa_ros.demo.client import claimed_domain as c\nwith c() as it: print(it)"
+        claim = "from lisa_ros.node.client import claimed_domain as c\nwith c() as it: print(it)"
         others = subprocess.run([sys.executable, "-c", claim], capture_output=True, text=True)
         assert int(others.stdout) not in (7, domain), others.stderr
     assert not rclpy.ok() and os.environ["ROS_DOMAIN_ID"] == "7"
 
 
 def test_a_process_that_ends_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
-    from lisa_ros.demo.client import NoAnswer, NodeProcess
+    from lisa_ros.node.client import NoAnswer, NodeProcess
 
     command = [sys.executable, "-c", "print('no lamp'); raise SystemExit(3)"]
     with NodeProcess(command, tmp_path / "log") as process:
@@ -144,8 +144,8 @@ def test_a_process_that_ends_is_told_with_the_end_of_its_log(tmp_path: Path) -> 
 
 
 def test_what_serves_ends_with_the_demonstrations_node(tmp_path: Path) -> None:
-    from lisa_ros.demo.client import NoAnswer, NodeProcess, own_domain
     from lisa_ros.demo.demonstration import ended_with
+    from lisa_ros.node.client import NoAnswer, NodeProcess, own_domain
 
     def process(code: str) -> NodeProcess:
         return NodeProcess([sys.executable, "-c", code], tmp_path / "log")
@@ -174,7 +174,7 @@ def test_what_serves_ends_with_the_demonstrations_node(tmp_path: Path) -> None:
 
 
 def test_a_process_that_ignores_its_signal_is_killed(tmp_path: Path) -> None:
-    from lisa_ros.demo.client import NodeProcess
+    from lisa_ros.node.client import NodeProcess
 
     deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf'); time.sleep(60)"
     process = NodeProcess([sys.executable, "-c", deaf], tmp_path / "log")

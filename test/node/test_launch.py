@@ -16,7 +16,7 @@ pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
 from node_rig import ROOT, WAIT, Rig, wait_for
 from rcl_interfaces.srv import GetParameters
 
-from lisa_ros.demo.client import claimed_domain
+from lisa_ros.node.client import claimed_domain
 from lisa_ros.node.status import Status
 
 LAUNCH = ROOT / "launch" / "perception.launch.py"

@@ -18,7 +18,7 @@ from node_rig import START, WAIT, Manager, Process, Rig, SegmentClient, rig, wai
 from rclpy.action import ActionClient
 from std_msgs.msg import String
 
-from lisa_ros.demo.client import claimed_domain
+from lisa_ros.node.client import claimed_domain
 from lisa_ros.node.perception_node import PerceptionNode
 from lisa_ros.node.status import Status
 

@@ -12,7 +12,7 @@ from lisa_ros.resources import PROFILE_VARIABLES, shared_file, use_large_image_t
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
-from lisa_ros.demo.client import claimed_domain
+from lisa_ros.node.client import claimed_domain
 
 FRAMES = 30
 SENDER = """

@@ -25,7 +25,6 @@ import pytest
 from node_rig import START, drawn_image, wait_for
 from PIL import Image
 
-from lisa_ros.demo.client import NodeProcess
 from lisa_ros.demo.recorded_camera import IMAGE, read_questions, read_recording
 from lisa_ros.engine import AnswerStatus, load_engine
 from lisa_ros.errors import (
@@ -36,6 +35,7 @@ from lisa_ros.errors import (
     ServerError,
     ServerUnreachable,
 )
+from lisa_ros.node.client import NodeProcess
 from lisa_ros.serving import remote, wire
 from lisa_ros.serving.remote import TOKEN, RemoteEngine
 from lisa_ros.serving.remote_tracker import RemoteTracker

@@ -25,8 +25,8 @@ from sensor_msgs.msg import Image as MaskImage
 from sensor_msgs.msg import RegionOfInterest
 from std_msgs.msg import Header
 
-from lisa_ros.demo.client import NoAnswer, claimed_domain
 from lisa_ros.geometry import Grasp, rigid
+from lisa_ros.node.client import NoAnswer, claimed_domain
 from lisa_ros.node.results.messages import grasp_messages
 from lisa_ros.node.status import Status
 from lisa_tabletop.pick.trial import PickOutcome, run_trial

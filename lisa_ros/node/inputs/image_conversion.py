@@ -22,6 +22,7 @@ from lisa_ros.errors import ImageError
 from lisa_ros.geometry import DepthError
 
 SMALLEST_SIDE = 16  # pixels; less shows nothing
+LARGEST = 2**28  # pixels, where nobody has set a limit
 # By the order of the colours, the conversion of OpenCV; rgb needs none.
 COLORS = {"mono": "GRAY2RGB", "rgb": "", "bgr": "BGR2RGB", "rgba": "RGBA2RGB", "bgra": "BGRA2RGB"}
 # OpenCV's numeric encodings carry no meaning; in ROS they are understood as OpenCV's own order.
@@ -86,7 +87,7 @@ def layout_of(encoding: str) -> Layout:
     )
 
 
-def to_rgb(message: Any, max_pixels: int) -> np.ndarray:
+def to_rgb(message: Any, max_pixels: int = LARGEST) -> np.ndarray:
     """The pixels of an Image or CompressedImage message.
 
     Args:

@@ -1,6 +1,7 @@
 """A robot's side of the perception node: start it as a process, ask it, wait for what it says.
 
-The demonstration, the simulated gripper and the benchmarks use this; so can a program of yours.
+The demonstration, the web page, agents, the simulated gripper and the benchmarks use this; so can a
+program of yours.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 import rclpy
 from lifecycle_msgs.srv import GetState
+from rclpy.action import ActionClient
 from rclpy.node import Node
 from std_msgs.msg import String
 
@@ -209,6 +211,52 @@ class PerceptionClient(Node):
             self._check()
             rclpy.spin_once(self, timeout_sec=0.05)
         return True
+
+
+class SentGoal:
+    """A goal on its way to the node, taken back even where it has not been accepted yet.
+
+    Args:
+        on_feedback: called with each message of feedback.
+        on_end: called when the goal was refused or has its result.
+    """
+
+    def __init__(
+        self,
+        client: ActionClient,
+        goal: Any,
+        on_feedback: Callable[[Any], None] | None = None,
+        on_end: Callable[[], Any] = lambda: None,
+    ) -> None:
+        self.result: Any = None
+        self.refused = self._unwanted = False
+        self._handle: Any = None
+        self._on_end = on_end
+        client.send_goal_async(goal, on_feedback).add_done_callback(self._on_answer)
+
+    def _on_answer(self, future: Any) -> None:
+        self._handle = future.result()
+        self.refused = not self._handle.accepted
+        if self.refused:
+            self._on_end()
+            return
+        self._handle.get_result_async().add_done_callback(self._on_result)
+        if self._unwanted:
+            self.cancel()
+
+    def _on_result(self, future: Any) -> None:
+        self.result = future.result().result
+        self._on_end()
+
+    @property
+    def ended(self) -> bool:
+        return self.refused or self.result is not None
+
+    def cancel(self) -> None:
+        """Take it back."""
+        self._unwanted = True
+        if self._handle is not None and not self.refused:
+            self._handle.cancel_goal_async()
 
 
 @contextmanager
