@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--study",
         choices=("quantization", "views", "sam"),
-        help="masks of quantised models beside full precision; center, squash and tiles; ways to "
+        help="masks of quantized models beside full precision; center, squash and tiles; ways to "
         "compute SAM's image encoder",
     )
     parser.add_argument("--model", help="of a study (default: nano)")
@@ -232,12 +232,12 @@ def study(
     threads = args.threads or default_threads(multiplications(lisa))
     if args.study == "quantization":
         config = EngineConfig(threads=threads)
-        quantised = {method: Engine(loaded(method), config) for method in QUANTIZATIONS}
+        quantized = {method: Engine(loaded(method), config) for method in QUANTIZATIONS}
         if multiplies_natively(torch.bfloat16, device):
-            quantised["mixed"] = Engine(loaded(sam=torch.bfloat16), config)
+            quantized["mixed"] = Engine(loaded(sam=torch.bfloat16), config)
         else:
             print("mixed is left out: there are no bfloat16 instructions here", file=sys.stderr)
-        return gate_table(quantization_gate(Engine(lisa, config), quantised, args.scenes))
+        return gate_table(quantization_gate(Engine(lisa, config), quantized, args.scenes))
     engines = {
         view: Engine(lisa, EngineConfig(clip_view=view, threads=threads))
         for view in get_args(ClipView)

@@ -1,4 +1,4 @@
-"""What a choice costs in masks: quantisation, and what the language model sees of a wide image.
+"""What a choice costs in masks: quantization, and what the language model sees of a wide image.
 
 Both ask about simulated tabletops that no training has seen.
 """
@@ -25,7 +25,7 @@ from lisa_tabletop.language.instructions import compose
 from lisa_tabletop.language.knowledge import load_knowledge
 from lisa_tabletop.world.tabletop import TEST_SEEDS, Tabletop
 
-LEAST_IOU = 0.99  # mean agreement of masks that a quantised model must reach
+LEAST_IOU = 0.99  # mean agreement of masks that a quantized model must reach
 QUESTIONS = 6  # of all kinds, about each scene
 TURNED = (0.25, 0.42)  # radians by which the comparison of views turns the camera
 MIN_VISIBLE = 0.6  # of an object that is asked for by the comparison of views
@@ -33,7 +33,7 @@ MIN_VISIBLE = 0.6  # of an object that is asked for by the comparison of views
 
 @dataclass(frozen=True)
 class Gate:
-    """How far a quantised model's answers are from those of the full model."""
+    """How far a quantized model's answers are from those of the full model."""
 
     method: str
     questions: int
@@ -49,12 +49,12 @@ class Gate:
         return self.mean_iou >= LEAST_IOU
 
 
-def quantization_gate(full: Engine, quantised: Mapping[str, Engine], scenes: int) -> list[Gate]:
-    """Ask the full model and each quantised one the same questions of all kinds."""
+def quantization_gate(full: Engine, quantized: Mapping[str, Engine], scenes: int) -> list[Gate]:
+    """Ask the full model and each quantized one the same questions of all kinds."""
     asked = list(_questions(scenes))
     expected = [full.segment(image, words, key=key) for key, image, words in asked]
     gates = []
-    for method, engine in quantised.items():
+    for method, engine in quantized.items():
         answers = [engine.segment(image, words, key=key) for key, image, words in asked]
         overlaps = [_agreement(a, b) for a, b in zip(answers, expected, strict=True)]
         same = mean(a.text == b.text for a, b in zip(answers, expected, strict=True))
@@ -64,7 +64,7 @@ def quantization_gate(full: Engine, quantised: Mapping[str, Engine], scenes: int
 
 
 def gate_table(gates: Sequence[Gate]) -> str:
-    """How the masks of quantised models agree with those of the full one."""
+    """How the masks of quantized models agree with those of the full one."""
     rows = [
         [
             gate.method,

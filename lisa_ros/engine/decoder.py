@@ -98,7 +98,7 @@ class Decoder:
     """Runs a `LlamaModel` and its head, keeping keys and values between the passes."""
 
     def __init__(self, model: nn.Module, head: nn.Module) -> None:
-        """Takes the modules as they are, also quantised or with adapters.
+        """Takes the modules as they are, also quantized or with adapters.
 
         Of small models the weights are copied: changing them later needs a new decoder.
         """
@@ -227,7 +227,7 @@ def _rms_norm(norm: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def fuse_linears(maps: Sequence[nn.Module], fuse: bool) -> Callable[[Tensor], Tensor]:
-    """One map whose output is theirs, joined; quantised weights and adapters are left alone."""
+    """One map whose output is theirs, joined; quantized weights and adapters are left alone."""
     plain = all(type(m) is nn.Linear and type(m.weight.data) is Tensor for m in maps)
     if fuse and plain and all(m.bias is None for m in maps):
         weight = torch.cat([m.weight.detach() for m in maps])  # (out, in)

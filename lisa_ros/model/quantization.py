@@ -1,6 +1,6 @@
-"""Weights in fewer bytes than they are computed with: quantisation, and half precision as storage.
+"""Weights in fewer bytes than they are computed with: quantization, and half precision as storage.
 
-Quantisation is for small GPU memories, and weight-only: the linear maps inside the Llama layers.
+Quantization is for small GPU memories, and weight-only: the linear maps inside the Llama layers.
 `lm_head`, `text_hidden_fcs`, the projector, CLIP and SAM stay as they are: they are small, and
 masks suffer first.
 
@@ -26,7 +26,7 @@ _GROUPS = (32, 16)
 """Weights that share one scale in 4-bit formats; the smaller group where rows do not divide."""
 
 _BYTES = {"int8": 1.01, "int4": 0.63}
-"""What a quantised weight takes, scales and zero points included."""
+"""What a quantized weight takes, scales and zero points included."""
 
 MERGEABLE = (None, "int8", "fp8")
 """Formats whose weights can be read back, so that what adapters have learnt is added to them."""
@@ -46,12 +46,12 @@ _INSTRUCTIONS = {
 
 
 def quantize(network: LisaNetwork, quantization: Quantization, device: torch.device) -> None:
-    """Quantise a network in place and bring it to a device, layer by layer.
+    """Quantize a network in place and bring it to a device, layer by layer.
 
-    So the device never holds more than the quantised network and one layer as it was.
+    So the device never holds more than the quantized network and one layer as it was.
     `int8`, `fp8` (float8 e4m3): one scale a row. `int4`: one scale for 32 weights (or 16, see
     `_GROUPS`); packed two to a byte on CUDA in bfloat16, elsewhere one to a byte. All of them
-    through torchao. `nf4`: 4-bit NormalFloat with double quantisation through bitsandbytes
+    through torchao. `nf4`: 4-bit NormalFloat with double quantization through bitsandbytes
     (Dettmers et al., arXiv 2305.14314).
     """
     if quantization not in get_args(Quantization):
@@ -67,7 +67,7 @@ def quantize(network: LisaNetwork, quantization: Quantization, device: torch.dev
 def choose(network: LisaNetwork, dtype: torch.dtype, device: torch.device) -> Quantization | None:
     """The mildest method with which a network fits into a GPU's free memory; None: as it is.
 
-    On a processor always None: quantised layers are slower there.
+    On a processor always None: quantized layers are slower there.
     """
     if device.type != "cuda":
         return None

@@ -311,7 +311,7 @@ def test_views_are_compared_by_where_the_object_stands(monkeypatch: pytest.Monke
     assert set(engines["all"].asked) == {"the red mug"}
 
 
-def test_a_quantised_model_that_finds_other_things_does_not_pass(
+def test_a_quantized_model_that_finds_other_things_does_not_pass(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     questions = [(k, tabletop(4 * k + 4).rgb, "the red mug") for k in range(10)]

@@ -372,7 +372,7 @@ def test_stammering_is_understood() -> None:
 
 
 def test_the_head_may_be_any_module() -> None:
-    """Quantised models and adapters replace linear layers by modules of their own."""
+    """Quantized models and adapters replace linear layers by modules of their own."""
     lisa = speaker("It is the red mug [SEG].")
     for layer in lisa.network.language_model.layers:
         layer.self_attn.q_proj = nn.Sequential(layer.self_attn.q_proj, nn.Identity())

@@ -104,7 +104,7 @@ def test_mask_mode_is_the_teacher_forced_mask() -> None:
 
 
 @pytest.mark.parametrize("method", ("int8", "fp8", "int4"))
-def test_a_quantised_model_is_decoded_like_any_other(method: str) -> None:
+def test_a_quantized_model_is_decoded_like_any_other(method: str) -> None:
     """Its own answer with and without drafts and cache; how good it is is the model's matter."""
     pytest.importorskip("torchao", reason="torchao is not installed")
     tensors, image = case("one_seg")

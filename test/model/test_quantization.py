@@ -1,4 +1,4 @@
-"""Weights in fewer bytes: quantised models find the masks that full precision finds, and half
+"""Weights in fewer bytes: quantized models find the masks that full precision finds, and half
 precision without instructions for it is stored narrow and computed in float32."""
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def test_masks_of_nano_in_half_precision(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_only_the_layers_of_the_language_model_are_quantised(method: str) -> None:
+def test_only_the_layers_of_the_language_model_are_quantized(method: str) -> None:
     before = load(GOLDEN).network
     after = loaded(GOLDEN, method).network
     for name, module in after.named_modules():
