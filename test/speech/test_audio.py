@@ -117,8 +117,10 @@ def test_a_file_that_came_by_a_pipe_has_no_length_to_be_cut_at(tmp_path: Path) -
     written = bytearray(write_wav(tmp_path / "piped.wav", tone(500, 8_000), 8_000).read_bytes())
     for length in (0xFFFFFFFF, 0x7FFFF000):  # of ffmpeg, of sox and espeak-ng
         written[40:44] = length.to_bytes(4, "little")
-        (tmp_path / "piped.wav").write_bytes(written)
-        assert len(read_wav(tmp_path / "piped.wav")[0]) == 8_000
+        for channels in (1, 2):
+            written[22:24] = channels.to_bytes(2, "little")
+            (tmp_path / "piped.wav").write_bytes(written)
+            assert len(read_wav(tmp_path / "piped.wav")[0]) == 8_000 // channels
 
 
 def test_without_portaudio_one_sentence_names_the_package(
@@ -185,6 +187,8 @@ def test_both_packages_of_audio_messages_are_understood() -> None:
     plain = SimpleNamespace(data=list(pcm.tobytes()))
     samples, rate = samples_of(plain)
     assert rate == RATE and np.abs(samples - tone(500, 16_000)).max() < 0.001
+    half = SimpleNamespace(data=list(np.append(np.repeat(pcm, 2), pcm[0]).tobytes()))
+    assert np.array_equal(samples_of(half, channels=2)[0], samples)  # its right half is missing
     stamped = SimpleNamespace(header=None, audio=plain)
     assert np.array_equal(samples_of(stamped)[0], samples)
     with pytest.raises(AudioError, match="0 channels"):

@@ -116,6 +116,13 @@ def test_a_file_is_not_played_where_nobody_can_be_asked(
         listener.recording(np.full(8_000, 0.5, np.float32))
 
 
+def test_of_a_recording_not_one_sample_is_lost(robot: Rig, listener: Listener) -> None:
+    said = np.random.default_rng(0).normal(0, 0.1, 8_191).astype(np.float32)
+    with robot.hearing(String, "/ears/query"):
+        heard = np.concatenate(list(listener.recording(said)))
+    assert np.array_equal(heard[: len(said)], said)
+
+
 def test_a_topic_without_sound_is_one_sentence(
     listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,11 +145,13 @@ def test_noise_and_silence_in_a_file_are_a_sentence_and_an_exit_code(
 
 
 @pytest.mark.parametrize(
-    ("sure", "code", "sentence", "options"),
+    ("words", "sure", "code", "sentence", "wake"),
     [
-        (True, 0, "heard (0.50)", []),
-        (False, 1, "nothing was understood", []),
-        (True, 1, "nobody says the wake word 'hey robot'", ["--wake-word", "hey robot"]),
+        ("the red mug", True, 0, "heard (0.50)", ""),
+        ("the red mug", False, 1, "nothing was understood", ""),
+        ("the red mug", True, 1, "nobody says the wake word 'hey robot'", "hey robot"),
+        ("hey robot the red mug", True, 0, "heard (0.50)", " Hey Robot"),
+        ("hey robot", True, 1, "nothing was understood", "hey robot"),
     ],
 )
 def test_a_file_ends_with_0_where_all_of_it_was_asked(
@@ -150,19 +159,20 @@ def test_a_file_ends_with_0_where_all_of_it_was_asked(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture,
+    words: str,
     sure: bool,
     code: int,
     sentence: str,
-    options: list[str],
+    wake: str,
 ) -> None:
     monkeypatch.setenv("ROS_DOMAIN_ID", str(robot.domain))
     monkeypatch.setattr("lisa_ros.speech.listen.load_detector", lambda: (Always(), "test"))
-    parrot = Parrot(Heard("the red mug", 0.5, sure))
+    parrot = Parrot(Heard(words, 0.5, sure))
     monkeypatch.setattr("lisa_ros.speech.recognizer.load_recognizer", lambda model: parrot)
     path = write_wav(tmp_path / "said.wav", np.full(16_000, 0.5), 16_000)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        assert main(["listen", "--wav", str(path), *options]) == code
+        assert main(["listen", "--wav", str(path), "--wake-word", wake]) == code
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

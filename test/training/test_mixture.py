@@ -338,6 +338,16 @@ FAULTS = {
         ),
         "gone.jpg, needed by data/llava_dataset/llava_instruct_150k.json (entry 1)",
     ),
+    "an image that is gone behind a dialogue about none": (
+        lambda root: edit(
+            root / LLAVA,
+            lambda content: (
+                content.insert(0, {"id": "words", "conversations": []})
+                or content[2].update(image="gone.jpg")
+            ),
+        ),
+        "gone.jpg, needed by data/llava_dataset/llava_instruct_150k.json (entry 2)",
+    ),
     "an image without a size": (
         lambda root: edit(root / REFCOCO, lambda content: content["images"][1].pop("height")),
         "instances.json (images[1]) is no file of COCO annotations",
@@ -461,6 +471,19 @@ def test_a_fault_is_a_sentence_with_the_file(fault, root, tmp_path, capsys, monk
     _, text = check(Path(folder.name), capsys)
     assert sentence in text.replace("\n", " "), text
     assert not (tmp_path / "bomb").exists()
+
+
+def test_a_dialogue_that_the_model_begins_is_learnt_from_its_first_question(root, tmp_path):
+    def begin(content):
+        greeting = {"from": "gpt", "value": "Hello."}
+        content[0]["conversations"].insert(0, greeting)
+
+    whole = open_published(root, "llava_instruct")
+    folder = shutil.copytree(root, tmp_path / "data")
+    edit(folder / LLAVA, begin)
+    greeted = open_published(folder, "llava_instruct")
+    assert greeted.turns == whole.turns
+    assert whole.turns[0][0] == ("What is here?", "A table.")
 
 
 def test_a_split_that_is_not_there_is_said(root):
