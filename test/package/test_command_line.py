@@ -15,7 +15,7 @@ from PIL import Image
 
 from lisa_ros import cli, demo
 from lisa_ros.cli import main
-from lisa_ros.engine.question import MODES, Mode
+from lisa_ros.engine.question import MODES, EngineConfig, Mode
 from lisa_ros.errors import RemoteFailure
 
 
@@ -240,3 +240,94 @@ def test_help_explains_every_mode(command: str, capsys: pytest.CaptureFixture[st
     told = " ".join(capsys.readouterr().out.split())
     for mode, what in MODES.items():
         assert f"{mode}: {what}" in told
+
+
+MODEL = {
+    "model": "somewhere", "device": "cuda:1", "dtype": "mixed",
+    "quantization": "fp8", "vision_tower": "tower",
+}  # fmt: skip
+MODEL_WORDS = [w for name, value in MODEL.items() for w in (f"--{name.replace('_', '-')}", value)]
+
+
+class Reached(Exception):
+    """What was called, and with what."""
+
+
+@pytest.mark.parametrize(
+    ("words", "called", "expected"),
+    [
+        (
+            ("segment", "{photo}", "the mug", "--clip-view", "tiles", *MODEL_WORDS),
+            "lisa_ros.engine.load.load_engine",
+            MODEL | {"config": EngineConfig(clip_view="tiles")},
+        ),
+        (
+            ("bag", "in", "--query", "a", "--query", "b", "--out", "out", "--every", "2.5",
+             "--image", "/i", "--depth", "/d", "--camera-info", "/c", "--mode", "text",
+             "--score-min", "0.25"),
+            "lisa_ros.recordings.annotate.Annotator",
+            {"args": [Path("in"), Path("out"), ["a", "b"]], "every": 2.5, "topic": "/i",
+             "depth": "/d", "info": "/c", "mode": "text", "least_score": 0.25},
+        ),
+        (
+            ("views", "{bag}", "--query", "a", "--out", "{out}", "--image", "/i", "--depth", "/d",
+             "--camera-info", "/c", "--frame", "map", "--every", "0.5"),
+            "lisa_ros.recordings.bag_views.read_bag",
+            {"args": ["/i", "/d", "/c", "map", 0.5]},
+        ),
+        (
+            ("views", "{views}", "--query", "a", "--out", "{out}", "--voxel", "0.02"),
+            "lisa_ros.recordings.ask_views",
+            {"args": ["a"], "up": "up", "voxel": 0.02},
+        ),
+        (
+            ("serve", "--model", "nano", "--device", "cuda:1", "--host", "::1", "--port", "7",
+             "--replicas", "2", "--max-replicas", "3", "--threads", "4", "--batch", "5",
+             "--window", "6", "--queue", "70", "--max-pixels", "800", "--metrics-port", "9",
+             "--tls-cert", "a.pem", "--tls-key", "b.pem", "--ray-address", "there"),
+            "lisa_ros.serving.server.ServeOptions",
+            {"model": {"model": "nano", "device": "cuda:1", "dtype": "auto", "quantization": None,
+                       "vision_tower": None},
+             "host": "::1", "port": 7, "replicas": 2, "max_replicas": 3, "threads": 4, "batch": 5,
+             "window": 0.006, "queue": 70, "max_pixels": 800, "metrics_port": 9,
+             "cert": Path("a.pem"), "key": Path("b.pem"), "ray_address": "there"},
+        ),
+        (
+            ("node", "--model", "7", "--device", "cpu", "--image", "/cam/image/compressed",
+             "--depth", "/cam/depth/compressedDepth", "--camera-info", "/cam/info",
+             "--namespace", "/one/", "--ros-args", "-p", "a:=1"),
+            "lisa_ros.node.run.run",
+            {"args": [["--ros-args", "-p", 'model.path:="7"', "-p", 'model.device:="cpu"',
+                       "-p", 'input.transport:="compressed"', "-p", 'depth.transport:="compressed"',
+                       "-r", "image:=/cam/image", "-r", "image/compressed:=/cam/image/compressed",
+                       "-r", "depth:=/cam/depth",
+                       "-r", "depth/compressedDepth:=/cam/depth/compressedDepth",
+                       "-r", "camera_info:=/cam/info", "-r", "__ns:=/one", "-p", "a:=1"]]},
+        ),
+    ],
+    ids=["segment", "bag", "views of a bag", "views", "serve", "node"],
+)  # fmt: skip
+def test_what_options_say_reaches_who_acts_on_it(
+    words: tuple[str, ...],
+    called: str,
+    expected: dict[str, object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def reached(*args: object, **named: object) -> None:
+        named |= {"args": list(args)[-len(expected["args"]) :]} if "args" in expected else {}
+        raise Reached(named)
+
+    Image.new("RGB", (64, 48)).save(tmp_path / "photo.png")
+    monkeypatch.setattr("lisa_ros.recordings.views.read_folder", lambda folder: ([], "up"))
+    monkeypatch.setattr("lisa_ros.engine.load.load_engine", lambda **_: None)
+    monkeypatch.setattr(called, reached)
+    places = {
+        "photo": tmp_path / "photo.png",
+        "bag": Path(demo.__file__).with_name("tabletop.mcap"),
+        "views": tmp_path,
+        "out": tmp_path / "new",
+    }
+    with pytest.raises(Reached) as told:
+        main([word.format(**places) for word in words])
+    assert told.value.args[0] == expected
