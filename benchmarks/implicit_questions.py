@@ -59,7 +59,7 @@ COLUMNS = {
     "plain": ("giou",),
 }
 SETTINGS = ("read_steps", "join_steps", "questions", "steps", "rate")
-Row = dict  # system, seed (None: there is one only), figures by group of questions
+Result = dict  # system, seed (None: there is one only), figures by group of questions
 
 
 class KindClassifier:
@@ -159,7 +159,7 @@ def figures_by_group(samples: Sequence[Sample], groups: dict[str, list[Item]]) -
     }
 
 
-def rows(args: argparse.Namespace, base: Path, groups: dict[str, list[Item]]) -> Iterator[Row]:
+def rows(args: argparse.Namespace, base: Path, groups: dict[str, list[Item]]) -> Iterator[Result]:
     """Measure every system, those of `results.json` excepted."""
     known = {(row["system"], row["seed"]) for row in _read(args.folder)}
 
@@ -168,22 +168,22 @@ def rows(args: argparse.Namespace, base: Path, groups: dict[str, list[Item]]) ->
 
     asked = [*groups["implicit"], *groups["plain"]]
     if missing("before", None):
-        yield _row("before", None, _ask_model(base, asked, "before"), groups)
+        yield _result("before", None, _ask_model(base, asked, "before"), groups)
     for seed in SEEDS:
         lessons = implicit_questions(args.folder / f"questions-{seed}", args.questions, seed)
         if missing("fine-tuned", seed):
             tuned = _tune(args, base, lessons, seed)
             samples = _ask_model(tuned, asked, f"fine-tuned, seed {seed}")
-            yield _row("fine-tuned", seed, samples, groups)
+            yield _result("fine-tuned", seed, samples, groups)
         classifier = KindClassifier(load(base).tokenizer, lessons)
         for tries in TRIES:
             system = f"two stages, kinds looked for: {tries}"
             if missing(system, seed):
                 samples = _ask_two_stages(base, classifier, groups["implicit"], tries)
-                yield _row(system, seed, samples, groups)
+                yield _result(system, seed, samples, groups)
 
 
-def _row(system: str, seed: int | None, samples: list[Sample], groups: dict) -> Row:
+def _result(system: str, seed: int | None, samples: list[Sample], groups: dict) -> Result:
     return {"system": system, "seed": seed, "figures": figures_by_group(samples, groups)}
 
 
@@ -212,7 +212,7 @@ def _ask_two_stages(
         ]
 
 
-def table(results: Sequence[Row]) -> str:
+def table(results: Sequence[Result]) -> str:
     """The results in Markdown: means over the seeds, with the lowest and the highest."""
     heads = [f"{group} {name}" for group, names in COLUMNS.items() for name in names]
     lines = []
@@ -235,12 +235,12 @@ def _cell(values: Sequence[float | None]) -> str:
     return mean if len(known) == 1 else f"{mean} ({min(known):.3f}–{max(known):.3f})"
 
 
-def _read(folder: Path) -> list[Row]:
+def _read(folder: Path) -> list[Result]:
     path = folder / "results.json"
     return json.loads(path.read_text())["rows"] if path.exists() else []
 
 
-def _store(folder: Path, results: list[Row], settings: dict) -> None:
+def _store(folder: Path, results: list[Result], settings: dict) -> None:
     content = json.dumps({"settings": settings, "rows": results}, indent=2)
     write_file(folder / "results.json", content + "\n")
     write_file(folder / "results.md", table(results) + "\n")

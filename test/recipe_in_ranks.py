@@ -1,14 +1,21 @@
-"""Follows a recipe on the ranks of torchrun: RECIPE.json MODEL TOWER QUESTIONS OUT STOP."""
+"""Follows a recipe on the ranks of torchrun: RECIPE.json MODEL TOWER QUESTIONS OUT STOP.
+
+Where there are several, they first try it with a folder of their own each, as on machines that
+share none.
+"""
 
 import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from torch.distributed.tensor import DTensor
 
+from lisa_ros.errors import LisaError
 from lisa_ros.evaluation.reasonseg import read_items
 from lisa_ros.model.checkpoint import load
 from lisa_ros.training import recipe as recipes
@@ -22,6 +29,11 @@ def follow(settings: dict, model: str, tower: str, questions: str, out: str, sto
     """Train to the end; with `stop`, be interrupted after so many batches first, and go on."""
     recipe, ranks = Recipe(**settings), join_ranks("cpu")
     items, forward = read_items(Path(questions)), Objective.forward
+    if ranks.num_processes > 1:
+        own = replace(recipe, output=f"{recipe.output}{ranks.process_index}")
+        lisa = load(model, vision_tower=tower)
+        with pytest.raises(LisaError, match="folders must be the same on all machines"):
+            recipes.run(own, lisa, Questions.prepare(lisa, items, recipe.batch), "questions")
     for last in filter(None, (stop, -1)):
         lisa, steps = load(model, vision_tower=tower), []
 

@@ -2,7 +2,8 @@
 
 Arguments: folder, number of steps, and the step in which the first process is told to stop, or 0.
 It then goes on. The first process is slow to write, as a busy disk is. At the end the processes
-look for the checkpoint in a folder of their own each, where only the first one has it.
+look for the checkpoint in a folder of their own each, where only the first one has it; and, without
+a stop, train for a time of which the second one, slow to begin, has less left.
 """
 
 import contextlib
@@ -54,7 +55,8 @@ for _ in range(1 + bool(stop)):
     schedule = Schedule(steps, 1e-3, warm_up=1)
     with contextlib.suppress(KeyboardInterrupt):
         train("pretrain_sam", network, stage, Optimizer(modules), schedule, folder, seed=7)
-learnt = {"network": network.state_dict(), "seen": seen}
+weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+learnt = {"network": weights, "seen": list(seen)}
 own, refused = folder / f"own{rank.process_index}", ""
 own.mkdir()
 if rank.is_main_process:
@@ -63,5 +65,11 @@ try:
     train("pretrain_sam", network, stage, Optimizer(modules), schedule, own, seed=7)
 except LisaError as error:
     refused = str(error)
-torch.save(learnt | {"refused": refused}, folder / f"rank{rank.process_index}.pt")
+timed = 0
+if not stop:
+    seen.clear()
+    budget = Schedule(10_000, 1e-3, warm_up=1, seconds=(4.0, 1.0)[rank.process_index])
+    train("pretrain_vision", network, stage, Optimizer(modules), budget, folder, seed=7)
+    timed = len(seen)
+torch.save(learnt | {"refused": refused, "timed": timed}, folder / f"rank{rank.process_index}.pt")
 distributed.destroy_process_group()

@@ -9,7 +9,6 @@ is: images come back at random, so none is worth more than another.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,12 +46,8 @@ class FeatureCache:
             WriteError: nothing can be written there.
         """
         writable_folder(folder).mkdir(parents=True, exist_ok=True)
-        used = sum(
-            file.stat().st_size
-            for below in os.scandir(folder)
-            if below.is_dir()
-            for file in os.scandir(below)
-        )
+        # whole files alone: another process may be writing and renaming
+        used = sum(file.stat().st_size for file in folder.glob("*/*.safetensors"))
         room = max(0.0, min(most - used, SHARE_OF_DISK * shutil.disk_usage(folder).free))
         return cls(folder, _fingerprint(lisa), room / processes)
 

@@ -148,7 +148,9 @@ def train(
     # 1. where the run stands
     averages = [p.detach().float().clone() for p in parameters] if ema else []
     step, spent = _resume(checkpoint, network, stage, optimizer, averages)
-    _require_equal(state, step, checkpoint)
+    require_equal(step, f"{checkpoint} at the steps")
+    # what each process has left of a time budget is its own
+    schedule = replace(schedule, seconds=_agree(state, False, schedule.seconds, device)[1])
     key, ranks = (seed, *name.encode(), 0), state.num_processes
     per_step, rank = accumulate * ranks, state.process_index
     numbers = range(step * per_step + rank, schedule.steps * per_step, ranks)
@@ -314,13 +316,13 @@ def _agree(
     return bool(worst[0]), float(worst[1])
 
 
-def _require_equal(state: PartialState, step: int, checkpoint: Path) -> None:
-    """LisaError where the ranks would go on from different steps, and wait for each other."""
-    steps = gather_object([step])
-    if len(set(steps)) > 1:
+def require_equal(found: Any, what: str) -> None:
+    """LisaError where the ranks have found different things, and would wait for each other."""
+    all_found = gather_object([found])
+    if any(one != found for one in all_found):
         raise LisaError(
-            f"the ranks found {checkpoint} at the steps {steps}, one of each rank: the folder must"
-            " be the same on all machines, and hold nothing of another run"
+            f"the ranks found {what} {all_found}, one of each rank: folders must be the same on all"
+            " machines, and hold nothing of another run"
         )
 
 

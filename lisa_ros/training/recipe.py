@@ -47,6 +47,7 @@ from lisa_ros.training.feature_cache import GB, FeatureCache, bytes_of_an_image
 from lisa_ros.training.loop import (
     Schedule,
     join_ranks,
+    require_equal,
     sharded_like,
     train,
     whole,
@@ -64,7 +65,7 @@ _NOT_COMPARED = {"output", "workers", "shard", "validation", "questions", "cache
 
 
 @dataclass(frozen=True)
-class Lessons:
+class RecipeStage:
     """The stage of the loop: batches of a source, and their loss."""
 
     objective: Objective
@@ -144,8 +145,12 @@ def run(
     state, network = folder / "training", lisa.network
     settings = {k: v for k, v in asdict(recipe).items() if k not in _NOT_COMPARED}
     settings |= {"model": lisa.config.name, "data": digest}
+    items = read_dataset(Path(recipe.validation)) if recipe.validation else []
     if ranks.is_main_process:
         _take_up(state, settings)
+    ranks.wait_for_everyone()
+    seen = {"data": digest, "validation": len(items), "run": (state / "settings.json").exists()}
+    require_equal(seen, "of their run")
     # 1. what is trained
     torch.manual_seed(recipe.seed)  # of the adapters
     parameters = add_trained_parts(network, recipe)
@@ -165,7 +170,6 @@ def run(
     # 2. train, or go on
     optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.95), weight_decay=0.0)
     schedule = Schedule(recipe.steps, recipe.lr, recipe.warm_up, linear=recipe.decay == "linear")
-    items = read_dataset(Path(recipe.validation)) if recipe.validation else []
     figures: dict[str, float] = {}
 
     def validate(step: int) -> Mapping[str, float]:
@@ -174,7 +178,7 @@ def run(
         return {f"validation/{name}": value for name, value in figures.items()}
 
     train(
-        NAME, network, Lessons(objective, source), optimizer, schedule, state,
+        NAME, network, RecipeStage(objective, source), optimizer, schedule, state,
         seed=recipe.seed, workers=recipe.workers, accumulate=recipe.accumulate,
         epoch=recipe.steps_per_epoch, validate=validate if items else None,
         arrange=by_length if recipe.group_by_length else None,
@@ -286,7 +290,10 @@ def validation(objective: Objective, lisa: Lisa, items: Sequence[Item]) -> dict[
 def _keep_best(path: Path, network: LisaNetwork, step: int, figures: Mapping[str, float]) -> None:
     """Write what is trained, if its gIoU is the best so far."""
     main = PartialState().is_main_process
-    better = [not path.exists() or torch.load(path, weights_only=True)["giou"] < figures["giou"]]
+    better = [
+        main
+        and not (path.exists() and torch.load(path, weights_only=True)["giou"] >= figures["giou"])
+    ]
     better = broadcast_object_list(better) if PartialState().num_processes > 1 else better
     if better[0]:
         trained = {n: p.detach() for n, p in network.named_parameters() if p.requires_grad}

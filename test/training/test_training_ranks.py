@@ -43,6 +43,8 @@ def test_two_processes_learn_the_same_and_go_on_exactly(tmp_path):
     assert (tmp_path / "whole" / "pretrain_sam.pt").exists()
     for told in (first, second):  # instead of waiting for each other
         assert "at the steps [3, 0]" in told["refused"]
+    # a budget of time ends in the same step for all, though each has its own left
+    assert first["timed"] == second["timed"] > 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
