@@ -1,9 +1,20 @@
 """The exceptions that speak to the user: what was wrong, where, and what to do."""
 
+import sys
+
 
 def counted(count: int, noun: str) -> str:
     """A number with its noun, as sentences have them: 1 mask, 3 masks."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def not_installed(module: str) -> str:
+    """What to do about a package that is missing, or installed for another Python."""
+    return (
+        f"the package {module.partition('.')[0]} is missing from {sys.executable}: activate the "
+        "environment that lisa_ros was installed into, or source the ROS installation "
+        "(docs/install.md)"
+    )
 
 
 class LisaError(Exception):

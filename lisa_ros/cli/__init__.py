@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree
 
-from lisa_ros.errors import LisaError, RemoteFailure
+from lisa_ros.errors import LisaError, RemoteFailure, not_installed
 from lisa_ros.resources import shared_file
 
 COMMANDS: dict[str, str] = {
@@ -142,10 +142,7 @@ def _how_to_install(module: str) -> str:
         return ""
     if package in EXTRAS:
         return f"needs the package {package}: pip install 'lisa_ros[{EXTRAS[package]}]'"
-    return (
-        f"the package {package} is missing from {sys.executable}: activate the environment that "
-        "lisa_ros was installed into, or source the ROS installation (docs/install.md)"
-    )
+    return not_installed(package)
 
 
 def _command(name: str) -> tuple[Callable[[argparse.ArgumentParser], None], Callable[..., int]]:

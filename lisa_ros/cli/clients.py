@@ -254,29 +254,24 @@ def _spinning(
 ) -> Iterator[Listener | Speaker]:
     """A node on a thread of its own; SIGINT and SIGTERM set its `stopping`."""
     import rclpy
-    from rclpy.executors import ExternalShutdownException
+    from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
+
+    from lisa_ros.node.run import spin
 
     rclpy.init(args=ros_arguments, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = make()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: node.stopping.set())
-
-        def spin() -> None:
-            try:
-                rclpy.spin(node)
-            except ExternalShutdownException:
-                pass
-            finally:
-                node.stopping.set()
-
-        spinning = threading.Thread(target=spin, daemon=True)
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        spinning = threading.Thread(target=spin, args=(executor, node, node.stopping), daemon=True)
         spinning.start()
         try:
             yield node
         finally:
-            rclpy.try_shutdown()
+            node.stopping.set()
             spinning.join(2.0)
     finally:
         rclpy.try_shutdown()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from lisa_ros.engine.load import ModelUnavailable, load_engine
 from lisa_ros.engine.question import EngineConfig
-from lisa_ros.errors import ServerUnreachable
+from lisa_ros.errors import ServerUnreachable, not_installed
 
 if TYPE_CHECKING:
     from lisa_ros.engine.engine import Engine
@@ -39,7 +38,7 @@ def load_model(parameters: Mapping[str, Any]) -> tuple[Engine | RemoteEngine, Ne
         try:
             from lisa_ros.tracking.sam2 import load_sam2_tracker
         except ModuleNotFoundError as error:
-            raise ModelUnavailable(missing(error)) from None
+            raise ModelUnavailable(not_installed(error.name or "")) from None
         sam2 = load_sam2_tracker(parameters["follow.tracker"]).model
     if is_address(path):
         remote = RemoteEngine(path, jpeg_quality=parameters["model.jpeg_quality"], config=config)
@@ -56,14 +55,5 @@ def load_model(parameters: Mapping[str, Any]) -> tuple[Engine | RemoteEngine, Ne
             config=config,
         )
     except ModuleNotFoundError as error:
-        raise ModelUnavailable(missing(error)) from None
+        raise ModelUnavailable(not_installed(error.name or "")) from None
     return engine, new_tracker(engine, sam2)
-
-
-def missing(error: ModuleNotFoundError) -> str:
-    """What to do about a package that is not installed, or installed for another Python."""
-    package = str(error.name).partition(".")[0]
-    return (
-        f"the Python package {package} is not installed for {sys.executable}: activate the "
-        "environment of docs/install.md before ros2 run and ros2 launch"
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -15,8 +16,7 @@ from lisa_ros.resources import use_large_image_transport
 
 if TYPE_CHECKING:
     from rclpy.executors import SingleThreadedExecutor
-
-    from lisa_ros.node.perception_node import PerceptionNode
+    from rclpy.node import Node
 
 NAMESPACE = "lisa"
 LOOK_PERIOD = 0.2  # seconds between two looks for a signal; rclpy's wait does not notice one
@@ -51,7 +51,7 @@ def run(ros_arguments: Sequence[str], load: Loader = load_model) -> int:
         executor.add_node(node)
         if node.parameters["autostart"]:
             node.start()
-        _spin(executor, node)
+        spin(executor, node, node.stopping)
         end = time.monotonic() + (0 if node.goals_ended else GOALS_LIMIT)
         node.end_queries()
         while time.monotonic() < end:
@@ -69,9 +69,9 @@ def run(ros_arguments: Sequence[str], load: Loader = load_model) -> int:
     return 0
 
 
-def _spin(executor: SingleThreadedExecutor, node: PerceptionNode) -> None:
-    """Serve until a signal comes. One callback's fault must not end the node."""
-    while not node.stopping.is_set():
+def spin(executor: SingleThreadedExecutor, node: Node, stopping: threading.Event) -> None:
+    """Serve until `stopping` is set. One callback's fault must not end a node."""
+    while not stopping.is_set():
         try:
             executor.spin_once(timeout_sec=LOOK_PERIOD)
         except Exception:

@@ -38,14 +38,14 @@ class ServeOptions:
     """with more than `replicas`, Ray Serve adds and removes them by the questions in flight"""
     threads: int = 0
     batch: int = 8
-    window: float = 0.003
-    """seconds that the first question of a batch waits for others"""
+    window: float = 3.0
+    """milliseconds that the first question of a batch waits for others"""
     queue: int = 200
     """questions that may wait; further ones are refused"""
     max_pixels: int = 8_294_400
     metrics_port: int = 9464
-    cert: Path | None = None
-    key: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     ray_address: str = "local"
 
 
@@ -62,7 +62,7 @@ def check_options(options: ServeOptions, token: str) -> None:
         ("--replicas", options.replicas, 1, 10_000),
         ("--threads", options.threads, 0, 10_000),
         ("--batch", options.batch, 1, 10_000),
-        ("--window", 1000 * options.window, 0, 10_000),
+        ("--window", options.window, 0, 10_000),
         ("--queue", options.queue, 1, 1_000_000),
         ("--max-pixels", options.max_pixels, 1, 2**31),
     ):
@@ -80,7 +80,7 @@ def check_options(options: ServeOptions, token: str) -> None:
         )
     if token and not (token.isascii() and token.isprintable() and " " not in token):
         raise ServeError(f"{TOKEN} may hold letters, digits and -._~+/= alone")
-    check_certificate(options.cert, options.key)
+    check_certificate(options.tls_cert, options.tls_key)
     listen(options.host, options.port).close()
     listen(LOOPBACK[0], options.metrics_port, "--metrics-port").close()
     if "RAY_AUTH_TOKEN" not in os.environ and "RAY_AUTH_TOKEN_PATH" not in os.environ:
@@ -132,8 +132,8 @@ def start(options: ServeOptions, token: str) -> str:
             host=options.host,
             port=options.port,
             request_timeout_s=REQUEST_LIMIT,
-            ssl_keyfile=str(options.key) if options.key else None,
-            ssl_certfile=str(options.cert) if options.cert else None,
+            ssl_keyfile=str(options.tls_key) if options.tls_key else None,
+            ssl_certfile=str(options.tls_cert) if options.tls_cert else None,
         ),
         logging_config={"enable_access_log": False},
     )
@@ -175,7 +175,7 @@ def start(options: ServeOptions, token: str) -> str:
         threads=options.threads,
         max_pixels=options.max_pixels,
         batch=options.batch,
-        window=options.window,
+        window=options.window / 1000,
     )
     try:
         serve.run(engine, name="lisa", route_prefix="/")

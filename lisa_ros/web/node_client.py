@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import cv2
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.action import ActionClient
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -31,6 +30,7 @@ from lisa_ros.node.client import SentGoal
 from lisa_ros.node.inputs.image_conversion import to_rgb
 from lisa_ros.node.inputs.subscription import OnDemandSubscription
 from lisa_ros.node.results.messages import with_masks
+from lisa_ros.node.run import spin
 from lisa_ros.node.status import Status
 
 Post = Callable[[str, str, dict[str, Any], bytes], None]
@@ -106,7 +106,10 @@ class NodeClient:
         self._image_fault = ""
         self._seen = -math.inf  # when the last image came
         self.state: dict[str, Any] = self._state()
-        self._thread = threading.Thread(target=self._spin, name="ros", daemon=True)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(
+            target=spin, args=(self._executor, node, self._stopping), name="ros", daemon=True
+        )
 
     def start(self) -> None:
         """Begin to serve."""
@@ -114,14 +117,13 @@ class NodeClient:
 
     def close(self) -> None:
         """Take back what is open and leave the graph."""
-        cancelled = threading.Event()
-        self._do(lambda: [goal.sent.cancel() for goal in self._goals.values()])
-        self._do(cancelled.set)
-        cancelled.wait(1.0)
+        if self._thread.is_alive():
+            self._do(lambda: [goal.sent.cancel() for goal in self._goals.values()])
+            self._do(self._stopping.set)
+            self._thread.join(2.0)
         self._executor.shutdown(1.0)
         self._node.destroy_node()
         rclpy.try_shutdown(context=self._context)
-        self._thread.join(2.0)
 
     # --- what pages want ---------------------------------------------------------------------
 
@@ -421,18 +423,6 @@ class NodeClient:
         report = self._reports.get(part)
         values = {one.key: one.value for one in report.values} if report else {}
         return values.get(key, "")
-
-    def _spin(self) -> None:
-        """Serve until `close`. One callback's fault must not end the page."""
-        while self._context.ok():
-            try:
-                self._executor.spin_once(timeout_sec=0.2)
-            except ExternalShutdownException:
-                return
-            except Exception:
-                if not self._context.ok():
-                    return
-                self._node.get_logger().error(traceback.format_exc())
 
 
 def segmentation_json(message: Segmentation) -> dict[str, Any]:

@@ -303,7 +303,7 @@ def test_without_what_the_model_needs_clients_hear_the_reason(package):
         wait_for(lambda: "cannot configure" in process.log, "the refusal", START)
         result = robot.ask("the mug")
         assert result.status == Status.NOT_READY
-        assert f"the Python package {package} is not installed" in result.error
+        assert f"the package {package} is missing from" in result.error
         assert "Traceback" not in process.log
 
 

@@ -372,9 +372,9 @@ OPTIONS = {"model": {"device": "cpu"}, "port": free_port(), "metrics_port": free
         ({"batch": 0}, "--batch must be from 1"),
         ({"window": float("nan")}, "--window must be from 0"),
         ({"queue": -1}, "--queue must be from 1"),
-        ({"cert": Path("a.pem")}, "both files"),
-        ({"cert": Path("a.pem"), "key": Path("b.pem")}, "there is no file a.pem"),
-        ({"cert": Path(__file__), "key": Path(__file__)}, "no certificate with its key"),
+        ({"tls_cert": Path("a.pem")}, "both files"),
+        ({"tls_cert": Path("a.pem"), "tls_key": Path("b.pem")}, "there is no file a.pem"),
+        ({"tls_cert": Path(__file__), "tls_key": Path(__file__)}, "no certificate with its key"),
     ],
 )
 def test_a_server_that_must_not_start(options, sentence):
