@@ -10,7 +10,8 @@ from drawn_clip import BLUE, RED, draw, instance
 from lisa_ros.engine.image_features import ImageFeatures
 from lisa_ros.errors import TrackingError
 from lisa_ros.tracking.lisa import MAX_ALIKES, LisaTracker
-from lisa_ros.tracking.thing import MEMORY
+from lisa_ros.tracking.motion import SharedMotion
+from lisa_ros.tracking.thing import MEMORY, Thing, View
 from lisa_ros.tracking.tracker import TrackState, mask_iou
 
 VISIBLE, OCCLUDED, LOST = TrackState.VISIBLE, TrackState.OCCLUDED, TrackState.LOST
@@ -95,6 +96,8 @@ def test_a_new_resolution_goes_on_and_a_new_shape_of_image_begins_to_look():
     (track,) = tracker.update(double, stamp=1 / RATE)
     assert track.mask.shape == (480, 640) and track.state == VISIBLE
     assert mask_iou(track.mask, np.kron(masks[0], np.ones((2, 2), bool))) > 0.85
+    # pixels to its outline, of a square of 46 that has become one of 69
+    assert tracker.things[1].shape.max() == pytest.approx(69 / 2, abs=3)
     half = cv2.resize(image, (160, 120), interpolation=cv2.INTER_AREA)
     (track,) = tracker.update(half, stamp=2 / RATE)
     assert track.mask.shape == (120, 160) and track.state == VISIBLE
@@ -147,6 +150,8 @@ def test_things_come_and_go_and_no_id_comes_back():
         tracker.drop(1)
     (new,) = tracker.add(image, [instance(masks[2], "green")], stamp=0.0)
     assert new.id == 3 and new.label == "green"
+    with pytest.raises(TrackingError, match="1 more things cannot be followed: 2 of at most 2"):
+        tracker.add(image, [instance(masks[0])], stamp=0.0)
     moved, masks = draw([(c, x - 3, y) for c, x, y in things])
     second, third = tracker.update(moved, stamp=1 / RATE)
     assert (second.id, third.id) == (2, 3)
@@ -195,6 +200,31 @@ def test_sam_runs_only_while_something_is_missing_and_the_language_model_never()
     play(tracker, [draw([(GREEN, 80 + n % 2, 120)])[0] for n in range(30)], first=100)
     assert 0 < engine.runs["sam"] <= 11 and tracker.counters["sam_encodes"] == engine.runs["sam"]
     assert not tracker.things[1].visible
+
+
+def test_a_thing_is_known_by_its_first_look_however_it_has_changed_since():
+    image, masks = draw([(RED, 160, 120)])
+    first, later = View.of(image), View.of(draw([(GREEN, 160, 120)])[0])
+    thing = Thing.begun(first, masks[0], 1, "it", 0.0)
+    assert thing.likeness(later, masks[0]) < 0.1
+    for n in range(MEMORY + 2):
+        thing.remember(later, masks[0], float(n))
+    assert len(thing.memory) == MEMORY
+    assert thing.likeness(first, masks[0]) > 0.9 and thing.likeness(later, masks[0]) > 0.9
+
+
+def test_what_trackers_of_one_camera_share_is_told_apart_by_key_and_size():
+    image, _ = draw([(RED, 160, 120)])
+    shared = SharedMotion()
+    view = shared.view(image, "first")
+    assert shared.view(image, "first") is view
+    assert shared.view(image[:, :200], "first").hw == (240, 200)
+    assert shared.view(image, "second") is not view
+
+
+def test_it_is_lost_when_it_was_unseen_for_longer_than_the_limit():
+    tracker = LisaTracker(None, lost_after=2.0)
+    assert [tracker.hidden_state(unseen) for unseen in (2.0, 2.01)] == [OCCLUDED, LOST]
 
 
 def test_memory_does_not_grow():
