@@ -17,6 +17,7 @@ from lisa_ros import cli, demo
 from lisa_ros.cli import main
 from lisa_ros.engine.question import MODES, EngineConfig, Mode
 from lisa_ros.errors import RemoteFailure
+from lisa_ros.serving.server import ServeOptions
 
 
 def command(run, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -285,12 +286,17 @@ class Reached(Exception):
              "--replicas", "2", "--max-replicas", "3", "--threads", "4", "--batch", "5",
              "--window", "6", "--queue", "70", "--max-pixels", "800", "--metrics-port", "9",
              "--tls-cert", "a.pem", "--tls-key", "b.pem", "--ray-address", "there"),
-            "lisa_ros.serving.server.ServeOptions",
-            {"model": {"model": "nano", "device": "cuda:1", "dtype": "auto", "quantization": None,
-                       "vision_tower": None},
-             "host": "::1", "port": 7, "replicas": 2, "max_replicas": 3, "threads": 4, "batch": 5,
-             "window": 0.006, "queue": 70, "max_pixels": 800, "metrics_port": 9,
-             "cert": Path("a.pem"), "key": Path("b.pem"), "ray_address": "there"},
+            "lisa_ros.serving.server.start",
+            {"args": [
+                ServeOptions(
+                    {"model": "nano", "device": "cuda:1", "dtype": "auto", "quantization": None,
+                     "vision_tower": None},
+                    host="::1", port=7, replicas=2, max_replicas=3, threads=4, batch=5, window=6.0,
+                    queue=70, max_pixels=800, metrics_port=9, tls_cert=Path("a.pem"),
+                    tls_key=Path("b.pem"), ray_address="there",
+                ),
+                "secret",
+            ]},
         ),
         (
             ("node", "--model", "7", "--device", "cpu", "--image", "/cam/image/compressed",
@@ -321,6 +327,7 @@ def test_what_options_say_reaches_who_acts_on_it(
     Image.new("RGB", (64, 48)).save(tmp_path / "photo.png")
     monkeypatch.setattr("lisa_ros.recordings.views.read_folder", lambda folder: ([], "up"))
     monkeypatch.setattr("lisa_ros.engine.load.load_engine", lambda **_: None)
+    monkeypatch.setenv("LISA_ROS_TOKEN", "secret")
     monkeypatch.setattr(called, reached)
     places = {
         "photo": tmp_path / "photo.png",
