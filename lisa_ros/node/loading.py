@@ -36,10 +36,10 @@ def load_model(parameters: Mapping[str, Any]) -> tuple[Engine | RemoteEngine, Ne
     path, sam2 = parameters["model.path"], None
     if parameters["follow.tracker"] != "lisa":
         try:
-            from lisa_ros.tracking.sam2 import load_sam2_tracker
+            from lisa_ros.tracking.sam2 import load_sam2_network
         except ModuleNotFoundError as error:
             raise ModelUnavailable(not_installed(error.name or "")) from None
-        sam2 = load_sam2_tracker(parameters["follow.tracker"]).model
+        sam2 = load_sam2_network(parameters["follow.tracker"])
     if is_address(path):
         remote = RemoteEngine(path, jpeg_quality=parameters["model.jpeg_quality"], config=config)
         with suppress(ServerUnreachable):

@@ -30,6 +30,7 @@ THUMBNAIL = (48, 36)  # width and height at which changes are seen
 FOLDER_RATE = 15.0  # frames a second of a folder of images
 LARGEST = 64_000_000  # pixels of a frame
 LAST_FRAMES = 3  # times the usual time of a frame that the last one may take
+SEEKS = (0, 60, 300)  # frames before the wanted one at which it is looked for
 GIF_COLORS, GIF_SAMPLES = 255, 48  # of an animation, and the images that they are taken from
 Report = Callable[[str, int, int], None]
 """told what is being done, how far it is, and how far it will go (0: not known yet)"""
@@ -167,11 +168,12 @@ class FileFrames(FrameSource):
         import av
 
         first_pass, number = not self.times, start
-        # 1. from the key frame before `start`, as long as what comes is what the first pass saw
-        if start and self._seekable:
+        # 1. from the key frame before `start`, or a later seek that lands early enough, as long as
+        # what comes is what the first pass saw
+        for earlier in SEEKS if start and self._seekable else ():
             with (
                 suppress(av.error.FFmpegError, EOFError),
-                closing(self._frames(self._stamps[start])) as frames,
+                closing(self._frames(self._stamps[max(0, start - earlier)])) as frames,
             ):
                 for frame in frames:
                     if frame.pts is not None and frame.pts < self._stamps[start]:
@@ -185,6 +187,8 @@ class FileFrames(FrameSource):
                     yield frame.time, rgb
             if number == len(self._stamps):
                 return
+            if number > start:
+                break
         # 2. from the beginning, by count
         try:
             for place, frame in enumerate(self._frames()):

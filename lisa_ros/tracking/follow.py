@@ -288,6 +288,6 @@ def load_sam2(trackers: Sequence[str], folder: str | None) -> Any:
         raise LisaError("--sam2 has the weights of another tracker: give --tracker sam2 as well")
     if not folder:
         return None
-    from lisa_ros.tracking.sam2 import load_sam2_tracker
+    from lisa_ros.tracking.sam2 import load_sam2_network
 
-    return load_sam2_tracker(folder).model
+    return load_sam2_network(folder)

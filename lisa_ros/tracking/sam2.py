@@ -36,14 +36,8 @@ CONTRAST = 4.0  # standard deviation of grey values below which an image shows n
 SAME_COLORS = 0.7  # Bhattacharyya coefficient of two colour histograms of one thing, at the least
 
 
-def load_sam2_tracker(
-    folder: str | Path,
-    *,
-    device: torch.device | str = "cpu",
-    max_tracks: int = MAX_TRACKS,
-    lost_after: float = LOST_AFTER,
-) -> Sam2Tracker:
-    """A tracker with the weights of a folder; nothing is downloaded.
+def load_sam2_network(folder: str | Path) -> torch.nn.Module:
+    """The network of a folder, in the memory of the processor; nothing is downloaded.
 
     Raises:
         CheckpointError: the folder is none of SAM 2 or EdgeTAM for video, or its weights are
@@ -75,7 +69,7 @@ def load_sam2_tracker(
         raise CheckpointError(
             f"{path} lacks {len(lacking)} of the weights of {MODELS[kind]}, {lacking[0]} for one"
         )
-    return Sam2Tracker(model.to(device).eval(), max_tracks=max_tracks, lost_after=lost_after)
+    return model.eval()
 
 
 @dataclass(eq=False)

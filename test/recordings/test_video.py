@@ -162,6 +162,36 @@ def test_things_keep_their_numbers_and_questions_are_counted_both_ways(tmp_path)
     assert passed == pytest.approx([(19 - found.chosen) / 15, found.chosen / 15])
 
 
+def test_backwards_through_a_stream_decodes_no_more_than_some_times_its_frames(
+    tmp_path, monkeypatch
+):
+    """In MPEG-TS a seek lands behind its frame; each piece was decoded from the beginning."""
+    path, count, decoded = tmp_path / "long.ts", 300, []
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=20, options={"g": "16", "bf": "2"})
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+        for index in range(count):
+            image = av.VideoFrame.from_ndarray(frame(index % FRAMES), format="rgb24")
+            container.mux(stream.encode(image))
+        container.mux(stream.encode())
+    monkeypatch.setattr(clip_files, "MEMORY", 20 * SIZE[0] * SIZE[1] * 3)
+    frames = clip_files.FileFrames._frames
+
+    def counted(source, stamp=None):
+        for one in frames(source, stamp):
+            decoded.append(one.pts)
+            yield one
+
+    monkeypatch.setattr(clip_files.FileFrames, "_frames", counted)
+    with open_frames(path) as source:
+        source.scan(lambda *_: None)
+        forwards = list(source.read(0, count))
+        decoded.clear()
+        backwards = list(source.backwards(count - 1))
+    assert len(decoded) < 5 * count
+    assert all(np.array_equal(a, b) for a, b in zip(forwards[::-1], backwards, strict=True))
+
+
 def test_key_frames_are_even_and_go_where_things_change():
     assert key_frames([0.0] * 100, 4) == [12, 37, 62, 87]
     still = [0.0] * 50 + [1.0] * 10 + [0.0] * 40

@@ -13,7 +13,7 @@ from sam2_samples import small_edgetam, small_sam2
 
 from lisa_ros.engine.answer import Instance
 from lisa_ros.errors import CheckpointError, TrackingError
-from lisa_ros.tracking.sam2 import Sam2Tracker, load_sam2_tracker, preprocess
+from lisa_ros.tracking.sam2 import Sam2Tracker, load_sam2_network, preprocess
 from lisa_ros.tracking.tracker import TrackState
 
 FRAMES = 40
@@ -113,15 +113,15 @@ def test_images_are_squeezed_and_normalised():
 
 def test_a_folder_is_loaded_or_refused_with_a_sentence(model, tmp_path):
     model.save_pretrained(tmp_path / "sam2")
-    tracker = load_sam2_tracker(tmp_path / "sam2", max_tracks=2)
+    tracker = Sam2Tracker(load_sam2_network(tmp_path / "sam2"), max_tracks=2)
     [track] = tracker.start(frame(0), [first()], stamp=0.0)
     assert (track.id, tracker.max_tracks) == (1, 2)
     with pytest.raises(CheckpointError, match=r"config\.json cannot be read"):
-        load_sam2_tracker(tmp_path)
+        load_sam2_network(tmp_path)
     (tmp_path / "sam").mkdir()
     (tmp_path / "sam" / "config.json").write_text(json.dumps({"model_type": "sam"}))
     with pytest.raises(CheckpointError, match="type 'sam', not one of SAM 2"):
-        load_sam2_tracker(tmp_path / "sam")
+        load_sam2_network(tmp_path / "sam")
     (tmp_path / "sam2" / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match="cannot be loaded"):
-        load_sam2_tracker(tmp_path / "sam2")
+        load_sam2_network(tmp_path / "sam2")
