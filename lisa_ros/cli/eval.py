@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lisa_ros.cli import add_model_arguments, model_options
-from lisa_ros.errors import LisaError
+from lisa_ros.errors import LisaError, counted
 from lisa_ros.image_files import figure_format
 from lisa_ros.writing import writable_files, write_file
 
@@ -222,8 +222,8 @@ def _print(results: dict[str, dict[str, dict]], scores: dict) -> None:
         table.add_section()
     Console().print(table)
     print(
-        f"scores of {scores['masks']} masks, {scores['right']} of them right: calibration error "
-        f"{_cell(scores['calibration_error'])}, separation {_cell(scores['separation'])}"
+        f"scores of {counted(scores['masks'], 'mask')}, {scores['right']} of them right:"
+        f" calibration error {_cell(scores['calibration_error'])}, separation {_cell(scores['separation'])}"
     )
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from lisa_ros.cli import add_model_arguments, model_options, seed
-from lisa_ros.errors import CheckpointError, LisaError
+from lisa_ros.errors import CheckpointError, LisaError, counted
 from lisa_ros.writing import writable_file, writable_folder
 
 CONVERSATIONS = ("llava_v1", "llava_llama_2", "vicuna_v1", "nano")
@@ -104,7 +104,7 @@ def run_calibrate(args: argparse.Namespace) -> int:
     weights = fit(samples)
     store(weights, folder)
     found = figures(samples)
-    print(f"{found['masks']} masks, {found['right']} of them right")
+    print(f"{counted(found['masks'], 'mask')}, {found['right']} of them right")
     print(f"calibration error before: {found['calibration_error']:.3f}")
     print(f"written to {config}: {weights}")
     return 0
@@ -151,7 +151,8 @@ def run_finetune(args: argparse.Namespace) -> int:
     if tables:  # minutes: what the model lacks has been told by now
         print(f"drawing {args.output / 'questions'}")
         items = tables.implicit_questions(args.output / "questions", args.questions, args.seed)
-    print(f"{len(items)} questions about {len({item.scene for item in items})} images")
+    images = counted(len({item.scene for item in items}), "image")
+    print(f"{counted(len(items), 'question')} about {images}")
     from lisa_ros.training.recipe import finetune
 
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lisa_ros.errors import LisaError
+from lisa_ros.errors import LisaError, counted
 from lisa_ros.evaluation.evaluate import Sample, calibration_error, scores_and_hits
 from lisa_ros.model.checkpoint import CONFIG_FILE, Lisa
 from lisa_ros.model.config import SCORE_TERMS, LisaConfig
@@ -35,8 +35,8 @@ def fit(samples: Sequence[Sample]) -> dict[str, float]:
     _, hits = scores_and_hits(samples)
     if len(terms) < LEAST_MASKS or hits.all() or not hits.any():
         raise LisaError(
-            f"{len(terms)} masks, {hits.sum()} of them right, are too few to fit a score to: "
-            f"it takes {LEAST_MASKS} or more, right ones and wrong ones; use more images"
+            f"{counted(len(terms), 'mask')}, {hits.sum()} of them right, are too few to fit a score"
+            f" to: it takes {LEAST_MASKS} or more, right ones and wrong ones; use more images"
         )
     inputs = np.array([[mask[name] for name in SCORE_TERMS] for mask in terms])
     weights = np.zeros(len(SCORE_TERMS))

@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 
 from lisa_ros.engine import Answer
-from lisa_ros.errors import LisaError
+from lisa_ros.errors import LisaError, counted
 from lisa_ros.evaluation.evaluate import (
     HIT,
     Sample,
@@ -93,7 +93,8 @@ def draw_reliability(samples: Sequence[Sample], path: Path) -> None:
     left.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="a true score")
     left.set(xlabel="score", ylabel=f"share of masks with IoU > {HIT}", xlim=(0, 1), ylim=(0, 1.08))
     left.set_title(
-        f"{len(scores)} masks; expected calibration error {calibration_error(scores, hits):.3f}",
+        f"{counted(len(scores), 'mask')}; expected calibration error"
+        f" {calibration_error(scores, hits):.3f}",
         fontsize=10,
     )
     limits = np.linspace(0, 1, 101)[:-1]

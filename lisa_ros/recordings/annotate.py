@@ -194,7 +194,8 @@ class Annotator:
         for name in sorted(set(bag.counts) - left_out - set(OUTPUTS)):
             copied, there = self.summary.copied[name], bag.counts[name]
             if copied < there:
-                self.summary.faults.append(f"only {copied} of {there} messages on {name} are there")
+                lacking = f"only {copied} of {counted(there, 'message')} on {name} are there"
+                self.summary.faults.append(lacking)
 
     def _is_due(self, time: int) -> bool:
         """Whether an image is to be asked about; nanoseconds of the recording."""

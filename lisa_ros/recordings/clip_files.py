@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from lisa_ros.errors import ImageError, LisaError
+from lisa_ros.errors import ImageError, LisaError, counted
 from lisa_ros.image_files import IMAGE_SUFFIXES, read_image
 from lisa_ros.writing import written_beside
 
@@ -94,8 +94,8 @@ class FrameSource:
             yield rgb
         if done < stop:
             raise VideoError(
-                f"{self.path} gave {len(self.times)} frames at first, and now only {done}: "
-                "leave it as it is while it is read"
+                f"{self.path} gave {counted(len(self.times), 'frame')} at first, and now only"
+                f" {done}: leave it as it is while it is read"
             )
 
     def backwards(self, start: int) -> Iterator[np.ndarray]:
@@ -202,7 +202,7 @@ class FileFrames(FrameSource):
         except (av.error.FFmpegError, EOFError) as error:
             if not self._stamps:
                 raise VideoError(f"{self.path} cannot be read as video: {_reason(error)}") from None
-            done = f"{len(self._stamps)} frames{self._told}"
+            done = f"{counted(len(self._stamps), 'frame')}{self._told}"
             self._fault(f"it breaks off after {done} ({_reason(error)})")
 
     def _frames(self, stamp: int | None = None) -> Iterator[Any]:
@@ -237,7 +237,7 @@ class FileFrames(FrameSource):
         import av
 
         stream = container.streams.video[0]
-        done = f"it breaks off after {len(self._stamps)} frames"
+        done = f"it breaks off after {counted(len(self._stamps), 'frame')}"
         if packets < stream.frames and "mp4" not in container.format.name:  # may leave some out
             self._fault(done + self._told)
             return

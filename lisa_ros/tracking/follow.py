@@ -16,7 +16,7 @@ import numpy as np
 
 from lisa_ros.engine.answer import Answer, Instance
 from lisa_ros.engine.question import check_image
-from lisa_ros.errors import BusyError, LisaError, ServerUnreachable, TrackingError
+from lisa_ros.errors import BusyError, LisaError, ServerUnreachable, TrackingError, counted
 from lisa_ros.tracking.tracker import Track, Tracker, TrackState, mask_iou
 
 if TYPE_CHECKING:
@@ -238,7 +238,8 @@ def instance_at(
     labels = np.full((height, width), cv2.GC_BGD, np.uint8)
     if len(box):
         if len(box) != 4:
-            raise TrackingError(f"a box is x, y, width, height; this one has {len(box)} numbers")
+            given = counted(len(box), "number")
+            raise TrackingError(f"a box is x, y, width, height; this one has {given}")
         x, y, w, h = (int(v) for v in box)
         if w < 2 or h < 2 or x < 0 or y < 0 or x + w > width or y + h > height:
             raise TrackingError(
@@ -248,7 +249,7 @@ def instance_at(
         whole = labels == cv2.GC_PR_FGD
     else:
         if len(point) != 2:
-            raise TrackingError(f"a point is x, y; this one has {len(point)} numbers")
+            raise TrackingError(f"a point is x, y; this one has {counted(len(point), 'number')}")
         x, y = (int(v) for v in point)
         if not (0 <= x < width and 0 <= y < height):
             raise TrackingError(

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from lisa_ros.errors import LisaError
+from lisa_ros.errors import LisaError, counted
 from lisa_ros.evaluation.published import CATALOGUE
 
 PRESETS = Path(__file__).parent / "recipes"
@@ -120,7 +120,8 @@ def read_recipe(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
     recipe = Recipe(**{k: _value(k, v, places.get(k, str(path))) for k, v in values.items()})
     if len(recipe.rates) != len(recipe.sets):
         place = places.get("rates", places.get("sets", str(path)))
-        raise RecipeError(f"{place}: rates must be {len(recipe.sets)} numbers, one for each group")
+        numbers = counted(len(recipe.sets), "number")
+        raise RecipeError(f"{place}: rates must be {numbers}, one for each group")
     return recipe
 
 
