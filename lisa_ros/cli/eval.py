@@ -221,10 +221,9 @@ def _print(results: dict[str, dict[str, dict]], scores: dict) -> None:
             table.add_row(f"  {kind}", *(_cell(row[name]) for name in COLUMNS.values()))
         table.add_section()
     Console().print(table)
-    print(
-        f"scores of {counted(scores['masks'], 'mask')}, {scores['right']} of them right:"
-        f" calibration error {_cell(scores['calibration_error'])}, separation {_cell(scores['separation'])}"
-    )
+    told = f"{counted(scores['masks'], 'mask')}, {scores['right']} of them right"
+    error, separation = (_cell(scores[name]) for name in ("calibration_error", "separation"))
+    print(f"scores of {told}: calibration error {error}, separation {separation}")
 
 
 def _cell(value: float | int | None) -> str:
