@@ -31,7 +31,6 @@ WAKE_WORD, CALLED = "robot", 0.05  # what some sentences begin with, and how man
 DISCOUNT = 0.5  # taken from every count for what was never counted
 LEAST = 2  # times that three words must stand in a row to be kept
 _SLOT = re.compile(r"(\{\w+\})")
-_STOP = re.compile(r"[.,;:!?]+\s*|\s+-\s+")
 
 
 def spoken_words(text: str) -> list[str]:
