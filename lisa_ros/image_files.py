@@ -140,8 +140,12 @@ def image_format(path: Path) -> str:
     """
     kind = Image.registered_extensions().get(path.suffix.lower(), "")
     if kind not in Image.SAVE:
-        raise WriteError(f"cannot write {path}: its ending names no image format (.png, .jpg)")
+        raise _no_format(path, ".png, .jpg")
     return kind
+
+
+def _no_format(path: Path, endings: str) -> WriteError:
+    return WriteError(f"cannot write {path}: its ending names no image format ({endings})")
 
 
 def write_image(path: Path, pixels: np.ndarray) -> None:
@@ -165,7 +169,7 @@ def figure_format(path: Path) -> str:
 
     kind = path.suffix.lstrip(".").lower() or "png"
     if kind not in FigureCanvasBase.filetypes:
-        raise WriteError(f"cannot write {path}: its ending names no image (.png, .jpg, .svg)")
+        raise _no_format(path, ".png, .jpg, .svg")
     return kind
 
 

@@ -135,13 +135,7 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
 def run_bag(args: argparse.Namespace) -> int:
     """Annotate, with a progress bar."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import Progress
 
     from lisa_ros.engine.load import load_engine
     from lisa_ros.recordings.annotate import Annotator, describe
@@ -161,8 +155,7 @@ def run_bag(args: argparse.Namespace) -> int:
     with console.status("loading the model ..."):
         engine = load_engine(**model_options(args))
     check_mode(args.mode, engine.modes)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+    with Progress(console=console) as progress:
         task = progress.add_task(args.recording.name, total=None)
         for said in annotator.run(engine):
             progress.update(task, total=annotator.total, advance=1)

@@ -70,13 +70,13 @@ def read_questions() -> list[DemoQuestion]:
     ]
 
 
-def read_recording(path: Path = RECORDING) -> list[RecordedScene]:
-    """The scenes of a recording in the order in which they were taken."""
+def read_recording() -> list[RecordedScene]:
+    """The scenes of the recording in the order in which they were taken."""
     from lisa_ros.recordings.bag import Bag
 
     scenes: list[RecordedScene] = []
     pending: dict[str, Any] = {}
-    with Bag(path) as bag:
+    with Bag(RECORDING) as bag:
         for recorded in bag.messages():
             topic, message = recorded.topic.name, bag.decode(recorded)
             if topic == SCENE:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import hmac
 import ipaddress
 import os
 import secrets
 import socket
-import ssl
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
@@ -123,17 +125,9 @@ def new_token() -> str:
 
 
 def fingerprint(certificate: Path) -> str:
-    """SHA-256 of the certificate as browsers show it.
-
-    Raises:
-        ListenError: the file holds no certificate.
-    """
-    text = certificate.read_text(encoding="ascii", errors="replace")
-    begin, end = text.find(ssl.PEM_HEADER), text.find(ssl.PEM_FOOTER)
-    if min(begin, end) < 0:
-        raise ListenError(f"there is no certificate in {certificate}")
-    digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(text[begin : end + len(ssl.PEM_FOOTER)]))
-    return ":".join(f"{byte:02X}" for byte in digest.digest())
+    """SHA-256 of a file's first certificate as browsers show it."""
+    found = x509.load_pem_x509_certificate(certificate.read_bytes())
+    return found.fingerprint(hashes.SHA256()).hex(":").upper()
 
 
 def self_signed(address: str) -> Path:
@@ -141,11 +135,6 @@ def self_signed(address: str) -> Path:
 
     It is kept so that a browser that was told to trust it need not be told again.
     """
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
-
     names: list[x509.GeneralName] = []
     for name in dict.fromkeys(("localhost", "127.0.0.1", socket.gethostname(), address)):
         try:

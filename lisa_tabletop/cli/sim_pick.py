@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     writable_folder(args.output).mkdir(parents=True, exist_ok=True)
     from rich.console import Console
 
-    console = Console(width=None if os.isatty(1) else 100)
+    console = Console(width=None if os.isatty(1) else 100, soft_wrap=True)
     with _perception(args, console) as perception:
         _run(args, perception, console)
     names = ("pick.mp4", "pick.gif") * bool(args.filmed) + ("pick.jpg", "pick.json")
@@ -133,6 +133,6 @@ def _run(args: argparse.Namespace, perception: Perception, console: Console) -> 
         if trials:
             for hand, group in by_hand(trials).items():
                 title = f"Simulated picks with {masks}" + (f", {hand}" if hand else "")
-                console.print(table(group, title))
+                console.print(table(group, title), soft_wrap=False)
             save_contact_sheet(args.output / "pick.jpg", film.tiles)
             save(args.output / "pick.json", trials, {key: getattr(args, key) for key in SETTINGS})
