@@ -93,7 +93,7 @@ def test_the_quality_of_service_of_depth_is_its_own():
         robot.film()
         wait_for(lambda: robot.ask("hello").status == Status.OK, "the image, best effort")
         words = (
-            "/lisa/depth: 1 publishers (BEST_EFFORT), this subscription is RELIABLE: these do not "
+            "/lisa/depth: 1 publisher (BEST_EFFORT), this subscription is RELIABLE: these do not "
             "fit, set depth.qos to auto or sensor_data"
         )
         wait_for(lambda: words in process.log, "the reason in the log")

@@ -60,7 +60,7 @@ def test_before_the_first_image(robot):
     assert result.status == Status.NO_IMAGE and "/lisa/image" in result.error
     assert (result.width, result.header.frame_id) == (0, "")
     log = robot.processes[0]
-    words = "1 publishers (RELIABLE), this subscription is RELIABLE: these fit"
+    words = "1 publisher (RELIABLE), this subscription is RELIABLE: these fit"
     wait_for(lambda: words in log.log, "the reason in the log")
 
 
@@ -355,7 +355,7 @@ def test_reasons_for_missing_images():
         wait_for(lambda: words in process.log, "the reason: wrong type")
         stranger.close()
         robot.node.create_publisher(Image, "/camera/image", BEST_EFFORT)
-        words = "1 publishers (BEST_EFFORT), this subscription is RELIABLE: these do not fit"
+        words = "1 publisher (BEST_EFFORT), this subscription is RELIABLE: these do not fit"
         wait_for(lambda: words in process.log, "the reason: QoS")
         assert elsewhere and twin and robot.ask("hello").status == Status.NO_IMAGE
 
