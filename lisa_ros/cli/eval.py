@@ -141,7 +141,10 @@ def run_eval(args: argparse.Namespace) -> int:
             shown.append((sample, answer))
     asked, unasked = [s for s in samples if not s.fault], [s for s in samples if s.fault]
     results, scores = report(asked), calibration.figures(asked)
-    _print(results, scores)
+    _print_table("questions", COLUMNS, results)
+    told = f"{counted(scores['masks'], 'mask')}, {scores['right']} of them right"
+    error, separation = (_cell(scores[name]) for name in ("calibration_error", "separation"))
+    print(f"scores of {told}: calibration error {error}, separation {separation}")
     found = {"model": args.model, "mode": args.mode, "questions": len(items)}
     found |= {"comparable": comparable, "results": results, "scores": scores}
     if unasked:
@@ -209,21 +212,21 @@ def _print_unasked(unasked: Sequence[Sample], count: int, zeros: dict) -> None:
         )
 
 
-def _print(results: dict[str, dict[str, dict]], scores: dict) -> None:
+def _print_table(head: str, columns: dict[str, str], parts: dict[str, dict[str, dict]]) -> None:
+    """The figures of each kind of question or clip, below the name of the part, if it has one."""
     from rich.console import Console
 
     from lisa_ros.text_tables import plain_table
 
-    table = plain_table(["questions", *COLUMNS])
-    for split, kinds in results.items():
-        table.add_row(f"[bold]{split}")
+    table = plain_table([head, *columns])
+    for part, kinds in parts.items():
+        if part:
+            table.add_row(f"[bold]{part}")
         for kind, row in kinds.items():
-            table.add_row(f"  {kind}", *(_cell(row[name]) for name in COLUMNS.values()))
+            name = f"  {kind}" if part else kind
+            table.add_row(name, *(_cell(row[column]) for column in columns.values()))
         table.add_section()
     Console().print(table)
-    told = f"{counted(scores['masks'], 'mask')}, {scores['right']} of them right"
-    error, separation = (_cell(scores[name]) for name in ("calibration_error", "separation"))
-    print(f"scores of {told}: calibration error {error}, separation {separation}")
 
 
 def _cell(value: float | int | None) -> str:
@@ -285,7 +288,8 @@ def _run_video(args: argparse.Namespace) -> int:
         results = video_scores.report_clips(done)
         if len(scores) > 1:
             print(f"{tracker}:")
-        _print_video(results)
+        whole = {k: {**r, "milliseconds": round(r["milliseconds"])} for k, r in results.items()}
+        _print_table("kind", VIDEO_COLUMNS, {"": whole})
         print(", ".join(f"{name} {count}" for name, count in sorted(counters[tracker].items())))
         found[tracker] = {
             "begin": "instruction" if asked[tracker] else "mask",
@@ -313,18 +317,6 @@ def _clip_figures(score: ClipScore) -> dict:
         "switches": score.switches,
         "found_after": [None if wait == float("inf") else wait for wait in score.found_after],
     }
-
-
-def _print_video(results: dict[str, dict]) -> None:
-    from rich.console import Console
-
-    from lisa_ros.text_tables import plain_table
-
-    table = plain_table(["kind", *VIDEO_COLUMNS])
-    for kind, row in results.items():
-        whole = {**row, "milliseconds": round(row["milliseconds"])}
-        table.add_row(kind, *(_cell(whole[name]) for name in VIDEO_COLUMNS.values()))
-    Console().print(table)
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
