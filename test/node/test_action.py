@@ -195,7 +195,7 @@ def test_unknown_mode_and_empty_instruction(client):
     assert (status, result.status) == (GoalStatus.STATUS_ABORTED, Status.REJECTED)
 
 
-def test_own_time_limit_and_length(client):
+def test_own_time_limit_and_length(robot, client):
     status, result = client.ask("endless", timeout=2.0)
     assert (status, result.status) == (GoalStatus.STATUS_ABORTED, Status.TIMEOUT)
     assert result.answer.startswith("Sure, it is here. on")
@@ -203,6 +203,10 @@ def test_own_time_limit_and_length(client):
         assert client.ask("the mug", timeout=timeout)[1].status == Status.OK
     status, result = client.ask("long:50", max_new_tokens=6)
     assert result.answer == "Sure, it is here. word0 word1"
+    assert robot.set(query__max_new_tokens=8).successful
+    _, result = client.ask("long:50", max_new_tokens=1000)  # the node's own limit holds
+    assert robot.set(query__max_new_tokens=2000).successful
+    assert result.answer == "Sure, it is here. word0 word1 word2 word3"
 
 
 def test_dialogue_is_remembered_by_name_and_cleared(client):

@@ -79,6 +79,7 @@ def test_a_question_comes_back_from_its_bytes(quality):
         b'{"version": 1, "instruction": "a", "history": [1]}\n',
         b'{"version": 1, "instruction": "a", "time_left": NaN}\n',
         b'{"version": 1, "instruction": "a", "max_new_tokens": "9"}\n',
+        b'{"version": 1, "instruction": "a", "max_new_tokens": true}\n',
         b'{"version": 1, "instruction": "a", "file": "x"}\n',
         b'{"version": 1, "instruction": "' + b"a" * wire.LONGEST_HEAD + b'"}\n',
     ],
@@ -129,6 +130,23 @@ def test_a_known_image_is_named_and_not_sent_again():
     assert sent[1].frame == sent[2].frame == wire.frame_name(sent[0].file)
     assert len(bodies[1]) < 1000
     assert [one.keep for one in sent] == [True] * 5 + [False]
+
+
+def test_of_many_images_the_newest_are_named_and_another_shape_is_another_image(monkeypatch):
+    monkeypatch.setattr(remote, "KEPT_FRAMES", 2)
+    bodies: list[bytes] = []
+
+    def answer(connection, path, body):
+        bodies.append(body)
+        connection.sendall(reply(wire.write_event(Finished(replace(ANSWER, instances=[])))))
+
+    with server(answer) as address:
+        engine = RemoteEngine(address)
+        for key in ("a", "b", "c", "c", "a"):
+            engine.segment(IMAGE, "the mug", key=key)
+        engine.segment(IMAGE[:-1], "the mug", key="a")
+    sent = [bool(wire.read_question(body).file) for body in bodies]
+    assert sent == [True, True, True, False, True, True]
 
 
 def test_a_batch_is_asked_together_and_answered_in_its_order():

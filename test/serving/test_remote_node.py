@@ -12,10 +12,10 @@ from drawn_clip import RED, draw
 from fake_server import LINES, always, hang, itself, reply, server
 from follow_rig import Stage, following
 from lisa_ros.msg import Instance, Segmentation
-from node_rig import rig, wait_for
+from node_rig import SegmentClient, rig, wait_for
 
 from lisa_ros.serving.remote_tracker import TRACK, TrackSessions
-from lisa_ros.serving.wire import write_refusal
+from lisa_ros.serving.wire import read_question, write_refusal
 
 RIGHT = reply(*LINES)
 MOST_MEMORY = 200e6  # bytes
@@ -76,6 +76,20 @@ def test_answers_of_the_server_are_results_of_the_node(robot):
     assert (result.status, result.answer) == (Segmentation.OK, "It is here.")
     assert [one.label for one in result.instances] == ["the mug"]
     assert "distant on http" in robot.processes[0].log
+
+
+def test_a_goals_endless_timeout_becomes_one_that_the_server_takes(robot, behaviour):
+    asked = []
+
+    def answer(connection, path, body):
+        asked.append(read_question(body))
+        connection.sendall(RIGHT)
+
+    client = SegmentClient(robot)
+    with behaviour.saying(answer):
+        _, result = client.ask("the mug", timeout=float("inf"))
+    assert result.status == Segmentation.OK
+    assert 60 < asked[-1].time_left <= 3600
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,15 @@ def test_a_place_that_cannot_be_reached_is_not_believed():
     np.testing.assert_array_equal(follower.places[1], [0.8, 0, 0])
 
 
+def test_of_two_that_look_alike_the_surer_one_is_taken():
+    follower, model, _ = begun([(RED, 160, 120)])
+    blind(follower)
+    image, masks = draw([(RED, 60, 60), (RED, 250, 170)])
+    model.masks = list(masks)
+    (track,) = follower.update(image, stamp=5.0)
+    assert track.state == TrackState.VISIBLE and mask_iou(track.mask, masks[0]) > 0.9
+
+
 def test_it_begins_from_a_box_a_point_or_an_instance_without_the_model():
     image, masks = draw([(RED, 80, 120), (BLUE, 220, 120)])
     model = Model()
@@ -94,6 +103,10 @@ def test_it_begins_from_a_box_a_point_or_an_instance_without_the_model():
     (track,) = follower.begin(image, stamp=0.0, instances=[instance(masks[1], "the blue one")])
     assert track.label == "the blue one" and mask_iou(track.mask, masks[1]) > 0.9
     assert track.id == 3 and model.runs == 0
+    # a box may reach to the very edge
+    image, masks = draw([(BLUE, 290, 210)])
+    (track,) = follower.begin(image, stamp=0.0, box=(260, 180, 60, 60))
+    assert mask_iou(track.mask, masks[0]) > 0.85
     for wrong in ({"box": (300, 10, 40, 20)}, {"box": (1, 2)}, {"point": (320, 5)}, {}):
         with pytest.raises(TrackingError):
             follower.begin(image, stamp=0.0, **wrong)
