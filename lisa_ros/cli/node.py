@@ -89,7 +89,7 @@ def run_demo(args: argparse.Namespace) -> int:
     from lisa_ros.demo.demonstration import ask_all, table_of
 
     # sentences are lines of their own in a file, whatever its width; the table is not
-    console = Console(width=None if os.isatty(1) else 150, soft_wrap=True)
+    console = Console(width=None if os.isatty(1) else 150, soft_wrap=not os.isatty(1))
     replies = ask_all(args.model, args.output, console)
     console.print(table_of(replies), soft_wrap=False)
     console.print(f"The node's overlay of each answer: {args.output}/NN_*.png")
@@ -124,14 +124,14 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
 def run_serve(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
     from lisa_ros.model.config import find
-    from lisa_ros.serving.remote import TOKEN
+    from lisa_ros.serving.remote import read_token
     from lisa_ros.serving.server import ServeOptions, start, stop
 
     find(args.model)
     given = {one.name: getattr(args, one.name) for one in fields(ServeOptions)[1:]}
     options = ServeOptions(model_options(args), **given)
     stopping = threading.Event()
-    ray_at = start(options, os.environ.get(TOKEN, "").strip())
+    ray_at = start(options, read_token())
     for number in (signal.SIGINT, signal.SIGTERM):  # now, in the place of Ray's handlers
         signal.signal(number, lambda *_: stopping.set())
     address = link_to(args.host, args.port, tls=args.tls_cert is not None)

@@ -86,6 +86,14 @@ HTTP_BUSY = 503  # Ray Serve's own answer where too many questions wait
 HTTP_BROKEN = (500, 502, 504)  # its own, or a load balancer's, where a replica has ended
 
 
+def read_token() -> str:
+    """The environment's token, for server and robot; `ServerError` if no header can carry it."""
+    token = os.environ.get(TOKEN, "").strip()
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise ServerError(f"{TOKEN} holds what no token has: letters, digits and -._~+/= alone")
+    return token
+
+
 def is_address(model: str | os.PathLike) -> bool:
     """Whether a model is named by the address of a server."""
     return str(model).lower().startswith(("http://", "https://"))
@@ -267,10 +275,7 @@ class _Server:
         self.context = ssl.create_default_context() if parts.scheme.lower() == "https" else None
         # the same for all questions of this engine: its images lie on one replica of the server
         self.headers = {SESSION_HEADER: uuid.uuid4().hex}
-        token = os.environ.get(TOKEN, "").strip()
-        if not (token.isascii() and (token.isprintable() or not token)):
-            raise ServerError(f"{TOKEN} holds what no token has: letters, digits and -._~+/= alone")
-        if token:
+        if token := read_token():
             self.headers["authorization"] = f"Bearer {token}"
         self.idle: list[http.client.HTTPConnection] = []
         self.lost = False

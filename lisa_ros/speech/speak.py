@@ -13,7 +13,6 @@ from std_msgs.msg import Bool, String
 from lisa_ros.errors import LisaError
 from lisa_ros.speech.listen import LATCHED
 
-COMMAND = "espeak-ng --stdin"
 LONGEST = 1000  # characters that are said of one answer
 
 
@@ -31,7 +30,7 @@ class Speaker(Node):
         SpeakError: there is no such program.
     """
 
-    def __init__(self, command: str = COMMAND, namespace: str = "lisa") -> None:
+    def __init__(self, command: str, namespace: str = "lisa") -> None:
         try:
             words = shlex.split(command)
         except ValueError as error:

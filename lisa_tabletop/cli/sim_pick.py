@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     writable_folder(args.output).mkdir(parents=True, exist_ok=True)
     from rich.console import Console
 
-    console = Console(width=None if os.isatty(1) else 100, soft_wrap=True)
+    console = Console(width=None if os.isatty(1) else 100, soft_wrap=not os.isatty(1))
     with _perception(args, console) as perception:
         _run(args, perception, console)
     names = ("pick.mp4", "pick.gif") * bool(args.filmed) + ("pick.jpg", "pick.json")
