@@ -205,7 +205,7 @@ def test_self_test_does_not_answer_on_the_result_topic(robot):
     before = len(robot.results)
     result = robot.call(Trigger, "self_test", Trigger.Request())
     assert result.success and result.message.startswith("fake on cpu answered 'the red ball' in ")
-    assert "OK, 1 masks" in result.message
+    assert "OK, 1 mask" in result.message
     assert robot.ask("hello").status == Status.OK
     assert len(robot.results) == before + 1
 
