@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import signal
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from lisa_ros.errors import LisaError, WriteError
+from lisa_ros.training import loop
 from lisa_ros.training.loop import LOG_EVERY, Schedule, prefetch, train, write_tensors
 
 
@@ -107,7 +109,12 @@ def test_a_step_is_taken_in_training_and_no_gradient_is_too_long(tmp_path):
             return 1e6 * network.slope.sum(), {}
 
     modes: list[bool] = []
-    network = fit(Steep(), tmp_path, Schedule(4, 0.1, 1))
+    network = Line()
+    train(
+        "fit", network, Steep(), torch.optim.SGD(network.parameters(), lr=0.0),
+        Schedule(4, 0.1, 1), tmp_path, seed=0, epoch=2,
+        validate=lambda step: network.eval() and {"figure": 1.0},
+    )  # fmt: skip
     rates = [Schedule(4, 0.1, 1).lr_at(step, 0) for step in range(4)]
     # clipped to length 1 and begun anew in every step
     assert network.slope.norm().item() == pytest.approx(sum(rates), rel=1e-3)
@@ -124,6 +131,54 @@ def test_averaged_weights_are_those_of_the_end(tmp_path):
     passed: list[torch.Tensor] = []
     network = fit(Constant(), tmp_path, Schedule(30, 0.1, 1), ema=0.9)
     assert passed[10][0] < network.slope[0] < passed[-1][0]
+
+
+class Stopped(Fit):
+    """Is told to stop in its fifth batch, by so many signals."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def loss(self, network, x):
+        if len(self.seen) == 4:
+            for _ in range(self.times):
+                os.kill(os.getpid(), signal.SIGINT)
+        return super().loss(network, x)
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
+    """With what an optimizer and an average remember."""
+
+    def learn(stage, folder) -> torch.Tensor:
+        network = Line()
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.0, momentum=0.9)
+        train("fit", network, stage, optimizer, Schedule(9, 0.1, 1), folder, seed=0, ema=0.9)
+        return network.slope
+
+    whole = learn(Fit(), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 5 of 9"):
+        learn(Stopped(1), tmp_path / "halves")
+    assert torch.equal(learn(Fit(), tmp_path / "halves"), whole)
+
+
+def test_who_asks_twice_does_not_wait_for_the_step(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(Stopped(2), tmp_path, Schedule(9, 0.1, 1))
+    assert not (tmp_path / "fit.pt").exists()
+
+
+def test_a_run_that_breaks_loses_no_more_than_since_its_last_checkpoint(tmp_path, monkeypatch):
+    class Breaks(Fit):
+        def loss(self, network, x):
+            if len(self.seen) == 4:
+                raise RuntimeError("no memory")
+            return super().loss(network, x)
+
+    monkeypatch.setattr(loop, "SAVE_SECONDS", -1.0)
+    with pytest.raises(RuntimeError, match="no memory"):
+        fit(Breaks(), tmp_path, Schedule(9, 0.1, 1))
+    assert torch.load(tmp_path / "fit.pt", weights_only=True)["step"] == 4
 
 
 def test_a_loss_that_is_no_number_is_said_and_the_checkpoint_stays(tmp_path):
