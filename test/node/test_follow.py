@@ -182,7 +182,7 @@ def test_more_things_than_the_limit(stage):
             status, result = stage.follow(instruction="color:0000ff").end()
             assert status == ABORTED and result.segmentation.status == Status.OK
             assert "1 things are followed already (follow.max_things)" in result.reason
-        assert "1 things more than can be followed" in stage.robot.processes[0].log
+        assert "1 thing more than can be followed" in stage.robot.processes[0].log
     finally:
         stage.set(follow__max_things=16)
 
