@@ -109,6 +109,17 @@ def test_the_rotary_base_is_read_in_both_places(tmp_path: Path, golden_mask: Ten
     assert not torch.allclose(masks[0], golden_mask)
 
 
+def test_settings_that_are_not_given_are_those_of_the_released_models(
+    tmp_path: Path, golden_mask: Tensor
+) -> None:
+    folder = write_official(tmp_path / "lisa")
+    settings = json.loads((folder / "config.json").read_text())
+    for name in ("mm_use_im_start_end", "mm_vision_select_layer", "mm_vision_select_feature"):
+        del settings[name]
+    (folder / "config.json").write_text(json.dumps(settings))
+    assert torch.equal(mask_of(load(folder, vision_tower=TOWER)), golden_mask)
+
+
 def test_weights_saved_from_a_wrapped_model(tmp_path: Path, golden_mask: Tensor) -> None:
     wrapped = {f"module.{name}": tensor for name, tensor in golden_tensors().items()}
     lisa = load(write_official(tmp_path, wrapped), vision_tower=TOWER)
