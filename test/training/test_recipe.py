@@ -307,6 +307,26 @@ def test_what_is_trained_is_in_float32_where_the_rest_is_not():
     assert len(adapters) == 4 * len(lisa.network.language_model.layers)
 
 
+def test_the_merged_model_is_the_one_that_was_trained():
+    lisa = load("nano")
+    recipe = Recipe(lora_rank=4, lora_alpha=12, lora_dropout=0)
+    recipes.add_trained_parts(lisa.network, recipe)
+    torch.manual_seed(0)
+    for name, one in lisa.network.named_parameters():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(one, std=0.05)
+    words = torch.randn(1, 5, lisa.config.llama["hidden_size"])
+    with torch.no_grad():
+        trained = lisa.network.language_model(inputs_embeds=words).last_hidden_state
+        tensors = recipes.merged(lisa.network, 12 / 4, torch.float32)
+        other = load("nano").network
+        before = other.language_model(inputs_embeds=words).last_hidden_state
+        other.load_state_dict(tensors)
+        after = other.language_model(inputs_embeds=words).last_hidden_state
+    assert torch.allclose(after, trained, atol=1e-4)
+    assert not torch.allclose(before, trained, atol=1e-2)
+
+
 def test_presets_are_recipes_and_say_what_the_authors_do():
     for path in PRESETS.glob("*.yaml"):
         read_recipe(path)
