@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import secrets
 import signal
 import sys
 import tempfile
@@ -76,7 +77,7 @@ def run_web(args: argparse.Namespace) -> int:
         certificate = key = access.self_signed(own_address(args.host))
     listening = listen(args.host, args.port)
     port = listening.getsockname()[1]
-    token = "" if is_loopback(args.host) else access.new_token()
+    token = "" if is_loopback(args.host) else secrets.token_urlsafe(16)  # 128 bits
     with _demonstration(args) as demo:
         server = WebServer(*_node_names(args), token, port, demo, args.speech_model)
         link = f"{link_to(args.host, port, tls=certificate is not None)}/"

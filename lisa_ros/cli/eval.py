@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from lisa_ros.engine import Answer, Engine
     from lisa_ros.evaluation.evaluate import Sample
     from lisa_ros.evaluation.reasonseg import Item
-    from lisa_ros.evaluation.video_scores import ClipScore
 
 COLUMNS = {
     "asked": "samples",
@@ -295,7 +295,16 @@ def _run_video(args: argparse.Namespace) -> int:
             "begin": "instruction" if asked[tracker] else "mask",
             "results": results,
             "counters": dict(counters[tracker]),
-            "clips": {score.clip.name: _clip_figures(score) for score in done},
+            "clips": {
+                one.clip.name: {
+                    "j": one.j.mean(1).tolist(),
+                    "f": one.f.mean(1).tolist(),
+                    "wrong": None if one.wrong is None else one.wrong.mean(1).tolist(),
+                    "switches": one.switches,
+                    "found_after": [s if math.isfinite(s) else None for s in one.found_after],
+                }
+                for one in done
+            },
         }
     if len(scores) > 1:
         each = {one: sum(s.seconds * len(s.clip.frames) for s in scores[one]) for one in scores}
@@ -307,16 +316,6 @@ def _run_video(args: argparse.Namespace) -> int:
         found = {"model": args.model, "ms": spent, "trackers": found}
         write_file(args.json, json.dumps(found, indent=2) + "\n")
     return 0
-
-
-def _clip_figures(score: ClipScore) -> dict:
-    return {
-        "j": score.j.mean(1).tolist(),
-        "f": score.f.mean(1).tolist(),
-        "wrong": None if score.wrong is None else score.wrong.mean(1).tolist(),
-        "switches": score.switches,
-        "found_after": [None if wait == float("inf") else wait for wait in score.found_after],
-    }
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:

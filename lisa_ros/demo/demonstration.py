@@ -240,7 +240,8 @@ def ask_all(model: str, folder: Path, console: Console) -> list[DemoReply]:
             progress = f"\\[{number}/{len(questions)}] {question.instruction}"
             with console.status(progress):
                 reply = client.reply_to(question, stamp)
-            name = f"{number:02d}_{slug(question.instruction)}.png"
+            words = re.sub(r"[\W_]+", "_", question.instruction.lower()).strip("_")
+            name = f"{number:02d}_{words[:50].rstrip('_')}.png"
             write_image(folder / name, reply.overlay)
             replies.append(reply)
             seconds = reply.message.timings.total / 1000
@@ -288,11 +289,6 @@ def show_scene(player: NodeProcess, seed: int) -> int:
     player.process.wait()
     player.check()
     raise AssertionError("check raises, as the camera has ended")
-
-
-def slug(text: str) -> str:
-    """A file name's part from an instruction."""
-    return re.sub(r"[\W_]+", "_", text.lower()).strip("_")[:50].rstrip("_")
 
 
 def table_of(replies: list[DemoReply]) -> Table:

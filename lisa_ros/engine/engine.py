@@ -140,8 +140,10 @@ class Engine:
             # 4. close: remember what was said, for the next time that it is asked
             for index, group in enumerate(groups):
                 best = _surest(group)
-                if not single:
-                    yield from ((index, event) for event in _replay(best))
+                if not single:  # it was chosen after it was complete: its events come now
+                    if best.text:
+                        yield index, TextDelta(best.text)
+                    yield from ((index, MaskReady(one)) for one in best.instances)
                 # what was broken off or ran in circles is no good guess
                 if best.stopped_by in ("end", "tokens"):
                     self.drafter.remember(best.question, best.ids)
@@ -403,11 +405,3 @@ def _surest(group: list[RequestState]) -> RequestState:
     middle = group[len(group) // 2]
     best = max(group, key=lambda r: max((i.seg_probability for i in r.instances), default=0.0))
     return best if best.instances else middle
-
-
-def _replay(request: RequestState) -> Iterator[Event]:
-    """The events of an answer that was chosen after it was complete."""
-    if request.text:
-        yield TextDelta(request.text)
-    for instance in request.instances:
-        yield MaskReady(instance)

@@ -10,7 +10,6 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -20,7 +19,6 @@ from torch import Tensor
 from lisa_ros.engine.decoder import CudaGraphs
 from lisa_ros.engine.sam_encoder import SamEncoder, best_route
 from lisa_ros.model.checkpoint import Lisa
-from lisa_ros.model.network import LisaNetwork
 from lisa_ros.model.processor import ClipView
 
 
@@ -123,7 +121,9 @@ class Vision:
         self.dtype = network.dtype
         self.clip_encoder = network.encode_view
         self.sam_encoder = SamEncoder(network.image_encoder, best_route(device))
-        self.low_res, self.side_stream = partial(_low_res_masks, network), None
+        # frames (N, C, g, g) and a SAM prompt for each, (N, C), to logits (N, 1, 4g, 4g)
+        self.low_res = lambda frames, prompts: network.decode_masks(frames, prompts[:, None])[0]
+        self.side_stream = None
         if device.type == "cuda":
             self.side_stream = torch.cuda.Stream(device)
             self.clip_encoder = CudaGraphs(self.clip_encoder, device)
@@ -175,8 +175,3 @@ class Vision:
                 self.processor.full_size_masks(mask, features.hw)[0]
                 for features, mask in zip(entries, low_res, strict=True)
             ]
-
-
-def _low_res_masks(network: LisaNetwork, frames: Tensor, prompts: Tensor) -> Tensor:
-    """Frames (N, C, g, g) and a SAM prompt for each, (N, C), to logits (N, 1, 4g, 4g)."""
-    return network.decode_masks(frames, prompts[:, None])[0]

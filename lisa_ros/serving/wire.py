@@ -159,7 +159,8 @@ def read_question(body: bytes) -> WireQuestion:
     _check(isinstance(question.frame, str), "frame is no text")
     tokens, left = question.max_new_tokens, question.time_left
     _check(tokens is None or type(tokens) is int, "max_new_tokens is no whole number")
-    _check(left is None or _is_number(left), "time_left is no number")
+    is_number = type(left) in (int, float) and math.isfinite(left)
+    _check(left is None or is_number, "time_left is no number")
     return replace(question, history=history)
 
 
@@ -337,10 +338,6 @@ def read_line(line: bytes) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise WireError(f"{line[:60]!r} is not what lisa_ros says")
     return fields
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _check(is_right: bool, complaint: str) -> None:

@@ -143,8 +143,10 @@ class Follower:
         except (ServerUnreachable, BusyError) as error:
             self.fault = str(error)
             tracks = [self._unseen(track, image, passed) for track in self.tracks]
-        missing = [t for t in tracks if self._is_doubtful(t)]
-        if self.instruction and missing and not self.fault and self._may_ask():
+        least = self.config.doubtful_below
+        missing = [t for t in tracks if t.state != TrackState.VISIBLE or t.score < least]
+        may_ask = not self.asked or self.clock - self.asked_at >= self.config.ask_interval
+        if self.instruction and missing and not self.fault and may_ask:
             try:
                 # without the key: what is kept of images must not grow with every question
                 found = self._ask(image, None, limits)
@@ -172,12 +174,6 @@ class Follower:
             unseen=track.unseen + passed,
             age=track.age + passed,
         )
-
-    def _is_doubtful(self, track: Track) -> bool:
-        return track.state != TrackState.VISIBLE or track.score < self.config.doubtful_below
-
-    def _may_ask(self) -> bool:
-        return not self.asked or self.clock - self.asked_at >= self.config.ask_interval
 
     def _ask(self, image: np.ndarray, key: Hashable | None, limits: AskOptions) -> list[Instance]:
         self.asked, self.asked_at = self.asked + 1, self.clock

@@ -214,12 +214,12 @@ class LisaTracker(Tracker):
                 thing.motion = 0.7 * thing.motion + 0.3 * shift
             thing.shape = warp(thing.shape, affine)
             thing.whole *= float(np.clip(np.linalg.det(affine[:, :2]), 0.95, 1.05))
-            flowed = np.where(agrees, was, 0.5 * was)
+            flowed = np.clip(np.where(agrees, was, 0.5 * was), 0.02, 0.98)
             color = log_ratio(thing.colors, thing.around)[view.bins[room]]
             color = cv2.blur(color, (3, 3))
             shape = np.clip(SLOPE * thing.shape[room], -2 * PRIOR, PRIOR)
             weight = 0.3 + 0.8 * thing.contrast
-            post = 0.6 * _logit(flowed) + 0.4 * shape + weight * color
+            post = 0.6 * np.log(flowed / (1 - flowed)) + 0.4 * shape + weight * color
             odds.append((thing, room, post))
         # pixels that two claim are those of the surer one
         best = np.full(view.gray.shape, -np.inf, np.float32)
@@ -427,8 +427,3 @@ class LisaTracker(Tracker):
             thing.resize((width, height), ratio)
         rgb = cv2.resize(last.rgb, (width, height), interpolation=cv2.INTER_AREA)
         return View.at_work_size(rgb, view.hw)
-
-
-def _logit(probability: np.ndarray) -> np.ndarray:
-    clipped = np.clip(probability, 0.02, 0.98)
-    return np.log(clipped / (1 - clipped))

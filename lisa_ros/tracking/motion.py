@@ -64,7 +64,7 @@ class Motion:
         its shift (2,) beside the image's own motion."""
         here = here[:: max(1, len(here) // MOST_POINTS)]
         there, here = self.source[here[:, 1], here[:, 0]], here.astype(np.float32)
-        shift = here.mean(0) - _apply(self.camera, there.mean(0))
+        shift = here.mean(0) - (self.camera[:, :2] @ there.mean(0) + self.camera[:, 2])
         return fit_affine(there, here), shift
 
 
@@ -131,7 +131,3 @@ def warp(shape: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """A signed distance moved along; what comes into the image is far outside."""
     size = shape.shape[::-1]
     return cv2.warpAffine(shape, affine, size, flags=cv2.INTER_LINEAR, borderValue=-1e3)
-
-
-def _apply(affine: np.ndarray, point: np.ndarray) -> np.ndarray:
-    return affine[:, :2] @ point + affine[:, 2]

@@ -168,7 +168,8 @@ class Sam2Tracker(Tracker):
     ) -> Track | None:
         """With a memory that begins anew, if the mask's colours are the thing's."""
         self._take(image, stamp, key)
-        alike = _likeness(thing.colors, _colors(image, instance.mask))
+        # Bhattacharyya coefficient of two histograms: 1 for equal ones, 0 for disjoint ones
+        alike = float(np.sqrt(thing.colors * _colors(image, instance.mask)).sum())
         others = [other for other in self.things.values() if other is not thing]
         taken = any((instance.mask & one.mask).sum() > 0.5 * instance.area for one in others)
         if alike < SAME_COLORS or taken:
@@ -256,8 +257,3 @@ def _colors(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     bins, ranges = [4, 12, 12], [0, 256] * 3
     histogram = cv2.calcHist([lab], [0, 1, 2], mask.astype(np.uint8), bins, ranges).ravel()
     return histogram / max(1.0, histogram.sum())
-
-
-def _likeness(then: np.ndarray, now: np.ndarray) -> float:
-    """Bhattacharyya coefficient of two histograms: 1 for equal ones, 0 for disjoint ones."""
-    return float(np.sqrt(then * now).sum())

@@ -6,7 +6,6 @@ import datetime
 import hmac
 import ipaddress
 import os
-import secrets
 import socket
 from pathlib import Path
 from typing import Any
@@ -74,7 +73,8 @@ class AccessControl:
             return PlainTextResponse(NAME, 403)
         origin = asked.headers.get("origin", "")
         acts = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
-        if acts and origin and not _is_same(origin, host):
+        ours = (f"http://{host}".lower(), f"https://{host}".lower())  # a page that we have sent
+        if acts and origin and origin.lower() not in ours:
             return PlainTextResponse(FOREIGN.format(origin=origin[:100]), 403)
         if not self._token:
             return None
@@ -97,11 +97,6 @@ class AccessControl:
         return hmac.compare_digest(given.encode(), self._token.encode())
 
 
-def _is_same(origin: str, host: str) -> bool:
-    """Whether a page of this origin came from the server that the browser calls `host`."""
-    return origin.lower() in (f"http://{host}".lower(), f"https://{host}".lower())
-
-
 def _hostname(host: str) -> str:
     """The name in a Host header, without its port; empty if it is none."""
     try:
@@ -117,11 +112,6 @@ def content_security_policy(host: str) -> str:
         f"connect-src 'self' ws://{host} wss://{host}; media-src blob:; base-uri 'none'; "
         "form-action 'none'; frame-ancestors 'none'"
     )
-
-
-def new_token() -> str:
-    """128 bits, in letters that a link takes."""
-    return secrets.token_urlsafe(16)
 
 
 def fingerprint(certificate: Path) -> str:
