@@ -116,9 +116,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except Exception as error:
         # names and `--ros-args` are first judged by ROS itself, which has several classes for it
-        if not type(error).__module__.startswith("rclpy"):
+        kind, lines = type(error), str(error).split(", at ")[0].split("\n")
+        if not kind.__module__.startswith("rclpy"):
             raise
-        lines = str(error).split(", at ")[0].split("\n")
+        if kind.__name__ == "ExternalShutdownException" or "context is" in lines[0]:
+            return INTERRUPTED  # a signal has shut ROS down while somebody waited or published
         sentence = f"ROS cannot use these names or arguments: {' '.join(lines[:2])}"
     print(f"lisa-ros {chosen}: {sentence}", file=sys.stderr)
     return FAULT
@@ -217,10 +219,5 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, remote: bool = True)
 
 def model_options(args: argparse.Namespace) -> dict[str, Any]:
     """What the options of `add_model_arguments` are to `load_engine` and `load_lisa`."""
-    return {
-        "model": args.model,
-        "device": args.device,
-        "dtype": args.dtype,
-        "quantization": args.quantization,
-        "vision_tower": args.vision_tower,
-    }
+    names = ("model", "device", "dtype", "quantization", "vision_tower")
+    return {name: getattr(args, name) for name in names}

@@ -158,6 +158,9 @@ def main() -> None:
                 camera.show(int(lines[-1]))
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except RuntimeError:
+        if rclpy.ok():  # else a signal has shut ROS down while the camera published
+            raise
     finally:
         camera.destroy_node()
         rclpy.try_shutdown()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 
 # Of the tables from 9,100,000 on one where the shipped model finds every thing by its name, so that
 # the first minute shows what it can do; most tables are harder. test_sim_camera.py measures it.
@@ -25,8 +24,10 @@ def run(args: argparse.Namespace) -> int:
     from lisa_ros.errors import LisaError
     from lisa_ros.resources import use_large_image_transport
 
-    if not 0 < args.rate < math.inf or args.seed < 0:
-        raise LisaError("--rate must be above 0 and finite, --seed must not be negative")
+    if not 0.001 <= args.rate <= 1000:
+        raise LisaError(f"--rate must be from 0.001 to 1000 images a second, it is {args.rate:g}")
+    if args.seed < 0:
+        raise LisaError(f"--seed must not be negative, it is {args.seed}")
     use_large_image_transport()
     import rclpy
     from rclpy.executors import ExternalShutdownException
@@ -38,6 +39,9 @@ def run(args: argparse.Namespace) -> int:
         rclpy.spin(SimCamera(args.seed, args.rate))
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except RuntimeError:
+        if rclpy.ok():  # else a signal has shut ROS down while the camera published
+            raise
     finally:
         rclpy.try_shutdown()
     return 0

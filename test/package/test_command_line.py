@@ -12,6 +12,8 @@ from typing import get_args
 
 import pytest
 from PIL import Image
+from rclpy._rclpy_pybind11 import RCLError
+from rclpy.executors import ExternalShutdownException
 
 from lisa_ros import cli, demo
 from lisa_ros.cli import main
@@ -55,6 +57,16 @@ def test_what_stops_a_command_is_one_sentence(
     assert main(command(failing(error), monkeypatch)) == 2
     said = capsys.readouterr().err
     assert said.startswith("lisa-ros info: ") and sentence in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("said", ["publisher's context is invalid, at a.c:1", ""])
+def test_a_signal_in_the_middle_of_ros_is_no_wrong_name(
+    said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """SIGTERM shuts ROS down wherever a loop is: it publishes, or it waits."""
+    error = RCLError(said) if said else ExternalShutdownException()
+    assert main(command(failing(error), monkeypatch)) == 130
+    assert not capsys.readouterr().err
 
 
 def test_a_module_of_ours_that_is_missing_is_a_fault_with_a_traceback(
@@ -171,7 +183,9 @@ def test_the_benchmarks_are_found_from_inside_a_checkout(
         (("bag", "{bag}", "--query", "x", "--out", "{out}", "--every", "inf"), "--every must"),
         (("bag", "{bag}", "--query", "x", "--out", "{out}", "--mode", "semantic"), "not trained"),
         (("bag", "{bag}", "--query", "x", "--out", "{out}", "--score-min", "nan"), "finite"),
-        (("sim", "--rate", "inf"), "--rate must be above 0 and finite"),
+        (("sim", "--rate", "inf"), "--rate must be from 0.001 to 1000 images a second"),
+        (("sim", "--rate", "1e9"), "--rate must be from 0.001 to 1000 images a second"),
+        (("sim", "--rate", "1e-300"), "--rate must be from 0.001 to 1000 images a second"),
         (("views", "{bag}", "--query", "x", "--out", "{out}", "--voxel", "nan"), "--voxel must"),
         (("train-nano", "--folder", "{photo}/x"), "cannot write into the folder"),
         (("train-nano", "--curves", "{folder}/c.xyz"), "its ending names no image"),

@@ -53,7 +53,7 @@ def test_at_least_four_of_five_plain_questions_about_the_default_table_are_answe
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--rate", "0"), "--rate must be above 0"),
+        (("--rate", "0"), "--rate must be from 0.001"),
         (("--seed", "-1"), "--seed must not be negative"),
     ],
 )
@@ -62,6 +62,30 @@ def test_arguments_that_cannot_be_meant(
 ) -> None:
     assert main(["sim", *arguments]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_signal_while_the_camera_publishes_ends_it_in_silence(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """At a high rate SIGTERM finds it there, and not in the wait of `spin`."""
+    pytest.importorskip("lisa_ros.msg", reason="the ROS messages are not built")
+    import rclpy.node
+    from std_msgs.msg import String
+
+    class Camera(rclpy.node.Node):
+        def __init__(self, seed: int, rate: float) -> None:
+            super().__init__("sim_camera")
+            publisher = self.create_publisher(String, "image", 1)
+
+            def publish() -> None:
+                rclpy.shutdown()  # as rclpy's own thread does on a signal
+                publisher.publish(String())
+
+            self.create_timer(1 / rate, publish)
+
+    monkeypatch.setattr("lisa_tabletop.ros.camera_node.SimCamera", Camera)
+    assert main(["sim", "--rate", "1000"]) == 0
+    assert capfd.readouterr().err == ""
 
 
 class Recorder:
