@@ -14,6 +14,7 @@ import json
 import logging
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -401,12 +402,19 @@ def serve(eyes: Eyes, transport: str, host: str, port: int) -> None:
     # standard output belongs to the protocol
     logging.basicConfig(level=logging.WARNING)
     server = make_server(eyes)
+    ended: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            ended.set_result(server.run("stdio"))
+        except BaseException as error:
+            ended.set_exception(error)
+
     try:
         if transport == "stdio":
             # its reader waits for the agent's next line, whatever signal comes
-            serving = threading.Thread(target=server.run, args=("stdio",), daemon=True)
-            serving.start()
-            serving.join()
+            threading.Thread(target=run, daemon=True).start()
+            ended.result()
         else:
             server.run("streamable-http", host=host, port=port)
     finally:

@@ -107,6 +107,9 @@ class PerceptionNode(LifecycleNode):
         """Run one transition. Without this rclpy swallows exceptions and nobody learns why."""
         try:
             step(self)
+        except Stopped as error:  # an ordered end is no fault
+            self.get_logger().info(f"cannot {name}: {error}")
+            return TransitionCallbackReturn.FAILURE
         except LisaError as error:
             self.readiness.failure = error
             self.get_logger().error(f"cannot {name}: {error}")

@@ -15,11 +15,15 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 from mcp import Client, StdioServerParameters
 from node_rig import ROOT, Process, Rig, drawn_image, rig, wait_for
 
+from lisa_ros.agents import mcp_server
 from lisa_ros.cli import main
 
 
@@ -130,6 +134,7 @@ async def call_every_tool(client: Client) -> None:
     found = await client.call_tool("find", {"instruction": "the red mug"})
     answer = found.structured_content
     assert answer["status"] == "OK" and answer["query"] == "the red mug"
+    assert answer["mode"] == "explain"  # has words beside the mask
     one = answer["instances"][0]
     assert one["score"] > 0 and len(one["box"]) == 4 and "mask" not in one
     assert "pose_reason" in one
@@ -144,6 +149,13 @@ async def call_every_tool(client: Client) -> None:
 
     described = await client.call_tool("describe", {"question": "what is this?"})
     assert described.structured_content["mode"] == "text"
+    remembered = []
+    for _ in range(2):
+        words = {"question": "history", "dialogue": "kitchen"}
+        described = await client.call_tool("describe", words)
+        said = described.structured_content["answer"]
+        remembered.append(int(re.match(r"I remember (\d+):", said)[1]))
+    assert remembered[1] == remembered[0] + 1, "the dialogue is handed on"
 
     followed = await client.call_tool("follow", {"instruction": "the red mug", "seconds": 1.0})
     assert not followed.is_error, followed
@@ -310,6 +322,31 @@ def test_over_stdio_a_signal_ends_it_though_the_agent_stays(number: int, robot: 
             assert process.wait(60.0) == 0
         finally:
             process.kill()
+
+
+def test_a_server_that_raises_over_stdio_is_no_ordered_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed = []
+
+    def broken(transport: str) -> None:
+        raise RuntimeError(f"broken over {transport}")
+
+    server = SimpleNamespace(run=broken)
+    monkeypatch.setattr(mcp_server, "make_server", lambda eyes: server)
+    with pytest.raises(RuntimeError, match="broken over stdio"):
+        mcp_server.serve(SimpleNamespace(close=lambda: closed.append(1)), "stdio", "", 0)
+    assert closed
+
+
+def test_an_image_is_made_small_enough_to_be_sent() -> None:
+    pixels = drawn_image(1600, 1200)  # noise: nothing takes more bytes
+    jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    assert len(jpeg) > 1_000_000
+    [image] = mcp_server.image_with_masks(jpeg, [])
+    assert len(image.data) <= 200_000
+    small = cv2.imdecode(np.frombuffer(base64.b64decode(image.data), np.uint8), cv2.IMREAD_COLOR)
+    assert small.shape[1] * 3 == small.shape[0] * 4 and small.shape[1] >= 320
 
 
 def test_a_port_that_is_taken(address: str, capsys: pytest.CaptureFixture[str]) -> None:

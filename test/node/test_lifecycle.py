@@ -229,6 +229,7 @@ def test_a_signal_while_the_model_is_loaded():
         assert process.stop(signal.SIGTERM) == 0
         assert time.monotonic() - began < 4
         assert "Traceback" not in process.log
+        assert "[ERROR]" not in process.log and "the process is stopping" in process.log
 
 
 def test_who_asks_during_the_loading_hears_at_once_that_the_node_is_not_ready():
