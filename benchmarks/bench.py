@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from lisa_ros.engine.load import default_threads, find_device, multiplications
-from lisa_ros.errors import LisaError
+from lisa_ros.errors import LisaError, check_number
 from lisa_ros.image_files import figure_format, save_figure
 from lisa_ros.writing import writable_file, write_file
 
@@ -134,9 +134,7 @@ def check(
             raise LisaError(f"{name} has no use for --{option.replace('_', '-')}: leave it out")
     args.busy = args.busy or 0
     for option, least in (("threads", 1), ("rounds", 1), ("scenes", 1), ("busy", 0)):
-        value = getattr(args, option)
-        if value is not None and value < least:
-            raise LisaError(f"--{option} must be at least {least}, it is {value}")
+        check_number(f"--{option}", getattr(args, option), least)
     if not SEG_PLACE < min(args.lengths) <= max(args.lengths) <= LONGEST:
         raise LisaError(f"--lengths must be from {SEG_PLACE + 1} to {LONGEST} tokens")
     half = args.dtype == "mixed"

@@ -1,5 +1,6 @@
 """The exceptions that speak to the user: what was wrong, where, and what to do."""
 
+import math
 import sys
 
 
@@ -19,6 +20,24 @@ def not_installed(module: str) -> str:
 
 class LisaError(Exception):
     """A fault that the user can mend. The command line prints its text and exits with 2."""
+
+
+def check_number(
+    option: str, value: float | None, least: float, most: float = math.inf, *, above: bool = False
+) -> None:
+    """Raise `LisaError` unless an option's number is finite and within bounds; None: not given.
+
+    `above`: `least` itself is too small.
+    """
+    if value is None:
+        return
+    if (least < value if above else least <= value) and value <= most and value < math.inf:
+        return
+    low, high, given = (str(number).removesuffix(".0") for number in (least, most, value))
+    bounds = f"{'above' if above else 'at least'} {low}" + " and finite" * isinstance(value, float)
+    if most < math.inf:
+        bounds = f"from {low} to {high}"
+    raise LisaError(f"{option} must be {bounds}, it is {given}")
 
 
 class CheckpointError(LisaError):

@@ -71,6 +71,7 @@ EXTRAS = {
 }
 """Packages that only some commands need, and the extra that brings each."""
 
+LAST_SEED = 2**63 - 1  # that NumPy and torch both take
 FAULT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # exit codes; the last two as a shell gives them
 
 
@@ -164,15 +165,6 @@ def _command(name: str) -> tuple[Callable[[argparse.ArgumentParser], None], Call
             "alone): pip install 'lisa_ros[sim]'"
         )
     return module.add_arguments, module.run
-
-
-def seed(text: str) -> int:
-    """The type of an option `--seed`: what NumPy and torch both take as one."""
-    if not text.isdecimal() or int(text) >= 2**63:
-        raise argparse.ArgumentTypeError(
-            f"a seed is a whole number from 0 to {2**63 - 1}, not {text}"
-        )
-    return int(text)
 
 
 def _benchmarks() -> ModuleType:

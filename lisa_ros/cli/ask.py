@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +18,7 @@ from lisa_ros.engine.question import (
     check_mode,
     check_question,
 )
-from lisa_ros.errors import LisaError, counted
+from lisa_ros.errors import LisaError, check_number, counted
 from lisa_ros.image_files import image_format, read_image, write_image
 from lisa_ros.node.parameters import BY_NAME
 from lisa_ros.serving.wire import instance_as_json
@@ -203,8 +202,7 @@ def run_video(args: argparse.Namespace) -> int:
     from lisa_ros.tracking.follow import Follower, load_sam2
     from lisa_ros.tracking.tracker import MAX_TRACKS
 
-    if args.keys < 1:
-        raise LisaError(f"--keys must be 1 or more, it is {args.keys}")
+    check_number("--keys", args.keys, 1)
     check_instruction(args.instruction)
     writable_files(args.out, args.json, read=args.clip)
     if args.out and args.out.suffix.lower() not in (".mp4", ".gif"):
@@ -281,10 +279,8 @@ def add_views_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_views(args: argparse.Namespace) -> int:
     """Read the views, ask, fuse, write; 1 if there is no object in space."""
-    if not 0 < args.voxel < math.inf:  # NaN neither
-        raise LisaError(f"--voxel must be above 0 and finite, not {args.voxel:g}")
-    if not 0 <= args.every < math.inf:
-        raise LisaError(f"--every must be 0 or more seconds, not {args.every:g}")
+    check_number("--voxel", args.voxel, 0, above=True)
+    check_number("--every", args.every, 0)
     check_instruction(args.query)
     if args.out.resolve() == args.views.resolve():
         raise LisaError(f"--out {args.out} is the folder of the views: name another")

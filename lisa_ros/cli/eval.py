@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lisa_ros.cli import add_model_arguments, model_options
-from lisa_ros.errors import LisaError, counted
+from lisa_ros.errors import LisaError, check_number, counted
 from lisa_ros.image_files import figure_format
 from lisa_ros.writing import writable_files, write_file
 
@@ -172,8 +172,7 @@ def _check_options(args: argparse.Namespace, is_video: bool) -> None:
     for name in others:
         if getattr(args, name) is not None:
             raise LisaError(f"--{name} has no meaning for a set of {kind}: leave it out")
-    if args.clips is not None and args.clips < 1:
-        raise LisaError(f"--clips must be 1 or more, it is {args.clips}")
+    check_number("--clips", args.clips, 1)
 
 
 def _comparable(folder: Path) -> str:
@@ -346,8 +345,7 @@ def run_data(args: argparse.Namespace) -> int:
 
     if not args.root.is_dir():
         raise LisaError(f"there is no folder {args.root}")
-    if args.pictures < 1:
-        raise LisaError(f"--pictures must be at least 1, not {args.pictures}")
+    check_number("--pictures", args.pictures, 1)
     if unknown := [name for name in args.sets if name not in CATALOGUE]:
         raise LisaError(f"there is no set {unknown[0]}; there are {', '.join(CATALOGUE)}")
     table = plain_table(("data set", "is", "images", "asked for"))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
-from lisa_ros.cli import add_model_arguments, model_options, seed
-from lisa_ros.errors import CheckpointError, LisaError, counted
+from lisa_ros.cli import LAST_SEED, add_model_arguments, model_options
+from lisa_ros.errors import CheckpointError, LisaError, check_number, counted
 from lisa_ros.writing import writable_file, writable_folder
 
 CONVERSATIONS = ("llava_v1", "llava_llama_2", "vicuna_v1", "nano")
@@ -129,15 +128,15 @@ def add_finetune_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, required=True, help="folder for the new checkpoint")
     add("--steps", type=int, default=300, help="of 8 questions each (default: 300)")
     add("--rate", type=float, default=3e-4, help="peak learning rate (default: LISA's own, 3e-4)")
-    add("--seed", type=seed, default=0)
+    add("--seed", type=int, default=0, help="of all that is drawn by chance (default: 0)")
 
 
 def run_finetune(args: argparse.Namespace) -> int:
     """Fine-tune and write; nothing is trained before model, questions and room are found good."""
-    for name in ("steps", "rate", "questions"):
-        value = getattr(args, name)
-        if value is not None and not 0 < value < math.inf:  # NaN neither
-            raise LisaError(f"--{name} must be more than 0 and finite, not {value}")
+    check_number("--steps", args.steps, 1)
+    check_number("--questions", args.questions, 1)
+    check_number("--rate", args.rate, 0, above=True)
+    check_number("--seed", args.seed, 0, LAST_SEED)
     if (args.output / "model.safetensors").exists():
         raise LisaError(f"{args.output} holds a checkpoint already; name a new folder")
     from lisa_ros.evaluation.reasonseg import read_items, tabletop

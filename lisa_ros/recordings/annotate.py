@@ -25,7 +25,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from std_msgs.msg import Header, String
 
 from lisa_ros.engine.question import check_instruction
-from lisa_ros.errors import LisaError, counted
+from lisa_ros.errors import LisaError, check_number, counted
 from lisa_ros.msg import Segmentation
 from lisa_ros.node.inputs.frame import DepthMatch, Frame
 from lisa_ros.node.inputs.image_conversion import LARGEST, to_message
@@ -113,14 +113,14 @@ class Annotator:
         Raises:
             LisaError: the recording cannot be read, or nothing be written there.
         """
-        if not 0 <= every < math.inf:  # NaN neither
-            raise RecordingError(f"--every must be 0 or more seconds, not {every:g}")
+        check_number("--every", every, 0)
+        check_number("--score-min", least_score, 0, 1)
         for question in questions:
             check_instruction(question)
         self._source, self._target = source, target
         self._questions, self._every = questions, every
         self._mode, self._max_new_tokens = mode, max_new_tokens
-        self._least_score = BY_NAME["score.min"].check(least_score)
+        self._least_score = least_score
         self._asked, self._images = 0, 0
         self._last: int | None = None
         self.summary = Summary()

@@ -256,13 +256,14 @@ def nearest(moments: Sequence[Moment], to: Moment, slop: float) -> int | None:
     return order[0] if away <= slop * 1e9 else None
 
 
-def choose_camera(bag: Bag, wanted: str, others: Collection[str]) -> str:
+def choose_camera(bag: Bag, wanted: str, others: Collection[str], option: str = "--image") -> str:
     """The topic to ask about: the wanted one, or the only one with images in colour.
 
     Args:
         bag: the recording.
         wanted: a topic; empty: whichever it is.
         others: topics that show something else: depth, earlier answers.
+        option: that the user chooses with.
 
     Raises:
         RecordingError: there is none, or there are several.
@@ -271,10 +272,13 @@ def choose_camera(bag: Bag, wanted: str, others: Collection[str]) -> str:
     cameras = {one.name: one for one in images if one.name not in others}
     looks = {name: _look(bag, topic) for name, topic in sorted(cameras.items())}
     listing = ", ".join(f"{name} ({bag.counts[name]}, {looks[name]})" for name in looks) or "none"
+    why = "".join(f"; {fault}" for fault in bag.faults)  # such as that it is cut short
     if wanted and looks.get(wanted, "no messages") == "no messages":
-        raise RecordingError(f"no images on {wanted}; topics with images: {listing}")
+        raise RecordingError(f"no images on {wanted}; topics with images: {listing}{why}")
     if wanted:
         return wanted
+    if not {*looks.values()} - {"no messages"}:
+        raise RecordingError(f"{bag.path} holds no images{why}")
     for look in ("colour", "grey"):
         names = [name for name in looks if looks[name] == look]
         twins = {f"{name}/compressed" for name in names}  # the same images once more
@@ -283,7 +287,7 @@ def choose_camera(bag: Bag, wanted: str, others: Collection[str]) -> str:
             return names[0]
         if names:
             break
-    raise RecordingError(f"choose the camera with --image; topics with images: {listing}")
+    raise RecordingError(f"choose the camera with {option}; topics with images: {listing}")
 
 
 def _look(bag: Bag, topic: Topic) -> str:
@@ -313,7 +317,9 @@ def choose_camera_info(bag: Bag, wanted: str, depth: str) -> str:
         raise RecordingError(f"no camera_info on {wanted}; topics with camera_info: {listing}")
     beside = [str(folder / "camera_info") for folder in PurePosixPath(depth).parents]
     near = [name for name in beside if name in found] or found
-    if not near or (near is found and len(found) > 1):
+    if not near:
+        raise RecordingError(f"{bag.path} holds no camera_info")
+    if near is found and len(found) > 1:
         raise RecordingError(f"choose one with --camera-info; topics with camera_info: {listing}")
     return near[0]
 

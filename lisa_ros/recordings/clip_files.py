@@ -316,7 +316,7 @@ def open_frames(path: Path, topic: str = "") -> Iterator[FrameSource]:
         from lisa_ros.recordings.bag import Bag, choose_camera
 
         with Bag(path) as bag:
-            yield BagFrames(bag, choose_camera(bag, topic, ()))
+            yield BagFrames(bag, choose_camera(bag, topic, (), "--topic"))
     elif path.is_dir():
         source = FolderFrames(path)
         if not source.images:

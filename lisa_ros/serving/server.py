@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lisa_ros.errors import LisaError, WriteError, counted
+from lisa_ros.errors import LisaError, WriteError, check_number, counted
 from lisa_ros.listening import LOOPBACK, check_certificate, is_loopback, listen
 from lisa_ros.serving.remote import TOKEN
 from lisa_ros.writing import writable_folder
@@ -53,7 +53,7 @@ def check_options(options: ServeOptions, token: str) -> None:
     """Refuse what cannot or must not be, before Ray starts, which takes seconds.
 
     Raises:
-        ServeError: with the reason; ListenError likewise.
+        LisaError: with the reason.
         WriteError: Ray's token cannot be kept.
     """
     for name, value, least, most in (
@@ -66,8 +66,7 @@ def check_options(options: ServeOptions, token: str) -> None:
         ("--queue", options.queue, 1, 1_000_000),
         ("--max-pixels", options.max_pixels, 1, 2**31),
     ):
-        if not least <= value <= most:  # NaN neither
-            raise ServeError(f"{name} must be from {least} to {most}, it is {value:.12g}")
+        check_number(name, value, least, most)
     if options.max_replicas and not options.replicas <= options.max_replicas <= 10_000:
         raise ServeError(
             f"--max-replicas must be from {options.replicas} (--replicas) to 10000, or be left out:"

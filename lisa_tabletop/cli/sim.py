@@ -21,13 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Publish /camera/image_raw, /camera/depth/image_raw and /camera/camera_info until ctrl-C."""
-    from lisa_ros.errors import LisaError
+    from lisa_ros.errors import check_number
     from lisa_ros.resources import use_large_image_transport
 
-    if not 0.001 <= args.rate <= 1000:
-        raise LisaError(f"--rate must be from 0.001 to 1000 images a second, it is {args.rate:g}")
-    if args.seed < 0:
-        raise LisaError(f"--seed must not be negative, it is {args.seed}")
+    check_number("--rate", args.rate, 0.001, 1000)
+    check_number("--seed", args.seed, 0)
     use_large_image_transport()
     import rclpy
     from rclpy.executors import ExternalShutdownException

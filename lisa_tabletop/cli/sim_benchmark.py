@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the set, or read one; say how many questions it has and whether it is the fixed one."""
-    from lisa_ros.errors import LisaError
+    from lisa_ros.errors import check_number
     from lisa_tabletop.evaluation.fixed_test_set import (
         BENCHMARK,
         IMAGES,
@@ -28,8 +28,8 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.check:
         images = IMAGES if args.images is None else args.images
-        if images < 1 or args.processes < 1:
-            raise LisaError("--images and --processes must be at least 1")
+        check_number("--images", images, 1)
+        check_number("--processes", args.processes, 1)
         draw_set(args.folder, BENCHMARK, images, args.processes)
     summary = summarise(args.folder)
     for split, count in summary["questions"].items():

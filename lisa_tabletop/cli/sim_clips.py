@@ -6,15 +6,13 @@ import argparse
 import os
 from pathlib import Path
 
-from lisa_ros.cli import seed
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("folder", type=Path, help="where to write them: a new folder")
     add("--clips", type=int, help="how many (default: as the fixed set, 63)")
     add(
-        "--seed", type=seed, default=0,
+        "--seed", type=int, default=0,
         help="which series of tables: 0 is the fixed one (default); tune a tracker on another",
     )  # fmt: skip
     add(
@@ -27,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the clips, or read them; say how many there are and whether they are the fixed ones."""
-    from lisa_ros.errors import LisaError
+    from lisa_ros.errors import check_number
     from lisa_tabletop.evaluation.fixed_clips import (
         CLIPS,
         SERIES,
@@ -39,12 +37,10 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.check:
         clips = CLIPS if args.clips is None else args.clips
-        if not 1 <= clips <= STRIDE or args.processes < 1:
-            raise LisaError(f"--clips must be from 1 to {STRIDE}, --processes at least 1")
-        if not 0 <= args.seed < SERIES:
-            raise LisaError(f"--seed must be from 0 to {SERIES - 1}, it is {args.seed}")
-        if not 1 <= args.seconds <= 600:
-            raise LisaError(f"--seconds must be from 1 to 600, it is {args.seconds:g}")
+        check_number("--clips", clips, 1, STRIDE)
+        check_number("--seed", args.seed, 0, SERIES - 1)
+        check_number("--seconds", args.seconds, 1, 600)
+        check_number("--processes", args.processes, 1)
         draw_clips(args.folder, clips, args.seed, args.seconds, args.processes)
     summary = summarise_clips(args.folder)
     print(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lisa_ros.errors import LisaError
+from lisa_ros.errors import check_number
 from lisa_ros.writing import writable_folder
 
 if TYPE_CHECKING:
@@ -57,12 +57,9 @@ def run(args: argparse.Namespace) -> int:
     """Do the trials, show the table; write video, contact sheet, JSON and the node's log."""
     from lisa_tabletop.pick.scene import RUNS
 
-    if args.trials <= 0:
-        raise LisaError(f"--trials must be 1 or more, it is {args.trials}")
-    if not 0 <= args.seed < RUNS:
-        raise LisaError(f"--seed must be from 0 to {RUNS - 1}, it is {args.seed}")
-    if args.filmed < 0:
-        raise LisaError(f"--filmed must not be negative, it is {args.filmed}")
+    check_number("--trials", args.trials, 1)
+    check_number("--seed", args.seed, 0, RUNS - 1)
+    check_number("--filmed", args.filmed, 0)
     writable_folder(args.output).mkdir(parents=True, exist_ok=True)
     from rich.console import Console
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import time
 from pathlib import Path
 
-from lisa_ros.cli import seed
-from lisa_ros.errors import LisaError
+from lisa_ros.cli import LAST_SEED
+from lisa_ros.errors import check_number
 from lisa_ros.writing import writable_folder
 
 STEPS = {
@@ -41,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("runs/nano"),
         help="where the run lives; a second start goes on",
     )
-    add("--seed", type=seed, default=0)
+    add("--seed", type=int, default=0, help="of all that is drawn by chance (default: 0)")
     add("--tables", type=int, default=12_000, help="tables of six views each")
     add(
         "--first-table",
@@ -106,10 +105,9 @@ def run(args: argparse.Namespace) -> int:
         draw_curves(args.folder, args.curves)
         return 0
     for name, least in (("tables", 1), ("threads", 1), ("renderers", 0), ("first_table", 0)):
-        if getattr(args, name) < least:
-            raise LisaError(f"--{name.replace('_', '-')} must be at least {least}")
-    if args.minutes is not None and not 0 < args.minutes < math.inf:
-        raise LisaError(f"--minutes must be above 0 and finite, it is {args.minutes:g}")
+        check_number(f"--{name.replace('_', '-')}", getattr(args, name), least)
+    check_number("--minutes", args.minutes, 0, above=True)
+    check_number("--seed", args.seed, 0, LAST_SEED)
     writable_folder(args.folder)
     from lisa_tabletop.training import run_nano
 

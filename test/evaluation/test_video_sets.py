@@ -262,8 +262,8 @@ def test_masks_of_another_size_than_their_image_are_said(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--clips", "0"], "--clips must be 1 or more"),
-        (["--clips", "-3"], "--clips must be 1 or more"),
+        (["--clips", "0"], "--clips must be at least 1, it is 0"),
+        (["--clips", "-3"], "--clips must be at least 1, it is -3"),
         (["--sam2", "x"], "--tracker sam2 as well"),
         (["--tracker", "sam2"], "needs --sam2 DIR"),
         (["--sheet", "x.png"], "--sheet has no meaning for a set of video"),

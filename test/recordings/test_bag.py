@@ -31,6 +31,7 @@ from lisa_ros.node.inputs.image_conversion import to_rgb
 from lisa_ros.node.status import Status
 from lisa_ros.recordings.annotate import Annotator, describe
 from lisa_ros.recordings.bag import RecordingError
+from lisa_ros.recordings.clip_files import open_frames
 
 MODEL = FakeEngine()
 SECOND = 10**9
@@ -189,7 +190,7 @@ def test_what_the_model_is_not_sure_of_is_left_out_as_by_the_node(tmp_path):
         found = status == Status.OK
         assert (result.status, len(result.instances), mask.any()) == (status, found, found)
         assert ("score of 0.20" in said) != found
-    with pytest.raises(LisaError, match=r"score.min must lie in"):
+    with pytest.raises(LisaError, match="--score-min must be from 0 to 1, it is 25"):
         Annotator(source, tmp_path / "no", ["it"], every=0, least_score=25.0)
 
 
@@ -238,6 +239,8 @@ def test_what_cannot_be_done_is_said(tmp_path):
     good = record(tmp_path / "good", two_cameras=True)
     with pytest.raises(RecordingError, match=r"--image; .* /rear/camera \(1, colour\), /their/c"):
         Annotator(good, tmp_path / "out", ["x"], every=1.0)
+    with pytest.raises(RecordingError, match="choose the camera with --topic"), open_frames(good):
+        pass
     with pytest.raises(RecordingError, match="no images on /nowhere"):
         Annotator(good, tmp_path / "out", ["x"], every=1.0, topic="/nowhere")
     with pytest.raises(RecordingError, match="exists already"):

@@ -326,7 +326,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, suffix, monkeypatch):
 
 @pytest.mark.parametrize("every", [-1.0, float("nan")])
 def test_there_is_no_negative_time_between_questions(tmp_path, every):
-    with pytest.raises(RecordingError, match="--every must be 0 or more"):
+    with pytest.raises(LisaError, match=f"--every must be at least 0 and finite, it is {every:g}"):
         ask(write(tmp_path / "in", images()), tmp_path / "out", every=every)
 
 

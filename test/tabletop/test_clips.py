@@ -102,7 +102,7 @@ def test_clips_are_not_written_over_something(folder, capsys):
     assert main(["sim-clips", str(folder), "--clips", "1"]) == 2
     assert "is there already" in capsys.readouterr().err
     assert main(["sim-clips", str(folder.parent / "new"), "--seed", "99"]) == 2
-    assert "--seed must be from 0 to 19" in capsys.readouterr().err
+    assert "--seed must be from 0 to 19, it is 99" in capsys.readouterr().err
 
 
 def test_motion_is_smooth_and_holds_its_keys():

@@ -103,10 +103,10 @@ def test_a_long_run_still_has_a_sheet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--trials", "0"), "--trials must be 1 or more"),
-        (("--trials", "-3"), "--trials must be 1 or more"),
-        (("--seed", "-1"), "--seed must be from 0 to"),
-        (("--filmed", "-1"), "--filmed must not be negative"),
+        (("--trials", "0"), "--trials must be at least 1, it is 0"),
+        (("--trials", "-3"), "--trials must be at least 1, it is -3"),
+        (("--seed", "-1"), "--seed must be from 0 to 99, it is -1"),
+        (("--filmed", "-1"), "--filmed must be at least 0, it is -1"),
     ],
 )
 def test_arguments_that_cannot_be_meant(

@@ -53,8 +53,8 @@ def test_at_least_four_of_five_plain_questions_about_the_default_table_are_answe
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--rate", "0"), "--rate must be from 0.001"),
-        (("--seed", "-1"), "--seed must not be negative"),
+        (("--rate", "0"), "--rate must be from 0.001 to 1000, it is 0\n"),
+        (("--seed", "-1"), "--seed must be at least 0, it is -1"),
     ],
 )
 def test_arguments_that_cannot_be_meant(
