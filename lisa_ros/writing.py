@@ -27,11 +27,16 @@ def writable_folder(folder: Path) -> Path:
     """
     try:
         there = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
+        if not there.is_dir():
+            what = "it" if there == folder else there
+            raise WriteError(f"cannot write into the folder {folder}: {what} is a file, no folder")
         with tempfile.TemporaryFile(dir=there) as probe:
             probe.write(b"\0")
             probe.flush()
     except OSError as error:
-        raise WriteError(f"cannot write into the folder {folder}: {reason(error)}") from error
+        # such as /proc, which is there
+        why = "it takes no files" if isinstance(error, FileNotFoundError) else reason(error)
+        raise WriteError(f"cannot write into the folder {folder}: {why}") from error
     return folder
 
 

@@ -185,24 +185,19 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, remote: bool = True)
     `remote`: whether a server may be asked in its place.
     """
     group = parser.add_argument_group("model")
+    add, server = group.add_argument, ", or a server's address" * remote
+    add("--model", default="nano", help=f"model folder, name or hub id{server} (default: nano)")
+    add("--vision-tower", metavar="MODEL", help="folder or hub id of its CLIP tower, if not found")
     group.add_argument(
-        "--model",
-        default="nano",
-        help="model folder, name or hub id"
-        + ", or a server's address" * remote
-        + " (default: nano)",
+        "--device", default="auto", help="auto (default: a GPU if any), cpu, cuda or cuda:N"
     )
-    group.add_argument(
-        "--vision-tower", help="folder or hub id of the CLIP tower, if none is found"
-    )
-    group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: a GPU if any)")
-    group.add_argument(
+    add(
         "--dtype",
         choices=("auto", "float32", "bfloat16", "float16", "mixed"),
         default="auto",
         help="default: bfloat16 on a GPU, else float32; mixed: SAM alone in bfloat16",
     )
-    group.add_argument(
+    add(
         "--quantization",
         choices=("auto", "int8", "fp8", "int4", "nf4"),
         help="compress the language model's weights; auto: as far as a GPU's memory asks for it",

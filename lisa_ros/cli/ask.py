@@ -212,7 +212,8 @@ def run_video(args: argparse.Namespace) -> int:
     if args.out and args.out.suffix.lower() == ".mp4":
         import_module("av")
     sam2 = load_sam2([args.tracker], args.sam2)
-    with open_frames(args.clip, args.topic) as source, Progress(transient=True) as progress:
+    bar = Progress(transient=True, disable=not sys.stdout.isatty())
+    with open_frames(args.clip, args.topic) as source, bar as progress:
         tasks: dict[str, object] = {}
 
         def report(what: str, done: int, total: int) -> None:
@@ -238,7 +239,8 @@ def run_video(args: argparse.Namespace) -> int:
     print(f"clip      {frames}, {source.times[-1]:.1f} s, {source.size[1]}x{source.size[0]}")
     again = counted(found.asked_again, "question")
     again = f", and {again} more on the way" if found.asked_again else ""
-    print(f"asked     about frames {', '.join(map(str, found.answers))}{again}")
+    asked = "frame" if len(found.answers) == 1 else "frames"
+    print(f"asked     about {asked} {', '.join(map(str, found.answers))}{again}")
     for number, label in found.labels.items():
         seen = sum(
             one[2] == "visible" for masks in found.masks for one in masks if one[0] == number

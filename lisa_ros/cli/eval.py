@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -192,7 +193,7 @@ def ask(engine: Engine, items: Sequence[Item], mode: str) -> Iterator[tuple[Samp
 
     from lisa_ros.evaluation.evaluate import evaluate
 
-    with Progress(transient=True) as progress:
+    with Progress(transient=True, disable=not sys.stdout.isatty()) as progress:
         yield from progress.track(
             evaluate(engine, items, mode), total=len(items), description=f"asking ({mode})"
         )
@@ -260,7 +261,7 @@ def _run_video(args: argparse.Namespace) -> int:
     clock = time.perf_counter if isinstance(engine, RemoteEngine) else time.process_time
     scores: dict[str, list[video_scores.ClipScore]] = {one: [] for one in trackers}
     counters: dict[str, Counter[str]] = {one: Counter() for one in trackers}
-    with Progress(transient=True) as progress:
+    with Progress(transient=True, disable=not sys.stdout.isatty()) as progress:
         # of several trackers each clip is done by one after the other, so that a busy moment of
         # the machine hits all of them
         turns = [(clip, one) for clip in clips for one in scores]

@@ -79,8 +79,8 @@ def run_fetch(args: argparse.Namespace) -> int:
     parsed = parse_id(wanted)
     if parsed is None:
         raise FetchError(
-            f"{wanted} is no id of the hub: it must be owner/name, of letters, digits, '-', '_' and"
-            " single dots, for example xinlai/LISA-7B-v1"
+            f"{wanted!r} is no id of the hub: it must be owner/name, of letters, digits, '-', '_'"
+            " and single dots, for example xinlai/LISA-7B-v1"
         )
     from huggingface_hub.constants import HF_HUB_CACHE
 

@@ -115,6 +115,8 @@ def read_wav(source: Path | BinaryIO, name: str = "") -> tuple[np.ndarray, int]:
             width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
             promised = file.getnframes()
             data = file.readframes(promised)
+    except FileNotFoundError:
+        raise AudioError(f"{name} is missing: there is no file of that name") from None
     except (wave.Error, EOFError) as error:
         reason = str(error) or "it ends too early"
         raise AudioError(

@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--without-implicit",
         action="store_true",
-        help="never ask by use or in two steps (for the experiment of implicit_questions.py)",
+        help="never ask by use or in two steps, to measure what those questions bring",
     )
     add(
         "--device",

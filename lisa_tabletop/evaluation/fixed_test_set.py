@@ -11,6 +11,9 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -139,9 +142,17 @@ def draw_all(draw: Callable[[T], Drawn], todo: Sequence[T], processes: int | Non
     """What `draw` returns for each of `todo`, which several processes draw side by side."""
     # a fork of a process that has drawn before would wait for EGL's threads for ever
     pool = ProcessPoolExecutor(processes, get_context("spawn"))
-    with pool, Progress(transient=True) as progress:
-        drawn = pool.map(draw, todo)
-        return list(progress.track(drawn, len(todo), description="drawing tables"))
+    # a process that SIGTERM ends at once leaves its pool behind
+    is_main = threading.current_thread() is threading.main_thread()
+    before = is_main and signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with Progress(transient=True, disable=not sys.stdout.isatty()) as progress:
+            drawn = pool.map(draw, todo)
+            return list(progress.track(drawn, len(todo), description="drawing tables"))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        if is_main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def drawn_once(name: str) -> Path:

@@ -205,10 +205,18 @@ def test_the_benchmarks_are_found_from_inside_a_checkout(
         (("video", "{photo}", "x", "--keys", "0"), "--keys must be at least 1, it is 0"),
         (("data", "check", "{folder}", "--pictures", "-4"), "--pictures must be at least 1, it is"),
         (("serve", "--batch", "0"), "--batch must be from 1 to 10000, it is 0"),
-        (("train-nano", "--folder", "{photo}/x"), "cannot write into the folder"),
+        (("train-nano", "--folder", "{photo}"), ": it is a file, no folder"),
         (("train-nano", "--curves", "{folder}/c.xyz"), "its ending names no image"),
-        (("finetune", "--questions", "9", "--output", "{photo}/x"), "cannot write into the folder"),
-        (("sim-pick", "--perfect", "--output", "{photo}/x"), "cannot write into the folder"),
+        (("finetune", "--questions", "9", "--output", "{photo}"), ": it is a file, no folder"),
+        (("sim-pick", "--perfect", "--output", "{photo}/x"), "photo.png is a file, no folder"),
+        (
+            ("segment", "{photo}", "x", "--overlay", "/proc/a.png"),
+            "cannot write into the folder /proc: ",
+        ),
+        (
+            ("bag", "{bag}", "--query", "x", "--out", "/proc/x"),
+            "cannot write into the folder /proc: ",
+        ),
         (("demo", "--output", "{photo}/x"), "cannot write into the folder"),
     ],
 )

@@ -164,8 +164,9 @@ def test_a_disk_that_fills_while_writing_keeps_what_has_come(hub: SmallHub, home
     ("words", "more", "sentence"),
     [
         (["lab/unknown"], {}, "has no model lab/unknown, or a private one"),
-        (["../lisa"], {}, "../lisa is no id of the hub"),
-        (["lab/a..b"], {}, "lab/a..b is no id of the hub"),
+        (["../lisa"], {}, "'../lisa' is no id of the hub"),
+        ([""], {}, "'' is no id of the hub"),
+        (["lab/a..b"], {}, "'lab/a..b' is no id of the hub"),
         (["lab/lisa", "--revision", "../main"], {}, "is no id of the hub"),
         (["lab/lisa", "--revision", "v7"], {}, "lab/lisa has no revision v7"),
         (["x/llama"], {}, "x/llama is no LISA: its config.json is that of llama"),

@@ -98,8 +98,29 @@ def test_asking_leaves_nothing_behind(tmp_path: Path) -> None:
     write_file(tmp_path / "a" / "b" / "file", "words")
     assert os.listdir(writable_folder(tmp_path / "a" / "b")) == ["file"]
     (tmp_path / "file").write_text("")
-    with pytest.raises(WriteError, match="cannot write into the folder"):
+    with pytest.raises(
+        WriteError, match=r"cannot write into the folder .*/file is a file, no folder"
+    ):
         writable_folder(tmp_path / "file" / "sub")
+    with pytest.raises(
+        WriteError, match=r"cannot write into the folder .*: it is a file, no folder"
+    ):
+        writable_folder(tmp_path / "file")
+
+
+def test_a_folder_of_the_system_that_takes_no_files_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As /proc answers root; others are not permitted to ask."""
+
+    def refused(**_: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
+    with pytest.raises(
+        WriteError, match=f"cannot write into the folder {tmp_path}: it takes no fi"
+    ):
+        writable_file(tmp_path / "a.png")
 
 
 def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:

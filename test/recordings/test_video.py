@@ -4,6 +4,7 @@ The engine and the follower are stand-ins that see red; what is tested lies betw
 """
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -238,8 +239,10 @@ def test_the_command_writes_video_and_run_lengths(clips, tmp_path, monkeypatch, 
     assert animation.info["duration"] == pytest.approx(2000 / 15, abs=10)
     assert animation.size == (320, 240)
     monkeypatch.setattr(engine, "segment_batch", lambda questions: [answer()] * len(questions))
-    assert main(["video", str(clips["mp4"]), "the red disc"]) == 1
-    assert "NOT_FOUND" in capsys.readouterr().out
+    assert main(["video", str(clips["mp4"]), "the red disc", "--keys", "1"]) == 1
+    said = capsys.readouterr().out
+    assert said.startswith("answer ") and "NOT_FOUND" in said
+    assert re.search(r"^asked     about frame \d+$", said, re.MULTILINE)
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "avi"])

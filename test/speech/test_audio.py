@@ -97,7 +97,7 @@ def test_files_that_are_no_sound_are_one_sentence(
         (tmp_path / "cut without a rate.wav", "sound of 0 samples a second"),
         (tmp_path / "five bytes.wav", "samples of 40 bits: 8 to 32 can be read"),
         (tmp_path / "eight bytes.wav", "samples of 64 bits: 8 to 32 can be read"),
-        (tmp_path / "none.wav", "No such file"),
+        (tmp_path / "none.wav", "none.wav is missing: there is no file of that name"),
     ):
         assert main(["listen", "--wav", str(path)]) == 2
         said = capsys.readouterr().err

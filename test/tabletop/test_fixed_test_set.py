@@ -1,6 +1,9 @@
 """The files of the test set: ReasonSeg's format, what is beside it, spoilt ones, hashes."""
 
 import json
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
@@ -171,6 +174,22 @@ def test_the_benchmark_is_not_written_over_something(tmp_path, capsys):
     assert main(["sim-benchmark", str(tmp_path), "--images", "1"]) == 2
     assert "is there already" in capsys.readouterr().err
     assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_a_run_that_is_told_to_end_while_it_draws_ends_in_order(tmp_path):
+    command = ["-m", "lisa_ros.cli", "sim-benchmark", str(tmp_path / "set"), "--processes", "2"]
+    run = subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True)
+    try:
+        until = time.monotonic() + 300
+        while not list(tmp_path.rglob("*.jpg")) and run.poll() is None:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        run.terminate()
+        said = run.communicate(timeout=300)[1]
+    finally:
+        run.kill()
+    assert (run.returncode, said) == (130, "")
+    assert not [path for path in tmp_path.iterdir() if "lock" not in path.name]
 
 
 def test_two_first_runs_have_one_whole_set(view, tmp_path, monkeypatch):
