@@ -13,7 +13,7 @@ from rclpy.clock import Clock
 from rclpy.node import Node
 
 from lisa_ros.engine.question import check_instruction
-from lisa_ros.errors import InstructionError, counted
+from lisa_ros.errors import InstructionError
 from lisa_ros.model.prompt import MODE_SUFFIXES
 from lisa_ros.msg import Segmentation
 from lisa_ros.node.parameters import Parameters
@@ -141,11 +141,11 @@ class Queries:
             self._publishers.publish_rest(query, outcome, message)
             # A standing query would fill the log. The instruction is quoted, so that line breaks in
             # it cannot forge lines of the log.
-            logger, count = self._node.get_logger(), len(message.instances)
+            logger = self._node.get_logger()
             log = logger.debug if query.source == Segmentation.SOURCE_STANDING else logger.info
             log(
                 f"query {query.id} {query.instruction!r:.100}: {Status(message.status).name}, "
-                f"{counted(count, 'mask')}, {message.timings.total:.0f} ms"
+                f"masks: {len(message.instances)}, {message.timings.total:.0f} ms"
             )
         except Exception:
             self._node.get_logger().error(f"query {query.id}\n{traceback.format_exc()}")
