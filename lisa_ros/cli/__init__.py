@@ -167,6 +167,23 @@ def _command(name: str) -> tuple[Callable[[argparse.ArgumentParser], None], Call
     return module.add_arguments, module.run
 
 
+def refuse_given(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """Raise `LisaError` for an option without a default that was given and would be ignored."""
+    for name in names:
+        if getattr(args, name) is not None:
+            option = name.replace("_", "-")
+            raise LisaError(f"--{option} has no meaning {why}: leave it out")
+
+
+def check_model(model: str) -> None:
+    """Raise `LisaError` if there is no such model here and it is no server's address either."""
+    from lisa_ros.model.config import find
+    from lisa_ros.serving.remote import is_address
+
+    if not is_address(model):
+        find(model)
+
+
 def _benchmarks() -> ModuleType:
     """Run from a checkout, never installed: ours if this is one, else the one we stand in."""
     for checkout in (Path(__file__).resolve().parents[2], Path.cwd()):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lisa_ros.cli import check_model, refuse_given
 from lisa_ros.errors import LisaError
 from lisa_ros.listening import (
     LOOPBACK,
@@ -35,14 +36,26 @@ def _add_node_arguments(parser: argparse.ArgumentParser, *, demo: bool = False) 
     add = parser.add_argument
     if demo:
         add("--demo", action="store_true", help="bring a node and a recorded camera along")
-        add("--model", default="nano", help="model of --demo (default: nano)")
+        add("--model", help="model of --demo (default: nano)")
     add("--namespace", default="lisa", help="of the node (default: lisa)")
     add("--ros-args", nargs=argparse.REMAINDER, default=[], help="as of `ros2 run`")
 
 
 def _node_names(args: argparse.Namespace) -> tuple[str, list[str]]:
     """The namespace, and what `rclpy.init` is given."""
-    return args.namespace.strip("/"), ["--ros-args", *args.ros_args]
+    from rclpy.validate_namespace import validate_namespace
+
+    namespace = args.namespace.strip("/")
+    validate_namespace(f"/{namespace}")  # a node that fails by it also warns of a leak
+    return namespace, ["--ros-args", *args.ros_args]
+
+
+def _check_demo(args: argparse.Namespace) -> None:
+    """Raise `LisaError` if --demo has no such model, or there is a model and no --demo."""
+    if not args.demo:
+        refuse_given(args, ["model"], "without --demo")
+    args.model = args.model or "nano"
+    check_model(args.model)
 
 
 # --- with a camera's image ---------------------------------------------------------------------
@@ -71,6 +84,8 @@ def run_web(args: argparse.Namespace) -> int:
     from lisa_ros.web import access
     from lisa_ros.web.pages import WebServer
 
+    names = _node_names(args)
+    _check_demo(args)
     certificate, key = args.tls_cert, args.tls_key
     check_certificate(certificate, key)
     if args.tls and certificate is None:
@@ -79,11 +94,14 @@ def run_web(args: argparse.Namespace) -> int:
     port = listening.getsockname()[1]
     token = "" if is_loopback(args.host) else secrets.token_urlsafe(16)  # 128 bits
     with _demonstration(args) as demo:
-        server = WebServer(*_node_names(args), token, port, demo, args.speech_model)
+        server = WebServer(*names, token, port, demo, args.speech_model)
         link = f"{link_to(args.host, port, tls=certificate is not None)}/"
         if token:
             link += f"?token={token}"
-            _show_qr(link)
+            if "utf" in (getattr(sys.stdout, "encoding", "") or "").lower():
+                import segno  # a QR code of block letters, which other terminals do not have
+
+                segno.make(link, error="l").terminal(compact=True)
         print(f"The page: {link}", flush=True)
         if certificate:
             print(f"SHA-256 of its certificate: {access.fingerprint(certificate)}", flush=True)
@@ -92,15 +110,6 @@ def run_web(args: argparse.Namespace) -> int:
         with contextlib.suppress(KeyboardInterrupt):
             server.serve(listening, certificate, key)
     return 0
-
-
-def _show_qr(link: str) -> None:
-    """The link as a QR code of block letters."""
-    import segno
-
-    encoding = (getattr(sys.stdout, "encoding", "") or "").lower()
-    if "utf" in encoding:  # other terminals have no such letters
-        segno.make(link, error="l").terminal(compact=True)
 
 
 def add_mcp_arguments(parser: argparse.ArgumentParser) -> None:
@@ -112,10 +121,9 @@ def add_mcp_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--host",
-        default=LOOPBACK[0],
-        help=f"of --http: one of {', '.join(LOOPBACK)} (default: %(default)s)",
+        help=f"of --http: one of {', '.join(LOOPBACK)} (default: {LOOPBACK[0]})",
     )
-    add("--port", type=int, default=8001, help="of --http (default: 8001); 0: any free one")
+    add("--port", type=int, help="of --http (default: 8001); 0: any free one")
     _add_node_arguments(parser, demo=True)
 
 
@@ -123,22 +131,26 @@ def run_mcp(args: argparse.Namespace) -> int:
     """Serve until the agent hangs up, SIGINT or SIGTERM."""
     from lisa_ros.agents.mcp_server import Eyes, serve
 
-    port = args.port
+    names = _node_names(args)
+    _check_demo(args)
+    if not args.http:
+        refuse_given(args, ("host", "port"), "without --http")
+    host, port = args.host or LOOPBACK[0], 8001 if args.port is None else args.port
     if args.http:
-        if args.host not in LOOPBACK:  # mcp keeps pages of other origins out at these alone
+        if host not in LOOPBACK:  # mcp keeps pages of other origins out at these alone
             raise LisaError(
                 "whoever reaches this server sees what the robot sees, and it has no password: "
                 f"--host takes {', '.join(LOOPBACK)}; from elsewhere reach it by "
                 f"`ssh -L {port}:127.0.0.1:{port} ROBOT`"
             )
-        with listen(args.host, port) as free:  # what is wrong with them is said before all else
+        with listen(host, port) as free:  # what is wrong with them is said before all else
             port = free.getsockname()[1]
     with _demonstration(args):
-        eyes = Eyes(*_node_names(args))
+        eyes = Eyes(*names)
         if args.http:
-            print(f"MCP server: {link_to(args.host, port)}/mcp", file=sys.stderr, flush=True)
+            print(f"MCP server: {link_to(host, port)}/mcp", file=sys.stderr, flush=True)
         with contextlib.suppress(KeyboardInterrupt):
-            serve(eyes, "http" if args.http else "stdio", args.host, port)
+            serve(eyes, "http" if args.http else "stdio", host, port)
     return 0
 
 
@@ -177,8 +189,8 @@ def add_listen_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--wav", type=Path, help="hear this file and end")
     source.add_argument("--topic", help="hear an audio topic (audio_common_msgs)")
     source.add_argument("--device", default="", help="number or name of a microphone")
-    add("--rate", type=int, default=16_000, help="of a topic of AudioData")
-    add("--channels", type=int, default=1, help="of a topic of AudioData")
+    add("--rate", type=int, help="of a topic of AudioData (default: 16000)")
+    add("--channels", type=int, help="of a topic of AudioData (default: 1)")
     add(
         "--model",
         default="",
@@ -195,22 +207,26 @@ def run_listen(args: argparse.Namespace) -> int:
     from lisa_ros.speech.recognizer import load_recognizer
 
     # what cannot be is said before anything is loaded
+    namespace, ros_arguments = _node_names(args)
+    if not args.topic:
+        refuse_given(args, ("rate", "channels"), "without --topic")
+    rate = 16_000 if args.rate is None else args.rate
+    channels = 1 if args.channels is None else args.channels
     if args.wav:
         recorded = audio.resample(*audio.read_wav(args.wav))
     elif args.topic:
-        audio.check_sound(args.rate, args.channels)
+        audio.check_sound(rate, channels)
     else:
         audio.sound_device()
     recognizer = load_recognizer(args.model)
 
     from lisa_ros.speech.listen import Listener
 
-    namespace, ros_arguments = _node_names(args)
     with _spinning(lambda: Listener(recognizer, args.wake_word, namespace), ros_arguments) as node:
         if args.wav:
             sound = node.recording(recorded)
         elif args.topic:
-            sound = node.topic(args.topic, args.rate, args.channels)
+            sound = node.topic(args.topic, rate, channels)
         else:
             sound = audio.microphone(args.device)
         count = node.hear(sound)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lisa_ros.cli import add_model_arguments, model_options
+from lisa_ros.cli import add_model_arguments, model_options, refuse_given
 from lisa_ros.errors import LisaError, check_number, counted
 from lisa_ros.image_files import figure_format
 from lisa_ros.writing import writable_files, write_file
@@ -170,9 +170,7 @@ def run_eval(args: argparse.Namespace) -> int:
 def _check_options(args: argparse.Namespace, is_video: bool) -> None:
     """Raise `LisaError` for an option that this kind of data set would ignore."""
     kind, others = ("video", STILL_OPTIONS) if is_video else ("images", VIDEO_OPTIONS)
-    for name in others:
-        if getattr(args, name) is not None:
-            raise LisaError(f"--{name} has no meaning for a set of {kind}: leave it out")
+    refuse_given(args, others, f"for a set of {kind}")
     check_number("--clips", args.clips, 1)
 
 

@@ -10,7 +10,7 @@ import threading
 from dataclasses import fields
 from pathlib import Path
 
-from lisa_ros.cli import add_model_arguments, model_options
+from lisa_ros.cli import add_model_arguments, check_model, model_options
 from lisa_ros.listening import link_to
 from lisa_ros.writing import writable_folder
 
@@ -83,6 +83,7 @@ def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_demo(args: argparse.Namespace) -> int:
     """Ask everything, show a table, say what is wrong; 1 where a question got no answer at all."""
+    check_model(args.model)
     writable_folder(args.output).mkdir(parents=True, exist_ok=True)
     from rich.console import Console
 

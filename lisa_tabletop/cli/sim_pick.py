@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lisa_ros.cli import check_model, refuse_given
 from lisa_ros.errors import check_number
 from lisa_ros.writing import writable_folder
 
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--trials", type=int, default=20, help="number of trials (default: 20)")
     add("--seed", type=int, default=0, help="which series of scenes (default: 0)")
-    add("--model", default="nano", help="shipped model or folder (default: nano)")
+    add("--model", help="shipped model, folder or server's address (default: nano)")
     add(
         "--perfect",
         action="store_true",
@@ -60,6 +61,10 @@ def run(args: argparse.Namespace) -> int:
     check_number("--trials", args.trials, 1)
     check_number("--seed", args.seed, 0, RUNS - 1)
     check_number("--filmed", args.filmed, 0)
+    if args.perfect:
+        refuse_given(args, ["model"], "with --perfect")
+    args.model = args.model or "nano"
+    check_model(args.model)
     writable_folder(args.output).mkdir(parents=True, exist_ok=True)
     from rich.console import Console
 

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from lisa_ros.cli import LAST_SEED
+from lisa_ros.cli import LAST_SEED, refuse_given
 from lisa_ros.errors import check_number
 from lisa_ros.writing import writable_folder
 
@@ -73,7 +73,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--init-parts",
         nargs="+",
         choices=PRETRAINING,
-        default=PRETRAINING,
         help="only these parts of it; pretrain_language also brings its tokenizer",
     )
     add(
@@ -108,6 +107,9 @@ def run(args: argparse.Namespace) -> int:
         check_number(f"--{name.replace('_', '-')}", getattr(args, name), least)
     check_number("--minutes", args.minutes, 0, above=True)
     check_number("--seed", args.seed, 0, LAST_SEED)
+    if not args.init:
+        refuse_given(args, ["init_parts"], "without --init")
+    args.init_parts = args.init_parts or PRETRAINING
     writable_folder(args.folder)
     from lisa_tabletop.training import run_nano
 

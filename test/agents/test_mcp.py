@@ -286,7 +286,7 @@ def test_addresses_that_are_refused(
     ("command", "model", "reason"),
     [
         (["mcp"], "{folder}", "cannot configure: {folder}"),
-        (["web", "--port", "0"], "nope", "there is no model folder nope"),
+        (["web", "--port", "0"], "{folder}", "cannot configure: {folder}"),
     ],
 )
 def test_a_demonstration_whose_node_cannot_be_configured_ends_with_its_reason(
