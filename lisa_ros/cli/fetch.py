@@ -268,7 +268,7 @@ def spoken(name: str, revision: str) -> Iterator[None]:
             ": it does not accept the token (HF_TOKEN)" if code in (401, 403) else "; try again"
         )
     except (errors.HTTPError, errors.LocalEntryNotFoundError) as error:
-        cause = error.__cause__ or error
+        cause = re.sub(r"\[Errno -?\d+\] ", "", str(error.__cause__ or error))
         sentence = (
             f"{constants.ENDPOINT} cannot be reached ({cause}); what has come stays, and the same"
             " command goes on from there"

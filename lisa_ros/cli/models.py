@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import get_args
 
 from lisa_ros.cli import LAST_SEED, add_model_arguments, model_options
 from lisa_ros.errors import CheckpointError, LisaError, check_number, counted
+from lisa_ros.model.config import Conversation
 from lisa_ros.writing import writable_file, writable_folder
 
-CONVERSATIONS = ("llava_v1", "llava_llama_2", "vicuna_v1", "nano")
 # the words before a mask are part of its score, or there are none
 CALIBRATED_MODES = ("auto", "mask")
 
@@ -30,9 +31,10 @@ def run_info(args: argparse.Namespace) -> int:
     for heading, words in describe(args.path, args.vision_tower).items():
         print(f"{heading:>15}  {words}")
     if args.verify:
-        if not verify(find(args.path)):
+        same = verify(find(args.path))
+        if same is False:
             raise CheckpointError(f"{args.path} was changed since it was converted")
-        print(f"{'hash':>15}  as converted")
+        print(f"{'hash':>15}  {'as converted' if same else 'nothing to check: not converted'}")
     return 0
 
 
@@ -43,7 +45,7 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     add("--vision-tower", help="folder or hub id of the CLIP tower")
     add(
         "--conversation",
-        choices=CONVERSATIONS,
+        choices=get_args(Conversation),
         help="prompt layout that the model was trained with (default: that of the released ones)",
     )
 
@@ -52,10 +54,11 @@ def run_convert(args: argparse.Namespace) -> int:
     """Convert; on failure nothing that looks finished is left."""
     from lisa_ros.model.checkpoint import convert
 
-    convert(
+    kind = convert(
         args.source, args.target, vision_tower=args.vision_tower, conversation=args.conversation
     )
-    print(f"wrote {args.target}")
+    copied = f", a copy: {args.source} is native already" if kind == "native" else ""
+    print(f"wrote {args.target}{copied}")
     return 0
 
 

@@ -155,7 +155,7 @@ class Engine:
     @torch.inference_mode()
     def prepare(self, image: np.ndarray, key: Hashable) -> None:
         """Encode an image before it is asked about: SAM, CLIP and the prompt's beginning."""
-        check_image(image, self.config)
+        check_image(image, self.config, key)
         with self._taken():
             features = self.features.get(key, image.shape[:2])
             timer = StageTimer(self.device)
@@ -173,7 +173,7 @@ class Engine:
         self, image: np.ndarray, key: Hashable | None = None
     ) -> tuple[ImageFeatures, bool]:
         """An image's SAM features without a word asked, and whether they had to be computed."""
-        check_image(image, self.config)
+        check_image(image, self.config, key)
         with self._taken():
             features = self.features.get(key, image.shape[:2])
             missing = features.sam is None

@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from lisa_ros.errors import LisaError
 
@@ -40,7 +40,7 @@ def load_engine(
     *,
     device: str = "auto",
     dtype: DTypeName = "auto",
-    quantization: Quantization | Literal["auto"] | None = None,
+    quantization: Quantization | Literal["auto", "none"] | None = None,
     vision_tower: str | Path | None = None,
     config: EngineConfig | None = None,
 ) -> Engine | RemoteEngine:
@@ -57,7 +57,9 @@ def load_engine(
     if is_address(model):
         ours = {"device": device, "dtype": dtype, "quantization": quantization}
         ours |= {"vision tower": vision_tower, "clip view": config and config.clip_view}
-        if given := [name for name, value in ours.items() if value not in (None, "auto", "")]:
+        if given := [
+            name for name, value in ours.items() if value not in (None, "auto", "none", "")
+        ]:
             raise ModelUnavailable(
                 f"{model} has loaded its model already: {' and '.join(given)} can be chosen where "
                 "`lisa-ros serve` is started, and not here"
@@ -82,7 +84,7 @@ def load_lisa(
     *,
     device: str = "auto",
     dtype: DTypeName = "auto",
-    quantization: Quantization | Literal["auto"] | None = None,
+    quantization: Quantization | Literal["auto", "none"] | None = None,
     vision_tower: str | Path | None = None,
     mergeable: bool = False,
 ) -> Lisa:
@@ -103,6 +105,8 @@ def load_lisa(
     find(model)
     if vision_tower:
         tower_folder(vision_tower)
+    if dtype not in get_args(DTypeName):
+        raise ModelUnavailable(f"unknown dtype {dtype!r}; use {', '.join(get_args(DTypeName))}")
     device = find_device(device)
     import torch
 
@@ -140,7 +144,7 @@ def find_device(name: str) -> str:
     Raises:
         ModelUnavailable: there is none of that name here.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+    if not (isinstance(name, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", name)):
         raise ModelUnavailable(f"there is no device {name!r}: use auto, cpu, cuda or cuda:N")
     import torch
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 import numpy as np
 
 from lisa_ros.errors import ImageError, InstructionError
-from lisa_ros.model.config import IMAGE_TOKEN, SEG, ClipView, LisaConfig
+from lisa_ros.model.config import IMAGE_TOKEN, SEG, ClipView
 from lisa_ros.model.prompt import (
     Turn,
     build_prompt,
@@ -51,6 +51,15 @@ class Interruption:
     cancel: Cancel | None = None
     deadline: float | None = None
     """a time of `time.monotonic()`"""
+
+    def __post_init__(self) -> None:
+        if self.cancel is not None and not callable(getattr(self.cancel, "is_set", None)):
+            raise InstructionError(f"cancel must be like a threading.Event, not {self.cancel!r}")
+        is_time = type(self.deadline) in (int, float, np.float64)
+        if self.deadline is not None and not (is_time and self.deadline == self.deadline):  # NaN
+            raise InstructionError(
+                f"deadline must be a time of time.monotonic(), not {self.deadline!r}"
+            )
 
     def __call__(self) -> str:
         if self.cancel is not None and self.cancel.is_set():
@@ -145,24 +154,34 @@ def check_question(
 
     `modes`: those that the model was trained for.
     """
-    check_image(question.image, config)
+    check_image(question.image, config, question.key)
     check_mode(question.mode, modes)
     check_instruction(question.instruction, config)
-    for words in (words for turn in question.history for words in turn):
+    turns, limit = question.history, question.max_new_tokens
+    pairs = isinstance(turns, Sequence) and all(isinstance(turn, tuple | list) for turn in turns)
+    if not pairs or any(len(turn) != 2 for turn in turns):
+        raise InstructionError(
+            f"history must be pairs of instruction and transcript, not {turns!r:.80}"
+        )
+    for words in (words for turn in turns for words in turn):
         check_text(words)
-    if question.max_new_tokens is not None and question.max_new_tokens < 1:
-        raise InstructionError("max_new_tokens must be at least 1")
+    is_whole = isinstance(limit, int | np.integer) and limit is not True
+    if limit is not None and not (is_whole and limit >= 1):
+        raise InstructionError(
+            f"max_new_tokens must be a whole number of at least 1, not {limit!r}"
+        )
 
 
 def check_mode(mode: str, modes: Collection[str]) -> None:
     """Raise `InstructionError` for a mode that is none, or none of a model's `modes`."""
-    if mode not in modes:
-        known = "this model was not trained for" if mode in MODES else "unknown"
+    if not isinstance(mode, str) or mode not in modes:
+        known = "this model was not trained for" if str(mode) in MODES else "unknown"
         raise InstructionError(f"{known} mode {mode!r}; use one of {', '.join(modes)}")
 
 
 def check_instruction(instruction: str, config: EngineConfig = DEFAULTS) -> None:
     """Raise `InstructionError`, which says why an instruction cannot be asked."""
+    check_text(instruction)
     if not instruction.strip():
         raise InstructionError("the instruction is empty; say what to look for")
     if len(instruction) > config.longest_instruction:
@@ -170,7 +189,6 @@ def check_instruction(instruction: str, config: EngineConfig = DEFAULTS) -> None
             f"the instruction has {len(instruction)} characters; "
             f"at most {config.longest_instruction} can be used"
         )
-    check_text(instruction)
     words = instruction.lower().split()
     if config.max_repeats and len(words) >= max(config.max_repeats, VARIETY * len(set(words))):
         raise InstructionError(
@@ -179,9 +197,13 @@ def check_instruction(instruction: str, config: EngineConfig = DEFAULTS) -> None
         )
 
 
-def check_image(image: np.ndarray, config: EngineConfig = DEFAULTS) -> None:
-    """Raise `ImageError`, which says why an image cannot be used."""
+def check_image(image: np.ndarray, config: EngineConfig = DEFAULTS, key: Hashable = None) -> None:
+    """Raise `ImageError`, which says why an image, or the name that it is given, cannot be used."""
     check_rgb(image)
+    try:
+        hash(key)
+    except TypeError:
+        raise ImageError(f"key must name the image by a text or a tuple, not {key!r:.80}") from None
     height, width, _ = image.shape
     if min(height, width) < config.smallest_side:
         raise ImageError(
@@ -209,7 +231,11 @@ class Prompts:
 
     def ids(self, question: Question) -> list[int]:
         """The prompt that ends where the model goes on, IMAGE_TOKEN in place of the image."""
-        turns: list[Turn] = [(self._words(q), escape_answer(a)) for q, a in question.history]
+        # a model's own [SEG] may stay: masks are decoded for what it writes now, not for history
+        turns: list[Turn] = [
+            (self._words(asked), f" {SEG} ".join(map(escape, said.split(SEG))))
+            for asked, said in question.history
+        ]
         asked = self._words(question.instruction) + self.suffixes[question.mode]
         return self._encode([*turns, (asked, None)])
 
@@ -235,27 +261,17 @@ class Prompts:
         return ids[: ids.index(self.tokenizer.eos_id)]
 
     def known_answers(self) -> dict[Mode, list[list[int]]]:
-        """What the model was trained to say, for each mode."""
-        texts = known_texts(self.config)
+        """Answers or beginnings of answers that the model was trained to give, for each mode."""
+        refusals = [self.config.refusal_prefix] if self.config.refusal_prefix else []
+        masks, openings = [], []
+        if self.config.mask_instances:
+            masks = [" ".join([SEG] * count) + "." for count in range(1, MOST_INSTANCES + 1)]
+            openings = list(OPENINGS)
+        templates = [*openings, *TEMPLATES, *refusals]
+        texts = dict.fromkeys(("auto", "explain", "semantic", "conversation"), templates)
+        texts |= {"mask": masks + refusals, "text": [], "chain_of_thought": []}
         return {mode: [self.answer(text) for text in some] for mode, some in texts.items()}
 
     def _encode(self, turns: Sequence[Turn]) -> list[int]:
         prompt = build_prompt(self.config.conversation, turns, self.config.image_start_end)
         return self.tokenizer.encode(prompt)
-
-
-def known_texts(config: LisaConfig) -> dict[Mode, list[str]]:
-    """Answers or beginnings of answers that a model was trained to give, for each mode."""
-    refusals = [config.refusal_prefix] if config.refusal_prefix else []
-    masks, openings = [], []
-    if config.mask_instances:
-        masks = [" ".join([SEG] * count) + "." for count in range(1, MOST_INSTANCES + 1)]
-        openings = list(OPENINGS)
-    templates = [*openings, *TEMPLATES, *refusals]
-    known = dict.fromkeys(("auto", "explain", "semantic", "conversation"), templates)
-    return {**known, "mask": masks + refusals, "text": [], "chain_of_thought": []}
-
-
-def escape_answer(transcript: str) -> str:
-    """A model's own `[SEG]` may stay: masks are decoded for what it writes now, not for history."""
-    return f" {SEG} ".join(escape(part) for part in transcript.split(SEG))

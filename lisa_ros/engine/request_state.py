@@ -85,23 +85,21 @@ class RequestState(Sequence):
             label = label_of("" if self.forced else raw, self.question.instruction)
             instance = measure(logits, label, float(seg_probability))
             if instance.area or self.keep_empty_masks:
+                # probabilities of the tokens before its [SEG]
                 words = self.probabilities[: before + place] if plain_text(raw) else []
                 embedding = prompt.float().cpu().numpy()
-                instance = replace(self._calibrated(instance, words), seg_embedding=embedding)
+                instance = replace(instance, seg_embedding=embedding)
+                weights = self.lisa.config.score_calibration
+                if weights is not None:
+                    terms = evidence(instance.score, min(words, default=None))
+                    score = probability(terms, weights)
+                    instance = replace(instance, score=score, evidence=terms)
                 self.instances.append(instance)
                 yield MaskReady(instance)
         if not self.forced:
             raw = tokenizer.decode(self.ids)
             whole = plain_text(raw) if self.stopped_by else settled_text(raw)
             yield from self._advance_text(whole)
-
-    def _calibrated(self, instance: Instance, words: list[float]) -> Instance:
-        """The instance with its score; `words`: probabilities of the tokens before its `[SEG]`."""
-        weights = self.lisa.config.score_calibration
-        if weights is None:
-            return instance
-        terms = evidence(instance.score, min(words, default=None))
-        return replace(instance, score=probability(terms, weights), evidence=terms)
 
     def flush(self) -> Iterator[Event]:
         """The words held back so far, of an answer that was broken off between two steps."""

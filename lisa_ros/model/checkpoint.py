@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -73,7 +73,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     sam_dtype: torch.dtype | None = None,
     vision_tower: str | Path | None = None,
-    quantization: Quantization | Literal["auto"] | None = None,
+    quantization: Quantization | Literal["auto", "none"] | None = None,
     mergeable: bool = False,
 ) -> Lisa:
     """Load a checkpoint, native or official, ready for inference.
@@ -88,6 +88,10 @@ def load(
     `mergeable`: for fine-tuning, whose adapters are added to the weights in the end.
     Raises CheckpointError; nothing is half loaded.
     """
+    known = ("none", "auto", *get_args(Quantization))
+    if quantization not in (None, *known):
+        raise CheckpointError(f"unknown quantization {quantization!r}; use {', '.join(known)}")
+    quantization = None if quantization == "none" else quantization
     source, device = open_checkpoint(path, vision_tower), torch.device(device)
     advice = "use quantization int8 or fp8, or leave it out"
     if quantization == "auto":
@@ -158,12 +162,13 @@ def convert(
     *,
     vision_tower: str | Path | None = None,
     conversation: Conversation | None = None,
-) -> None:
+) -> str:
     """Write the checkpoint at `path` into the new folder `target` in the native format.
 
     Weights keep the precision they are stored in, and go through memory one shard at a time, so a
     robot may convert what it could hardly load. `conversation`: the layout that the model was
     trained with, where it is another than the released default. Raises CheckpointError.
+    Gives the kind of the source; of a native one the target is a copy.
     """
     source, target = open_checkpoint(path, vision_tower), Path(target)
     if target.exists() and any(target.iterdir()):
@@ -182,6 +187,7 @@ def convert(
             "written": {WEIGHTS_FILE: sha256(folder / WEIGHTS_FILE)},
         }
         write_file(folder / RECORD_FILE, json.dumps(record, indent=2) + "\n")
+    return source.kind
 
 
 def describe(path: str | Path, vision_tower: str | Path | None = None) -> dict[str, str]:
@@ -211,14 +217,17 @@ def describe(path: str | Path, vision_tower: str | Path | None = None) -> dict[s
     }
 
 
-def verify(folder: Path) -> bool:
-    """Whether a converted checkpoint's weights are the very bytes that were written."""
+def verify(folder: Path) -> bool | None:
+    """Whether a converted checkpoint's weights are the very bytes that were written.
+
+    None: it was not converted, there is nothing to compare.
+    """
     record = folder / RECORD_FILE
     if not record.exists():
-        raise CheckpointError(
-            f"{folder} has no {RECORD_FILE}; it was not converted, nothing to check"
-        )
-    written = read_settings(record)["written"]
+        return None
+    written = read_settings(record).get("written")
+    if not isinstance(written, dict):
+        raise CheckpointError(f"{record} is no record of a conversion")
     return all(sha256(folder / name) == digest for name, digest in written.items())
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from lisa_ros.errors import CheckpointError
 from lisa_ros.model.hub import find_cached, parse_id, read_settings
@@ -20,6 +20,12 @@ Projector = Literal["linear", "mlp2x_gelu"]
 Quantization = Literal["int8", "fp8", "int4", "nf4"]
 Conversation = Literal["llava_v1", "llava_llama_2", "vicuna_v1", "nano"]
 ClipView = Literal["center", "squash", "tiles"]
+JSON = {str: "a text", dict: "a table", bool: "true or false", int: "a whole number"}
+SIZES = {
+    "llama": ("vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings"),
+    "clip": ("image_size", "patch_size"),
+    "sam_vision": ("image_size", "output_channels", "num_hidden_layers", "hidden_size"),
+}
 
 
 @dataclass(frozen=True)
@@ -46,26 +52,27 @@ class LisaConfig:
     image_start_end: bool
     seg_token_id: int
     clip_select_layer: int = -2
-    clip_view: ClipView = "center"
+    clip_view: Literal["center", "squash"] = "center"
     mask_instances: bool = False
     refusal_prefix: str = ""
     score_calibration: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
-        for field, allowed in (
-            ("projector", Projector),
-            ("conversation", Conversation),
-            ("clip_view", Literal["center", "squash"]),
-        ):
-            value = getattr(self, field)
-            if value not in get_args(allowed):
+        for field, hint in get_type_hints(LisaConfig).items():
+            value, kind, allowed = getattr(self, field), get_origin(hint) or hint, get_args(hint)
+            if kind is Literal and value not in allowed:
                 raise CheckpointError(
-                    f"unknown {field} {value!r}; this version knows {', '.join(get_args(allowed))}"
+                    f"unknown {field} {value!r}; this version knows {', '.join(allowed)}"
                 )
+            if kind in JSON and type(value) is not kind:
+                raise CheckpointError(f"{field} must be {JSON[kind]}, not {value!r:.40}")
+        for table, names in SIZES.items():
+            if wrong := [n for n in names if type(getattr(self, table).get(n)) is not int]:
+                raise CheckpointError(f"{table} needs {', '.join(wrong)}, {JSON[int]} each")
         weights = self.score_calibration
-        if weights is not None and set(weights) != set(SCORE_TERMS):
+        if weights is not None and not (type(weights) is dict and set(weights) == set(SCORE_TERMS)):
             raise CheckpointError(
-                f"score_calibration must have {', '.join(SCORE_TERMS)}, not {', '.join(weights)}"
+                f"score_calibration must have {', '.join(SCORE_TERMS)}, not {weights!r:.80}"
             )
 
     @property
@@ -90,14 +97,17 @@ class LisaConfig:
     @classmethod
     def from_json(cls, path: Path) -> LisaConfig:
         """Read `config.json` of a native checkpoint; raise CheckpointError if it is not one."""
-        values = read_settings(path)
-        try:
-            return cls(**values)
-        except TypeError as error:
+        values, known = read_settings(path), {field.name: field.default for field in fields(cls)}
+        lacks = [name for name in known if known[name] is MISSING and name not in values]
+        if lacks or values.keys() - known:
             kind = values.get("model_type")
             raise CheckpointError(
-                f"{path} is not that of a LISA{f' but of a {kind}' if kind else ''}: {error}"
-            ) from error
+                f"{path} is not that of a LISA{f' but of a {kind}' if kind else ''}: "
+                + (f"it lacks {', '.join(lacks)}" if lacks else "this version does not know its ")
+                + ("" if lacks else ", ".join(sorted(values.keys() - known)))
+            )
+        try:
+            return cls(**values)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
 
@@ -109,9 +119,13 @@ def find(path: str | Path) -> Path:
             f"{path} is an address, and here the model itself is needed: its folder, the name of a "
             "shipped one, or its id on the hub"
         )
+    if not (path and isinstance(path, str | Path)):
+        raise CheckpointError(f"{path!r} names no model: give its folder, name or id on the hub")
     for folder in (Path(path), SHIPPED / str(path)):
         if folder.is_dir():
             return folder
+    if Path(path).is_file():
+        raise CheckpointError(f"{path} is a file, and a model is a folder: name that")
     if parse_id(str(path)):
         return find_cached(str(path))
     shipped = sorted(f.name for f in SHIPPED.glob("*") if f.is_dir())

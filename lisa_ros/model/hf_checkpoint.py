@@ -67,17 +67,13 @@ TOWER = "vision_tower."
 WRAPPER = "module."
 """What `DataParallel` and DeepSpeed put before the names of a model that they wrapped."""
 _CLIP_KEYS = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "image_size",
-    "patch_size",
-    "hidden_act",
-    "layer_norm_eps",
-    "projection_dim",
-)
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "image_size", "patch_size", "hidden_act", "layer_norm_eps", "projection_dim",
+)  # fmt: skip
 _LLAMA_KEYS = ("max_position_embeddings", "rms_norm_eps", "num_attention_heads", "hidden_act")
+_LLAMA_SIZES = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_key_value_heads"
+)  # fmt: skip
 
 
 def read_official(
@@ -106,9 +102,52 @@ def config_of(
     folder: Path, settings: dict[str, Any], shapes: Shapes, tower: Path, seg_token_id: int
 ) -> LisaConfig:
     """The configuration of a LISA from LLaVA's settings, its tensors' shapes and a CLIP folder."""
-    clip = _clip_config(tower)
+    vision = read_settings(tower / "config.json")
+    vision = vision.get("vision_config") or vision
+    if "image_size" not in vision or "patch_size" not in vision:
+        raise CheckpointError(f"{tower} is no CLIP tower: its config.json has no image_size")
+    clip = {key: vision[key] for key in _CLIP_KEYS if key in vision}
     try:
-        config = _config(folder, settings, shapes, clip, seg_token_id)
+        rope_theta = _rope_theta(folder, settings)
+        select = settings.get("mm_vision_select_feature", "patch")
+        if select != "patch":
+            raise CheckpointError(
+                f"{folder / 'config.json'}: mm_vision_select_feature is {select}; a LISA looks at"
+                " CLIP's patches without its class token (patch), and so does this network"
+            )
+        absent = [key for key in _LLAMA_KEYS if key not in settings]
+        if absent:
+            raise CheckpointError(f"{folder / 'config.json'} does not give {', '.join(absent)}")
+        two_layers = "mm_projector.2.weight" in shapes
+        start_end = bool(settings.get("mm_use_im_start_end", True))
+        rows, hidden = shapes["language_model.embed_tokens.weight"]
+        llama = {
+            "vocab_size": rows,
+            "hidden_size": hidden,
+            "intermediate_size": shapes["language_model.layers.0.mlp.up_proj.weight"][0],
+            "num_hidden_layers": _count(shapes, "language_model.layers."),
+            "num_key_value_heads": settings.get(
+                "num_key_value_heads", settings["num_attention_heads"]
+            ),
+            "pad_token_id": 0,
+            "rope_parameters": {"rope_type": "default", "rope_theta": rope_theta},
+            **{key: settings[key] for key in _LLAMA_KEYS},
+        }
+        sam_vision, sam_decoder = sam_sizes(shapes)
+        config = LisaConfig(
+            name=model_name(folder),
+            llama=llama,
+            clip=clip,
+            sam_vision=sam_vision,
+            sam_decoder=sam_decoder,
+            projector="mlp2x_gelu" if two_layers else "linear",
+            conversation="llava_v1",
+            image_start_end=start_end,
+            seg_token_id=seg_token_id,
+            clip_select_layer=settings.get("mm_vision_select_layer", -2),
+            # LISA++ changed the projector and dropped the marks around the image
+            mask_instances=two_layers and not start_end,
+        )
     except KeyError as error:
         raise CheckpointError(
             f"{folder} lacks {error.args[0]}, which every LISA has; is it a plain LLaVA?"
@@ -132,10 +171,7 @@ def write_official(
     settings = {
         "architectures": ["LISAForCausalLM"],
         "model_type": "llava",
-        **{key: llama[key] for key in (*_LLAMA_KEYS, "vocab_size", "hidden_size")},
-        "intermediate_size": llama["intermediate_size"],
-        "num_hidden_layers": llama["num_hidden_layers"],
-        "num_key_value_heads": llama["num_key_value_heads"],
+        **{key: llama[key] for key in (*_LLAMA_KEYS, *_LLAMA_SIZES)},
         "rope_theta": llama.get("rope_parameters", {}).get("rope_theta", 10000.0),
         "bos_token_id": tokenizer.bos_id,
         "eos_token_id": tokenizer.eos_id,
@@ -277,57 +313,6 @@ def find_tower(folder: Path, settings: dict[str, Any], given: str | Path | None)
         return find_cached(name)
     except CheckpointError as error:
         raise CheckpointError(f"{sentence}, or have it in the hub's cache: {error}") from None
-
-
-def _clip_config(tower: Path) -> dict[str, Any]:
-    settings = read_settings(tower / "config.json")
-    vision = settings.get("vision_config") or settings
-    if "image_size" not in vision or "patch_size" not in vision:
-        raise CheckpointError(f"{tower} is no CLIP tower: its config.json has no image_size")
-    return {key: vision[key] for key in _CLIP_KEYS if key in vision}
-
-
-def _config(
-    folder: Path, settings: dict[str, Any], shapes: Shapes, clip: dict[str, Any], seg_token_id: int
-) -> LisaConfig:
-    rope_theta = _rope_theta(folder, settings)
-    select = settings.get("mm_vision_select_feature", "patch")
-    if select != "patch":
-        raise CheckpointError(
-            f"{folder / 'config.json'}: mm_vision_select_feature is {select}; a LISA looks at"
-            " CLIP's patches without its class token (patch), and so does this network"
-        )
-    absent = [key for key in _LLAMA_KEYS if key not in settings]
-    if absent:
-        raise CheckpointError(f"{folder / 'config.json'} does not give {', '.join(absent)}")
-    two_layers = "mm_projector.2.weight" in shapes
-    start_end = bool(settings.get("mm_use_im_start_end", True))
-    rows, hidden = shapes["language_model.embed_tokens.weight"]
-    llama = {
-        "vocab_size": rows,
-        "hidden_size": hidden,
-        "intermediate_size": shapes["language_model.layers.0.mlp.up_proj.weight"][0],
-        "num_hidden_layers": _count(shapes, "language_model.layers."),
-        "num_key_value_heads": settings.get("num_key_value_heads", settings["num_attention_heads"]),
-        "pad_token_id": 0,
-        "rope_parameters": {"rope_type": "default", "rope_theta": rope_theta},
-        **{key: settings[key] for key in _LLAMA_KEYS},
-    }
-    sam_vision, sam_decoder = sam_sizes(shapes)
-    return LisaConfig(
-        name=model_name(folder),
-        llama=llama,
-        clip=clip,
-        sam_vision=sam_vision,
-        sam_decoder=sam_decoder,
-        projector="mlp2x_gelu" if two_layers else "linear",
-        conversation="llava_v1",
-        image_start_end=start_end,
-        seg_token_id=seg_token_id,
-        clip_select_layer=settings.get("mm_vision_select_layer", -2),
-        # LISA++ changed the projector and dropped the marks around the image
-        mask_instances=two_layers and not start_end,
-    )
 
 
 def _rope_theta(folder: Path, settings: dict[str, Any]) -> float:

@@ -92,7 +92,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent} has no {path.name}; it is no model folder") from error
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"cannot read {path}: {why}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} is no table of settings")
     return content
@@ -100,8 +101,8 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 def is_official(settings: dict[str, Any]) -> bool:
     """Whether a `config.json` is that of a released LISA (or of the LLaVA that it extends)."""
-    names = [settings.get("model_type"), *(settings.get("architectures") or [])]
-    return any(re.search("llava|lisa", str(name), re.IGNORECASE) for name in names)
+    names = f"{settings.get('model_type')} {settings.get('architectures')}"
+    return re.search("llava|lisa", names, re.IGNORECASE) is not None
 
 
 def tower_name(settings: dict[str, Any]) -> str:
@@ -112,13 +113,13 @@ def tower_name(settings: dict[str, Any]) -> str:
 
 def tower_folder(given: str | Path) -> Path:
     """The folder of a CLIP tower that the user has named, by path or by hub id."""
-    if not Path(given).is_dir():
-        if parse_id(str(given)):
-            return find_cached(str(given))
-        raise CheckpointError(f"{given} is no CLIP tower: there is no folder {given}")
-    if not (Path(given) / "config.json").is_file():
-        raise CheckpointError(f"{given} is no CLIP tower: it has no config.json")
-    return Path(given)
+    folder = Path(str(given))
+    if not folder.is_dir() and parse_id(str(given)):
+        return find_cached(str(given))
+    if not (folder / "config.json").is_file():
+        why = "it has no config.json" if folder.is_dir() else f"there is no folder {given}"
+        raise CheckpointError(f"{given} is no CLIP tower: {why}")
+    return folder
 
 
 def sha256(path: Path) -> str:

@@ -49,7 +49,10 @@ class LisaNetwork(nn.Module):
         self.config = config
         hidden, prompt = config.hidden_size, config.prompt_size
         self.vision_tower = CLIPVisionModel(CLIPVisionConfig(**config.clip))
-        self.mm_projector = _projector(config)
+        self.mm_projector = nn.Linear(config.clip["hidden_size"], hidden)
+        if config.projector == "mlp2x_gelu":
+            last = nn.Linear(hidden, hidden)
+            self.mm_projector = nn.Sequential(self.mm_projector, nn.GELU(), last)
         self.language_model = LlamaModel(LlamaConfig(**config.llama))
         self.lm_head = nn.Linear(hidden, config.llama["vocab_size"], bias=False)
         self.text_hidden_fcs = nn.Sequential(
@@ -163,10 +166,3 @@ def label_positions(ids: Tensor, chosen: Tensor, image_tokens: int) -> Tensor:
     rows, columns = chosen[:, 1:].nonzero(as_tuple=True)
     shifted = ((ids == IMAGE_TOKEN).cumsum(dim=1) > 0)[rows, columns]
     return torch.stack([rows, columns + shifted * (image_tokens - 1)], dim=1)
-
-
-def _projector(config: LisaConfig) -> nn.Module:
-    width, hidden = config.clip["hidden_size"], config.hidden_size
-    if config.projector == "linear":
-        return nn.Linear(width, hidden)
-    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden))

@@ -80,7 +80,12 @@ def build_prompt(
     ]
     if conversation == "llava_llama_2":
         return _llama_2(_SYSTEM[conversation], rounds)
-    return _two_roles(_SYSTEM[conversation], rounds)
+    text = f"{_SYSTEM[conversation]} " if _SYSTEM[conversation] else ""
+    for question, answer in rounds:
+        text += f"USER: {question} ASSISTANT:"
+        if answer is not None:
+            text += f" {answer}</s>"
+    return text
 
 
 def encode_dialogue(
@@ -115,15 +120,6 @@ def encode_turns(
     return encode(build_prompt(style, turns, marks)), answers
 
 
-def _two_roles(system: str, rounds: Sequence[Turn]) -> str:
-    text = f"{system} " if system else ""
-    for question, answer in rounds:
-        text += f"USER: {question} ASSISTANT:"
-        if answer is not None:
-            text += f" {answer}</s>"
-    return text
-
-
 def _llama_2(system: str, rounds: Sequence[Turn]) -> str:
     parts = []
     for index, (question, answer) in enumerate(rounds):
@@ -141,6 +137,8 @@ def check_text(words: str) -> None:
     A shell with another code page and JSON's `\\ud800` bring in halves of letters. ROS ends a text
     at its first NUL: half an instruction would be asked.
     """
+    if not isinstance(words, str):
+        raise InstructionError(f"the instruction is no text but of the type {type(words).__name__}")
     if "\0" in words:
         raise InstructionError(
             f"the instruction is no text: its character {words.index(chr(0)) + 1} is a NUL"
@@ -156,7 +154,7 @@ def check_text(words: str) -> None:
 
 def check_rgb(image: np.ndarray) -> None:
     """Raise `ImageError` unless this is an image, uint8 (H,W,3) RGB."""
-    kind, shape = getattr(image, "dtype", type(image).__name__), np.shape(image)
+    kind, shape = getattr(image, "dtype", type(image).__name__), getattr(image, "shape", ())
     if kind != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise ImageError(
             f"an image must be an RGB array of uint8, (height, width, 3); this is {kind} {shape}"

@@ -12,7 +12,7 @@ keep their two bytes and are upcast piece by piece when they are used; all else 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -54,10 +54,6 @@ def quantize(network: LisaNetwork, quantization: Quantization, device: torch.dev
     through torchao. `nf4`: 4-bit NormalFloat with double quantization through bitsandbytes
     (Dettmers et al., arXiv 2305.14314).
     """
-    if quantization not in get_args(Quantization):
-        raise CheckpointError(
-            f"unknown quantization {quantization!r}; use one of {', '.join(get_args(Quantization))}"
-        )
     compress = _nf4 if quantization == "nf4" else _torchao(quantization)
     for layer in network.language_model.layers:
         compress(layer.to(device))

@@ -16,6 +16,7 @@ from sentencepiece import SentencePieceProcessor
 
 from lisa_ros.errors import CheckpointError
 from lisa_ros.model.config import IMAGE_TOKEN, SEG
+from lisa_ros.model.hub import read_settings
 from lisa_ros.model.prompt import IMAGE_PLACEHOLDER, check_text
 from lisa_ros.writing import write_file
 
@@ -58,7 +59,15 @@ class Tokenizer:
 
         Without `new` the folder must give an id for [SEG].
         """
-        added = _added_tokens(folder / ADDED_FILE, new)
+        path, added = folder / ADDED_FILE, {}
+        if path.exists():
+            added = read_settings(path)
+            if not (SEG in new or isinstance(added.get(SEG), int)):
+                raise CheckpointError(f"{path} gives no id for {SEG}")
+        elif SEG not in new:
+            raise CheckpointError(
+                f"{folder} has no {path.name}; without it the id of {SEG} is unknown"
+            )
         try:
             return cls((folder / MODEL_FILE).read_bytes(), added, new)
         except OSError as error:
@@ -138,19 +147,3 @@ def _alternatives(words: Iterable[str]) -> re.Pattern[str]:
 def _join(left: str, right: str) -> str:
     glue = "" if not left or not right or right[0] in ".,;:!?)" else " "
     return left + glue + right
-
-
-def _added_tokens(path: Path, new: Sequence[str]) -> dict[str, int]:
-    if SEG in new and not path.exists():
-        return {}
-    try:
-        added = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{path.parent} has no {path.name}; without it the id of {SEG} is unknown"
-        ) from error
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
-    if not isinstance(added, dict) or not (SEG in new or isinstance(added.get(SEG), int)):
-        raise CheckpointError(f"{path} gives no id for {SEG}")
-    return added

@@ -71,23 +71,17 @@ def open_tensors(path: Path) -> dict[str, Tensor]:
         )
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent} has no {path.name}") from error
-    except pickle.UnpicklingError as error:
-        raise _unpickling(path, error) from error
     except Exception as error:  # whatever the bytes led the readers into
+        wanted = re.search(r"(?:GLOBAL|global|class) `?([\w.]+\.[\w.]+)", str(error))
+        if wanted and isinstance(error, pickle.UnpicklingError):
+            raise CheckpointError(
+                f"{path} asks to run {wanted[1]} while being read, which weights never need;"
+                " it was refused and nothing was run"
+            ) from error
         raise CheckpointError(f"{path} is damaged or cut short") from error
     if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
         raise CheckpointError(f"{path} is no table of tensors")
     return content
-
-
-def _unpickling(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
-    wanted = re.search(r"(?:GLOBAL|global|class) `?([\w.]+\.[\w.]+)", str(error))
-    if wanted:
-        return CheckpointError(
-            f"{path} asks to run {wanted[1]} while being read, which weights never need;"
-            " it was refused and nothing was run"
-        )
-    return CheckpointError(f"{path} is damaged or cut short")
 
 
 def empty_network(config: LisaConfig) -> LisaNetwork:

@@ -28,7 +28,6 @@ def load_model(parameters: Mapping[str, Any]) -> tuple[Engine | RemoteEngine, Ne
     from lisa_ros.serving.remote import RemoteEngine, is_address
     from lisa_ros.serving.remote_tracker import new_tracker
 
-    quantization = parameters["model.quantization"]
     config = EngineConfig(
         max_new_tokens=parameters["query.max_new_tokens"],
         threads=parameters["model.threads"] or None,
@@ -50,7 +49,7 @@ def load_model(parameters: Mapping[str, Any]) -> tuple[Engine | RemoteEngine, Ne
             path,
             device=parameters["model.device"],
             dtype=parameters["model.dtype"],
-            quantization=None if quantization == "none" else quantization,
+            quantization=parameters["model.quantization"],
             vision_tower=parameters["model.vision_tower"] or None,
             config=config,
         )

@@ -7,6 +7,7 @@ resolve, a server that hangs, a peer that reads slowly) holds the caller beyond 
 from __future__ import annotations
 
 import http.client
+import math
 import os
 import queue
 import socket
@@ -120,6 +121,7 @@ class RemoteEngine:
         self.server = _Server(address)
         """shared with the trackers of this robot, so that they meet the same replica"""
         self._frames: OrderedDict[Hashable, str] = OrderedDict()
+        """under which name the server has the image of a key"""
 
     def connect(self, interrupted: Interruption = NEVER) -> None:
         """Learn the model's name.
@@ -191,7 +193,7 @@ class RemoteEngine:
 
     def prepare(self, image: np.ndarray, key: Hashable) -> None:
         """Have an image encoded before it is asked about."""
-        check_image(image, self.config)
+        check_image(image, self.config, key)
         interrupted = Interruption(None, time.monotonic() + PREPARE_LIMIT)
         question = Question(image, "-", key=key)
         for _ in self._events(PREPARE, question, interrupted, EventReader(image.shape[:2])):
@@ -211,13 +213,14 @@ class RemoteEngine:
         while True:
             if not frame:
                 file = encode_image(question.image, self.jpeg_quality)
-            left = interrupted.deadline and max(interrupted.deadline - time.monotonic(), 0.0)
+            end = interrupted.deadline
+            left = None if end in (None, math.inf) else max(end - time.monotonic(), 0.0)
             body = write_question(
                 WireQuestion(
                     instruction=question.instruction,
                     mode=question.mode,
                     history=tuple(question.history),
-                    max_new_tokens=question.max_new_tokens or self.config.max_new_tokens,
+                    max_new_tokens=int(question.max_new_tokens or self.config.max_new_tokens),
                     time_left=left,
                     frame=frame,
                     keep=key is not None,
@@ -233,18 +236,14 @@ class RemoteEngine:
                         break
                     raise self.explained(error) from None
                 if file and key is not None:
-                    self._remember(key, frame_name(file))
+                    self._frames[key] = frame_name(file)
+                    self._frames.move_to_end(key)
+                    while len(self._frames) > KEPT_FRAMES:
+                        self._frames.popitem(last=False)
                 yield event
             else:
                 return
             frame = ""  # the server has forgotten the image, or is a new one
-
-    def _remember(self, key: Hashable, frame: str) -> None:
-        """Under which name the server has the image of a key."""
-        self._frames[key] = frame
-        self._frames.move_to_end(key)
-        while len(self._frames) > KEPT_FRAMES:
-            self._frames.popitem(last=False)
 
     def explained(self, error: WireError | Refused) -> Exception:
         """The exception for what the server has refused, or has said and cannot be understood."""

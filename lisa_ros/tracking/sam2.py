@@ -11,7 +11,6 @@ The features of a frame are computed once for all things.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch.nn import functional
 
 from lisa_ros.engine.answer import Instance
 from lisa_ros.errors import CheckpointError
+from lisa_ros.model.hub import read_settings
 from lisa_ros.tracking.tracker import LOST_AFTER, MAX_TRACKS, Track, Tracker
 
 if TYPE_CHECKING:
@@ -44,12 +44,7 @@ def load_sam2_network(folder: str | Path) -> torch.nn.Module:
             missing or damaged.
     """
     path = Path(folder)
-    try:
-        kind = json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} is no folder of SAM 2: its config.json cannot be read ({error})"
-        ) from error
+    kind = read_settings(path / "config.json").get("model_type")
     if kind not in MODELS:
         raise CheckpointError(
             f"{path} holds a model of type {kind!r}, not one of SAM 2 for video "

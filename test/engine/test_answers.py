@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from lisa_ros.engine import (
 from lisa_ros.engine.request_state import measure
 from lisa_ros.errors import ImageError, InstructionError
 from lisa_ros.model.network import IMAGE_TOKEN
+from lisa_ros.serving.remote import RemoteEngine
 
 
 def test_an_answer_has_words_a_mask_and_what_belongs_to_it() -> None:
@@ -362,6 +364,46 @@ def test_instructions_that_cannot_be_used(instruction: str) -> None:
         engine.segment(drawn_image(), "the mug", history=[("the pot \ud800", "It is [SEG].")])
     with pytest.raises(InstructionError, match="no text"):
         engine.lisa.tokenizer.encode("\udcff")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        *(({"instruction": wrong}, "instruction is no text") for wrong in (None, 5, b"mug")),
+        *(({"history": wrong}, "history must be pairs") for wrong in ("x", [("a",)], ["ab"], 5)),
+        ({"history": [(1, 2)]}, "no text but of the type int"),
+        *(({"mode": wrong}, "unknown mode") for wrong in (5, [1])),
+        *(
+            ({"max_new_tokens": wrong}, "max_new_tokens must be a whole number of at least 1")
+            for wrong in (math.nan, 2.5, "9", True, 0)
+        ),
+        *(
+            ({"deadline": wrong}, r"deadline must be a time of time\.monotonic")
+            for wrong in (math.nan, "x", True)
+        ),
+        ({"cancel": 5}, "cancel must be like a threading.Event, not 5"),
+        *(({"key": wrong}, "key must name the image") for wrong in ([1], ("a", [1]))),
+        ({"image": [[1], [1, 2]]}, "an image must be an RGB array"),
+    ],
+)
+def test_a_question_of_wrong_types_is_told_here_and_by_the_robots_side(
+    options: dict, sentence: str
+) -> None:
+    asked = {"image": drawn_image(), "instruction": "the mug", **options}
+    for engine in (engine_saying("[SEG]."), RemoteEngine("http://127.0.0.1:9")):
+        with pytest.raises((ImageError, InstructionError), match=sentence):
+            engine.segment(**asked)
+        with pytest.raises((ImageError, InstructionError), match=sentence):
+            next(engine.stream(**asked))
+        if "key" in options:
+            with pytest.raises(ImageError, match=sentence):
+                engine.prepare(asked["image"], options["key"])
+
+
+def test_numbers_of_numpy_and_a_deadline_that_never_comes_are_understood() -> None:
+    limits = {"max_new_tokens": np.int64(9), "deadline": np.float64(np.inf)}
+    answer = engine_saying("[SEG].").segment(drawn_image(), "the mug", **limits)
+    assert answer.status is AnswerStatus.OK
 
 
 def test_stammering_is_understood() -> None:

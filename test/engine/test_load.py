@@ -11,6 +11,7 @@ import torch
 from model_samples import small_lisa
 
 from lisa_ros.engine import EngineConfig, load, load_engine
+from lisa_ros.errors import LisaError
 from lisa_ros.model import checkpoint, quantization
 
 
@@ -86,6 +87,31 @@ def test_a_gpu_that_is_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(load.ModelUnavailable, match="no cuda:1: PyTorch finds 1 GPU"):
         load_engine(folder, device="cuda:1")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        *(({"model": model}, f"^{model!r} names no model") for model in (None, "", 5)),
+        ({"model": __file__}, r"test_load\.py is a file, and a model is a folder"),
+        *(({"dtype": dtype}, "unknown dtype .*; use auto, float32, bf") for dtype in ("x", None)),
+        *(({"device": device}, "there is no device") for device in ("x", None, 0)),
+        *(
+            ({"quantization": method}, "unknown quantization .*; use none, auto, int8, fp8, int4")
+            for method in ("x", 4)
+        ),
+        ({"vision_tower": 5}, "5 is no CLIP tower: there is no folder 5"),
+    ],
+)
+def test_what_names_no_choice_is_a_sentence(wrong: dict, sentence: str, folder: Path) -> None:
+    with pytest.raises(LisaError, match=sentence):
+        load_engine(**{"model": folder, "device": "cpu", **wrong})
+
+
+def test_quantization_none_is_none(folder: Path, torch_threads) -> None:
+    """As the node's parameter says it."""
+    network = load_engine(folder, device="cpu", quantization="none").network
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
 
 
 def test_too_little_memory_is_a_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

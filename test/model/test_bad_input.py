@@ -229,7 +229,15 @@ def test_native_without_weights(native: Path) -> None:
     [
         ({"projector": "resampler"}, "unknown projector 'resampler'"),
         ({"conversation": "chatml"}, "unknown conversation 'chatml'"),
-        ({"surprise": 1}, "surprise"),
+        ({"surprise": 1}, r"not that of a LISA: this version does not know its surprise$"),
+        ({"llama": []}, r"config\.json: llama must be a table, not \[\]"),
+        ({"llama": None}, "llama must be a table, not None"),
+        ({"name": 5}, "name must be a text, not 5"),
+        ({"seg_token_id": "3"}, "seg_token_id must be a whole number, not '3'"),
+        ({"image_start_end": 1}, "image_start_end must be true or false, not 1"),
+        ({"clip": {}}, "clip needs image_size, patch_size, a whole number each"),
+        ({"score_calibration": 5}, "score_calibration must have bias, mask, .*, not 5"),
+        ({"architectures": 5}, "does not know its architectures"),
         ({"seg_token_id": 3}, r"\[SEG\] is \d+ for the tokenizer, 3 in config\.json"),
     ],
 )
@@ -237,6 +245,16 @@ def test_native_config_that_does_not_fit(native: Path, change: dict, sentence: s
     config = json.loads((native / "config.json").read_text())
     (native / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(CheckpointError, match=sentence):
+        load(native)
+
+
+@pytest.mark.parametrize("lost", [["clip", "name"], None])
+def test_a_native_config_that_lacks_something_says_what(native: Path, lost: list | None) -> None:
+    config = json.loads((native / "config.json").read_text())
+    left = {name: config[name] for name in config if lost and name not in lost}
+    (native / "config.json").write_text(json.dumps(left))
+    names = "name, clip" if lost else "name, llama, .*, image_start_end, seg_token_id"
+    with pytest.raises(CheckpointError, match=f"not that of a LISA: it lacks {names}$"):
         load(native)
 
 

@@ -301,8 +301,14 @@ def test_convert_and_info_on_the_command_line(
     told = capsys.readouterr().out
     for words in ("native", "3 layers of 64", "id 96", "vicuna_v1", "as converted"):
         assert words in told
-    assert main(["info", str(source), *tower]) == 0
-    assert "official" in capsys.readouterr().out
+    assert main(["info", str(source), *tower, "--verify"]) == 0
+    told = capsys.readouterr().out
+    assert "official" in told and "nothing to check: not converted" in told
+    assert main(["convert", str(native), str(tmp_path / "copy")]) == 0
+    assert f"{tmp_path / 'copy'}, a copy: {native} is native already" in capsys.readouterr().out
+    (native / "conversion.json").write_text("{}")
+    assert main(["info", str(native), "--verify"]) == 2
+    assert "conversion.json is no record of a conversion" in capsys.readouterr().err
 
 
 def test_info_says_what_another_folder_is_not(capsys: pytest.CaptureFixture[str]) -> None:

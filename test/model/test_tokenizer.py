@@ -125,7 +125,7 @@ def test_no_words_of_a_user_can_steer_the_model(text: str, conversation: str) ->
         (None, "has no added_tokens.json"),
         ("{", "cannot read"),
         ('{"<im_start>": 7}', r"gives no id for \[SEG\]"),
-        ("[1]", r"gives no id for \[SEG\]"),
+        ("[1]", r"added_tokens\.json is no table of settings"),
     ],
 )
 def test_without_the_id_of_seg_nothing_is_loaded(

@@ -163,6 +163,8 @@ def test_the_benchmarks_are_found_from_inside_a_checkout(
         (("bag", "{bag}", "--query", "\udcff", "--out", "{out}"), "the instruction is no text"),
         (("views", "{bag}", "--query", "\udcff", "--out", "{out}"), "the instruction is no text"),
         (("segment", "{photo}", "the mug", "--overlay", "{folder}/o.xyz"), "no image format"),
+        (("segment", "{photo}", "the mug", "--overlay", "{photo}"), "photo.png, which is read"),
+        (("segment", "{photo}", "the mug", "--json", "{photo}"), "photo.png, which is read"),
         (("video", "{photo}", "the mug", "--out", "{folder}/v.xyz"), "end in .mp4 or .gif"),
         (("eval", "--sheet", "{folder}/s.xyz"), "its ending names no image"),
         (("eval", "--reliability", "{folder}/r.xyz"), "its ending names no image"),
@@ -251,6 +253,7 @@ def test_what_cannot_be_asked_is_told_before_anything_is_loaded_or_written(
     }
     assert main([word.format(**places) for word in words]) == 2
     assert sentence in capsys.readouterr().err
+    assert Image.open(tmp_path / "photo.png").size == (64, 48)
     if "instruction" in sentence or "model" in sentence:
         assert not (tmp_path / "new").exists()
 

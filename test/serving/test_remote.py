@@ -95,6 +95,12 @@ def test_a_damaged_image_is_refused(file):
         wire.decode_image(file, IMAGE.size)
 
 
+def test_numbers_of_numpy_and_a_deadline_that_never_comes_are_understood():
+    with server(always(reply(*LINES))) as address:
+        limits = {"max_new_tokens": np.int64(9), "deadline": np.inf}
+        assert RemoteEngine(address).segment(IMAGE, "the mug", **limits).text == "It is here."
+
+
 def test_an_image_above_the_limit_is_refused_unread():
     with pytest.raises(ImageError, match="at most 100"):
         wire.decode_image(wire.encode_image(IMAGE, 0), 100)

@@ -116,8 +116,12 @@ def test_a_folder_is_loaded_or_refused_with_a_sentence(model, tmp_path):
     tracker = Sam2Tracker(load_sam2_network(tmp_path / "sam2"), max_tracks=2)
     [track] = tracker.start(frame(0), [first()], stamp=0.0)
     assert (track.id, tracker.max_tracks) == (1, 2)
-    with pytest.raises(CheckpointError, match=r"config\.json cannot be read"):
-        load_sam2_network(tmp_path)
+    for name, sentence in (("empty", "empty has no config.json; it is"), ("file", "Not a dir")):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        (tmp_path / "file").touch()
+        with pytest.raises(CheckpointError, match=sentence) as told:
+            load_sam2_network(tmp_path / name)
+        assert "Errno" not in str(told.value) and str(told.value).count(name) == 1
     (tmp_path / "sam").mkdir()
     (tmp_path / "sam" / "config.json").write_text(json.dumps({"model_type": "sam"}))
     with pytest.raises(CheckpointError, match="type 'sam', not one of SAM 2"):
