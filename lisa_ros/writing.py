@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lisa_ros.errors import WriteError
@@ -99,7 +99,8 @@ def written_beside(target: Path) -> Iterator[Path]:
         if beside.is_dir():
             shutil.rmtree(beside, ignore_errors=True)
         else:
-            beside.unlink(missing_ok=True)
+            with suppress(OSError):  # its folder may be a file
+                beside.unlink()
 
 
 def remove_abandoned(folder: Path) -> None:

@@ -50,14 +50,6 @@ def _node_names(args: argparse.Namespace) -> tuple[str, list[str]]:
     return namespace, ["--ros-args", *args.ros_args]
 
 
-def _check_demo(args: argparse.Namespace) -> None:
-    """Raise `LisaError` if --demo has no such model, or there is a model and no --demo."""
-    if not args.demo:
-        refuse_given(args, ["model"], "without --demo")
-    args.model = args.model or "nano"
-    check_model(args.model)
-
-
 # --- with a camera's image ---------------------------------------------------------------------
 
 
@@ -85,7 +77,6 @@ def run_web(args: argparse.Namespace) -> int:
     from lisa_ros.web.pages import WebServer
 
     names = _node_names(args)
-    _check_demo(args)
     certificate, key = args.tls_cert, args.tls_key
     check_certificate(certificate, key)
     if args.tls and certificate is None:
@@ -119,10 +110,7 @@ def add_mcp_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="serve streamable HTTP at /mcp (default: standard input and output)",
     )
-    add(
-        "--host",
-        help=f"of --http: one of {', '.join(LOOPBACK)} (default: {LOOPBACK[0]})",
-    )
+    add("--host", help=f"of --http: one of {', '.join(LOOPBACK)} (default: {LOOPBACK[0]})")
     add("--port", type=int, help="of --http (default: 8001); 0: any free one")
     _add_node_arguments(parser, demo=True)
 
@@ -132,7 +120,6 @@ def run_mcp(args: argparse.Namespace) -> int:
     from lisa_ros.agents.mcp_server import Eyes, serve
 
     names = _node_names(args)
-    _check_demo(args)
     if not args.http:
         refuse_given(args, ("host", "port"), "without --http")
     host, port = args.host or LOOPBACK[0], 8001 if args.port is None else args.port
@@ -161,8 +148,11 @@ def _demonstration(args: argparse.Namespace) -> Iterator[Demo | None]:
     # uvicorn raises a signal once more when it has ended; what --demo has started must end too
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not args.demo:
+        refuse_given(args, ["model"], "without --demo")
         yield None
         return
+    model = args.model or "nano"
+    check_model(model)
     from lisa_ros.demo.demonstration import ended_with, started
     from lisa_ros.demo.recorded_camera import read_questions
     from lisa_ros.web.pages import Demo
@@ -172,7 +162,7 @@ def _demonstration(args: argparse.Namespace) -> Iterator[Demo | None]:
         tables.setdefault(question.seed, []).append(question.instruction)
     with (
         tempfile.TemporaryDirectory(prefix="lisa_ros_demo_") as folder,
-        started(args.model, Path(folder), args.namespace) as (domain, node, camera),
+        started(model, Path(folder), args.namespace) as (domain, node, camera),
         ended_with(node, camera, args.namespace.strip("/")),
     ):
         # standard output belongs to the protocol of `mcp`

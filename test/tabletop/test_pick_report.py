@@ -97,7 +97,7 @@ def test_a_long_run_still_has_a_sheet(tmp_path: Path) -> None:
     save_contact_sheet(tmp_path / "sheet.jpg", tiles)
     assert (tmp_path / "sheet.jpg").stat().st_size > 0
     with pytest.raises(LisaError, match="cannot write"):
-        save_contact_sheet(tmp_path / "missing" / "sheet.jpg", tiles)
+        save_contact_sheet(tmp_path / "sheet.jpg" / "sheet.jpg", tiles)
 
 
 @pytest.mark.parametrize(
