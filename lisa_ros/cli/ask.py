@@ -174,19 +174,9 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="FILE", help="write the clip with its masks: .mp4 or .gif")
     add("--json", type=Path, metavar="FILE", help="write text and masks (COCO's run lengths)")
     add("--topic", default="", help="the camera of a recording, if there are several")
-    add(
-        "--keys",
-        type=int,
-        default=6,
-        metavar="N",
-        help="key frames that are asked about (default: 6)",
-    )
-    add(
-        "--tracker",
-        choices=("lisa", "sam2"),
-        default="lisa",
-        help="who carries the masks (default: lisa)",
-    )
+    add("--keys", type=int, default=6, metavar="N", help="key frames to ask about (default: 6)")
+    trackers = ("lisa", "sam2")
+    add("--tracker", choices=trackers, default="lisa", help="who carries masks (default: lisa)")
     add("--sam2", metavar="DIR", help="folder of SAM 2 or EdgeTAM, for that tracker")
     add_model_arguments(parser)
 
@@ -237,10 +227,10 @@ def run_video(args: argparse.Namespace) -> int:
     frames = counted(len(found.masks), "frame")
     print(f"answer    {found.text}")
     print(f"clip      {frames}, {source.times[-1]:.1f} s, {source.size[1]}x{source.size[0]}")
-    again = counted(found.asked_again, "question")
-    again = f", and {again} more on the way" if found.asked_again else ""
-    asked = "frame" if len(found.answers) == 1 else "frames"
-    print(f"asked     about {asked} {', '.join(map(str, found.answers))}{again}")
+    asked = f"about frame{'s' * (len(found.answers) > 1)} {', '.join(map(str, found.answers))}"
+    if found.asked_again:
+        asked += f", and {counted(found.asked_again, 'question')} more on the way"
+    print(f"asked     {asked}")
     for number, label in found.labels.items():
         seen = sum(
             one[2] == "visible" for masks in found.masks for one in masks if one[0] == number

@@ -105,11 +105,7 @@ def run_web(args: argparse.Namespace) -> int:
 
 def add_mcp_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "--http",
-        action="store_true",
-        help="serve streamable HTTP at /mcp (default: standard input and output)",
-    )
+    add("--http", action="store_true", help="streamable HTTP at /mcp (default: standard streams)")
     add("--host", help=f"of --http: one of {', '.join(LOOPBACK)} (default: {LOOPBACK[0]})")
     add("--port", type=int, help="of --http (default: 8001); 0: any free one")
     _add_node_arguments(parser, demo=True)

@@ -178,14 +178,8 @@ def describe(listing: Listing) -> None:
     print(f"  licence: {listing.licence}")
     for file in listing.files:
         lacks, whole = listing.lacks(file), file.size or 0
-        there = (
-            ""
-            if lacks == whole
-            else f"  ({size(whole - lacks)} are there)"
-            if lacks
-            else "  (there)"
-        )
-        print(f"  {size(whole):>11}  {file.rfilename}{there}")
+        there = f"  ({size(whole - lacks)} are there)" if lacks else "  (there)"
+        print(f"  {size(whole):>11}  {file.rfilename}{there * (lacks < whole)}")
 
 
 def download_small(listing: Listing, file: str) -> Path:
