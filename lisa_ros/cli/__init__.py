@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for name, text in COMMANDS.items():
             about = text[0].upper() + text[1:] + "."
-            command = commands.add_parser(name, help=text, description=about)
+            command = commands.add_parser(name, help=text, description=about, formatter_class=_Help)
             if name == chosen:
                 add_arguments, run = _command(name)
                 add_arguments(command)
@@ -125,6 +125,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         sentence = f"ROS cannot use these names or arguments: {' '.join(lines[:2])}"
     print(f"lisa-ros {chosen}: {sentence}", file=sys.stderr)
     return FAULT
+
+
+class _Help(argparse.HelpFormatter):
+    """What an option takes is called by its kind, rather than by the option once more."""
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        return {int: "N", float: "X", Path: "PATH"}.get(action.type, action.dest.upper())
 
 
 class _Version(argparse.Action):

@@ -294,6 +294,28 @@ def test_a_command_that_is_refused_leaves_no_empty_folder(
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("serve", ("--port N", "--batch N")),
+        (
+            "finetune",
+            ("--output PATH", "--steps N", "--rate X", "--seed N", "by chance", "auto (d"),
+        ),
+        ("sim-benchmark", ("--images N",)),
+        ("train-nano", ("--minutes X", "--first-table N", "by chance")),
+    ],
+)
+def test_help_says_what_an_option_takes(
+    command: str, told: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    said = capsys.readouterr().out
+    assert all(one in said for one in told), said
+    assert ".py" not in said
+
+
 @pytest.mark.parametrize("command", ["segment", "bag"])
 def test_help_explains_every_mode(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert tuple(MODES) == get_args(Mode)
