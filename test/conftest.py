@@ -1,6 +1,7 @@
 """What holds for all tests: nothing leaves this machine, drawing needs no screen."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 
 from lisa_ros.resources import use_large_image_transport
 
+# In the background of a script SIGINT is ignored, and would be by all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("MUJOCO_GL", "egl")
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 use_large_image_transport()

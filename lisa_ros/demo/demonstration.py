@@ -177,7 +177,9 @@ def started(
 
 @contextmanager
 def ended_with(node: NodeProcess, camera: NodeProcess, namespace: str) -> Iterator[None]:
-    """A block that SIGINT ends when the node cannot be configured, or one of the two has ended.
+    """A block that SIGTERM ends when the node cannot be configured, or one of the two has ended.
+
+    SIGTERM must raise KeyboardInterrupt; SIGINT is ignored in the background of a script.
 
     Raises:
         NoAnswer: the reason, in place of the KeyboardInterrupt.
@@ -202,7 +204,7 @@ def ended_with(node: NodeProcess, camera: NodeProcess, namespace: str) -> Iterat
         except NoAnswer as error:
             if not leaving.wait(LEAVE_LIMIT):
                 faults.append(error)
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGTERM)
 
     watching = threading.Thread(target=watch, name="demo", daemon=True)
     watching.start()

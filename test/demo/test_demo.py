@@ -151,6 +151,7 @@ def test_what_serves_ends_with_the_demonstrations_node(tmp_path: Path) -> None:
         return NodeProcess([sys.executable, "-c", code], tmp_path / "log")
 
     waits = "import time; time.sleep(600)"
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     for node, camera in (("raise SystemExit(3)", waits), (waits, "raise SystemExit(3)")):
         with (
             pytest.raises(NoAnswer, match="has ended with code 3"),
@@ -160,6 +161,7 @@ def test_what_serves_ends_with_the_demonstrations_node(tmp_path: Path) -> None:
             ended_with(perception, player, "lisa"),
         ):
             time.sleep(120)
+    signal.signal(signal.SIGTERM, before)
     # Ctrl-C ends them together: that is no fault
     with (
         pytest.raises(KeyboardInterrupt),
