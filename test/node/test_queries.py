@@ -126,7 +126,7 @@ def test_the_last_answer_is_there_for_who_comes_late(robot):
 
 
 def test_one_line_of_the_log_for_each_answer(robot):
-    for words, told in (("the mug", "OK, 1 mask, "), ("several", "OK, 2 masks, ")):
+    for words, told in (("the mug", "OK, masks: 1, "), ("several", "OK, masks: 2, ")):
         result = robot.ask(words)
         line = f"query {result.query_id} {words!r}: {told}"
         wait_for(lambda one=line: one in robot.processes[0].log, "the line in the log")

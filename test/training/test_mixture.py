@@ -69,8 +69,10 @@ def groups(root):
 
 @pytest.fixture(scope="module")
 def config():
-    llama = {"vocab_size": 1000, "hidden_size": 8}
+    layers = {"hidden_size": 8, "num_hidden_layers": 1}
+    llama = {"vocab_size": 1000, "max_position_embeddings": 512, **layers}
     clip, sam = {"image_size": 224, "patch_size": 14}, {"image_size": 1024, "output_channels": 256}
+    sam |= layers
     return LisaConfig("none", llama, clip, sam, {}, "linear", "llava_v1", True, 0)
 
 
