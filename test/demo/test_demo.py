@@ -128,7 +128,10 @@ def test_an_exported_domain_is_left_for_one_of_our_own(monkeypatch: pytest.Monke
         assert os.environ["ROS_DOMAIN_ID"] == str(domain), "for the node and the camera, too"
         assert os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
         claim = "from lisa_ros.node.client import claimed_domain as c\nwith c() as it: print(it)"
-        others = subprocess.run([sys.executable, "-c", claim], capture_output=True, text=True)
+        theirs = os.environ | {"ROS_DOMAIN_ID": "7"}  # another terminal of the same user
+        others = subprocess.run(
+            [sys.executable, "-c", claim], capture_output=True, text=True, env=theirs
+        )
         assert int(others.stdout) not in (7, domain), others.stderr
     assert not rclpy.ok() and os.environ["ROS_DOMAIN_ID"] == "7"
 
